@@ -1,0 +1,94 @@
+"""Augmentation of whole batches, for B-mode ultrasound.
+
+What changes here is what changes between two scans of the same lesion: the probe's side (mirror), its tilt (small
+rotation), depth setting and position (scale, shift), gain and dynamic range (brightness, contrast), and what the view
+hides (erasing). Images are never turned upside down: depth runs downward from the probe, so an acoustic shadow falls
+below its lesion, and a picture with the shadow above it shows something that no scanner produces.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How far augmentation may go; each amount is drawn uniformly and anew for every image."""
+
+    mirror: float = 0.5  # probability of a left-right flip
+    degrees: float = 10.0  # rotation up to this, either way
+    scale: float = 0.15  # zoom by up to this share, in or out
+    shift: float = 0.10  # translation by up to this share of the side, each axis
+    contrast: float = 0.2  # about the image mean, by up to this share
+    brightness: float = 0.1  # added, as a share of the grey range
+    erasing: float = 0.25  # probability of a rectangle set to the image mean
+
+
+def uniform(n: int, low: float, high: float, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """[n] draws from U(low, high), drawn on the CPU so that a seed means the same on every device."""
+    return (low + (high - low) * torch.rand(n, generator=generator)).to(like.device)
+
+
+def affine(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+    """Mirror, rotate, scale and shift in one bilinear resampling, so that the image is blurred only once; what comes
+    from outside the frame repeats the mirrored border. images: [n, h, w], square."""
+    n = len(images)
+    angle = uniform(n, -strength.degrees, strength.degrees, images, generator).deg2rad()
+    zoom = 1 + uniform(n, -strength.scale, strength.scale, images, generator)
+    sign = 1 - 2 * (uniform(n, 0, 1, images, generator) < strength.mirror).float()
+    shift = [uniform(n, -2 * strength.shift, 2 * strength.shift, images, generator) for _ in "xy"]  # grid spans [-1, 1]
+    cos, sin = angle.cos() / zoom, angle.sin() / zoom
+    matrix = torch.stack([sign * cos, -sign * sin, shift[0], sin, cos, shift[1]], 1).view(n, 2, 3)
+    grid = F.affine_grid(matrix, [n, 1, *images.shape[1:]], align_corners=False)
+    return F.grid_sample(images[:, None], grid, padding_mode="reflection", align_corners=False)[:, 0]
+
+
+def gain(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+    """Contrast about each image's mean, then brightness, clipped to [0, 1]. images: [n, h, w]."""
+    n = len(images)
+    contrast = 1 + uniform(n, -strength.contrast, strength.contrast, images, generator)[:, None, None]
+    brightness = uniform(n, -strength.brightness, strength.brightness, images, generator)[:, None, None]
+    mean = images.mean((1, 2), keepdim=True)
+    return ((images - mean) * contrast + mean + brightness).clamp(0, 1)
+
+
+def erase(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+    """Random erasing: with probability `strength.erasing`, a rectangle of sides 10-40 % of the image takes the image's
+    mean (Zhong et al., AAAI 2020). images: [n, h, w]."""
+    n, height, width = images.shape
+    inside = torch.ones(n, height, width, dtype=torch.bool, device=images.device)
+    for axis, length in ((1, height), (2, width)):
+        side = uniform(n, 0.1, 0.4, images, generator) * length
+        start = uniform(n, 0, 1, images, generator) * (length - side)
+        position = torch.arange(length, device=images.device) + 0.5
+        within = (position >= start[:, None]) & (position < (start + side)[:, None])
+        inside &= within.unsqueeze(3 - axis)
+    chosen = uniform(n, 0, 1, images, generator) < strength.erasing
+    return torch.where(inside & chosen[:, None, None], images.mean((1, 2), keepdim=True), images)
+
+
+def augment(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+    """A randomly changed copy of each image.
+
+    Args: images: float [n, h, w] in [0, 1], square; generator: a CPU generator, the only source of chance.
+    Returns: float [n, h, w] in [0, 1].
+    """
+    for step in (affine, gain, erase):
+        images = step(images, strength, generator)
+    return images
+
+
+def mixup(images: torch.Tensor, targets: torch.Tensor, alpha: float, generator: torch.Generator):
+    """Blend each image and its target with a random partner's: x = l x_i + (1 - l) x_j, one l ~ Beta(alpha, alpha) an
+    image, l >= 1/2 so that the first stays the main one (Zhang et al., ICLR 2018, eq. 1).
+
+    Args: images: [n, h, w]; targets: [n]; alpha: above 0, or 0 for no mixing. Returns: (images, targets).
+    """
+    if alpha == 0:
+        return images, targets
+    gammas = torch._standard_gamma(torch.full((2, len(images)), alpha), generator=generator)
+    share = (gammas.max(0).values / gammas.sum(0).clamp_min(1e-12)).to(images.device)
+    partner = torch.randperm(len(images), generator=generator).to(images.device)
+    blended = images.lerp(images[partner], 1 - share[:, None, None])
+    return blended, targets.lerp(targets[partner], 1 - share)

@@ -1,0 +1,142 @@
+"""Do the probabilities mean what they say: temperature scaling, its measures, and operating points.
+
+A network trained to separate the classes is usually too sure of itself. One temperature, fitted on validation or
+out-of-fold predictions, mends that without changing the order of the images, and so no AUC.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+EPSILON = 1e-12  # probabilities closer than this to 0 or 1 count as this close: logits stay within +-27.6
+TEMPERATURES = (0.05, 20.0)  # the range that a fitted temperature is limited to
+
+
+def sigmoid(logits) -> np.ndarray:
+    """1 / (1 + exp(-logit)), without overflow for any logit."""
+    logits = np.asarray(logits, float)
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1, small) / (1 + small)
+
+
+def logit(probabilities) -> np.ndarray:
+    """log(p / (1 - p)), the inverse of `sigmoid`; probabilities are first clipped to [EPSILON, 1 - EPSILON]."""
+    probabilities = np.clip(np.asarray(probabilities, float), EPSILON, 1 - EPSILON)
+    return np.log(probabilities) - np.log1p(-probabilities)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan
+
+
+def _margins(logits, labels) -> np.ndarray:
+    """Each logit signed so that it is positive when it votes for the true class."""
+    return np.where(np.asarray(labels, bool), 1, -1) * np.asarray(logits, float)
+
+
+def negative_log_likelihood(labels, logits) -> float:
+    """Mean of -log of the probability given to the true class, in nats. Args: labels: [n] of 0 or 1; logits: [n]."""
+    return _mean(np.logaddexp(0, -_margins(logits, labels)))
+
+
+def fit_temperature(logits, labels) -> float:
+    """The temperature T that minimises the negative log-likelihood of sigmoid(logits / T) (Guo et al., ICML 2017,
+    section 4.2).
+
+    The likelihood is convex in 1 / T, so bisection on its gradient finds the one minimum in TEMPERATURES. Logits that
+    separate the classes want T = 0 and get the lower limit; logits that vote against the labels, or carry too little
+    information, want T = infinity and get the upper one. Where every T is as good (all logits 0, or no case), T = 1.
+
+    Args: logits: [n]; labels: [n] of 0 or 1.
+    """
+    margins = _margins(logits, labels)
+    if not margins.any():
+        return 1.0
+
+    def gradient(inverse: float) -> float:
+        return -(margins * sigmoid(-inverse * margins)).sum()
+
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    if gradient(high) <= 0:
+        return TEMPERATURES[0]
+    if gradient(low) >= 0:
+        return TEMPERATURES[1]
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if gradient(middle) > 0 else (middle, high)
+    return 2 / (low + high)
+
+
+def brier(labels, probabilities) -> float:
+    """Mean squared distance of probability and label (Brier, Monthly Weather Review 1950), in [0, 1], 0 best."""
+    return _mean((np.asarray(probabilities, float) - np.asarray(labels, float)) ** 2)
+
+
+def reliability(labels, probabilities, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted against observed share of malignant images, in bins of equal mass.
+
+    The bins are np.array_split of the sorted probabilities, with tied probabilities kept together: an edge inside a run
+    of ties moves to the start of the run. The order of the cases thus never matters, and ties may leave fewer bins.
+
+    Args: labels: [n] of 0 or 1; probabilities: [n]; bins: 1 or above.
+    Returns: (mean probability, share of malignant, count), each [bins or fewer], probabilities ascending.
+    """
+    order = np.argsort(probabilities, kind="stable")
+    labels, probabilities = np.asarray(labels, float)[order], np.asarray(probabilities, float)[order]
+    firsts = [part[0] for part in np.array_split(probabilities, bins) if len(part)]
+    starts = np.unique(np.searchsorted(probabilities, firsts))
+    counts = np.diff(np.r_[starts, len(labels)])
+    return np.add.reduceat(probabilities, starts) / counts, np.add.reduceat(labels, starts) / counts, counts
+
+
+def expected_calibration_error(labels, probabilities, bins: int = 10) -> float:
+    """Mean over cases of |mean probability - observed share| of their bin in `reliability`, in [0, 1], 0 best (Naeini
+    et al., AAAI 2015, with bins of equal mass: of equal width, most would be nearly empty here)."""
+    predicted, observed, counts = reliability(labels, probabilities, bins)
+    return float((counts * np.abs(predicted - observed)).sum() / counts.sum()) if len(counts) else np.nan
+
+
+def operating_point(labels, probabilities, sensitivity: float) -> float:
+    """The highest threshold at which recall of malignant (probability >= threshold) is at least `sensitivity`.
+
+    It is itself one of the probabilities, so that it stays exact when written to JSON and read again.
+
+    Args: labels: [n] of 0 or 1; probabilities: [n]; sensitivity: in (0, 1].
+    Raises: ValueError without positives, or for a sensitivity outside (0, 1].
+    """
+    positives = np.sort(np.asarray(probabilities)[np.asarray(labels, bool)])[::-1]
+    if not len(positives):
+        raise ValueError("an operating point needs at least one malignant case")
+    if not 0 < sensitivity <= 1:
+        raise ValueError(f"sensitivity must be above 0 and at most 1, not {sensitivity}")
+    recall = np.arange(1, len(positives) + 1) / len(positives)
+    return float(positives[np.argmax(recall >= sensitivity)])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a run's held-out predictions chose: stored with the run, later inside the ONNX file.
+
+    `threshold` is on calibrated probabilities; `fitted_on` names the predictions, `n` counts them.
+    """
+
+    temperature: float = 1.0
+    threshold: float = 0.5
+    threshold_rule: str = "0.5, nothing chosen"
+    fitted_on: str = "nothing"
+    n: int = 0
+
+
+def calibrate(labels, logits, sensitivity: float, fitted_on: str) -> Calibration:
+    """Fit the temperature and choose the operating point on held-out predictions, never on test.
+
+    Args: labels: [n] of 0 or 1; logits: [n], not yet calibrated; sensitivity: in (0, 1]; fitted_on: their name.
+    """
+    temperature = fit_temperature(logits, labels)
+    threshold = operating_point(labels, sigmoid(np.asarray(logits) / temperature), sensitivity)
+    return Calibration(temperature, threshold, threshold_rule(sensitivity, fitted_on), fitted_on, len(labels))
+
+
+def threshold_rule(sensitivity: float, fitted_on: str) -> str:
+    """The words that go with an operating point."""
+    return f"highest threshold with sensitivity of at least {sensitivity:g} on {fitted_on}"

@@ -1,0 +1,158 @@
+"""BreastMNIST, files like it, and phantoms, as uint8 arrays."""
+
+import hashlib
+import os
+import sys
+import zipfile
+import zlib
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common import phantom
+from common.errors import UserError
+
+SIZES = (28, 64, 128, 224)
+SPLITS = ("train", "val", "test")
+PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
+
+
+@dataclass(frozen=True)
+class Split:
+    """images: uint8 [n, size, size]; labels: uint8 [n], 1 for malignant."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index) -> "Split":
+        return Split(self.images[index], self.labels[index])
+
+
+def join(*splits: Split) -> Split:
+    """The images of several splits, one after the other."""
+    return Split(np.concatenate([s.images for s in splits]), np.concatenate([s.labels for s in splits]))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images come from: what --data, --data-root, --size and --seed name. Reading is `load`'s."""
+
+    name: str  # breastmnist, phantom, or the path of an .npz
+    size: int
+    path: Path | None  # None for phantom
+    md5: str  # of the file; for phantom, of the seed's description
+
+    @property
+    def synthetic(self) -> bool:
+        return self.path is None
+
+
+def find(name: str, root: str | None, size: int, seed: int = 0) -> Source:
+    """Locate (if need be, download) and identify the data.
+
+    Args:
+        name: "breastmnist", "phantom", or the path of an .npz with MedMNIST's keys.
+        root: folder of MedMNIST's files; None for $MEDMNIST_ROOT, else ~/.medmnist.
+        size: side of the images in pixels, one of SIZES.
+        seed: of the phantoms.
+
+    Raises: UserError when there is no such file and it cannot be downloaded.
+    """
+    if name == "phantom":
+        description = f"phantom size {size} seed {seed}"
+        return Source(name, size, None, hashlib.md5(description.encode()).hexdigest())
+    path = breastmnist_file(root, size) if name == "breastmnist" else Path(name)
+    try:
+        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give --data a readable .npz file") from None
+    if name == "breastmnist" and md5 != official_md5(size):
+        print(f"warning: {path} is not the official file (MD5 {md5}); results cannot be compared", file=sys.stderr)
+    return Source(name, size, path, md5)
+
+
+def size_flag(size: int) -> str:
+    """MedMNIST's suffix of an image size: "" for 28, else "_64" and so on."""
+    return "" if size == 28 else f"_{size}"
+
+
+def official_md5(size: int) -> str:
+    import medmnist  # imports pandas and scikit-learn, seconds that phantom and own data need not wait for
+
+    return medmnist.INFO["breastmnist"][f"MD5{size_flag(size)}"]
+
+
+def breastmnist_file(root: str | None, size: int) -> Path:
+    """The path of BreastMNIST at a size, downloaded by medmnist if it is absent. Raises: UserError."""
+    folder = Path(root or os.environ.get("MEDMNIST_ROOT") or Path.home() / ".medmnist")
+    path = folder / f"breastmnist{size_flag(size)}.npz"
+    if not path.exists():
+        import medmnist
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with redirect_stdout(sys.stderr):
+                medmnist.BreastMNIST(split="train", download=True, root=folder, size=size)
+        except (RuntimeError, OSError) as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise UserError(
+                f"{path} is absent and cannot be downloaded ({reason}); give --data-root (or MEDMNIST_ROOT) a folder "
+                f"that holds it, or try --data phantom --weights none, which needs no network"
+            ) from None
+    return path
+
+
+def load(source: Source, *names: str) -> list[Split]:
+    """The named splits, in order. Only these are read: who does not ask for "test" never has it.
+
+    Raises: UserError when the file is corrupt, lacks a key, or holds something else than grey uint8 images of the
+        source's size with labels 0 and 1; train and val must hold both classes.
+    """
+    if source.synthetic:
+        return [phantom_split(source, name) for name in names]
+    try:
+        with np.load(source.path, allow_pickle=False) as arrays:
+            return [read_split(arrays, name, source) for name in names]
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{source.path}: not a readable .npz file ({error}); download it again or check it") from None
+
+
+def phantom_split(source: Source, name: str) -> Split:
+    """A split of phantoms; the source's MD5, which holds the seed, seeds it."""
+    seed = int(source.md5[:8], 16) + SPLITS.index(name)
+    return Split(*phantom.generate(PHANTOM_COUNTS[name], source.size, seed))
+
+
+def read_split(arrays, name: str, source: Source) -> Split:
+    """One split of an open .npz, checked. This is where the label flips: MedMNIST stores 0 for malignant."""
+    missing = [f"{s}_{part}" for s in SPLITS for part in ("images", "labels") if f"{s}_{part}" not in arrays]
+    if missing:
+        raise UserError(f"{source.path}: lacks {', '.join(missing)}; an .npz needs MedMNIST's six keys")
+    images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+    if problem := find_problem(images, labels, name, source.size):
+        raise UserError(f"{source.path}: {problem}")
+    return Split(images, (1 - labels.reshape(-1)).astype(np.uint8))
+
+
+def find_problem(images: np.ndarray, labels: np.ndarray, name: str, size: int) -> str | None:
+    """What is wrong with a split as stored, in words; None if nothing is."""
+    if images.dtype != np.uint8:
+        return f"{name}_images are {images.dtype}; they must be uint8, 0 to 255"
+    if images.ndim != 3 or images.shape[1:] != (size, size):
+        fitting = [s for s in SIZES if images.shape[1:] == (s, s)]
+        way_out = f"use --size {fitting[0]}" if fitting else f"grey images of --size {size} are [n, {size}, {size}]"
+        return f"{name}_images have shape {list(images.shape)}; {way_out}"
+    if len(images) == 0:
+        return f"{name} holds no images"
+    if labels.shape not in ((len(images),), (len(images), 1)):
+        return f"{name}_labels have shape {list(labels.shape)}; {len(images)} images need [{len(images)}, 1]"
+    if labels.dtype.kind not in "iub" or not np.isin(labels, (0, 1)).all():
+        return f"{name}_labels must be whole numbers 0 (malignant) or 1 (normal or benign)"
+    if name != "test" and len(np.unique(labels)) < 2:
+        return f"{name} holds one class only; it needs malignant (0) and normal or benign (1) images"
+    return None

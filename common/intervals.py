@@ -1,0 +1,106 @@
+"""How far a number could be off: stratified bootstrap intervals and bands, and the spread over seeds or folds.
+
+A test set of 156 images leaves several points of uncertainty on every metric, so none is reported without its interval.
+Resampling is stratified: each class keeps its count, so no resample lacks a class and the intervals are for this share
+of malignant images. All resamples are scored at once, as case weights [resamples, n] of the functions in `metrics`.
+"""
+
+import numpy as np
+
+from common import metrics
+
+LEVELS = (2.5, 97.5)  # percentiles of a 95 % interval
+
+
+def resample_counts(labels, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """How often each case is drawn in each stratified bootstrap resample.
+
+    Args: labels: [n] of 0 or 1; resamples: 1 or above.
+    Returns: float [resamples, n], whole numbers; those of each class sum to the size of that class.
+    """
+    labels, generator = np.asarray(labels), np.random.default_rng(seed)
+    counts = np.zeros((resamples, len(labels)))
+    for members in (np.flatnonzero(labels == c) for c in np.unique(labels)):
+        counts[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), resamples)
+    return counts
+
+
+def percentile_interval(value: float, resampled: np.ndarray) -> list[float]:
+    """The 95 % percentile interval (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3).
+
+    Args: value: the metric itself; resampled: [resamples], nan where a resample leaves it undefined (left out).
+    Returns: [low, high], both nan when the metric itself is nan.
+    """
+    defined = resampled[~np.isnan(resampled)]
+    return [np.nan, np.nan] if np.isnan(value) or not len(defined) else np.percentile(defined, LEVELS).tolist()
+
+
+def _beside(values: dict, resampled: dict) -> dict:
+    """`values` as Python numbers, each metric followed by its interval."""
+    result = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            result[name] = _beside(value, resampled[name])
+        elif name == "n":
+            result[name] = value
+        else:
+            result |= {name: float(value), f"{name}_ci95": percentile_interval(value, resampled[name])}
+    return result
+
+
+def summary(labels, probabilities, threshold: float = 0.5, resamples: int = 2000, seed: int = 0) -> dict:
+    """`metrics.summary` with `<metric>_ci95: [low, high]` beside every metric, also those of "benign".
+
+    Args: labels: [n], 1 for malignant; probabilities: [n], P(malignant); threshold: as in `metrics.summary`.
+    """
+    counts = resample_counts(labels, resamples, seed)
+    resampled = metrics.summary(labels, probabilities, threshold, counts)
+    return _beside(metrics.summary(labels, probabilities, threshold), resampled)
+
+
+def _band(curves) -> tuple[np.ndarray, np.ndarray]:
+    """Pointwise 95 % limits (low, high), each [grid], of curves [resamples, grid]."""
+    return tuple(np.percentile(curves, LEVELS, axis=0))
+
+
+def roc_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pointwise 95 % band of the ROC curve, each resampled curve read off by linear interpolation.
+
+    Args: labels, scores: [n]; counts: [resamples, n] from `resample_counts`.
+    Returns: (false positive rates 0, 0.01, ... 1; lowest and highest true positive rate there), each [101]; nan
+        when a class is absent.
+    """
+    grid = np.arange(101) / 100
+    curves = metrics.roc_curve(labels, scores, counts)
+    return grid, *_band([np.interp(grid, false_rate, true_rate) for false_rate, true_rate in zip(*curves)])
+
+
+def precision_recall_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pointwise 95 % band of the precision-recall curve, step-wise as in average precision: precision at recall r is
+    that of the highest threshold that reaches r (and at 0, that reaches any positive).
+
+    Args: labels, scores: [n]; counts: [resamples, n] from `resample_counts`.
+    Returns: (recalls 0, 0.01, ... 1; lowest and highest precision there), each [101]; nan without positives.
+    """
+    grid = np.arange(101) / 100
+    if not np.any(labels):
+        return grid, np.full(101, np.nan), np.full(101, np.nan)
+    recalls, precisions = metrics.precision_recall_curve(labels, scores, counts)
+    reached = np.maximum(grid, np.finfo(float).tiny)
+    return grid, *_band([precision[np.searchsorted(recall, reached)] for recall, precision in zip(recalls, precisions)])
+
+
+def mean_std(values) -> tuple[float, float]:
+    """Mean and sample standard deviation (ddof 1) over runs; nan values are left out.
+
+    Args: values: [runs]. Returns: (mean, std): mean is nan without a value, std with fewer than 2.
+    """
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    mean = values.mean() if len(values) else np.nan
+    return float(mean), float(values.std(ddof=1) if len(values) > 1 else np.nan)
+
+
+def spread(summaries: list[dict], names) -> dict[str, tuple[float, float]]:
+    """`mean_std` of each named metric over several summaries, of folds or seeds."""
+    return {name: mean_std([summary[name] for summary in summaries]) for name in names}

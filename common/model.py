@@ -1,0 +1,115 @@
+"""ResNet-18 for small grey images (He et al., CVPR 2016; torchvision's layers and names)."""
+
+import sys
+from functools import lru_cache
+
+import torch
+import torchvision
+from torch import nn
+
+from common.errors import UserError
+
+# ImageNet's channel statistics averaged over the three colours: what a grey image looks like to the trunk.
+CHANNEL_STD = (0.229, 0.224, 0.225)
+GREY_MEAN, GREY_STD = 0.449, 0.226
+WAYS_OUT = "give --weights FILE (a state dict of torchvision's ResNet-18), or --weights none to train from scratch"
+
+
+class BreastResNet(nn.Module):
+    """Grey images in, one logit each out: positive means malignant.
+
+    The stem keeps what little resolution a small image has: its 7x7 convolution has stride 1, not 2, below 64 pixels.
+    Stages that are left off are cut from the end; at 28x28 the fourth would see 2x2 pixels.
+    """
+
+    def __init__(self, size: int, stages: int = 3):
+        super().__init__()
+        self.size, self.stages = size, stages
+        trunk = torchvision.models.resnet18(num_classes=1)
+        trunk.conv1 = nn.Conv2d(1, 64, 7, stride=1 if size < 64 else 2, padding=3, bias=False)
+        for stage in range(stages + 1, 5):
+            setattr(trunk, f"layer{stage}", nn.Identity())
+        trunk.fc = nn.Linear(64 * 2 ** (stages - 1), 1)
+        self.trunk = trunk.to(memory_format=torch.channels_last)  # a third faster on CPU
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: float [n, size, size] in [0, 1]. Returns: logits [n]."""
+        inputs = ((images - GREY_MEAN) / GREY_STD)[:, None].contiguous(memory_format=torch.channels_last)
+        return self.trunk(inputs)[:, 0]
+
+
+class Predictor(nn.Module):
+    """One model, or the mean of an ensemble, as it is used: stored images in, calibrated log-odds out.
+
+    This is the one place that says how members are averaged: their logits, each the mean over the image and its mirror
+    image, are averaged with equal weight, and the mean is divided by the temperature. P(malignant) is the sigmoid.
+    """
+
+    def __init__(self, members: list[BreastResNet], mirror: bool, temperature: float = 1.0):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.mirror, self.temperature = mirror, temperature
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: uint8 [n, size, size]. Returns: logits [n], float32."""
+        images = images.float() / 255
+        views = [images, images.flip(-1)] if self.mirror else [images]
+        return torch.stack([member(view) for member in self.members for view in views]).mean(0) / self.temperature
+
+
+def grey_stem(filters: torch.Tensor) -> torch.Tensor:
+    """Colour filters [64, 3, 7, 7] as grey ones [64, 1, 7, 7] with the same response to a grey image: their sum, each
+    colour rescaled from its own standard deviation to the grey one's."""
+    scale = GREY_STD / filters.new_tensor(CHANNEL_STD)
+    return (filters * scale[:, None, None]).sum(1, keepdim=True)
+
+
+def read_weights(weights: str) -> dict:
+    """A state dict of torchvision's ResNet-18.
+
+    Args: weights: "imagenet" (downloaded once into torch's cache, MD5-checked), or the path of a file.
+    Raises: UserError.
+    """
+    try:
+        if weights == "imagenet":
+            return torchvision.models.ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except OSError as error:  # URLError is one
+        wanted = "ImageNet weights cannot be downloaded" if weights == "imagenet" else f"{weights}: cannot be read"
+        raise UserError(f"{wanted} ({getattr(error, 'strerror', None) or error}); {WAYS_OUT}") from None
+    except Exception:  # torch.load raises anything on a file that is not its own
+        raise UserError(f"{weights}: not a file of plain tensors saved by torch; {WAYS_OUT}") from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{weights}: not a state dict; {WAYS_OUT}")
+    return state
+
+
+@lru_cache
+def initial_state(weights: str, size: int, stages: int) -> dict:
+    """The published weights that fit a BreastResNet, grey stem included; layers that they lack are named in a line.
+
+    Args: weights: "imagenet" or a path; a file may be complete or a trunk, and its `fc` is never used.
+    Raises: UserError on a name or shape that is not torchvision's ResNet-18's.
+    """
+    state = {name: tensor for name, tensor in read_weights(weights).items() if not name.startswith("fc.")}
+    reference = torchvision.models.resnet18().state_dict()
+    for name, tensor in state.items():
+        if name not in reference:
+            raise UserError(f"{weights}: {name!r} is no layer of torchvision's ResNet-18; {WAYS_OUT}")
+        if tensor.shape != reference[name].shape:
+            shapes = f"{list(tensor.shape)}, ResNet-18 has {list(reference[name].shape)}"
+            raise UserError(f"{weights}: {name} has shape {shapes}; {WAYS_OUT}")
+    own = BreastResNet(size, stages).trunk.state_dict()
+    absent = {name.split(".")[0] for name in own if name not in state and not name.endswith("num_batches_tracked")}
+    if len(absent) == len(set(name.split(".")[0] for name in own)):
+        raise UserError(f"{weights}: holds no layer of the model; {WAYS_OUT}")
+    if "conv1.weight" in state:
+        state["conv1.weight"] = grey_stem(state["conv1.weight"])
+    print(f"weights: {weights}; layers it lacks, which start at random: {', '.join(sorted(absent))}", file=sys.stderr)
+    return {name: tensor for name, tensor in state.items() if name in own}
+
+
+def load_weights(model: BreastResNet, weights: str) -> None:
+    """Start `model`, in place, from "imagenet" or a file, or leave it as it is for "none". Raises: UserError."""
+    if weights != "none":
+        model.trunk.load_state_dict(initial_state(weights, model.size, model.stages), strict=False)

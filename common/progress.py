@@ -1,0 +1,30 @@
+"""How a training run shows its epochs: a tqdm bar on a terminal, a line an epoch elsewhere."""
+
+import sys
+
+from tqdm import tqdm
+
+COLUMNS = (("train_loss", ".4f"), ("val_loss", ".4f"), ("val_accuracy", ".4f"), ("val_auc", ".4f"), ("seconds", ".1f"))
+
+
+class Progress:
+    """Context manager around the epochs of one `fit`; all output goes to stderr, results alone go to stdout."""
+
+    def __init__(self, name: str, epochs: int):
+        self.name, self.epochs = name, epochs
+        self.bar = tqdm(total=epochs, desc=name, unit="epoch", leave=False, disable=not sys.stderr.isatty())
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.bar.close()
+
+    def show(self, entry: dict) -> None:
+        """Show an epoch's history entry."""
+        shown = {column: format(entry[column], spec) for column, spec in COLUMNS if column in entry}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+        if self.bar.disable:
+            values = "  ".join(f"{column} {value:>6}" for column, value in shown.items())
+            print(f"{self.name}  epoch {entry['epoch']:>3}/{self.epochs}  {values}", file=sys.stderr, flush=True)

@@ -1,0 +1,122 @@
+"""Every setting of a training run, its default and its reason, in one place.
+
+Each field is a flag of train.py, tune.py and crossval.py, a key of best.json, and an entry of "config" in metrics.json.
+Defaults are measured: results/README.md has the table.
+"""
+
+import argparse
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from common.errors import UserError
+
+
+def number(kind, low, high, low_open=False, high_open=False):
+    """An argparse type: an int or float within bounds, finite; the message names the bounds."""
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        above = value > low if low_open else value >= low
+        below = value < high if high_open else value <= high
+        if not (above and below and math.isfinite(value)):
+            bounds = [f"{'above' if low_open else 'at least'} {low:g}"]
+            bounds += [f"{'below' if high_open else 'at most'} {high:g}"] if math.isfinite(high) else []
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what} {' and '.join(bounds)}")
+        return value
+
+    return parse
+
+
+def one_of(*choices):
+    """An argparse type: one of the given words or numbers."""
+
+    def parse(text: str):
+        for choice in choices:
+            if text == str(choice):
+                return choice
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(map(str, choices))}")
+
+    return parse
+
+
+POSITIVE_INT = number(int, 1, math.inf)
+NATURAL = number(int, 0, 2**32 - 1)
+POSITIVE = number(float, 0, math.inf, low_open=True)
+NOT_NEGATIVE = number(float, 0, math.inf)
+SHARE = number(float, 0, 1)
+SHARE_BELOW_ONE = number(float, 0, 1, high_open=True)
+
+
+def setting(default, kind, reason: str):
+    """A dataclass field with what its flag needs."""
+    return field(default=default, metadata={"kind": kind, "help": reason})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a trained model, besides the data and the seed."""
+
+    lr: float = setting(3e-4, POSITIVE, "peak learning rate of AdamW")
+    wd: float = setting(1e-2, NOT_NEGATIVE, "decoupled weight decay of AdamW, on weight matrices only")
+    epochs: int = setting(20, POSITIVE_INT, "passes over the training images")
+    batch_size: int = setting(32, POSITIVE_INT, "images per step")
+    warmup: float = setting(0.2, SHARE, "share of the steps in which the rate climbs; then it falls as a cosine to 0")
+    weights: str = setting("imagenet", str, "start from torchvision's ImageNet weights, from 'none', or from a FILE")
+    stages: int = setting(3, one_of(2, 3, 4), "residual stages of the trunk; ResNet-18 has 4, small images need fewer")
+    loss: str = setting("cross-entropy", one_of("cross-entropy", "focal"), "cross-entropy or focal")
+    label_smoothing: float = setting(0.0, SHARE_BELOW_ONE, "share by which targets move towards 1/2")
+    class_weights: str = setting("none", one_of("none", "balanced"), "none, or balanced: both classes weigh the same")
+    mixup: float = setting(0.4, NOT_NEGATIVE, "alpha of mixup's Beta distribution; 0 turns it off")
+    augment: str = setting("on", one_of("on", "off"), "random mirror, rotation, scale, shift, gain and erasing: on or off")
+    ema: float = setting(0.98, SHARE_BELOW_ONE, "decay per step of the weight average that is kept; 0 keeps the last weights")
+    patience: int = setting(5, NATURAL, "stop after this many epochs without a lower validation loss; 0: never, keep the last")
+    mirror: str = setting("on", one_of("on", "off"), "average each prediction with the mirrored image's: on or off")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting. Flags not given are absent from the namespace, so that --params can fill them."""
+    group = parser.add_argument_group("model and training")
+    for f in fields(Settings):
+        group.add_argument(
+            f"--{f.name.replace('_', '-')}",
+            type=f.metadata["kind"],
+            default=argparse.SUPPRESS,
+            metavar="X",
+            help=f"{f.metadata['help']} (default: {f.default})",
+        )
+
+
+def read_params(path: str) -> dict:
+    """Settings from a JSON file, such as tune.py's best.json; other keys than settings are ignored if they start with
+    an underscore, else refused. Raises: UserError."""
+    try:
+        params = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); give a file that tune.py wrote") from None
+    if not isinstance(params, dict):
+        raise UserError(f"{path}: holds no JSON object; give a file that tune.py wrote")
+    return {name: check(name, value, path) for name, value in params.items() if not name.startswith("_")}
+
+
+def check(name: str, value, path: str):
+    """One setting out of a file, held to the same bounds as its flag."""
+    kinds = {f.name: f.metadata["kind"] for f in fields(Settings)}
+    if name not in kinds:
+        raise UserError(f"{path}: {name!r} is no setting; known are {', '.join(kinds)}")
+    try:
+        return kinds[name](str(value))
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{path}: {name}: {error}") from None
+
+
+def from_args(args: argparse.Namespace) -> Settings:
+    """Settings from the command line: a flag wins over --params, which wins over the default."""
+    params = read_params(args.params) if getattr(args, "params", None) else {}
+    given = {name: value for name, value in vars(args).items() if name in asdict(Settings())}
+    return Settings(**(params | given))

@@ -1,0 +1,48 @@
+"""Fixed-width tables for people; machines read metrics.json."""
+
+import math
+
+COLUMNS = {"accuracy": "accuracy", "auc": "AUC", "aupr": "AUPR", "f1": "F1", "precision": "precision", "recall": "recall",
+           "specificity": "specificity"}  # fmt: skip
+WIDTH = 13
+UNDEFINED = {
+    "auc": "a class is absent",
+    "aupr": "no malignant image",
+    "precision": "nothing is called malignant",
+    "recall": "no malignant image",
+    "specificity": "no benign image",
+    "f1": "no malignant image, and nothing called so",
+}
+
+
+def number(value: float) -> str:
+    """Four decimals, or n/a for nan."""
+    return "n/a" if math.isnan(value) else f"{value:.4f}"
+
+
+def interval(limits) -> str:
+    """[.812 .903]: a 95 % interval to three decimals; empty for nan."""
+    return "" if math.isnan(limits[0]) else "[" + " ".join(f"{limit:.3f}".removeprefix("0") for limit in limits) + "]"
+
+
+def line(name: str, cells, first: int = 22) -> str:
+    """One row: a name, then right-aligned cells."""
+    return f"{name:<{first}}" + "".join(f"{cell:>{WIDTH}}" for cell in cells)
+
+
+def metrics_table(summaries: dict[str, dict]) -> str:
+    """A row for each named summary (`metrics.summary`, or with intervals `intervals.summary`), intervals below; what
+    is n/a is explained at the end."""
+    lines = [line("", ["n", *COLUMNS.values()])]
+    for name, summary in summaries.items():
+        lines.append(line(name, [summary["n"], *(number(summary[metric]) for metric in COLUMNS)]))
+        if "auc_ci95" in summary:
+            lines.append(line("  95 % interval", ["", *(interval(summary[f"{metric}_ci95"]) for metric in COLUMNS)]))
+    undefined = {m: UNDEFINED[m] for s in summaries.values() for m in COLUMNS if m in UNDEFINED and math.isnan(s[m])}
+    lines += [f"n/a: {COLUMNS[metric]} is undefined where {reason}" for metric, reason in undefined.items()]
+    return "\n".join(lines)
+
+
+def spread_line(name: str, spread: dict[str, tuple[float, float]]) -> str:
+    """A row of mean ± standard deviation, under the columns of `metrics_table`. spread: {metric: (mean, std)}."""
+    return line(name, ["", *(f"{mean:.3f} ± {std:.3f}" for mean, std in (spread[metric] for metric in COLUMNS))])

@@ -1,0 +1,172 @@
+"""The training loop that train.py, tune.py and crossval.py share."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from common import augment, loss, metrics
+from common.calibration import sigmoid
+from common.data import Split
+from common.model import BreastResNet, Predictor, load_weights
+from common.progress import Progress
+from common.settings import Settings
+
+PREDICT_BATCH = 256
+
+
+@dataclass
+class Fit:
+    """A finished training run. `history`: one dict an epoch; `best_epoch`: the one whose weights `model` has."""
+
+    model: BreastResNet
+    best_epoch: int
+    history: list[dict] = field(default_factory=list)
+
+
+def device_of(name: str) -> torch.device:
+    """`auto` is the GPU if there is one, else the CPU."""
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 autocast where the processor multiplies bf16 natively; elsewhere emulation would only cost time."""
+    native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
+
+
+@torch.inference_mode()
+def predict(predictor: Predictor, images: np.ndarray) -> np.ndarray:
+    """Calibrated logits, float64 [n], of uint8 images [n, size, size], in full precision, on the predictor's device."""
+    device = next(predictor.parameters()).device
+    predictor.eval()
+    batches = torch.from_numpy(images).split(PREDICT_BATCH)
+    return torch.cat([predictor(batch.to(device)).cpu() for batch in batches]).double().numpy()
+
+
+def learning_rate(step: int, steps: int, warmup: float) -> float:
+    """The rate as a share of its peak: a linear climb over the first `warmup` of the steps, then a half cosine to 0
+    (Smith, 2018; Loshchilov & Hutter, ICLR 2017, eq. 5)."""
+    climb = warmup * steps
+    if step < climb:
+        return (step + 1) / (climb + 1)
+    return (1 + math.cos(math.pi * (step - climb) / max(steps - climb, 1))) / 2
+
+
+def make_optimiser(model: torch.nn.Module, settings: Settings) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter, ICLR 2019) with weight decay on matrices and filters, not on biases and norms."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    free = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.wd}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+
+
+def validate(model: BreastResNet, val: Split, settings: Settings) -> dict:
+    """Validation loss (plain cross-entropy), accuracy and AUC of a model as it would be used."""
+    logits = predict(Predictor([model], settings.mirror == "on"), val.images)
+    targets = torch.from_numpy(val.labels).double()
+    probabilities = sigmoid(logits)
+    return {
+        "val_loss": float(loss.cross_entropy(torch.from_numpy(logits), targets).mean()),
+        "val_accuracy": float(metrics.accuracy(val.labels, probabilities >= 0.5)),
+        "val_auc": float(metrics.auc(val.labels, probabilities)),
+    }
+
+
+@dataclass
+class State:
+    """Everything that changes while a model trains. `average` is the exponential moving average of `model`."""
+
+    model: BreastResNet
+    average: AveragedModel
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    generator: torch.Generator
+
+
+def start(size: int, steps: int, settings: Settings, seed: int, device: torch.device) -> State:
+    """A model with its initial weights, and an optimiser scheduled over `steps` batches."""
+    torch.manual_seed(seed)
+    model = BreastResNet(size, settings.stages)
+    load_weights(model, settings.weights)
+    model.to(device)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+    optimiser = make_optimiser(model, settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, settings.warmup))
+    return State(model, average, optimiser, schedule, torch.Generator().manual_seed(seed))
+
+
+def train_epoch(state: State, images, labels, class_weights, settings: Settings) -> float:
+    """One pass over uint8 images [n, size, size] and labels [n] in random order. Returns the mean training loss."""
+    state.model.train()
+    total = 0.0
+    for batch in torch.randperm(len(images), generator=state.generator).split(settings.batch_size):
+        inputs, targets = images[batch].float() / 255, labels[batch].float()
+        if settings.augment == "on":
+            inputs = augment.augment(inputs, augment.Strength(), state.generator)
+        inputs, targets = augment.mixup(inputs, targets, settings.mixup, state.generator)
+        with autocast(inputs.device):
+            logits = state.model(inputs)
+        batch_loss = loss.weighted_loss(logits.float(), targets, settings.loss, settings.label_smoothing, class_weights)
+        update(state, batch_loss)
+        total += batch_loss.item() * len(batch)
+    return total / len(images)
+
+
+def update(state: State, batch_loss: torch.Tensor) -> None:
+    """One step down the gradient, along the schedule, and of the weight average."""
+    state.optimiser.zero_grad()
+    batch_loss.backward()
+    state.optimiser.step()
+    state.schedule.step()
+    state.average.update_parameters(state.model)
+
+
+def fit(
+    train: Split,
+    val: Split | None,
+    settings: Settings,
+    seed: int,
+    device: torch.device,
+    name: str = "train",
+    report: Callable[[dict], None] = lambda entry: None,
+) -> Fit:
+    """Train one model.
+
+    With `val` and patience above 0, the epoch with the lowest validation loss is kept and training stops when
+    `settings.patience` epochs bring no lower one. Otherwise the schedule runs to its end and the last epoch is kept:
+    so in cross-validation, where the held-out fold must not choose.
+
+    Args:
+        seed: of everything random here: initial layers, order, augmentation.
+        name: shown with the progress.
+        report: called with each epoch's history entry; what it raises ends training (tune.py prunes so).
+    """
+    steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
+    state = start(train.images.shape[-1], steps, settings, seed, device)
+    images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
+    class_weights = loss.class_weights(labels, settings.class_weights)
+    selecting = val is not None and settings.patience > 0
+    result, lowest = Fit(copy.deepcopy(state.average.module), 0), math.inf
+    with Progress(name, settings.epochs) as progress:
+        for epoch in range(1, settings.epochs + 1):
+            began = time.perf_counter()
+            entry = {"epoch": epoch, "lr": state.schedule.get_last_lr()[0]}
+            entry["train_loss"] = train_epoch(state, images, labels, class_weights, settings)
+            if selecting:
+                entry |= validate(state.average.module, val, settings)
+            entry["seconds"] = time.perf_counter() - began
+            result.history.append(entry)
+            progress.show(entry)
+            report(entry)
+            if not selecting or entry["val_loss"] < lowest:
+                result.best_epoch, lowest = epoch, entry.get("val_loss", math.inf)
+                result.model.load_state_dict(state.average.module.state_dict())  # copies values: no alias
+            elif epoch - result.best_epoch >= settings.patience:
+                break
+    return result

@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from common import metrics
+
+NAN = np.nan
+
+
+def random_case(rng, most: int = 60):
+    """Labels and tied scores of 1 to `most` cases, from useless to separating scores and from rare to common classes."""
+    n = rng.integers(1, most + 1)
+    labels = (rng.random(n) < rng.choice([0.05, 0.27, 0.5, 0.95])).astype(int)
+    signal = rng.random()
+    return labels, np.round(signal * labels + (1 - signal) * rng.random(n), rng.integers(1, 4))
+
+
+def expected_summary(labels, probabilities, threshold) -> dict:
+    """`metrics.summary` by scikit-learn, nan where scikit-learn would warn and answer something else."""
+    called = (probabilities >= threshold).astype(int)
+    precision, recall, f1, support = sklearn_metrics.precision_recall_fscore_support(
+        labels, called, labels=[0, 1], zero_division=NAN
+    )
+    average_precision = sklearn_metrics.average_precision_score
+    return {
+        "n": len(labels),
+        "accuracy": sklearn_metrics.accuracy_score(labels, called),
+        "auc": sklearn_metrics.roc_auc_score(labels, probabilities) if support.all() else NAN,
+        "aupr": average_precision(labels, probabilities) if support[1] else NAN,
+        "f1": f1[1],
+        "precision": precision[1],
+        "recall": recall[1],
+        "specificity": recall[0],
+        "macro_f1": f1.mean(),
+        "macro_precision": precision.mean(),
+        "macro_recall": recall.mean(),
+        "benign": {
+            "f1": f1[0],
+            "aupr": average_precision(1 - labels, -probabilities) if support[0] else NAN,
+            "precision": precision[0],
+            "recall": recall[0],
+        },
+    }
+
+
+def assert_equal(actual: dict, expected: dict, tolerance: float = 1e-12):
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        if isinstance(value, dict):
+            assert_equal(actual[name], value, tolerance)
+        else:
+            np.testing.assert_allclose(actual[name], value, rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_summary_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    for threshold in rng.choice([0.2, 0.5, 0.75], 1500):
+        case = *random_case(rng), threshold
+        assert_equal(metrics.summary(*case), expected_summary(*case))
+
+
+def test_macro_is_scikit_learns():
+    labels, called = np.array([0, 0, 0, 1, 1]), np.array([0.0, 1, 0, 1, 0])
+    macro = sklearn_metrics.precision_recall_fscore_support(labels, called, average="macro")[:3]
+    summary = metrics.summary(labels, called)
+    np.testing.assert_allclose([summary[f"macro_{name}"] for name in ("precision", "recall", "f1")], macro, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "labels, probabilities, expected",
+    [
+        pytest.param(
+            [], [], dict.fromkeys(["accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity"], NAN), id="empty"
+        ),
+        pytest.param(
+            [0, 0, 0],
+            [0.1, 0.2, 0.9],
+            {"accuracy": 2 / 3, "auc": NAN, "aupr": NAN, "f1": 0, "precision": 0, "recall": NAN, "specificity": 2 / 3},
+            id="no positive",
+        ),
+        pytest.param(
+            [1, 1, 1],
+            [0.1, 0.6, 0.9],
+            {"accuracy": 2 / 3, "auc": NAN, "aupr": 1, "f1": 0.8, "precision": 1, "recall": 2 / 3, "specificity": NAN},
+            id="no negative",
+        ),
+        pytest.param(
+            [1, 0, 0],
+            [0.4, 0.2, 0.1],
+            {"accuracy": 2 / 3, "auc": 1, "aupr": 1, "f1": 0, "precision": NAN, "recall": 0, "specificity": 1},
+            id="nothing called positive",
+        ),
+        pytest.param(
+            [0, 0],
+            [0.1, 0.2],
+            {"accuracy": 1, "auc": NAN, "f1": NAN, "precision": NAN, "recall": NAN, "specificity": 1, "macro_f1": NAN},
+            id="no positive, none called",
+        ),
+        pytest.param(
+            [1, 0, 0, 0],
+            [0.5] * 4,
+            {"accuracy": 0.25, "auc": 0.5, "aupr": 0.25, "f1": 0.4, "precision": 0.25, "recall": 1, "specificity": 0},
+            id="all tied",
+        ),
+    ],
+)
+def test_degenerate_cases_are_nan_only_where_undefined(labels, probabilities, expected):
+    summary = metrics.summary(labels, probabilities)
+    assert_equal({name: summary[name] for name in expected}, expected)
+    assert summary["n"] == len(labels)
+    stacked = metrics.summary(labels, probabilities, weights=np.ones((3, len(labels))))
+    assert_equal({name: stacked[name] for name in expected}, {name: np.full(3, value) for name, value in expected.items()})
+
+
+def test_weights_are_repeats():
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        labels, scores = random_case(rng, 20)
+        weights = rng.integers(0, 4, (5, len(labels)))
+        weights[0] = 0
+        stacked = metrics.summary(labels, scores, weights=weights)
+        for b, row in enumerate(weights):
+            repeated = metrics.summary(np.repeat(labels, row), np.repeat(scores, row))
+            one = {name: stacked[name] if name == "n" else stacked[name][b] for name in stacked if name != "benign"}
+            one["benign"] = {name: values[b] for name, values in stacked["benign"].items()}
+            assert_equal(one, repeated | {"n": len(labels)})
+
+
+def test_leading_axes_of_weights_are_kept():
+    labels, scores = random_case(np.random.default_rng(2))
+    weights = np.random.default_rng(3).integers(1, 4, (2, 3, len(labels)))
+    assert metrics.auc(labels, scores, weights).shape == (2, 3)
+    assert metrics.roc_curve(labels, scores, weights)[0].shape == (2, 3, len(np.unique(scores)) + 1)
+
+
+def both_classes(rng):
+    labels, scores = random_case(rng)
+    return np.r_[labels, 0, 1], np.r_[scores, 0.5, 0.5]
+
+
+def test_curves_are_scikit_learns():
+    rng = np.random.default_rng(4)
+    for _ in range(300):
+        labels, scores = both_classes(rng)
+        weights = rng.integers(1, 4, (2, len(labels)))
+        for w, row in ((None, None), *((weights, row) for row in weights)):
+            fpr, tpr, _ = sklearn_metrics.roc_curve(labels, scores, sample_weight=row, drop_intermediate=False)
+            precision, recall, _ = sklearn_metrics.precision_recall_curve(labels, scores, sample_weight=row)
+            pick = ... if w is None else int((row == weights[1]).all())
+            roc, pr = metrics.roc_curve(labels, scores, w), metrics.precision_recall_curve(labels, scores, w)
+            np.testing.assert_allclose([curve[pick] for curve in roc], [fpr, tpr], rtol=0, atol=1e-12)
+            np.testing.assert_allclose([curve[pick] for curve in pr], [recall[-2::-1], precision[-2::-1]], rtol=0, atol=1e-12)
+
+
+def test_curves_enclose_the_areas():
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        labels, scores = both_classes(rng)
+        fpr, tpr = metrics.roc_curve(labels, scores)
+        recall, precision = metrics.precision_recall_curve(labels, scores)
+        assert np.trapezoid(tpr, fpr) == pytest.approx(metrics.auc(labels, scores), abs=1e-12)
+        steps = np.diff(recall, prepend=0) * precision
+        assert steps.sum() == pytest.approx(metrics.average_precision(labels, scores), abs=1e-12)
+
+
+def test_curves_of_an_absent_class():
+    fpr, tpr = metrics.roc_curve([1, 1], [0.2, 0.7])
+    recall, _ = metrics.precision_recall_curve([0, 0], [0.2, 0.7])
+    assert np.isnan(fpr).all() and np.isnan(recall).all()
+    np.testing.assert_array_equal(tpr, [0, 0.5, 1])
+    assert np.isnan(metrics.roc_curve([], [])).all() and len(metrics.precision_recall_curve([], [])[0]) == 0
