@@ -30,7 +30,6 @@ def parse_args():
     parser.add_argument("--no-test", action="store_true", help="do not read test: for choosing settings")
     parser.add_argument("--jobs", type=at_least_one, metavar="N",
                         help="models trained at once, sharing --threads (default: as many as threads, at most K)")
-    common.cli.add_sensitivity_flag(parser)
     common.cli.add_run_flags(parser, "runs/crossval")
     args = parser.parse_args()
     args.jobs = args.jobs or min(args.threads, args.folds)
@@ -59,24 +58,23 @@ def validate(pool, groups, settings, args):
     )
 
 
-def held_out_rows(pool, origin, index, validation, probabilities) -> list[dict]:
-    """Out-of-fold rows of predictions.csv, an image once for each repeat, calibrated."""
+def held_out_rows(pool, origin, index, validation, temperature) -> list[dict]:
+    """Out-of-fold rows of predictions.csv, calibrated: each image once for each repeat."""
     rows = []
-    for fold, repeat in zip(validation.fold + 1, probabilities):
+    for fold, logits in zip(validation.fold + 1, validation.logits):
+        probabilities = common.calibration.sigmoid(logits / temperature)
         for name in dict.fromkeys(origin):
             of = origin == name
-            rows += common.runs.prediction_rows(name, pool.labels[of], repeat[of], index[of], fold[of])
+            rows += common.runs.prediction_rows(name, pool.labels[of], probabilities[of], index[of], fold[of])
     return rows
 
 
-def test_ensemble(source, models, calibration, settings):
-    """The ensemble on test, which is read only now that everything is chosen: (summaries, prediction rows)."""
+def score_test(source, models, settings, temperature):
+    """The ensemble on test, which is read only now that everything is chosen."""
     test, train, val = common.data.load(source, "test", "train", "val")
-    predictor = common.model.Predictor(models, settings.mirror == "on", calibration.temperature)
-    probabilities = common.calibration.sigmoid(common.training.predict(predictor, test.images))
-    clean = common.evaluation.clean_mask(test, train, val)
-    rows = common.runs.prediction_rows("test", test.labels, probabilities, fold=[""] * len(test))
-    return common.evaluation.summaries(test.labels, probabilities, clean), rows
+    predictor = common.model.Predictor(models, settings.mirror == "on", temperature)
+    probabilities = common.calibration.sigmoid(common.model.predict(predictor, test.images))
+    return common.evaluation.Scored(test.labels, probabilities, common.evaluation.clean_mask(test, train, val))
 
 
 def fold_table(folds) -> str:
@@ -86,17 +84,27 @@ def fold_table(folds) -> str:
     return table + "\n" + common.tables.spread_line("mean ± std over folds", spread)
 
 
-def save(out, models, settings, source, args, calibration, rows, metrics):
-    """Write the run folder, and clear away models of an earlier run with more folds."""
+def group_table(pool, validations) -> str:
+    """What near-duplicates across folds are worth: the pooled metrics of both ways of grouping, and their difference."""
+    labels = {"twins": "twins kept together", "none": "every image by itself"}
+    rows = {
+        labels[groups]: common.intervals.summary(pool.labels, common.calibration.sigmoid(validation.logits.mean(0)))
+        for groups, validation in validations.items()
+    }
+    return common.tables.metrics_table(rows)
+
+
+def save(out, models, settings, source, seed, calibration, rows, metrics):
+    """Write the run folder, and clear away the models of an earlier run with more folds."""
     files = [out / f"fold_{i + 1}.pt" for i in range(len(models))]
     for i, (file, model) in enumerate(zip(files, models)):
-        common.runs.save_model(file, model, settings, args.seed + i, source)
+        common.runs.save_model(file, model, settings, seed + i, source)
     for stale in set(out.glob("fold_*.pt")) - set(files):
         stale.unlink()
-    common.runs.write_json(out / "calibration.json", asdict(calibration))
-    common.runs.write_csv(out / "predictions.csv", rows)
-    common.runs.write_csv(out / "folds.csv", [common.metrics.flatten(fold) for fold in metrics["folds"]])
-    common.runs.write_json(out / "metrics.json", metrics)
+    common.runs.write_json(out / "calibration.json", asdict(calibration), source)
+    common.runs.write_csv(out / "predictions.csv", rows, source)
+    common.runs.write_csv(out / "folds.csv", [common.metrics.flatten(fold) for fold in metrics["folds"]], source)
+    common.runs.write_json(out / "metrics.json", metrics, source)
 
 
 def main():
@@ -104,28 +112,29 @@ def main():
     settings = common.settings.from_args(args)
     common.seed.set_seed(args.seed, args.threads)
     source = common.data.find(args.data, args.data_root, args.size, args.seed)
-    out = common.runs.create(args.out, "model.pt")
+    out = common.runs.create(args.out, foreign="model.pt")
     pool, origin, index = read_pool(source, args)
 
     validation = validate(pool, args.groups, settings, args)
-    mean_logits = validation.logits.mean(0)
-    calibration = common.calibration.calibrate(pool.labels, mean_logits, args.sensitivity, "out-of-fold predictions")
-    to_probability = lambda logits: common.calibration.sigmoid(logits / calibration.temperature)
-    rows = held_out_rows(pool, origin, index, validation, to_probability(validation.logits))
-    splits = common.evaluation.summaries(pool.labels, to_probability(mean_logits), name="out_of_fold")
+    logits = validation.logits.mean(0)
+    calibration = common.calibration.calibrate(pool.labels, logits, args.sensitivity, "out-of-fold predictions")
+    rows = held_out_rows(pool, origin, index, validation, calibration.temperature)
+    probabilities = common.calibration.sigmoid(logits / calibration.temperature)
+    scored = {"out_of_fold": common.evaluation.Scored(pool.labels, probabilities)}
     if not args.no_test and args.pool != "all":
-        tested, test_rows = test_ensemble(source, validation.models, calibration, settings)
-        splits, rows = splits | tested, rows + test_rows
+        scored["test"] = test = score_test(source, validation.models, settings, calibration.temperature)
+        rows += common.runs.prediction_rows("test", test.labels, test.probabilities, fold=[""] * len(test.labels))
 
+    report = common.evaluation.report(scored, calibration)
     folds = validation.score_folds(pool.labels)
-    metrics = {
-        "config": asdict(settings) | {key: value for key, value in vars(args).items()},
-        "provenance": common.runs.provenance(source, args.threads),
-        "splits": splits,
-        "folds": folds,
-    }
-    save(out, validation.models, settings, source, args, calibration, rows, metrics)
-    print(fold_table(folds), common.tables.metrics_table(splits), sep="\n\n")
+    metrics = common.runs.describe(args, settings, source) | report | {"folds": folds}
+    save(out, validation.models, settings, source, args.seed, calibration, rows, metrics)
+    print(fold_table(folds), common.evaluation.report_text(report, source), sep="\n\n")
+    if args.compare_groups:
+        other = "none" if args.groups == "twins" else "twins"
+        both = {args.groups: validation, other: validate(pool, other, settings, args)}
+        print("\nwhat near-duplicates across folds are worth\n" + group_table(pool, both))
+    print(f"written to {out}/")
 
 
 if __name__ == "__main__":

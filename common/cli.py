@@ -36,30 +36,35 @@ def add_machine_flags(parser: Parser) -> None:
                        help="auto (a GPU if there is one), cpu or cuda (default: %(default)s)")
 
 
-def add_data_flags(parser: Parser) -> None:
-    """The flags that say which images, and which seed."""
+def add_data_flags(parser: Parser, run: bool = False) -> None:
+    """The flags that say which images, and which seed.
+
+    Args: run: the script reads a run or a model, whose own data are the default (None here).
+    """
     group = parser.add_argument_group("data")
-    group.add_argument("--data", default="breastmnist", metavar="NAME",
+    of_run = "what the run was trained on" if run else None
+    group.add_argument("--data", default=None if run else "breastmnist", metavar="NAME",
                        help="breastmnist, phantom (generated, no network), or a FILE.npz with MedMNIST's keys "
-                       "(default: %(default)s)")
+                       f"(default: {of_run or 'breastmnist'})")
     group.add_argument("--data-root", metavar="DIR",
                        help="folder of MedMNIST's files (default: $MEDMNIST_ROOT, else ~/.medmnist)")
-    group.add_argument("--size", type=one_of(28, 64, 128, 224), default=28, metavar="SIDE",
-                       help="side of the images in pixels: 28, 64, 128 or 224 (default: %(default)s)")
-    group.add_argument("--seed", type=NATURAL, default=0, metavar="N", help="seed of everything random (default: %(default)s)")
+    group.add_argument("--size", type=one_of(28, 64, 128, 224), default=None if run else 28, metavar="SIDE",
+                       help=f"side of the images in pixels: 28, 64, 128 or 224 (default: {'the run’s' if run else 28})")
+    group.add_argument("--seed", type=NATURAL, default=None if run else 0, metavar="N",
+                       help=f"seed of everything random (default: {'the run’s' if run else 0})")
 
 
-def add_sensitivity_flag(parser: Parser, default: float | None = 0.95) -> None:
-    """--sensitivity, of the operating point that is stored with a run."""
-    parser.add_argument("--sensitivity", type=INNER_SHARE, default=default, metavar="S",
-                        help="choose the operating point, on held-out predictions, to find at least this share of the "
-                        "malignant images (default: " + ("as stored)" if default is None else "%(default)s)"))
+def add_run_flags(parser: Parser, out: str, calibrates: bool = True) -> None:
+    """The flags of a script that trains: where to, on what, how.
 
-
-def add_run_flags(parser: Parser, out: str) -> None:
-    """The flags of a script that trains: where to, on what, how."""
+    Args: out: default of --out; calibrates: the script also chooses an operating point.
+    """
     parser.add_argument("--out", default=out, metavar="DIR", help="folder for the results (default: %(default)s)")
     parser.add_argument("--params", metavar="FILE", help="settings from a JSON file, such as tune.py's best.json; flags win")
+    if calibrates:
+        parser.add_argument("--sensitivity", type=INNER_SHARE, default=0.95, metavar="S",
+                            help="operating point: the highest threshold that finds at least this share of the "
+                            "malignant images among held-out predictions (default: %(default)s)")
     add_data_flags(parser)
     add_machine_flags(parser)
     settings.add_flags(parser)

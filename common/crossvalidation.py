@@ -8,7 +8,7 @@ from common import metrics, parallel, training, twins
 from common.calibration import sigmoid
 from common.data import Split
 from common.folds import assign_folds
-from common.model import BreastResNet, Predictor
+from common.model import BreastResNet, Predictor, device_of, predict
 from common.settings import Settings
 
 
@@ -35,8 +35,8 @@ def train_fold(pool: Split, unseen: np.ndarray, settings: Settings, seed: int, d
 
     Args: unseen: bool [n]. Returns: (model on the CPU, its logits [unseen.sum()] of the unseen).
     """
-    model = training.fit(pool[~unseen], None, settings, seed, training.device_of(device), name).model
-    logits = training.predict(Predictor([model], settings.mirror == "on"), pool.images[unseen])
+    model = training.fit(pool[~unseen], None, settings, seed, device_of(device), name).model
+    logits = predict(Predictor([model], settings.mirror == "on"), pool.images[unseen])
     return model.cpu(), logits
 
 

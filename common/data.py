@@ -45,11 +45,26 @@ class Source:
     name: str  # breastmnist, phantom, or the path of an .npz
     size: int
     path: Path | None  # None for phantom
-    md5: str  # of the file; for phantom, of the seed's description
+    md5: str  # of the file; for phantom, of the words that describe it
+    seed: int = 0  # of the phantoms
 
     @property
     def synthetic(self) -> bool:
         return self.path is None
+
+    @property
+    def label(self) -> str:
+        """What to call the data in tables and figures."""
+        side = f"{self.size}×{self.size}"
+        if self.synthetic:
+            return f"PHANTOM data {side} (generated, not ultrasound)"
+        return f"{'BreastMNIST' if self.name == 'breastmnist' else self.path.name} {side}"
+
+    def describe(self) -> dict:
+        """What a run keeps of its source, enough to find it again."""
+        return {
+            "name": self.name, "size": self.size, "seed": self.seed, "md5": self.md5, "synthetic": self.synthetic
+        }  # fmt: skip
 
 
 def find(name: str, root: str | None, size: int, seed: int = 0) -> Source:
@@ -65,7 +80,7 @@ def find(name: str, root: str | None, size: int, seed: int = 0) -> Source:
     """
     if name == "phantom":
         description = f"phantom size {size} seed {seed}"
-        return Source(name, size, None, hashlib.md5(description.encode()).hexdigest())
+        return Source(name, size, None, hashlib.md5(description.encode()).hexdigest(), seed)
     path = breastmnist_file(root, size) if name == "breastmnist" else Path(name)
     try:
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
@@ -74,6 +89,17 @@ def find(name: str, root: str | None, size: int, seed: int = 0) -> Source:
     if name == "breastmnist" and md5 != official_md5(size):
         print(f"warning: {path} is not the official file (MD5 {md5}); results cannot be compared", file=sys.stderr)
     return Source(name, size, path, md5)
+
+
+def find_again(described: dict, name: str | None, root: str | None, size: int | None, seed: int | None) -> Source:
+    """The source of a run from its `describe()`; what is not None is taken instead. Other data than the run's are named
+    in a warning. Raises: UserError, as `find`."""
+    given = {"name": name, "size": size, "seed": seed}
+    wanted = {key: described[key] if value is None else value for key, value in given.items()}
+    source = find(root=root, **wanted)
+    if source.md5 != described["md5"]:
+        print(f"warning: {source.label} is not what the model was trained on ({described['name']})", file=sys.stderr)
+    return source
 
 
 def size_flag(size: int) -> str:
@@ -123,8 +149,8 @@ def load(source: Source, *names: str) -> list[Split]:
 
 
 def phantom_split(source: Source, name: str) -> Split:
-    """A split of phantoms; the source's MD5, which holds the seed, seeds it."""
-    seed = int(source.md5[:8], 16) + SPLITS.index(name)
+    """A split of phantoms, each split of each seed from a seed of its own."""
+    seed = len(SPLITS) * source.seed + SPLITS.index(name)
     return Split(*phantom.generate(PHANTOM_COUNTS[name], source.size, seed))
 
 

@@ -3,6 +3,7 @@
 import sys
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torchvision
 from torch import nn
@@ -55,6 +56,22 @@ class Predictor(nn.Module):
         images = images.float() / 255
         views = [images, images.flip(-1)] if self.mirror else [images]
         return torch.stack([member(view) for member in self.members for view in views]).mean(0) / self.temperature
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a --device flag: "auto" is the GPU if there is one, else the CPU. Raises: UserError."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here; use --device cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@torch.inference_mode()
+def predict(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.ndarray:
+    """Calibrated logits, float64 [n], of uint8 images [n, size, size], in full precision, on the predictor's device."""
+    device = next(predictor.parameters()).device
+    predictor.eval()
+    parts = torch.from_numpy(images).split(batch)
+    return torch.cat([predictor(part.to(device)).cpu() for part in parts]).double().numpy()
 
 
 def grey_stem(filters: torch.Tensor) -> torch.Tensor:

@@ -1,46 +1,61 @@
-"""Synthetic B-mode ultrasound: data for running every command offline and the tests in seconds, never evidence.
+"""Synthetic B-mode breast ultrasound: lets every command run offline and the tests in seconds. It is no evidence.
 
-An echo is random scatterers times the tissue's echogenicity, blurred by the scanner's point-spread function; its envelope
-is Rayleigh speckle (Wagner et al., IEEE Trans. Sonics Ultrason. 1983, for the statistics), and its logarithm is the
-image. So everything here adds up in decibels. The classes differ by what BI-RADS looks at (shape, orientation, margin,
-echo pattern, posterior features), each drawn from distributions that overlap: no single sign decides, as in life.
+The model is a scanner's: random scatterers times the tissue's echogenicity, blurred by the point-spread function, give
+an echo whose amplitude is Rayleigh speckle (Wagner et al., IEEE Trans. Sonics Ultrason. 1983); the logarithm is the
+image, so everything in the tissue adds up in decibels. The classes differ by what BI-RADS reads: shape, orientation,
+margin, echo pattern and posterior features, each drawn from overlapping distributions: no single sign decides.
 
-Lengths are shares of the image's side and depth runs downward, so an image shows the same phantom at every size.
+Lengths are shares of the image's side and depth runs downward: an image shows the same phantom at every size. The
+ranges were chosen by eye, beside BreastMNIST.
 """
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-CHUNK = 32  # images rendered together: bounds memory; fixed, because it decides which image draws which numbers
-RENDER_SIDE = 112  # pixels rendered per side at least; twice the size if that is more
+CHUNK = 32  # images rendered together, which bounds memory; fixed, because it decides which image gets which draws
+RENDER_SIDE = 84  # pixels per side rendered at least, before averaging down
 NORMAL_SHARE = 0.15  # of the images that are not malignant: no lesion at all
-PSF_AXIAL, PSF_LATERAL = 0.0035, 0.007  # standard deviations; the beam is wider than the pulse is long
-BLACK, WHITE, NOISE_FLOOR = -34.0, 42.0, -31.0  # dB; 0 is fat near the skin at medium gain
 ANGLES = 512  # samples of a lesion's contour
+PSF_AXIAL, PSF_LATERAL = 0.0035, 0.007  # standard deviations: a beam is wider than its pulse is long
+LOOKS = 3  # scans compounded into one image, as scanners do to calm speckle
+BLACK, WHITE, NOISE_FLOOR = -34.0, 42.0, -31.0  # dB; 0 is shallow fat at medium gain
 
 
 def _centres(count: int) -> np.ndarray:
     return (np.arange(count, dtype=np.float32) + 0.5) / count
 
 
-def _smoothing(side: int, knots: int, sigma: float) -> np.ndarray:
-    """[side, knots] Gaussian weights from knots to pixels, in rows of unit norm: white noise keeps its variance."""
-    weights = np.exp(-0.5 * ((_centres(side)[:, None] - _centres(knots)) / sigma) ** 2)
-    return weights / np.linalg.norm(weights, axis=1, keepdims=True)
+def _gaussian(distance: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian weights in rows of unit norm: they smooth white noise and keep its variance."""
+    weights = np.exp(-0.5 * (distance / sigma) ** 2).astype(np.float32)
+    return weights / np.linalg.norm(weights, axis=-1, keepdims=True)
+
+
+def _kernel(sigma: float) -> np.ndarray:
+    """Gaussian weights over three standard deviations, in pixels, either side."""
+    reach = int(np.ceil(3 * sigma))
+    return _gaussian(np.arange(-reach, reach + 1), sigma)
+
+
+def _blur(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Weighted sums down the rows: [n, rows, columns] to [n, rows - len(kernel) + 1, columns]. By einsum, here and
+    below: BLAS threads woken for many small products wait for each other on a busy machine."""
+    return np.einsum("nzxk,k->nzx", sliding_window_view(images, len(kernel), axis=1), kernel)
 
 
 def _field(rng: np.random.Generator, n: int, side: int, rows: int, columns: int) -> np.ndarray:
-    """Smooth random fields of unit variance, [n, side, side], with about `rows` x `columns` features."""
-    knots = rng.standard_normal((n, rows, columns), dtype=np.float32)
-    return _smoothing(side, rows, 0.6 / rows) @ knots @ _smoothing(side, columns, 0.6 / columns).T
+    """Smooth random fields of unit variance, [n, side, side], interpolated from rows x columns white knots."""
+    knots = rng.standard_normal((n, rows, columns), np.float32)
+    down, across = (_gaussian(_centres(side)[:, None] - _centres(count), 0.6 / count) for count in (rows, columns))
+    return np.einsum("nzk,kx->nzx", np.einsum("zk,nkc->nzc", down, knots), np.ascontiguousarray(across.T))
 
 
 def _step(x: np.ndarray) -> np.ndarray:
-    """Logistic step from 0 to 1."""
-    return 0.5 + 0.5 * np.tanh(0.5 * x)
+    return 0.5 + 0.5 * np.tanh(0.5 * x)  # logistic, without overflow
 
 
 def _tissue(rng: np.random.Generator, n: int, side: int) -> np.ndarray:
-    """Echogenicity of breast without a lesion, dB, [n, side, side]: skin, fat, fibroglandular tissue, muscle."""
+    """Echogenicity of a breast without lesion, dB, [n, side, side]: skin, fat, fibroglandular tissue, muscle."""
 
     def draw(low: float, high: float) -> np.ndarray:
         return rng.uniform(low, high, (n, 1, 1)).astype(np.float32)
@@ -50,77 +65,83 @@ def _tissue(rng: np.random.Generator, n: int, side: int) -> np.ndarray:
     fat_ends, gland_ends = draw(0.12, 0.35), draw(0.55, 1.0)
     gland = _step((wavy - fat_ends) / 0.015) * _step((gland_ends - wavy) / 0.02)
     streaks = draw(3, 6) * _field(rng, n, side, 32, 6) + draw(2, 5) * _field(rng, n, side, 9, 4)
-    septa = np.exp(-((_field(rng, n, side, 28, 5) / 0.2) ** 2))  # the zero crossings of a field: thin, curved lines
+    septa = np.exp(-((_field(rng, n, side, 28, 5) / 0.2) ** 2))  # zero crossings of a field: thin, curved lines
     septa *= draw(6, 18) * _step(3 * _field(rng, n, side, 6, 4))
-    skin = draw(8, 20) * np.exp(-((depth / 0.03) ** 2))
+    skin = draw(10, 26) * np.exp(-((depth / 0.02) ** 2))
     coupling = draw(2, 6) * _field(rng, n, side, 2, 5) * np.sqrt(depth)
     attenuation = draw(20, 55) * depth**1.5
     return draw(-7, 9) + draw(3, 14) * gland + streaks + septa + skin + coupling - attenuation
 
 
-def _contour(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Random closed contours, [n, ANGLES], of unit variance: harmonics 2 to 14 of the polar angle."""
-    harmonics = np.arange(2, 15, dtype=np.float32)
-    phase = 2 * np.pi * _centres(ANGLES) * harmonics[:, None]
-    waves = np.concatenate([np.cos(phase), np.sin(phase)]) / np.tile(harmonics, 2)[:, None] ** 1.0
-    return rng.standard_normal((n, len(waves)), dtype=np.float32) @ waves / np.sqrt((waves**2).sum(0))
+def _draw(rng: np.random.Generator, labels: np.ndarray, benign: float, malignant: float, spread: float) -> np.ndarray:
+    """Normal draws about the class's mean, [n, 1, 1]."""
+    return rng.normal(np.where(labels, malignant, benign), spread).astype(np.float32)[:, None, None]
+
+
+def _contour_distance(rng: np.random.Generator, labels: np.ndarray, side: int) -> np.ndarray:
+    """Distance from a lesion's centre, [n, side, side], 1 on its contour: an ellipse with random radial harmonics."""
+    n = len(labels)
+    radius, tilt = np.exp(_draw(rng, labels, -2.25, -1.95, 0.3)), _draw(rng, labels, 0, 0, 0.2)
+    stretch = np.exp(_draw(rng, labels, -0.3, 0.1, 0.17))  # square root of height over width
+    x = _centres(side) - _draw(rng, labels, 0.5, 0.5, 0.13)
+    z = _centres(side)[:, None] - _draw(rng, labels, 0.38, 0.42, 0.08)
+    x, z = (x * np.cos(tilt) + z * np.sin(tilt)) * stretch, (z * np.cos(tilt) - x * np.sin(tilt)) / stretch
+    harmonics = np.arange(2, 15, dtype=np.float32)[:, None]
+    phase = 2 * np.pi * (harmonics * _centres(ANGLES) + rng.random((n, len(harmonics), 1), np.float32))
+    waves = (rng.standard_normal((n, len(harmonics), 1), np.float32) * np.cos(phase) / harmonics).sum(1)
+    contour = radius[:, 0] * np.exp(np.abs(_draw(rng, labels, 0.07, 0.3, 0.1))[:, 0] * waves)  # spikes point outward
+    angle = ((np.arctan2(z, x) / (2 * np.pi) + 0.5) * ANGLES).astype(np.int32) % ANGLES
+    return np.hypot(x, z) / np.take_along_axis(contour, angle.reshape(n, -1), 1).reshape(angle.shape)
 
 
 def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Echogenicity, dB, [n, side, side], of the tissue with a lesion in it: its inside takes the tissue's place, a
-    capsule may surround it, and below it lies a shadow or posterior enhancement."""
+    """Echogenicity, dB, [n, side, side], of the tissue with a lesion in most images: darker content in the tissue's
+    place, sometimes a bright capsule, and below it a shadow (malignant, mostly) or enhancement (benign, mostly)."""
     n, side = tissue.shape[:2]
-
-    def draw(benign: float, malignant: float, spread: float) -> np.ndarray:
-        return rng.normal(np.where(labels, malignant, benign), spread).astype(np.float32)[:, None, None]
-
     present = (labels > 0) | (rng.random(n) >= NORMAL_SHARE)
-    radius, taller = np.exp(draw(-2.25, -1.95, 0.3)), np.exp(draw(-0.3, 0.1, 0.2))  # sqrt of height over width
-    tilt, roughness = draw(0, 0, 0.2), np.abs(draw(0.05, 0.2, 0.07))
-    x = _centres(side) - draw(0.5, 0.5, 0.13)
-    z = _centres(side)[:, None] - draw(0.38, 0.42, 0.08)
-    x, z = (x * np.cos(tilt) + z * np.sin(tilt)) * taller, (z * np.cos(tilt) - x * np.sin(tilt)) / taller
-    angle = ((np.arctan2(z, x) / (2 * np.pi) + 0.5) * ANGLES).astype(np.int32) % ANGLES
-    contour = radius[:, 0] * np.exp(roughness[:, 0] * _contour(rng, n))
-    distance = np.hypot(x, z) / np.take_along_axis(contour, angle.reshape(n, -1), 1).reshape(angle.shape)
-    inside = _step((1 - distance) / np.clip(draw(0.03, 0.08, 0.03), 0.02, None))
-
-    content = tissue.mean(2, keepdims=True) + np.abs(draw(1, 3, 1)) * _field(rng, n, side, 16, 12) - np.clip(draw(22, 22, 6), 6, None)
-    capsule = np.clip(draw(3, -2, 3), 0, None) * np.exp(-(((distance - 1.1) / 0.08) ** 2))
-    beam = _smoothing(side, side, 0.025)  # as wide as the aperture, so that what a lesion casts has soft edges
-    below = np.cumsum(inside, 1) @ (beam / beam.sum(1)) / side  # each beam's path through the lesion so far
-    changed = inside * (content - tissue) + capsule - draw(-20, 60, 40) * below
-    return tissue + present[:, None, None] * changed
+    distance = _contour_distance(rng, labels, side)
+    inside = _step((1 - distance) / np.maximum(_draw(rng, labels, 0.03, 0.08, 0.03), 0.02))
+    pattern = np.abs(_draw(rng, labels, 1, 3, 1)) * _field(rng, n, side, 16, 12)
+    content = tissue.mean(2, keepdims=True) - np.maximum(_draw(rng, labels, 22, 22, 6), 6) + pattern
+    capsule = np.maximum(_draw(rng, labels, 3, -2, 3), 0) * np.exp(-(((distance - 1.1) / 0.08) ** 2))
+    path = np.cumsum(_step((1 - distance) / 0.2), 1) / side  # lesion above each pixel; soft, as the beam is wide
+    cast = _draw(rng, labels, -20, 60, 40) * path
+    return tissue + present[:, None, None] * (inside * (content - tissue) + capsule - cast)
 
 
 def _scan(rng: np.random.Generator, echo: np.ndarray) -> np.ndarray:
-    """Speckled, log-compressed envelope, dB, of tissue with echogenicity `echo`, dB, [n, side, side]."""
-    side = echo.shape[-1]
-    scatterers = rng.standard_normal((2, *echo.shape), dtype=np.float32) * 10 ** (echo / 20)
-    axial, lateral = (_smoothing(side, side, sigma) for sigma in (PSF_AXIAL, PSF_LATERAL))
-    real, imaginary = axial @ scatterers @ lateral.T
-    return 10 * np.log10(real**2 + imaginary**2 + 10 ** (NOISE_FLOOR / 10))
+    """Log-compressed image, dB, of tissue of echogenicity `echo`, dB, both [n, side, side]: the mean power of `LOOKS`
+    independent looks, each of Rayleigh-distributed amplitude, over a floor of electronic noise."""
+    axial, lateral = _kernel(PSF_AXIAL * echo.shape[1]), _kernel(PSF_LATERAL * echo.shape[2])
+    margin = ((0, 0), (len(axial) // 2,) * 2, (len(lateral) // 2,) * 2)
+    amplitude = 10 ** (np.pad(echo, margin, mode="edge") / 20)
+    power = np.float32(10 ** (NOISE_FLOOR / 10))
+    for _ in range(2 * LOOKS):  # a look's real and imaginary part
+        scatterers = amplitude * rng.standard_normal(amplitude.shape, np.float32)
+        columns_first = np.ascontiguousarray(_blur(scatterers, axial).swapaxes(1, 2))
+        power = power + _blur(columns_first, lateral) ** 2 / LOOKS
+    return 10 * np.log10(power).swapaxes(1, 2)
 
 
 def generate(n: int, size: int, seed: int, malignant_share: float = 0.27) -> tuple[np.ndarray, np.ndarray]:
-    """Phantom images with labels; the same arguments give the same arrays.
+    """Phantom images and their labels; the same arguments give the same arrays.
 
     Args:
         n: number of images.
         size: side in pixels; image i shows the same anatomy at every size, only its speckle differs.
         seed: 0 or above.
-        malignant_share: share of malignant images, in [0, 1]; met exactly but for rounding.
+        malignant_share: share of malignant images, in [0, 1]; met exactly but for rounding (default: BreastMNIST's).
 
     Returns: (images uint8 [n, size, size], labels uint8 [n], 1 for malignant).
     """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) < round(n * malignant_share)).astype(np.uint8)
     images = np.empty((n, size, size), np.uint8)
-    factor = max(2, -(-RENDER_SIDE // size))
+    factor = -(-RENDER_SIDE // size)
     for start, stream in zip(range(0, n, CHUNK), rng.spawn(-(-n // CHUNK))):
         chunk = labels[start : start + CHUNK]
         echo = _add_lesion(stream, _tissue(stream, len(chunk), size * factor), chunk)
         grey = (255 * (_scan(stream, echo) - BLACK) / (WHITE - BLACK)).clip(0, 255)
-        pixels = grey.reshape(len(chunk), size, factor, size, factor).mean((2, 4))  # antialiasing
-        images[start : start + CHUNK] = pixels.round()
+        blocks = grey.reshape(len(chunk), size, factor, size, factor)
+        images[start : start + CHUNK] = blocks.mean((2, 4)).round()  # antialiasing
     return images, labels

@@ -4,6 +4,7 @@ A folder with model.pt is one model; one with fold_1.pt, fold_2.pt, … is an en
 (temperature and operating point), predictions.csv, metrics.json, and whatever the script adds.
 """
 
+import argparse
 import csv
 import json
 import math
@@ -14,17 +15,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from common.calibration import Calibration
+from common.calibration import Calibration, logit, sigmoid
 from common.data import Source
 from common.errors import UserError
-from common.model import BreastResNet, Predictor
+from common.model import BreastResNet, Predictor, predict
 from common.settings import Settings
 
 FORMAT = "breastmnist-resnet18 v1"
@@ -39,13 +40,13 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield beside
         os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise UserError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
         beside.unlink(missing_ok=True)
 
 
-def create(folder: str, foreign: str) -> Path:
+def create(folder: str | Path, foreign: str | None = None) -> Path:
     """Make an output folder and prove that it can be written, before hours of work rather than after.
 
     Args: foreign: a glob of files that this kind of run must not mix with.
@@ -56,7 +57,7 @@ def create(folder: str, foreign: str) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from None
-    if any(path.glob(foreign)):
+    if foreign and any(path.glob(foreign)):
         raise UserError(f"--out {folder}: holds a run of another kind ({foreign}); choose another folder")
     with replacing(path / ".writable") as probe:
         probe.write_text("")
@@ -75,13 +76,17 @@ def as_json(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: Path, value: dict) -> None:
+def write_json(path: Path, value: dict, source: Source) -> None:
+    """Strict JSON; what comes from phantoms says so in its first line."""
+    label = {"synthetic": source.label} if source.synthetic else {}
     with replacing(path) as beside:
-        beside.write_text(json.dumps(as_json(value), indent=2) + "\n")
+        beside.write_text(json.dumps(as_json(label | value), indent=2) + "\n")
 
 
-def write_csv(path: Path, rows: list[dict]) -> None:
-    """Rows with the same keys, which become the header; floats keep every digit."""
+def write_csv(path: Path, rows: list[dict], source: Source) -> None:
+    """Rows with the same keys, which become the header; floats keep every digit. Rows that come from phantoms say so in
+    a column more."""
+    rows = [row | {"synthetic": "phantom"} for row in rows] if source.synthetic else rows
     with replacing(path) as beside, open(beside, "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -100,26 +105,43 @@ def prediction_rows(split: str, labels, probabilities, index=None, fold=None) ->
 
 
 def read_predictions(path: Path) -> list[dict]:
-    """The rows of a predictions.csv, typed; `fold` is None where empty or absent. Raises: UserError."""
+    """The rows of a predictions.csv, typed, an image once: {"split", "index", "label", "probability", "out_of_fold"}.
+
+    The predictions of an image in several repeats are averaged as logits, as `Predictor` does; `out_of_fold` says that
+    a fold held the image out. Raises: UserError.
+    """
     try:
         with open(path, newline="") as file:
-            rows = [
-                {
-                    "split": row["split"],
-                    "index": int(row["index"]),
-                    "label": {"0": 0, "1": 1}[row["label"]],
-                    "probability": float(row["probability"]),
-                    "fold": int(row["fold"]) if row.get("fold") else None,
-                }
-                for row in csv.DictReader(file)
-            ]
+            merged: dict[tuple, list] = {}
+            for row in csv.DictReader(file):
+                image = (row["split"], int(row["index"]), {"0": 0, "1": 1}[row["label"]], bool(row.get("fold")))
+                merged.setdefault(image, []).append(float(row["probability"]))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (KeyError, ValueError, TypeError, csv.Error):
         raise UserError(f"{path}: no predictions file; it needs the columns split,index,label,probability") from None
-    if not rows or not all(0 <= row["probability"] <= 1 for row in rows):
+    if not merged or not all(0 <= p <= 1 for probabilities in merged.values() for p in probabilities):
         raise UserError(f"{path}: holds no predictions, or probabilities outside 0 to 1")
-    return rows
+    return [
+        dict(zip(("split", "index", "label", "out_of_fold"), image)) | {"probability": mean_probability(probabilities)}
+        for image, probabilities in merged.items()
+    ]
+
+
+def mean_probability(probabilities: list[float]) -> float:
+    """The probability of the mean logit; one by itself stays as it is, to the last digit."""
+    return probabilities[0] if len(probabilities) == 1 else float(sigmoid(logit(probabilities).mean()))
+
+
+def held_out(rows: list[dict]) -> list[dict]:
+    """The rows that calibrate a run: out-of-fold where there are such, else val."""
+    return [row for row in rows if row["out_of_fold"]] or [row for row in rows if row["split"] == "val"]
+
+
+def columns(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """(labels [n], probabilities [n]) of prediction rows, in order of index."""
+    rows = sorted(rows, key=lambda row: row["index"])
+    return np.array([row["label"] for row in rows], int), np.array([row["probability"] for row in rows])
 
 
 def command(*words: str) -> str:
@@ -148,8 +170,13 @@ def provenance(source: Source, threads: int) -> dict:
         "packages": {name: version(name) for name in PACKAGES},
         "cpu": cpu_name(),
         "threads": threads,
-        "data": {"name": source.name, "size": source.size, "md5": source.md5, "synthetic": source.synthetic},
+        "data": source.describe(),
     }
+
+
+def describe(args: argparse.Namespace, settings: Settings, source: Source) -> dict:
+    """The "config" and "provenance" of metrics.json."""
+    return {"config": vars(args) | asdict(settings), "provenance": provenance(source, args.threads)}
 
 
 def save_model(path: Path, model: BreastResNet, settings: Settings, seed: int, source: Source) -> None:
@@ -157,15 +184,17 @@ def save_model(path: Path, model: BreastResNet, settings: Settings, seed: int, s
     content = {
         "format": FORMAT,
         "state": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
-        "size": model.size,
         "stages": model.stages,
         "mirror": settings.mirror == "on",
         "settings": asdict(settings),
         "seed": seed,
-        "data": {"name": source.name, "md5": source.md5, "synthetic": source.synthetic},
+        "data": source.describe(),
     }
     with replacing(path) as beside:
-        torch.save(content, beside)
+        try:
+            torch.save(content, beside)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(str(error).splitlines()[0]) from None
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -184,7 +213,7 @@ def read_checkpoint(path: Path) -> dict:
 def build_model(content: dict, path: Path) -> BreastResNet:
     """The model of a checkpoint, ready to predict. Raises: UserError when its tensors do not fit."""
     try:
-        model = BreastResNet(content["size"], content["stages"])
+        model = BreastResNet(content["data"]["size"], content["stages"])
         model.load_state_dict(content["state"])
     except (RuntimeError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: its tensors do not fit its description; train the run again") from None
@@ -193,17 +222,25 @@ def build_model(content: dict, path: Path) -> BreastResNet:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, read: the predictor, and what it was trained and calibrated with."""
+    """A run folder, read: the predictor, and what it was trained and calibrated with.
+
+    `data` is the `describe()` of its source.
+    """
 
     path: Path
     predictor: Predictor
     calibration: Calibration
-    size: int
-    data: dict  # name, md5, synthetic
+    data: dict
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Calibrated P(malignant), float64 [n], of uint8 images [n, size, size]. Raises: UserError on another size."""
+        if images.shape[1:] != (size := self.data["size"], size):
+            raise UserError(f"{self.path}: takes images of {size}×{size}, not {images.shape[1]}×{images.shape[2]}")
+        return sigmoid(predict(self.predictor, images))
 
 
-def load(folder: str | Path) -> Run:
-    """Read a run folder: one model, or an ensemble of folds. Raises: UserError."""
+def load(folder: str | Path, device: torch.device = torch.device("cpu")) -> Run:
+    """Read a run folder: one model, or an ensemble of folds, on a device. Raises: UserError."""
     path = Path(folder)
     files = sorted(path.glob("fold_*.pt"), key=lambda file: int(file.stem.split("_")[1])) or [path / "model.pt"]
     if not files[0].exists():
@@ -211,17 +248,30 @@ def load(folder: str | Path) -> Run:
     contents = [read_checkpoint(file) for file in files]
     members = [build_model(content, file) for content, file in zip(contents, files)]
     first = contents[0]
-    if any(content[key] != first[key] for content in contents for key in ("size", "mirror", "data")):
+    if any(content[key] != first[key] for content in contents for key in ("mirror", "data")):
         raise UserError(f"{folder}: its fold_*.pt are of different runs; run crossval.py again")
     calibration = read_calibration(path / "calibration.json")
-    return Run(path, Predictor(members, first["mirror"], calibration.temperature), calibration, first["size"], first["data"])
+    predictor = Predictor(members, first["mirror"], calibration.temperature).to(device)
+    return Run(path, predictor, calibration, first["data"])
+
+
+def read_json(path: Path) -> dict:
+    """Raises: UserError when the file is absent or damaged."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); train the run again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds no JSON object; train the run again")
+    return value
 
 
 def read_calibration(path: Path) -> Calibration:
     """Raises: UserError when the file is damaged; absent, it means an uncalibrated run."""
     if not path.exists():
         return Calibration()
+    stored = read_json(path)
     try:
-        return Calibration(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return Calibration(**{field.name: field.type(stored[field.name]) for field in fields(Calibration)})
+    except (ValueError, TypeError, KeyError):
         raise UserError(f"{path}: damaged; train the run again") from None

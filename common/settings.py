@@ -75,7 +75,7 @@ class Settings:
     mixup: float = setting(0.4, NOT_NEGATIVE, "alpha of mixup's Beta distribution; 0 turns it off")
     augment: str = setting("on", one_of("on", "off"), "random mirror, rotation, scale, shift, gain and erasing: on or off")
     ema: float = setting(0.98, SHARE_BELOW_ONE, "decay per step of the weight average that is kept; 0 keeps the last weights")
-    patience: int = setting(5, NATURAL, "stop after this many epochs without a lower validation loss; 0: never, keep the last")
+    patience: int = setting(10, NATURAL, "stop after this many epochs without a lower validation loss; 0: never, keep the last")
     mirror: str = setting("on", one_of("on", "off"), "average each prediction with the mirrored image's: on or off")
 
 
@@ -93,15 +93,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def read_params(path: str) -> dict:
-    """Settings from a JSON file, such as tune.py's best.json; other keys than settings are ignored if they start with
-    an underscore, else refused. Raises: UserError."""
+    """Settings from a JSON file, such as tune.py's best.json. "synthetic" and keys with an underscore are for people; any
+    other that is no setting is refused. Raises: UserError."""
     try:
         params = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); give a file that tune.py wrote") from None
     if not isinstance(params, dict):
         raise UserError(f"{path}: holds no JSON object; give a file that tune.py wrote")
-    return {name: check(name, value, path) for name, value in params.items() if not name.startswith("_")}
+    return {name: check(name, value, path) for name, value in params.items() if name[:1] != "_" and name != "synthetic"}
 
 
 def check(name: str, value, path: str):

@@ -4,7 +4,7 @@ import math
 
 COLUMNS = {"accuracy": "accuracy", "auc": "AUC", "aupr": "AUPR", "f1": "F1", "precision": "precision", "recall": "recall",
            "specificity": "specificity"}  # fmt: skip
-WIDTH = 13
+WIDTH = 16
 UNDEFINED = {
     "auc": "a class is absent",
     "aupr": "no malignant image",
@@ -46,3 +46,18 @@ def metrics_table(summaries: dict[str, dict]) -> str:
 def spread_line(name: str, spread: dict[str, tuple[float, float]]) -> str:
     """A row of mean ± standard deviation, under the columns of `metrics_table`. spread: {metric: (mean, std)}."""
     return line(name, ["", *(f"{mean:.3f} ± {std:.3f}" for mean, std in (spread[metric] for metric in COLUMNS))])
+
+
+def with_interval(summary: dict, metric: str) -> str:
+    """0.9012 [.852 .943]: a metric and its interval."""
+    return f"{number(summary[metric])} {interval(summary[f'{metric}_ci95'])}".strip()
+
+
+def calibration_table(measures: dict) -> str:
+    """Brier score and expected calibration error of each split that `measures` holds one of."""
+    splits = {name: summary for name, summary in measures.items() if isinstance(summary, dict)}
+    rows = [
+        line(name, [number(s["brier"]), interval(s["brier_ci95"]), number(s["ece"]), interval(s["ece_ci95"])])
+        for name, s in splits.items()
+    ]
+    return "\n".join([line("", ["Brier", "95 %", "ECE", "95 %"]), *rows, "ECE: 10 bins of equal mass"])

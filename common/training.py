@@ -6,18 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import augment, loss, metrics
 from common.calibration import sigmoid
 from common.data import Split
-from common.model import BreastResNet, Predictor, load_weights
+from common.model import BreastResNet, Predictor, load_weights, predict
 from common.progress import Progress
 from common.settings import Settings
-
-PREDICT_BATCH = 256
 
 
 @dataclass
@@ -29,24 +26,10 @@ class Fit:
     history: list[dict] = field(default_factory=list)
 
 
-def device_of(name: str) -> torch.device:
-    """`auto` is the GPU if there is one, else the CPU."""
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
-
-
 def autocast(device: torch.device) -> torch.autocast:
     """bf16 autocast where the processor multiplies bf16 natively; elsewhere emulation would only cost time."""
     native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
-
-
-@torch.inference_mode()
-def predict(predictor: Predictor, images: np.ndarray) -> np.ndarray:
-    """Calibrated logits, float64 [n], of uint8 images [n, size, size], in full precision, on the predictor's device."""
-    device = next(predictor.parameters()).device
-    predictor.eval()
-    batches = torch.from_numpy(images).split(PREDICT_BATCH)
-    return torch.cat([predictor(batch.to(device)).cpu() for batch in batches]).double().numpy()
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:

@@ -1,0 +1,161 @@
+"""Every metric of a run or an .onnx file on one split, with intervals, figures and a report to open in a browser."""
+
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+import common
+
+OUT_OF_FOLD = "out-of-fold predictions"
+
+
+def parse_args():
+    parser = common.cli.Parser(__doc__)
+    parser.add_argument("model", metavar="RUN_OR_ONNX", help="a folder of train.py or crossval.py, or a file of export.py")
+    parser.add_argument("--split", type=common.settings.one_of("train", "val", "test"), default="test", metavar="NAME",
+                        help="train, val or test (default: %(default)s)")
+    parser.add_argument("--bootstrap", type=common.settings.number(int, 100, 100_000), default=2000, metavar="B",
+                        help="resamples behind each 95 %% interval (default: %(default)s)")
+    parser.add_argument("--against", metavar="OTHER",
+                        help="compare with another run, .onnx or predictions.csv on the same images")
+    parser.add_argument("--sensitivity", type=common.cli.INNER_SHARE, metavar="S",
+                        help="choose the operating point anew, on the run's held-out predictions, and store it "
+                        "(default: keep the stored one)")
+    parser.add_argument("--out", metavar="DIR", help="folder for the results (default: RUN, or the folder of the .onnx)")
+    common.cli.add_data_flags(parser, run=True)
+    common.cli.add_machine_flags(parser)
+    return parser.parse_args()
+
+
+def open_model(name, args):
+    """A run folder or an .onnx file; both have probabilities(), calibration and data."""
+    if name.endswith(".onnx"):
+        return common.onnxfile.load(name, args.threads)
+    return common.runs.load(name, common.model.device_of(args.device))
+
+
+def choose_operating_point(model, sensitivity, source):
+    """Choose another operating point on the run's own held-out predictions, and store it with the run."""
+    if not isinstance(model, common.runs.Run):
+        raise common.errors.UserError("--sensitivity: an .onnx file keeps no held-out predictions; give the run folder")
+    rows = common.runs.held_out(common.runs.read_predictions(model.path / "predictions.csv"))
+    labels, probabilities = common.runs.columns(rows)
+    chosen = replace(
+        model.calibration,
+        threshold=common.calibration.operating_point(labels, probabilities, sensitivity),
+        threshold_rule=common.calibration.threshold_rule(sensitivity, model.calibration.fitted_on),
+    )
+    common.runs.write_json(model.path / "calibration.json", asdict(chosen), source)
+    return replace(model, calibration=chosen)
+
+
+def predict(model, source, split, name) -> tuple[np.ndarray, str]:
+    """P(malignant) of a split, and how it was predicted: an ensemble's own images only by the members that have not seen
+    them."""
+    if isinstance(model, common.runs.Run) and source.md5 == model.data["md5"]:
+        rows = common.runs.read_predictions(model.path / "predictions.csv")
+        unseen = [row for row in rows if row["split"] == name and row["out_of_fold"]]
+        if len(unseen) == len(split):
+            return common.runs.columns(unseen)[1], OUT_OF_FOLD
+        if name == "train" or unseen:
+            print(f"warning: the model was trained on {name}; these figures flatter it", file=sys.stderr)
+    return model.probabilities(split.images), "predictions of the model"
+
+
+def score(model, source, name):
+    """The Scored predictions of a split, clean of what could be in training, and how they were predicted."""
+    split, *others = common.data.load(source, name, *{"test": ("train", "val"), "val": ("train",), "train": ()}[name])
+    probabilities, how = predict(model, source, split, name)
+    apart = others and how != OUT_OF_FOLD
+    clean = common.evaluation.clean_mask(split, *others) if apart else None
+    return common.evaluation.Scored(split.labels, probabilities, clean), how
+
+
+def score_other(other, source, args):
+    """The Scored predictions of what --against names."""
+    if not other.endswith(".csv"):
+        return score(open_model(other, args), source, args.split)[0]
+    rows = [row for row in common.runs.read_predictions(Path(other)) if row["split"] == args.split]
+    return common.evaluation.Scored(*common.runs.columns(rows))
+
+
+def compare(name, scored, other_name, other, resamples, seed) -> dict:
+    """Paired tests of two models on the same images, at the standard threshold. Raises: UserError on other images."""
+    labels, ours, theirs = scored.labels, scored.probabilities, other.probabilities
+    if not np.array_equal(labels, other.labels):
+        raise common.errors.UserError(f"--against {other_name}: its predictions are not of the same images")
+    standard = common.evaluation.STANDARD_THRESHOLD
+    delong = common.comparison.delong(labels, ours, theirs)
+    mcnemar = common.comparison.mcnemar(labels, ours >= standard, theirs >= standard)
+    return {
+        "against": other_name,
+        "differences": common.comparison.paired_bootstrap(labels, ours, theirs, resamples=resamples, seed=seed),
+        "delong": delong,
+        "mcnemar": mcnemar,
+        "conclusion": common.comparison.conclusion(name, other_name, delong, mcnemar, len(labels)),
+    }
+
+
+def write_standard_result(out, name, scored, source, split) -> Path:
+    """MedMNIST's standard result file, written by MedMNIST's own Evaluator in its own label order (1 is benign); what
+    the Evaluator computes must be what we computed."""
+    import medmnist
+
+    for earlier in out.glob(f"breastmnist*_{split}_*@{name}.csv"):
+        earlier.unlink()
+    evaluator = medmnist.Evaluator("breastmnist", split, size=source.size, root=source.path.parent)
+    theirs = evaluator.evaluate(1 - scored.probabilities.astype(float), out, name)
+    ours = common.metrics.summary(scored.labels, scored.probabilities)
+    assert np.allclose(theirs, (ours["auc"], ours["accuracy"]), rtol=0, atol=1e-12), (theirs, ours)
+    return out / evaluator.get_standard_evaluation_filename(theirs, name)
+
+
+def draw(model, source, scored, split, how, seed, resamples) -> dict:
+    """The figures of the evaluation, {file stem: Figure}."""
+    labels, probabilities = scored.labels, scored.probabilities
+    thresholds = {"standard": common.evaluation.STANDARD_THRESHOLD, "operating point": model.calibration.threshold}
+    counts = common.intervals.resample_counts(labels, resamples, seed)
+    title = f"{source.label}, {split}"
+    figures = common.figures
+    drawn = {
+        "roc": figures.roc(labels, probabilities, counts, thresholds, title),
+        "precision_recall": figures.precision_recall(labels, probabilities, counts, thresholds, title),
+        "reliability": figures.reliability(labels, probabilities, title),
+        "confusion": figures.confusion(labels, probabilities, thresholds, title),
+        "scores": figures.score_histogram(labels, probabilities, thresholds, title),
+    }
+    if isinstance(model, common.runs.Run) and how != OUT_OF_FOLD:
+        drawn["grad_cam"] = draw_grad_cam(model, source, scored, split, title)
+    return drawn
+
+
+def draw_grad_cam(model, source, scored, split, title):
+    """Where the model looks in the images that it gets most confidently wrong and right."""
+    (images,) = (part.images for part in common.data.load(source, split))
+    errors, hits = common.gradcam.most_confident(scored.labels, scored.probabilities, 6)
+    shown = np.concatenate([errors, hits])
+    heat = common.gradcam.grad_cam(model.predictor, images[shown])
+    return common.figures.grad_cam_sheet(
+        images[shown], heat, scored.labels[shown], scored.probabilities[shown], shown, title
+    )
+
+
+def main():
+    args = parse_args()
+    common.seed.set_seed(0, args.threads)
+    model = open_model(args.model, args)
+    source = common.data.find_again(model.data, args.data, args.data_root, args.size, args.seed)
+    out = common.runs.create(args.out or (model.path if model.path.is_dir() else model.path.parent))
+    if args.sensitivity is not None:
+        model = choose_operating_point(model, args.sensitivity, source)
+    name, seed = model.path.stem, source.seed if args.seed is None else args.seed
+
+    scored, how = score(model, source, args.split)
+    report = common.evaluation.report({args.split: scored}, model.calibration, args.bootstrap, seed)
+    drawn = draw(model, source, scored, args.split, how, seed, args.bootstrap)
+    text = common.evaluation.report_text(report, source)
+    if args.against:
+        report["comparison"] = compare(name, scored, args.against, score_other(args.against, source, args), args.bootstrap, seed)
+        ...

@@ -1,0 +1,65 @@
+"""Train one model for each of several seeds, and report mean ± standard deviation: never the best run.
+
+    python -m results.seeds --seeds 0 1 2 3 4 5 6 7 8 9 [FLAGS OF train.py]
+
+Writes results/seeds.csv, a row a seed, and prints its mean and standard deviation. Seeds that are there already are not
+run again. Every run has one CPU thread, and as many run at once as there are cores.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from common import cli, intervals
+
+TABLE = Path(__file__).with_name("seeds.csv")
+METRICS = ("auc", "accuracy", "aupr", "f1", "precision", "recall", "specificity")
+
+
+def train(seed: int, flags: list[str]) -> dict:
+    """Run train.py at one seed. Returns: its row, every metric of every split."""
+    out = Path(f"runs/seeds/{seed}")
+    command = ["train.py", "--seed", str(seed), "--threads", "1", *flags]
+    subprocess.run([sys.executable, *command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
+    run = json.loads((out / "metrics.json").read_text())
+    row = {"seed": seed, "commit": run["provenance"]["commit"][:10], "command": f"python {' '.join(command)}"}
+    row["best_epoch"] = run["best_epoch"]
+    return row | {f"{split}_{m}": f"{scores[m]:.6f}" for split, scores in run["splits"].items() for m in METRICS}
+
+
+def read_rows() -> list[dict]:
+    if not TABLE.exists():
+        return []
+    with open(TABLE, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(rows: list[dict]) -> None:
+    with open(TABLE, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: int(row["seed"])))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
+    args, flags = parser.parse_known_args()
+    rows = read_rows()
+    missing = [seed for seed in args.seeds if str(seed) not in {row["seed"] for row in rows}]
+    with ThreadPoolExecutor(cli.cpu_count()) as pool:
+        for row in pool.map(lambda seed: train(seed, flags), missing):
+            rows.append(row)
+            write_rows(rows)
+    print(f"mean ± std over {len(rows)} seeds")
+    for split in ("val", "test", "clean_test"):
+        spread = {m: intervals.mean_std([float(row[f"{split}_{m}"]) for row in rows]) for m in METRICS}
+        print(f"{split:<12}" + "".join(f"  {m} {mean:.4f} ± {std:.4f}" for m, (mean, std) in spread.items()))
+
+
+if __name__ == "__main__":
+    main()

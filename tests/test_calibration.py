@@ -1,0 +1,144 @@
+import json
+
+import numpy as np
+import pytest
+from scipy import optimize, special
+from sklearn.metrics import brier_score_loss, log_loss
+
+from common import calibration, metrics
+
+
+def simulated(rng, n: int, temperature: float):
+    """Logits that are `temperature` times too large, and labels drawn from the true probabilities."""
+    true = rng.normal(-0.7, 1.5, n)
+    return temperature * true, (rng.random(n) < special.expit(true)).astype(int)
+
+
+def test_sigmoid_and_logit_are_scipys():
+    logits = np.r_[np.linspace(-25, 25, 101), 0.0]
+    np.testing.assert_allclose(calibration.sigmoid(logits), special.expit(logits), rtol=1e-14)
+    probabilities = special.expit(logits)
+    np.testing.assert_allclose(calibration.logit(probabilities), special.logit(probabilities), atol=1e-9)
+    np.testing.assert_array_equal(calibration.sigmoid([-1e4, 1e4, -np.inf, np.inf]), [0, 1, 0, 1])
+    limit = np.log((1 - calibration.EPSILON) / calibration.EPSILON)
+    np.testing.assert_allclose(calibration.logit([0, 1]), [-limit, limit], rtol=1e-5)
+
+
+def test_negative_log_likelihood_is_scikit_learns():
+    logits, labels = simulated(np.random.default_rng(0), 200, 2)
+    expected = log_loss(labels, calibration.sigmoid(logits))
+    assert calibration.negative_log_likelihood(labels, logits) == pytest.approx(expected, abs=1e-12)
+    assert calibration.negative_log_likelihood([1, 0], [-800.0, 800.0]) == 800
+
+
+@pytest.mark.parametrize("true", [0.3, 1.0, 2.5, 8.0])
+def test_temperature_is_the_minimum_and_near_the_truth(true):
+    logits, labels = simulated(np.random.default_rng(1), 4000, true)
+    fitted = calibration.fit_temperature(logits, labels)
+    loss = lambda inverse: calibration.negative_log_likelihood(labels, logits * inverse)  # noqa: E731
+    expected = optimize.minimize_scalar(loss, bounds=(1 / 20, 20), method="bounded", options={"xatol": 1e-10})
+    assert fitted == pytest.approx(1 / expected.x, rel=1e-5) and fitted == pytest.approx(true, rel=0.1)
+    assert loss(1 / fitted) <= expected.fun + 1e-14
+
+
+def test_temperature_of_small_random_sets_is_the_minimum():
+    rng = np.random.default_rng(2)
+    grid = 1 / np.geomspace(*calibration.TEMPERATURES, 400)
+    for n in rng.integers(1, 20, 100):
+        logits, labels = rng.normal(scale=rng.choice([0.1, 1, 30]), size=n), rng.integers(0, 2, n)
+        fitted = calibration.fit_temperature(logits, labels)
+        assert 0.05 <= fitted <= 20
+        reached = calibration.negative_log_likelihood(labels, logits / fitted)
+        assert reached <= min(calibration.negative_log_likelihood(labels, logits * inverse) for inverse in grid) + 1e-12
+
+
+@pytest.mark.parametrize(
+    "logits, labels, temperature",
+    [
+        pytest.param([-2.0, -1, 1, 2], [0, 0, 1, 1], 0.05, id="separable"),
+        pytest.param([-2e3, 2e3], [0, 1], 0.05, id="separable and huge"),
+        pytest.param([-2.0, -1, 1, 2], [1, 1, 0, 0], 20, id="reversed"),
+        pytest.param([-5.0, 5, -5, 5], [0, 0, 1, 1], 20, id="uninformative"),
+        pytest.param([0.0, 0, 0], [0, 1, 1], 1, id="all zero"),
+        pytest.param([], [], 1, id="empty"),
+    ],
+)
+def test_temperature_limits(logits, labels, temperature):
+    assert calibration.fit_temperature(logits, labels) == temperature
+
+
+def test_brier_is_scikit_learns():
+    rng = np.random.default_rng(3)
+    labels, probabilities = rng.integers(0, 2, 50), rng.random(50)
+    assert calibration.brier(labels, probabilities) == pytest.approx(brier_score_loss(labels, probabilities), abs=1e-15)
+
+
+def brute_force_ece(labels, probabilities, bins):
+    """Each distinct probability goes whole to the last bin of the equal split that it reaches into."""
+    ordered = sorted(probabilities)
+    edges = [part[0] for part in np.array_split(ordered, bins) if len(part)]
+    bin_of = [max(b for b, edge in enumerate(edges) if edge <= p) for p in probabilities]
+    total = 0.0
+    for b in set(bin_of):
+        inside = [i for i, other in enumerate(bin_of) if other == b]
+        total += abs(sum(probabilities[i] - labels[i] for i in inside))
+    return total / len(labels)
+
+
+def test_ece_is_the_brute_force_one():
+    rng = np.random.default_rng(4)
+    for n in rng.integers(1, 60, 300):
+        labels, probabilities = rng.integers(0, 2, n), np.round(rng.random(n), rng.integers(1, 4))
+        bins = rng.integers(1, 12)
+        ece = calibration.expected_calibration_error(labels, probabilities, bins)
+        assert ece == pytest.approx(brute_force_ece(labels, probabilities, bins), abs=1e-12)
+        order = rng.permutation(n)
+        assert ece == pytest.approx(calibration.expected_calibration_error(labels[order], probabilities[order], bins))
+
+
+def test_reliability_bins_hold_equal_shares():
+    rng = np.random.default_rng(5)
+    probabilities = rng.random(103)
+    predicted, observed, counts = calibration.reliability(rng.integers(0, 2, 103), probabilities)
+    assert counts.tolist() == [11] * 3 + [10] * 7 and (np.diff(predicted) > 0).all()
+    assert (observed * counts).sum() == pytest.approx(round((observed * counts).sum()))
+
+
+def test_a_constant_probability_is_one_bin():
+    predicted, observed, counts = calibration.reliability([0, 0, 1, 0], [0.25] * 4)
+    assert (predicted, observed, counts) == (0.25, 0.25, 4)
+    assert calibration.expected_calibration_error([0, 0, 1, 0], [0.25] * 4) == 0
+
+
+def test_temperature_scaling_lowers_the_measures():
+    logits, labels = simulated(np.random.default_rng(6), 3000, 4)
+    temperature = calibration.fit_temperature(logits, labels)
+    before, after = calibration.sigmoid(logits), calibration.sigmoid(logits / temperature)
+    for measure in (calibration.brier, calibration.expected_calibration_error):
+        assert measure(labels, after) < measure(labels, before)
+    assert calibration.expected_calibration_error(labels, after) < 0.03
+
+
+def test_measures_of_no_case_are_undefined():
+    for measure in (calibration.brier, calibration.expected_calibration_error, calibration.negative_log_likelihood):
+        assert np.isnan(measure([], []))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_operating_point_is_the_highest_threshold(dtype):
+    rng = np.random.default_rng(7)
+    for n in rng.integers(1, 40, 200):
+        labels = np.r_[1, rng.integers(0, 2, n)]
+        probabilities = np.round(rng.random(n + 1), rng.integers(1, 17)).astype(dtype)
+        exact = rng.integers(1, labels.sum() + 1) / labels.sum()
+        sensitivity = rng.choice([0.07, 0.5, 0.9, 0.95, 1, exact])
+        threshold = json.loads(json.dumps(calibration.operating_point(labels, probabilities, sensitivity)))
+        good = [t for t in probabilities if metrics.recall(labels, probabilities >= t) >= sensitivity]
+        assert threshold == max(good)
+        assert metrics.recall(labels, probabilities >= np.nextafter(dtype(threshold), dtype(2))) < sensitivity
+
+
+@pytest.mark.parametrize("labels, sensitivity", [([0, 0], 0.9), ([], 0.9), ([0, 1], 0), ([0, 1], 1.01)])
+def test_operating_point_refuses(labels, sensitivity):
+    with pytest.raises(ValueError):
+        calibration.operating_point(labels, [0.5] * len(labels), sensitivity)

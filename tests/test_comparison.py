@@ -1,0 +1,170 @@
+from math import erfc, sqrt
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from common import comparison, metrics
+
+NAN = np.nan
+
+
+def two_models(rng, n: int, tied: int = 1):
+    """Labels with at least two of each class, and two models' correlated scores, rounded to `tied` decimals."""
+    labels = np.r_[0, 0, 1, 1, rng.random(n - 4) < 0.4].astype(int)
+    shared = rng.normal(size=n)
+    return labels, *(np.round(labels + shared + rng.normal(size=n), tied) for _ in "ab")
+
+
+def brute_force_delong(labels, *models):
+    """The paper's equations 3 to 6, pair by pair: AUCs and their 2 x 2 covariance."""
+    labels = np.asarray(labels)
+    positives, negatives = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    by_positive, by_negative = np.zeros((2, len(positives))), np.zeros((2, len(negatives)))
+    for r, scores in enumerate(models):
+        for i, x in enumerate(scores[positives]):
+            for j, y in enumerate(scores[negatives]):
+                psi = 1.0 if y < x else 0.5 if y == x else 0.0
+                by_positive[r, i] += psi / len(negatives)
+                by_negative[r, j] += psi / len(positives)
+    return by_positive.mean(1), np.cov(by_positive) / len(positives) + np.cov(by_negative) / len(negatives)
+
+
+def test_delong_is_the_brute_force_one():
+    rng = np.random.default_rng(0)
+    for n in rng.integers(6, 40, 150):
+        labels, a, b = two_models(rng, n)
+        (auc_a, auc_b), covariance = brute_force_delong(labels, a, b)
+        error = sqrt(max(0.0, np.array([1, -1]) @ covariance @ np.array([1, -1])))
+        result = comparison.delong(labels, a, b)
+        assert [result["auc_a"], result["auc_b"]] == pytest.approx([auc_a, auc_b], abs=1e-12)
+        assert result["auc_a"] == metrics.auc(labels, a)
+        if error > 1e-9:
+            difference = auc_a - auc_b
+            assert result["p"] == pytest.approx(erfc(abs(difference) / error / sqrt(2)), abs=1e-12)
+            assert result["ci95"] == pytest.approx([difference - 1.96 * error, difference + 1.96 * error], abs=1e-4)
+
+
+def test_delong_by_hand():
+    # positives 3, 1 against negatives 2, 0: V10 = (1, 1/2), V01 = (1/2, 1); all tied: 1/2 throughout. Variance of the
+    # difference 1/8 / 2 + 1/8 / 2 = 1/8, so z = 1/4 / sqrt(1/8) = 1 / sqrt(2).
+    result = comparison.delong([1, 1, 0, 0], [3, 1, 2, 0], [7, 7, 7, 7])
+    assert (result["auc_a"], result["auc_b"], result["difference"]) == (0.75, 0.5, 0.25)
+    assert result["p"] == pytest.approx(erfc(0.5)) and result["p"] == pytest.approx(0.4795, abs=1e-4)
+    assert result["ci95"] == pytest.approx([-0.44296, 0.94296], abs=1e-5)
+
+
+def test_delong_is_antisymmetric_and_sees_ranks_only():
+    labels, a, b = two_models(np.random.default_rng(1), 60)
+    result, swapped = comparison.delong(labels, a, b), comparison.delong(labels, b, a)
+    assert result["difference"] == -swapped["difference"] and result["p"] == swapped["p"]
+    assert result == comparison.delong(labels, np.exp(a), b / 3 + 1)
+
+
+def test_delong_errs_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    results = [comparison.delong(*two_models(rng, 100, 8)) for _ in range(600)]
+    assert 0.03 < np.mean([result["p"] < 0.05 for result in results]) < 0.075
+    assert 0.925 < np.mean([result["ci95"][0] <= 0 <= result["ci95"][1] for result in results]) < 0.97
+
+
+@pytest.mark.parametrize(
+    "labels, a, b, difference, p, low",
+    [
+        pytest.param([0, 1, 0, 1], [1, 2, 3, 4], [10, 20, 30, 40], 0, 1, 0, id="same ranks"),
+        pytest.param([0, 1, 0, 1], [0.5] * 4, [0.1] * 4, 0, 1, 0, id="nothing ranked"),
+        pytest.param([0, 0, 0, 1], [1, 2, 3, 4], [4, 3, 2, 1], 1, NAN, NAN, id="one positive"),
+        pytest.param([0, 0, 1, 1], [1, 2, 3, 4], [1, 1, 1, 1], 0.5, NAN, NAN, id="no variance"),
+        pytest.param([0, 0, 0], [1, 2, 3], [3, 2, 1], NAN, NAN, NAN, id="no positive"),
+        pytest.param([], [], [], NAN, NAN, NAN, id="empty"),
+    ],
+)
+def test_delong_degenerate(labels, a, b, difference, p, low):
+    result = comparison.delong(labels, a, b)
+    np.testing.assert_equal([result["difference"], result["p"], result["ci95"][0]], [difference, p, low])
+
+
+def test_mcnemar_is_scipys_binomial_test():
+    rng = np.random.default_rng(3)
+    for n in rng.integers(1, 80, 150):
+        labels, a, b = rng.integers(0, 2, (3, n))
+        result = comparison.mcnemar(labels, a, b)
+        only_a, only_b = ((a == labels) & (b != labels)).sum(), ((b == labels) & (a != labels)).sum()
+        assert (result["only_a_correct"], result["only_b_correct"]) == (only_a, only_b)
+        expected = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1
+        assert result["p"] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("only_a, only_b, p", [(0, 0, 1), (1, 0, 1), (3, 3, 1), (6, 0, 1 / 32), (5, 15, 0.04139)])
+def test_mcnemar_by_hand(only_a, only_b, p):
+    labels = np.ones(only_a + only_b + 5, int)
+    b_misses = np.arange(len(labels)) < only_a
+    a_misses = (np.arange(len(labels)) >= only_a) & (np.arange(len(labels)) < only_a + only_b)
+    result = comparison.mcnemar(labels, ~a_misses, ~b_misses)
+    assert result["only_a_correct"] == only_a and result["p"] == pytest.approx(p, abs=1e-5)
+
+
+def test_paired_bootstrap():
+    labels, a, b = two_models(np.random.default_rng(4), 120)
+    a, b = (1 / (1 + np.exp(-scores)) for scores in (a, b))
+    paired = comparison.paired_bootstrap(labels, a, b, 0.4, 0.6, resamples=2000)
+    assert tuple(paired) == ("accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity")
+    summaries = metrics.summary(labels, a, 0.4), metrics.summary(labels, b, 0.6)
+    for name, result in paired.items():
+        assert result["difference"] == summaries[0][name] - summaries[1][name]
+        assert result["ci95"][0] <= result["difference"] <= result["ci95"][1]
+    np.testing.assert_allclose(paired["auc"]["ci95"], comparison.delong(labels, a, b)["ci95"], atol=0.015)
+
+
+def test_paired_bootstrap_of_identical_and_undefined():
+    labels, a, _ = two_models(np.random.default_rng(5), 50)
+    for result in comparison.paired_bootstrap(labels, a, a, resamples=20).values():
+        assert result == {"difference": 0, "ci95": [0, 0]}
+    undefined = comparison.paired_bootstrap([0, 0], [0.1, 0.9], [0.2, 0.3], resamples=20)["auc"]
+    assert np.isnan([undefined["difference"], *undefined["ci95"]]).all()
+
+
+def finding(difference, half, p, only_a, only_b, mcnemar_p):
+    ci95 = [difference - half, difference + half]
+    delong = {"auc_a": 0.9, "auc_b": 0.9 - difference, "difference": difference, "ci95": ci95, "p": p}
+    mcnemar = {"only_a_correct": only_a, "only_b_correct": only_b, "p": mcnemar_p}
+    return comparison.conclusion("A", "B", delong, mcnemar, 200)
+
+
+NOT_SEEN = "in AUC could not be seen with this many images."
+SAME_ACCURACY = "and its accuracy the same (McNemar p = 1): "
+
+
+@pytest.mark.parametrize(
+    "numbers, said",
+    [
+        (
+            (0.012, 0.032, 0.462, 6, 8, 0.79),
+            "On these 200 images, compared with B, A's AUC is higher by 0.012 (95 % interval -0.020 to 0.044, "
+            "DeLong p = 0.46) and its accuracy lower by 0.010 (McNemar p = 0.79): no difference can be concluded; "
+            f"one smaller than about 0.032 {NOT_SEEN}",
+        ),
+        ((0.05, 0.03, 0.001, 20, 5, 0.004), ": A's higher AUC and A's higher accuracy can be concluded."),
+        ((-0.05, 0.03, 0.001, 9, 9, 1), ": B's higher AUC can be concluded, a difference in accuracy cannot."),
+        (
+            (0.02, 0.03, 0.2, 2, 16, 0.0013),
+            ": B's higher accuracy can be concluded, a difference in AUC cannot; "
+            f"one smaller than about 0.03 {NOT_SEEN}",
+        ),
+        ((0.03, 0.03, 0.04997, 1, 1, 1), f"p = 0.04997) {SAME_ACCURACY}A's higher AUC can be concluded"),
+        ((0.03, 0.03, 0.05, 1, 1, 1), f"p = 0.05) {SAME_ACCURACY}no difference can be concluded"),
+        ((0.03, 0.03, 0.05002, 1, 1, 1), f"p = 0.05) {SAME_ACCURACY}no difference can be concluded"),
+        ((1e-4, 0.0004, 0.6, 0, 0, 1), "higher by 0.0001 (95 % interval 0.000 to 0.001"),
+        ((-0.05, 0.03, 1e-9, 9, 9, 1), "DeLong p < 0.001"),
+        (
+            (0, 0, 1, 0, 0, 1),
+            f"is the same (95 % interval 0.000 to 0.000, DeLong p = 1) {SAME_ACCURACY}no difference can be concluded.",
+        ),
+        ((0.5, NAN, NAN, 2, 1, 1), "higher by 0.500 (no interval: "),
+        ((NAN, NAN, NAN, 2, 1, 1), "AUC is undefined, as a class is absent, and its accuracy higher by 0.005"),
+    ],
+)
+def test_conclusion(numbers, said):
+    sentence = finding(*numbers)
+    assert said in sentence
+    assert sentence.startswith("On these 200 images") and sentence.endswith(".") and "nan" not in sentence

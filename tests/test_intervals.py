@@ -1,0 +1,129 @@
+import json
+
+import numpy as np
+import pytest
+
+from common import intervals, metrics
+
+RNG = np.random.default_rng(0)
+LABELS = (RNG.random(80) < 0.3).astype(int)
+PROBABILITIES = np.round(1 / (1 + np.exp(-1.5 * LABELS + 0.7 - RNG.normal(size=80))), 2)
+
+
+@pytest.mark.parametrize("labels", [LABELS, [0, 1, 0], [1, 1], [0], []])
+def test_each_class_keeps_its_count(labels):
+    labels = np.array(labels, int)
+    counts = intervals.resample_counts(labels, 50)
+    assert counts.shape == (50, len(labels)) and (counts == counts.round()).all()
+    for c in (0, 1):
+        assert (counts[:, labels == c].sum(1) == (labels == c).sum()).all()
+
+
+def test_resamples_follow_the_seed():
+    first, again, other = (intervals.resample_counts(LABELS, 20, seed) for seed in (1, 1, 2))
+    assert (first == again).all() and (first != other).any()
+
+
+def test_every_case_is_drawn_once_on_average():
+    np.testing.assert_allclose(intervals.resample_counts(LABELS, 4000).mean(0), 1, atol=0.08)
+
+
+def test_summary_is_that_of_metrics_with_intervals_beside():
+    expected = metrics.summary(LABELS, PROBABILITIES, 0.4)
+    summary = intervals.summary(LABELS, PROBABILITIES, 0.4, resamples=300)
+    for values, with_intervals in ((expected, summary), (expected["benign"], summary["benign"])):
+        names = [name for name in values if name not in ("n", "benign")]
+        others = values.keys() - names
+        assert with_intervals.keys() == {*names, *(f"{name}_ci95" for name in names), *others}
+        for name in names:
+            low, high = with_intervals[f"{name}_ci95"]
+            assert low <= with_intervals[name] == values[name] <= high
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_intervals_are_the_percentiles_of_a_plain_loop():
+    counts = intervals.resample_counts(LABELS, 200, 3).astype(int)
+    resampled = [metrics.summary(np.repeat(LABELS, row), np.repeat(PROBABILITIES, row)) for row in counts]
+    summary = intervals.summary(LABELS, PROBABILITIES, resamples=200, seed=3)
+    for name in ("accuracy", "auc", "aupr", "f1", "macro_f1"):
+        expected = np.percentile([one[name] for one in resampled], [2.5, 97.5])
+        np.testing.assert_allclose(summary[f"{name}_ci95"], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "labels, probabilities, undefined, constant",
+    [
+        ([0, 0, 0], [0.1, 0.2, 0.9], ["auc", "aupr", "recall"], ["precision"]),
+        ([1, 1, 1], [0.1, 0.6, 0.9], ["auc", "specificity"], ["precision", "aupr"]),
+        ([1, 0, 0], [0.4, 0.2, 0.1], ["precision"], ["auc", "recall", "accuracy"]),
+        ([1, 0], [0.9, 0.1], [], ["auc", "accuracy", "f1"]),
+        ([], [], ["accuracy", "auc", "f1"], []),
+    ],
+)
+def test_an_undefined_metric_has_an_undefined_interval(labels, probabilities, undefined, constant):
+    summary = intervals.summary(labels, probabilities, resamples=50)
+    for name in undefined:
+        assert np.isnan([summary[name], *summary[f"{name}_ci95"]]).all()
+    for name in constant:
+        assert summary[f"{name}_ci95"] == [summary[name]] * 2
+
+
+def test_undefined_resamples_are_left_out():
+    assert intervals.percentile_interval(0.5, np.array([np.nan, 0.5, 0.5])) == [0.5, 0.5]
+    assert np.isnan(intervals.percentile_interval(0.5, np.array([np.nan]))).all()
+
+
+def test_95_percent_intervals_hold_the_truth_about_as_often():
+    truth, rng, held = 0.76025, np.random.default_rng(5), 0  # AUC of N(1, 1) over N(0, 1)
+    labels = np.repeat([0, 1], [60, 40])
+    for seed in range(200):
+        scores = labels + rng.normal(size=100)
+        resampled = metrics.auc(labels, scores, intervals.resample_counts(labels, 300, seed))
+        low, high = intervals.percentile_interval(metrics.auc(labels, scores), resampled)
+        held += low <= truth <= high
+    assert 0.89 <= held / 200 <= 0.99
+
+
+def test_bands_surround_the_curves():
+    counts = intervals.resample_counts(LABELS, 500)
+    grid, low, high = intervals.roc_band(LABELS, PROBABILITIES, counts)
+    middle = np.interp(grid, *metrics.roc_curve(LABELS, PROBABILITIES))
+    assert grid.shape == low.shape == high.shape == (101,) and grid[-1] == low[-1] == high[-1] == 1
+    assert (low <= middle).all() and (middle <= high).all() and (np.diff(low) >= 0).all()
+    grid, low, high = intervals.precision_recall_band(LABELS, PROBABILITIES, counts)
+    assert (0 <= low).all() and (low <= high).all() and (high <= 1).all() and (low < high).any()
+    area = metrics.average_precision(LABELS, PROBABILITIES)
+    assert low.mean() < area < high.mean()
+
+
+def test_bands_of_a_single_resample_are_its_curve():
+    counts = intervals.resample_counts(LABELS, 1)
+    repeated = np.repeat(LABELS, counts[0].astype(int)), np.repeat(PROBABILITIES, counts[0].astype(int))
+    recall, precision = metrics.precision_recall_curve(*repeated)
+    grid, low, high = intervals.precision_recall_band(LABELS, PROBABILITIES, counts)
+    expected = [precision[(recall >= r) & (recall > 0)][0] for r in grid]
+    np.testing.assert_allclose([low, high], [expected] * 2, atol=1e-12)
+    _, low, high = intervals.roc_band(LABELS, PROBABILITIES, counts)
+    np.testing.assert_allclose([low, high], [np.interp(grid, *metrics.roc_curve(*repeated))] * 2, atol=1e-12)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0], [1, 1, 1]])
+def test_bands_of_an_absent_class(labels):
+    counts = intervals.resample_counts(labels, 5)
+    assert np.isnan(intervals.roc_band(labels, [0.1, 0.2, 0.2], counts)[1]).all()
+    low = intervals.precision_recall_band(labels, [0.1, 0.2, 0.2], counts)[1]
+    assert np.isnan(low).all() if not any(labels) else (low == 1).all()
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ([1, 2, 3, 4], (2.5, np.sqrt(5 / 3))),
+        ([1, np.nan, 3], (2, np.sqrt(2))),
+        ([0.7], (0.7, np.nan)),
+        ([np.nan, np.nan], (np.nan, np.nan)),
+        ([], (np.nan, np.nan)),
+    ],
+)
+def test_mean_std(values, expected):
+    np.testing.assert_allclose(intervals.mean_std(values), expected, atol=1e-12)
