@@ -112,34 +112,58 @@ def write_standard_result(out, name, scored, source, split) -> Path:
     return out / evaluator.get_standard_evaluation_filename(theirs, name)
 
 
-def draw(model, source, scored, split, how, seed, resamples) -> dict:
-    """The figures of the evaluation, {file stem: Figure}."""
-    labels, probabilities = scored.labels, scored.probabilities
+def draw(model, source, scored, how, args, seed) -> dict:
+    """The figures of the scores, {what it shows: (file stem, Figure)}."""
+    labels, probabilities, figures = scored.labels, scored.probabilities, common.figures
     thresholds = {"standard": common.evaluation.STANDARD_THRESHOLD, "operating point": model.calibration.threshold}
-    counts = common.intervals.resample_counts(labels, resamples, seed)
-    title = f"{source.label}, {split}"
-    figures = common.figures
+    counts = common.intervals.resample_counts(labels, args.bootstrap, seed)
+    title = f"{source.label}, {args.split}, {how}"
     drawn = {
-        "roc": figures.roc(labels, probabilities, counts, thresholds, title),
-        "precision_recall": figures.precision_recall(labels, probabilities, counts, thresholds, title),
-        "reliability": figures.reliability(labels, probabilities, title),
-        "confusion": figures.confusion(labels, probabilities, thresholds, title),
-        "scores": figures.score_histogram(labels, probabilities, thresholds, title),
-    }
-    if isinstance(model, common.runs.Run) and how != OUT_OF_FOLD:
-        drawn["grad_cam"] = draw_grad_cam(model, source, scored, split, title)
+        "ROC curve": ("roc", figures.roc(labels, probabilities, counts, thresholds, title)),
+        "Precision-recall curve": (
+            "precision_recall", figures.precision_recall(labels, probabilities, counts, thresholds, title)
+        ),
+        "Reliability diagram": ("reliability", figures.reliability(labels, probabilities, title)),
+        "Confusion matrices": ("confusion", figures.confusion(labels, probabilities, thresholds, title)),
+        "Scores by class": ("scores", figures.score_histogram(labels, probabilities, thresholds, title)),
+    }  # fmt: skip
+    if isinstance(model, common.runs.Run):
+        if how != OUT_OF_FOLD:
+            drawn["Grad-CAM"] = ("grad_cam", draw_grad_cam(model, source, scored, args.split, title))
+        if folds := common.runs.read_json(model.path / "metrics.json").get("folds"):
+            drawn["Folds"] = ("folds", draw_folds(folds, model, source))
     return drawn
 
 
 def draw_grad_cam(model, source, scored, split, title):
     """Where the model looks in the images that it gets most confidently wrong and right."""
     (images,) = (part.images for part in common.data.load(source, split))
-    errors, hits = common.gradcam.most_confident(scored.labels, scored.probabilities, 6)
-    shown = np.concatenate([errors, hits])
+    shown = np.concatenate(common.gradcam.most_confident(scored.labels, scored.probabilities, 6))
     heat = common.gradcam.grad_cam(model.predictor, images[shown])
-    return common.figures.grad_cam_sheet(
-        images[shown], heat, scored.labels[shown], scored.probabilities[shown], shown, title
-    )
+    labels, probabilities = scored.labels[shown], scored.probabilities[shown]
+    return common.figures.grad_cam_sheet(images[shown], heat, labels, probabilities, shown, title)
+
+
+def draw_folds(folds, model, source):
+    """The folds of a cross-validated run beside their pooled figures."""
+    pooled = common.runs.read_json(model.path / "metrics.json")["splits"]["out_of_fold"]
+    return common.figures.fold_overview(folds, pooled, f"{source.label}, {len(folds)} folds")
+
+
+def sections(report, model, source, how, files) -> list:
+    """What report.html shows: tables first, then the comparison, then the figures."""
+    section, table = common.report.Section, common.report.metrics_table
+    point, fit = report["operating_point"], report["calibration"]
+    paragraphs = [
+        f"{source.label}: {how} of {model.path.name}. Malignant is the positive class; brackets are 95 % bootstrap "
+        "intervals. “clean” leaves out images with a near-duplicate among the training or validation images.",
+        f"The operating point {point['threshold']:.4f} is the {point['rule']}; the temperature "
+        f"{fit['temperature']:.3f} was fitted on {fit['fitted_on']}.",
+    ]
+    shown = [table(report["splits"], "At the standard threshold 0.5."), table(point["splits"], "At the operating point.")]
+    compared = [section("Comparison", [report["comparison"]["conclusion"]])] if "comparison" in report else []
+    pictures = [common.report.Picture(file, f"{what} of {model.path.name}", what) for what, file in files.items()]
+    return [section("Metrics", paragraphs, shown), *compared, section("Figures", pictures=pictures)]
 
 
 def main():
@@ -150,12 +174,30 @@ def main():
     out = common.runs.create(args.out or (model.path if model.path.is_dir() else model.path.parent))
     if args.sensitivity is not None:
         model = choose_operating_point(model, args.sensitivity, source)
-    name, seed = model.path.stem, source.seed if args.seed is None else args.seed
+    name, seed = model.path.resolve().stem, source.seed if args.seed is None else args.seed
 
     scored, how = score(model, source, args.split)
     report = common.evaluation.report({args.split: scored}, model.calibration, args.bootstrap, seed)
-    drawn = draw(model, source, scored, args.split, how, seed, args.bootstrap)
-    text = common.evaluation.report_text(report, source)
+    figures = draw(model, source, scored, how, args, seed)
     if args.against:
-        report["comparison"] = compare(name, scored, args.against, score_other(args.against, source, args), args.bootstrap, seed)
-        ...
+        other = score_other(args.against, source, args)
+        report["comparison"] = result = compare(name, scored, args.against, other, args.bootstrap, seed)
+        figure = common.figures.comparison(result["differences"], name, Path(args.against).stem, source.label)
+        figures["Comparison"] = ("comparison", figure)
+
+    head = {"model": name, "split": args.split, "predictions": how, "provenance": common.runs.provenance(source, args.threads)}
+    common.runs.write_json(out / f"evaluation_{args.split}.json", head | report, source)
+    files = {what: out / f"{stem}_{args.split}.png" for what, (stem, _) in figures.items()}
+    for what, (_, figure) in figures.items():
+        common.figures.save(figure, files[what])
+    common.report.write_html(out / "report.html", f"{name} on {args.split}", sections(report, model, source, how, files))
+    print(common.evaluation.report_text(report, source))
+    if args.against:
+        print(report["comparison"]["conclusion"])
+    if source.name == "breastmnist":
+        print(f"MedMNIST's standard result file: {write_standard_result(out, name, scored, source, args.split)}")
+    print(f"figures, evaluation_{args.split}.json and report.html: {out}/")
+
+
+if __name__ == "__main__":
+    common.cli.run(main)

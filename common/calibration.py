@@ -97,20 +97,25 @@ def expected_calibration_error(labels, probabilities, bins: int = 10) -> float:
 
 
 def operating_point(labels, probabilities, sensitivity: float) -> float:
-    """The highest threshold at which recall of malignant (probability >= threshold) is at least `sensitivity`.
+    """A threshold at which recall of malignant (probability >= threshold) is at least `sensitivity`, and which calls as
+    few other images malignant as that allows.
 
-    It is itself one of the probabilities, so that it stays exact when written to JSON and read again.
+    It lies midway between the lowest probability that it must call and the next one below (or 0), so that no image sits
+    on it, where the last digits of another runtime would decide.
 
     Args: labels: [n] of 0 or 1; probabilities: [n]; sensitivity: in (0, 1].
     Raises: ValueError without positives, or for a sensitivity outside (0, 1].
     """
-    positives = np.sort(np.asarray(probabilities)[np.asarray(labels, bool)])[::-1]
+    probabilities = np.asarray(probabilities, float)
+    positives = np.sort(probabilities[np.asarray(labels, bool)])[::-1]
     if not len(positives):
         raise ValueError("an operating point needs at least one malignant case")
     if not 0 < sensitivity <= 1:
         raise ValueError(f"sensitivity must be above 0 and at most 1, not {sensitivity}")
     recall = np.arange(1, len(positives) + 1) / len(positives)
-    return float(positives[np.argmax(recall >= sensitivity)])
+    lowest = positives[np.argmax(recall >= sensitivity)]
+    below = probabilities[probabilities < lowest]
+    return float((lowest + below.max(initial=0)) / 2)
 
 
 @dataclass(frozen=True)
@@ -139,4 +144,4 @@ def calibrate(labels, logits, sensitivity: float, fitted_on: str) -> Calibration
 
 def threshold_rule(sensitivity: float, fitted_on: str) -> str:
     """The words that go with an operating point."""
-    return f"highest threshold with sensitivity of at least {sensitivity:g} on {fitted_on}"
+    return f"highest threshold with a sensitivity of at least {sensitivity:g} on {fitted_on}"

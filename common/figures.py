@@ -196,7 +196,8 @@ def precision_recall(labels, probabilities, counts, thresholds: dict[str, float]
     axes.text(0.02, prevalence, f"share of malignant {prevalence:.2f}", color=MUTED, va="bottom")
     recall, precision = metrics.precision_recall_curve(labels, probabilities)
     first = np.unique(recall, return_index=True)[1]  # each recall at the highest threshold that reaches it
-    recall, precision = recall[first][recall[first] > 0], precision[first][recall[first] > 0]
+    first = first[recall[first] != 0]  # a threshold that reaches no positive has no precision of any recall
+    recall, precision = recall[first], precision[first]
     axes.step(np.r_[0, recall], np.r_[precision[:1], precision], color=MODEL, clip_on=False)
     for name, threshold, style in _styled(thresholds):
         called = probabilities >= threshold

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from common.model import BreastResNet, Predictor
 
-BATCH = 32  # with gradients, far fewer images fit into memory at once than in `training.predict`
+BATCH = 32  # with gradients, far fewer images fit into memory at once than in `model.predict`
 
 
 def _last_stage(member: BreastResNet, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -57,7 +57,7 @@ def write(run: Run, metrics: dict, path: Path) -> None:
     """Export a run to one file, batch dynamic, weights inside. metrics: the run's, kept in the metadata."""
     size = run.data["size"]
     program = torch.onnx.export(
-        Graph(run.predictor.eval()),
+        Graph(run.predictor).eval(),
         (torch.zeros(2, size, size, dtype=torch.uint8),),
         input_names=["image"],
         output_names=["probability", "logit"],

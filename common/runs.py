@@ -242,7 +242,7 @@ class Run:
 def load(folder: str | Path, device: torch.device = torch.device("cpu")) -> Run:
     """Read a run folder: one model, or an ensemble of folds, on a device. Raises: UserError."""
     path = Path(folder)
-    files = sorted(path.glob("fold_*.pt"), key=lambda file: int(file.stem.split("_")[1])) or [path / "model.pt"]
+    files = sorted(path.glob("fold_*.pt"), key=lambda file: (len(file.name), file.name)) or [path / "model.pt"]
     if not files[0].exists():
         raise UserError(f"{folder}: no run folder (no model.pt or fold_*.pt in it); train.py and crossval.py make one")
     contents = [read_checkpoint(file) for file in files]
