@@ -110,11 +110,11 @@ def save(out, models, settings, source, seed, calibration, rows, metrics):
 def main():
     args = parse_args()
     settings = common.settings.from_args(args)
-    common.seed.set_seed(args.seed, args.threads)
     source = common.data.find(args.data, args.data_root, args.size, args.seed)
-    out = common.runs.create(args.out, foreign="model.pt")
     pool, origin, index = read_pool(source, args)
+    out = common.runs.create(args.out, foreign="model.pt")
 
+    common.seed.set_seed(args.seed, args.threads)
     validation = validate(pool, args.groups, settings, args)
     logits = validation.logits.mean(0)
     calibration = common.calibration.calibrate(pool.labels, logits, args.sensitivity, "out-of-fold predictions")

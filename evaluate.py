@@ -117,7 +117,7 @@ def draw(model, source, scored, how, args, seed) -> dict:
     labels, probabilities, figures = scored.labels, scored.probabilities, common.figures
     thresholds = {"standard": common.evaluation.STANDARD_THRESHOLD, "operating point": model.calibration.threshold}
     counts = common.intervals.resample_counts(labels, args.bootstrap, seed)
-    title = f"{source.label}, {args.split}, {how}"
+    title = f"{source.label}, {args.split}{', out-of-fold' if how == OUT_OF_FOLD else ''}"
     drawn = {
         "ROC curve": ("roc", figures.roc(labels, probabilities, counts, thresholds, title)),
         "Precision-recall curve": (

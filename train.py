@@ -41,11 +41,11 @@ def save(out, fit, settings, source, seed, calibration, scored, metrics):
 def main():
     args = parse_args()
     settings = common.settings.from_args(args)
-    common.seed.set_seed(args.seed, args.threads)
     source = common.data.find(args.data, args.data_root, args.size, args.seed)
-    out = common.runs.create(args.out, foreign="fold_*.pt")
     train, val = common.data.load(source, "train", "val")
+    out = common.runs.create(args.out, foreign="fold_*.pt")
 
+    common.seed.set_seed(args.seed, args.threads)
     fit = common.training.fit(train, val, settings, args.seed, common.model.device_of(args.device))
     calibration, scored = score(fit, settings, source, train, val, args.sensitivity)
     report = common.evaluation.report(scored, calibration)

@@ -30,11 +30,10 @@ def parse_args():
     return parser.parse_args()
 
 
-def make_objective(source, settings, args):
+def make_objective(pool, settings, args):
     """The function that Optuna maximises: a trial's mean AUC over the folds, reported fold by fold to the pruner."""
     import optuna
 
-    pool = common.data.join(*common.data.load(source, "train", "val"))
     groups = common.twins.find_groups(pool.images)
     fold_of = common.folds.assign_folds(pool.labels, groups, args.folds, args.seed)
 
@@ -85,7 +84,7 @@ def finished(study) -> list:
     return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
 
 
-def search(source, settings, args):
+def search(pool, source, settings, args):
     """Stage one: TPE over log lr and log wd, up to --trials in all. Returns the study."""
     import optuna
 
@@ -94,7 +93,7 @@ def search(source, settings, args):
     begun = len(study.trials)  # the sampler goes on where an earlier session stopped, instead of starting over
     study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=args.seed + begun)
     while (missing := args.trials - len(finished(study))) > 0:
-        study.optimize(make_objective(source, settings, args), n_trials=missing)
+        study.optimize(make_objective(pool, settings, args), n_trials=missing)
     return study
 
 
@@ -105,16 +104,17 @@ def best_range(study) -> dict[str, tuple[float, float]]:
     return {key: (min(t.params[key] for t in top), max(t.params[key] for t in top)) for key in ("lr", "wd")}
 
 
-def search_grid(study, source, settings, args):
+def search_grid(study, pool, source, settings, args):
     """Stage two: every pair of args.grid values of lr and wd, evenly spaced in the logarithm inside the range."""
     import optuna
 
-    axes = {key: [float(f"{x:.3g}") for x in np.geomspace(*span, args.grid)] for key, span in best_range(study).items()}
+    spans = best_range(study).items()
+    axes = {key: sorted({float(f"{x:.3g}") for x in np.geomspace(*span, args.grid)}) for key, span in spans}
     name = f"{args.study} grid {args.grid} after {args.trials}"
     grid = open_study(name, optuna.samplers.GridSampler(axes, seed=args.seed), source, settings, args)
     grid.pruner = optuna.pruners.NopPruner()
-    if len(finished(grid)) < args.grid**2:
-        grid.optimize(make_objective(source, settings, args), n_trials=args.grid**2 - len(finished(grid)))
+    if (missing := len(axes["lr"]) * len(axes["wd"]) - len(finished(grid))) > 0:
+        grid.optimize(make_objective(pool, settings, args), n_trials=missing)
     return grid
 
 
@@ -167,17 +167,18 @@ def save(out, settings, source, args, rows, best):
 def main():
     args = parse_args()
     settings = common.settings.from_args(args)
-    common.seed.set_seed(args.seed, args.threads)
     source = common.data.find(args.data, args.data_root, args.size, args.seed)
+    pool = common.data.join(*common.data.load(source, "train", "val"))
     out = common.runs.create(args.out)
 
-    study = search(source, settings, args)
+    common.seed.set_seed(args.seed, args.threads)
+    study = search(pool, source, settings, args)
     rows = trial_rows(study, "search")
     span = best_range(study)
     print(f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val")
     print(f"range: lr {span['lr'][0]:.3g} to {span['lr'][1]:.3g}, wd {span['wd'][0]:.3g} to {span['wd'][1]:.3g}")
     if args.grid:
-        grid = trial_rows(search_grid(study, source, settings, args), "grid")
+        grid = trial_rows(search_grid(study, pool, source, settings, args), "grid")
         rows += grid
         print(f"\nmean AUC ± standard error\n{grid_table(grid)}\n")
     stage = "grid" if args.grid else "search"

@@ -152,7 +152,7 @@ def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
     late = best_epoch > len(history) / 2
     axes[0].annotate(f"kept: epoch {best_epoch}", (best_epoch, 1), (-6 if late else 6, 0), va="top",
                      ha="right" if late else "left", xycoords=("data", "axes fraction"), textcoords="offset points")
-    axes[-1].set(xlabel="epoch", ylim=(0, None))
+    axes[-1].set(xlabel="epoch", xlim=(0.5, len(history) + 0.5), ylim=(0, None))
     axes[-1].yaxis.set_major_formatter("{x:g}")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

@@ -96,7 +96,8 @@ def read_weights(weights: str) -> dict:
         raise UserError(f"{wanted} ({getattr(error, 'strerror', None) or error}); {WAYS_OUT}") from None
     except Exception:  # torch.load raises anything on a file that is not its own
         raise UserError(f"{weights}: not a file of plain tensors saved by torch; {WAYS_OUT}") from None
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{weights}: not a state dict; {WAYS_OUT}")
     return state
 

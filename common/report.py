@@ -146,7 +146,7 @@ def _section(section: Section) -> str:
 
 
 def write_html(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write the report, whole or not at all. Raises: UserError when the disk refuses, or a picture is not there."""
+    """Write the report, whole or not at all. Raises: UserError when the disk refuses."""
     body = "\n".join(_section(section) for section in sections)
     with runs.replacing(path) as beside:
         beside.write_text(PAGE.substitute(title=escape(title), disclaimer=DISCLAIMER, sections=body), encoding="utf-8")

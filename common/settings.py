@@ -19,11 +19,12 @@ def number(kind, low, high, low_open=False, high_open=False):
     def parse(text: str):
         try:
             value = kind(text)
-        except ValueError:
-            value = math.nan
+            finite = math.isfinite(value)
+        except (ValueError, OverflowError):  # no number, or a whole one beyond any float
+            value, finite = math.nan, False
         above = value > low if low_open else value >= low
         below = value < high if high_open else value <= high
-        if not (above and below and math.isfinite(value)):
+        if not (above and below and finite):
             bounds = [f"{'above' if low_open else 'at least'} {low:g}"]
             bounds += [f"{'below' if high_open else 'at most'} {high:g}"] if math.isfinite(high) else []
             what = "a whole number" if kind is int else "a number"

@@ -1,0 +1,68 @@
+"""What several test files share. Tests run on one thread: bit-identical results depend on the thread count."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from common import data, phantom, settings
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def breastmnist_root() -> Path:
+    """The folder of the real files; tests that need it are skipped, with the reason, where there is none."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(os.environ.get("MEDMNIST_ROOT") or beside)
+    if not (root / "breastmnist.npz").exists():
+        pytest.skip(f"no breastmnist.npz in {root}; set MEDMNIST_ROOT to the folder that holds it")
+    return root
+
+
+@pytest.fixture(scope="session")
+def imagenet_trunk(tmp_path_factory) -> Path:
+    """A file for --weights: torchvision's names up to layer3, random values."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = torchvision.models.resnet18().state_dict()
+    path = tmp_path_factory.mktemp("weights") / "trunk.pth"
+    torch.save({name: tensor for name, tensor in state.items() if not name.startswith(("layer4", "fc"))}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def phantoms() -> data.Split:
+    """48 phantoms, a third of them malignant."""
+    return data.Split(*phantom.generate(48, 28, seed=0, malignant_share=1 / 3))
+
+
+@pytest.fixture
+def quick() -> settings.Settings:
+    """The smallest training run: from scratch, two stages, two epochs."""
+    return settings.Settings(weights="none", stages=2, epochs=2, batch_size=16)
+
+
+@pytest.fixture(scope="session")
+def stored(phantoms) -> dict[str, np.ndarray]:
+    """Phantoms under MedMNIST's six keys, labels as MedMNIST stores them: 0 for malignant."""
+    parts = {"train": phantoms[:24], "val": phantoms[24:36], "test": phantoms[36:]}
+    arrays = {f"{name}_images": part.images for name, part in parts.items()}
+    return arrays | {f"{name}_labels": 1 - part.labels[:, None] for name, part in parts.items()}
+
+
+@pytest.fixture
+def npz(tmp_path, stored):
+    """A function that writes an .npz of `stored`, with other arrays in the place of some (None leaves a key out), and
+    returns its data.Source."""
+
+    def write(size: int = 28, **changed) -> data.Source:
+        arrays = {name: array for name, array in (stored | changed).items() if array is not None}
+        path = tmp_path / "own.npz"
+        np.savez_compressed(path, **arrays)
+        return data.find(str(path), None, size)
+
+    return write
