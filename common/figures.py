@@ -90,14 +90,15 @@ def _wrap(title: str, inches: float) -> str:
 
 
 def _canvas(title: str, width: float, height: float, rows: int = 1, columns: int = 1, **grid):
-    """(figure, axes) with a title at the left; sizes in inches."""
-    figure = Figure((width, height), layout="constrained")
-    figure.suptitle(_wrap(title, width), x=0.01, ha="left")
+    """(figure, axes) with a title at the left; sizes in inches, the height that of a figure with one line of title."""
+    title = _wrap(title, width)
+    figure = Figure((width, height + 0.22 * title.count("\n")), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left")
     return figure, figure.subplots(rows, columns, **grid)
 
 
 def _unit_square(axes, x_label: str, y_label: str) -> None:
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel=x_label, ylabel=y_label)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=x_label, ylabel=y_label)
 
 
 def _legend_below(figure: Figure, columns: int = 1) -> None:
@@ -154,7 +155,7 @@ def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
                      ha="right" if late else "left", xycoords=("data", "axes fraction"), textcoords="offset points")
     axes[-1].set(xlabel="epoch", xlim=(0.5, len(history) + 0.5), ylim=(0, None))
     axes[-1].yaxis.set_major_formatter("{x:g}")
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
@@ -168,7 +169,8 @@ def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str)
     grid, low, high = intervals.roc_band(labels, probabilities, counts)
     axes.fill_between(grid, low, high, color=MODEL, alpha=0.2, linewidth=0, label="95 % bootstrap band, pointwise")
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5)
-    axes.text(0.62, 0.6, "chance", color=MUTED, rotation=45, va="top", ha="center", rotation_mode="anchor")
+    axes.text(0.62, 0.6, "chance", color=MUTED, va="top", ha="center", rotation=45, rotation_mode="anchor",
+              transform_rotates_text=True)
     axes.plot(*metrics.roc_curve(labels, probabilities), color=MODEL, clip_on=False)
     for name, threshold, style in _styled(thresholds):
         called = probabilities >= threshold
@@ -193,12 +195,12 @@ def precision_recall(labels, probabilities, counts, thresholds: dict[str, float]
     axes.fill_between(grid, low, high, color=MODEL, alpha=0.2, linewidth=0, label="95 % bootstrap band, pointwise")
     prevalence = np.mean(labels)
     axes.axhline(prevalence, color=MUTED, linestyle=":", linewidth=1.5)
-    axes.text(0.02, prevalence, f"share of malignant {prevalence:.2f}", color=MUTED, va="bottom")
-    recall, precision = metrics.precision_recall_curve(labels, probabilities)
-    first = np.unique(recall, return_index=True)[1]  # each recall at the highest threshold that reaches it
-    first = first[recall[first] != 0]  # a threshold that reaches no positive has no precision of any recall
-    recall, precision = recall[first], precision[first]
-    axes.step(np.r_[0, recall], np.r_[precision[:1], precision], color=MODEL, clip_on=False)
+    side = "bottom" if prevalence < 0.5 else "top"
+    axes.text(0.02, prevalence, f"share of malignant {prevalence:.2f}", color=MUTED, va=side)
+    recalls, precisions = metrics.precision_recall_curve(labels, probabilities)
+    first = np.unique(recalls, return_index=True)[1]  # each recall at the highest threshold that reaches it
+    first = first[recalls[first] != 0]  # average precision leaves out thresholds that reach no positive
+    axes.step(np.r_[0, recalls[first]], precisions[np.r_[first[:1], first]], color=MODEL, clip_on=False)
     for name, threshold, style in _styled(thresholds):
         called = probabilities >= threshold
         recall, precision = metrics.recall(labels, called), metrics.precision(labels, called)
@@ -278,7 +280,7 @@ def score_histogram(labels, probabilities, thresholds: dict[str, float], title: 
         axes.hist(probabilities[members], np.linspace(0, 1, 21), color=colour, edgecolor="white")
         axes.set_title(f"{members.sum()} {name}", color=colour, weight="bold")
         axes.set(ylabel="images", xlim=(0, 1))
-        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     for name, threshold, (colour, _, style) in _styled(thresholds):
         for axes in panels:
             axes.axvline(threshold, color=colour, linestyle=style, label=name if axes is panels[0] else None)
@@ -380,7 +382,7 @@ def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
     """
     figure, panels = _canvas(title, 6.6, 4.4, 2, sharex=True)
     for axes, name in zip(panels, ("auc", "accuracy")):
-        values = [fold[name] for fold in folds]
+        values = np.array([fold[name] for fold in folds], float)  # None, as JSON has it, becomes nan
         mean, std = intervals.mean_std(values)
         low, high = pooled[f"{name}_ci95"]
         axes.plot(values, np.full(len(values), 2), "o", color=MUTED, markersize=8, alpha=0.6, markeredgewidth=0)
@@ -455,6 +457,6 @@ def search_history(scores: list[float | None], title: str, score_name: str = "sc
     if not np.isnan(best).all():
         axes.set_title(f"best {score_name} {_number(np.nanmax(values))}, trial {np.nanargmax(values)}")
     axes.set(xlabel="trial", ylabel=score_name)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _legend_below(figure, columns=3)
     return figure

@@ -72,10 +72,11 @@ def overlapping(figure) -> list[tuple[str, str]]:
     return outside + [(a, b) for i, (a, x) in enumerate(boxes) for b, y in boxes[:i] if x.overlaps(y)]
 
 
-def every_figure(labels, probabilities, counts, title="BreastMNIST 28×28, test") -> dict:
+def every_figure(labels, probabilities, counts, title) -> dict:
     """One figure of each kind that is not a sheet of images."""
     folds = [metrics.summary(labels[i::5], probabilities[i::5]) for i in range(5)]
     pooled = intervals.summary(labels, probabilities, resamples=100)
+    scores = np.array([[0.8, 0.9], [0.85, np.nan]])
     differences = comparison.paired_bootstrap(labels, probabilities, probabilities[::-1], resamples=100)
     return {
         "curves": figures.training_curves(history(17), 12, title),
@@ -86,7 +87,7 @@ def every_figure(labels, probabilities, counts, title="BreastMNIST 28×28, test"
         "scores": figures.score_histogram(labels, probabilities, THRESHOLDS, title),
         "folds": figures.fold_overview(folds, pooled, title),
         "comparison": figures.comparison(differences, "runs/crossval", "runs/train", title),
-        "heat_map": figures.heat_map([1e-4, 3e-4], [0, 0.01], np.array([[0.8, 0.9], [0.8, np.nan]]), None, (0, 1), title),
+        "heat_map": figures.heat_map([1e-4, 3e-4], [0, 0.01], scores, scores / 50, (0, 1), title),
         "search": figures.search_history([0.8, None, 0.9], title),
     }
 
@@ -110,13 +111,14 @@ def test_save_writes_the_same_bytes_twice_and_nothing_else(tmp_path):
         figures.save(figures.training_curves(history(5), 3, "title"), tmp_path / "absent" / "c.png")
 
 
-def test_nothing_overlaps_or_is_cut_off(predictions):
-    for name, figure in every_figure(*predictions).items():
+@pytest.mark.parametrize("title", ["short", "A title that takes up two lines of most figures: words and words"])
+def test_nothing_overlaps_or_is_cut_off(predictions, title):
+    for name, figure in every_figure(*predictions, title).items():
         assert overlapping(figure) == [], name
 
 
 def test_long_titles_are_broken_and_dollars_are_no_formulas(predictions):
-    title = "phantom 28×28 (synthetic, no evidence of anything), runs/$a_very_$long_name_of_a_run, test " * 2
+    title = "phantom 28×28 (generated, no evidence of anything), runs/$a_very_$long_name_of_a_run, test " * 2
     for name, figure in every_figure(*predictions, title).items():
         assert overlapping(figure) == [], name
         assert "\n" in figure.get_suptitle()
@@ -251,7 +253,7 @@ def test_fold_overview_shows_every_fold_mean_and_pooled_value(predictions):
 
 def test_fold_overview_of_a_fold_without_a_class(tmp_path):
     fold, pooled = metrics.summary([0, 0], [0.1, 0.2]), intervals.summary([0, 0], [0.1, 0.2], resamples=5)
-    figure = figures.fold_overview([fold], pooled, "title")
+    figure = figures.fold_overview([fold, fold | {"auc": None}], pooled, "title")
     figures.save(figure, tmp_path / "folds.png")
     assert "n/a ± n/a" in texts(figure) and "1.000 (1.000 to 1.000)" in texts(figure)
 

@@ -39,7 +39,8 @@ class Page(HTMLParser):
 def pictures(tmp_path):
     for name, size in (("a.png", (300, 150)), ("b.png", (30, 60))):
         Image.new("RGB", size, "white").save(tmp_path / name)
-    return [report.Picture(tmp_path / "a.png", "A curve", "caption"), report.Picture(tmp_path / "b.png", 'Say "b" & <c>')]
+    first = report.Picture(tmp_path / "a.png", "A curve", "caption")
+    return [first, report.Picture(tmp_path / "b.png", 'Say "b" & <c>')]
 
 
 def write(path, *sections, title="A run") -> tuple[str, Page]:

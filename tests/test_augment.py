@@ -1,0 +1,174 @@
+import dataclasses
+
+import pytest
+import torch
+
+from common import augment
+from common.augment import Strength
+
+NONE = Strength(0, 0, 0, 0, 0, 0, 0)
+SIDE = 28
+
+
+def only(**amounts) -> Strength:
+    """One kind of change, the rest off."""
+    return dataclasses.replace(NONE, **amounts)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(40, SIDE, SIDE, generator=generator(1))
+
+
+def blobs(n: int, x: float = 0, y: float = 0) -> torch.Tensor:
+    """n times a smooth bright spot, x and y pixels from the centre."""
+    place = torch.arange(SIDE) - (SIDE - 1) / 2
+    spot = torch.exp(-((place[None] - x) ** 2 + (place[:, None] - y) ** 2) / 8)
+    return spot.repeat(n, 1, 1)
+
+
+def centroids(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(x [n], y [n]) of the brightness, in pixels from the centre."""
+    place = torch.arange(SIDE) - (SIDE - 1) / 2
+    total = images.sum((1, 2))
+    return (images.sum(1) * place).sum(1) / total, (images.sum(2) * place).sum(1) / total
+
+
+@pytest.mark.parametrize("n, side", [(1, 28), (7, 64), (3, 33)])
+def test_shape_type_and_range_stay(n, side):
+    images = torch.rand(n, side, side, generator=generator())
+    before = images.clone()
+    changed = augment.augment(images, Strength(), generator())
+    assert changed.shape == images.shape and changed.dtype == torch.float32
+    assert 0 <= changed.min() and changed.max() <= 1
+    assert torch.equal(images, before)  # the original is left alone
+
+
+def test_the_generator_is_the_only_chance(images):
+    torch.manual_seed(0)
+    first = augment.augment(images, Strength(), generator(5))
+    torch.manual_seed(1)
+    assert torch.equal(first, augment.augment(images, Strength(), generator(5)))
+    assert not torch.equal(first, augment.augment(images, Strength(), generator(6)))
+
+
+def test_every_image_draws_for_itself(images):
+    same = images[:1].repeat(20, 1, 1)
+    changed = augment.augment(same, Strength(), generator()).flatten(1)
+    assert (torch.cdist(changed, changed) + torch.eye(20)).min() > 0.1
+
+
+def test_no_strength_changes_nothing(images):
+    torch.testing.assert_close(augment.augment(images, NONE, generator()), images, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("probability, low, high", [(1.0, 1.0, 1.0), (0.5, 0.42, 0.58)])
+def test_mirror_is_an_exact_left_right_flip(probability, low, high):
+    images = torch.rand(1000, 8, 8, generator=generator())
+    changed = augment.augment(images, only(mirror=probability), generator(2))
+    flipped, same = ((changed - expected).abs().amax((1, 2)) < 1e-5 for expected in (images.flip(2), images))
+    assert (flipped ^ same).all() and low <= flipped.float().mean() <= high
+
+
+def test_never_upside_down():
+    ramp = torch.linspace(0.2, 0.8, SIDE)[:, None].expand(2000, SIDE, SIDE)
+    changed = augment.augment(ramp, Strength(), generator())
+    assert (changed[:, SIDE // 2 :].mean((1, 2)) > changed[:, : SIDE // 2].mean((1, 2)) + 0.05).all()
+
+
+def test_shift_moves_either_way_along_both_axes_up_to_its_share():
+    for moved in centroids(augment.affine(blobs(2000), only(shift=0.1), generator())):
+        assert moved.abs().max() == pytest.approx(0.1 * SIDE, rel=0.02)
+        assert moved.std() == pytest.approx(0.1 * SIDE / 3**0.5, rel=0.05) and moved.mean().abs() < 0.1  # uniform
+    x, y = centroids(augment.affine(blobs(2000), only(shift=0.1), generator()))
+    assert torch.corrcoef(torch.stack([x, y]))[0, 1].abs() < 0.1
+
+
+def test_rotation_turns_either_way_up_to_its_angle_and_keeps_distances():
+    x, y = centroids(augment.affine(blobs(2000, x=7), only(degrees=10), generator()))
+    angle = torch.atan2(y, x).rad2deg()
+    assert angle.abs().max() == pytest.approx(10, rel=0.03) and angle.mean().abs() < 0.5
+    torch.testing.assert_close(torch.hypot(x, y), torch.full_like(x, 7), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("x, y", [(7, 0), (0, 7), (5, -5)])
+def test_scale_zooms_both_axes_alike_in_and_out(x, y):
+    moved = centroids(augment.affine(blobs(2000, x, y), only(scale=0.15), generator()))
+    zoom = torch.hypot(*moved) / (x**2 + y**2) ** 0.5
+    assert zoom.max() == pytest.approx(1.15, abs=0.02) and zoom.min() == pytest.approx(0.85, abs=0.02)
+    torch.testing.assert_close(moved[0] * y, moved[1] * x, rtol=0, atol=0.5)  # along the ray from the centre
+
+
+def test_border_is_mirrored_not_black():
+    bright = torch.full((200, SIDE, SIDE), 0.9)
+    assert augment.affine(bright, Strength(), generator()).min() > 0.899
+
+
+def test_brightness_adds_and_contrast_stretches_about_the_mean():
+    images = 0.4 + 0.2 * torch.rand(1000, SIDE, SIDE, generator=generator())
+    lighter = augment.gain(images, only(brightness=0.1), generator()) - images
+    torch.testing.assert_close(lighter.amax((1, 2)), lighter.amin((1, 2)), rtol=0, atol=1e-6)
+    assert lighter.max() == pytest.approx(0.1, abs=0.003) and lighter.min() == pytest.approx(-0.1, abs=0.003)
+    stretched = augment.gain(images, only(contrast=0.2), generator())
+    torch.testing.assert_close(stretched.mean((1, 2)), images.mean((1, 2)), rtol=0, atol=1e-5)
+    ratio = stretched.std((1, 2)) / images.std((1, 2))
+    assert ratio.max() == pytest.approx(1.2, abs=0.005) and ratio.min() == pytest.approx(0.8, abs=0.005)
+
+
+def test_gain_is_clipped():
+    black_and_white = (torch.rand(50, 8, 8, generator=generator()) > 0.5).float()
+    changed = augment.gain(black_and_white, only(brightness=0.5, contrast=0.5), generator())
+    assert changed.min() == 0 and changed.max() == 1
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
+def test_erasing_fills_one_rectangle_with_the_mean_as_often_as_asked(probability):
+    n, side = 1000, 40
+    images = torch.rand(n, side, side, generator=generator())
+    erased = augment.erase(images, only(erasing=probability), generator(3))
+    touched = erased != images
+    assert touched.any((1, 2)).float().mean() == pytest.approx(probability, abs=0.04)
+    mean = images.mean((1, 2), keepdim=True).expand_as(images)
+    torch.testing.assert_close(erased[touched], mean[touched])
+    for axis in (1, 2):
+        length = touched.any(axis).sum(1)[touched.any((1, 2))]
+        assert ((length >= 0.1 * side - 1) & (length <= 0.4 * side + 1)).all()
+        if probability:
+            assert length.float().mean() == pytest.approx(0.25 * side, rel=0.1)
+    assert torch.equal(touched, touched.any(1, keepdim=True) & touched.any(2, keepdim=True))  # a full rectangle
+
+
+def test_erasing_reaches_every_pixel():
+    images = torch.rand(2000, 20, 20, generator=generator())
+    assert (augment.erase(images, only(erasing=1), generator()) != images).any(0).all()
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.4, 1.0, 5.0])
+def test_mixup_blends_targets_as_it_blends_images(alpha):
+    n = 500
+    marks = torch.eye(n)[:, None]  # image i has its one bright pixel at i, so a blend shows its parts
+    targets = torch.rand(n, generator=generator())
+    blended, blended_targets = augment.mixup(marks, targets, alpha, generator(4))
+    shares = blended[:, 0]
+    assert blended.shape == marks.shape and shares.diagonal().min() >= 0.5
+    torch.testing.assert_close(shares.sum(1), torch.ones(n))
+    assert (shares > 0).sum(1).max() <= 2  # itself and one partner
+    torch.testing.assert_close(blended_targets, shares @ targets)
+
+
+def test_mixup_share_follows_the_beta_distribution():
+    marks = torch.eye(4000)[:, None]
+    blended, _ = augment.mixup(marks, torch.zeros(4000), 1.0, generator())
+    assert blended[:, 0].diagonal().mean() == pytest.approx(0.75, abs=0.01)  # the larger part of U(0, 1)
+
+
+def test_mixup_of_alpha_zero_and_of_one_image_change_nothing(images):
+    targets = torch.rand(40, generator=generator())
+    same, same_targets = augment.mixup(images, targets, 0, generator())
+    assert same is images and same_targets is targets
+    one, _ = augment.mixup(images[:1], targets[:1], 0.4, generator())
+    torch.testing.assert_close(one, images[:1])

@@ -1,0 +1,352 @@
+"""Every script as a user runs it: a process of its own, on phantom data; then on real data where there are any."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPO = Path(__file__).parent.parent
+QUICK = ["--data", "phantom", "--weights", "none", "--epochs", "2", "--stages", "2", "--threads", "1"]
+
+
+def start(script, *args, cwd=REPO, **env):
+    command = [sys.executable, str(REPO / script), *map(str, args)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | env
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+    )
+
+
+def run(script, *args, status=0, **kwargs):
+    """Run a script to its end. Returns: (stdout, stderr)."""
+    process = start(script, *args, **kwargs)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, err
+    return out, err
+
+
+def fails(script, *args, **kwargs) -> str:
+    """The one line with which a script refuses."""
+    out, err = run(script, *args, status=2, **kwargs)
+    lines = [line for line in err.splitlines() if not line.startswith(("weights:", "warning:"))]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and out == "", err
+    return lines[0]
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_json(path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not strict JSON")
+
+    return json.loads(Path(path).read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("train") / "run"
+    return out, run("train.py", *QUICK, "--out", out)[0]
+
+
+@pytest.fixture(scope="session")
+def crossvalidated(tmp_path_factory):
+    out = tmp_path_factory.mktemp("crossval") / "run"
+    flags = ["--folds", 2, "--repeats", 2, "--compare-groups", "--epochs", 1, "--threads", 2]
+    return out, run("crossval.py", *QUICK, *flags, "--out", out)[0]
+
+
+@pytest.fixture(scope="session")
+def exported(trained):
+    return trained[0] / "model.onnx", run("export.py", trained[0], "--threads", 1)[0]
+
+
+class TestTrain:
+    def test_writes_the_files_of_the_contract(self, trained):
+        out, _ = trained
+        names = {"model.pt", "metrics.json", "history.csv", "predictions.csv", "curves.png", "calibration.json"}
+        assert names == {path.name for path in out.iterdir() if path.name in names or path.suffix == ".part"}
+        metrics = read_json(out / "metrics.json")
+        assert metrics["synthetic"].startswith("PHANTOM") and metrics["provenance"]["data"]["synthetic"] is True
+        assert metrics["config"]["lr"] == 3e-4 and metrics["config"]["epochs"] == 2
+        for split, n in (("val", 80), ("test", 160), ("clean_test", 160)):
+            summary = metrics["splits"][split]
+            assert summary["n"] == n
+            for name in ("accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity", "macro_f1"):
+                low, high = summary[f"{name}_ci95"]
+                assert 0 <= low <= summary[name] <= high <= 1, name
+            assert set(summary["benign"]) >= {"f1", "aupr", "precision", "recall"}
+
+    def test_predictions_give_the_metrics(self, trained):
+        out, _ = trained
+        from sklearn.metrics import accuracy_score, roc_auc_score
+
+        rows = [row for row in read_csv(out / "predictions.csv") if row["split"] == "test"]
+        labels = np.array([int(row["label"]) for row in rows])
+        probabilities = np.array([float(row["probability"]) for row in rows])
+        test = read_json(out / "metrics.json")["splits"]["test"]
+        assert [int(row["index"]) for row in rows] == list(range(160))
+        assert test["auc"] == pytest.approx(roc_auc_score(labels, probabilities), abs=1e-12)
+        assert test["accuracy"] == pytest.approx(accuracy_score(labels, probabilities >= 0.5), abs=1e-12)
+
+    def test_output_is_labelled_and_ends_with_the_result(self, trained):
+        out, stdout = trained
+        assert "PHANTOM data 28×28 (generated, not ultrasound): test AUC" in stdout.splitlines()[-2]
+        assert all(row["synthetic"] == "phantom" for row in read_csv(out / "history.csv"))
+
+    def test_same_seed_same_numbers(self, trained, tmp_path):
+        run("train.py", *QUICK, "--out", tmp_path / "again")
+        first, second = (read_json(path / "metrics.json") for path in (trained[0], tmp_path / "again"))
+        for key in ("splits", "operating_point", "calibration", "best_epoch"):
+            assert first[key] == second[key]
+        assert (trained[0] / "predictions.csv").read_bytes() == (tmp_path / "again/predictions.csv").read_bytes()
+
+    def test_params_file_and_flag(self, tmp_path):
+        (tmp_path / "best.json").write_text('{"lr": 0.002, "wd": 0.5, "_auc": 0.9}')
+        run("train.py", *QUICK, "--epochs", 1, "--params", tmp_path / "best.json", "--wd", 0.25, "--out", tmp_path / "run")
+        config = read_json(tmp_path / "run/metrics.json")["config"]
+        assert (config["lr"], config["wd"]) == (0.002, 0.25)
+
+    def test_ctrl_c_leaves_the_earlier_run_untouched(self, trained, tmp_path):
+        earlier = {path.name: path.read_bytes() for path in trained[0].iterdir()}
+        process = start("train.py", *QUICK, "--epochs", 500, "--out", trained[0])
+        while "epoch   2" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and err.splitlines()[-1] == "interrupted" and "Traceback" not in err
+        assert {path.name: path.read_bytes() for path in trained[0].iterdir()} == earlier
+
+
+class TestCrossval:
+    def test_folds_predictions_and_test(self, crossvalidated):
+        out, stdout = crossvalidated
+        assert sorted(path.name for path in out.glob("*.pt")) == [f"fold_{i}.pt" for i in (1, 2, 3, 4)]
+        rows = read_csv(out / "predictions.csv")
+        held_out = [row for row in rows if row["fold"]]
+        assert len(held_out) == 2 * 380 and {row["fold"] for row in held_out} == set("1234")
+        for repeat in ("12", "34"):
+            images = {(row["split"], row["index"]) for row in held_out if row["fold"] in repeat}
+            assert len(images) == 380  # every image once in each repeat
+        assert sum(row["split"] == "test" for row in rows) == 160
+        metrics = read_json(out / "metrics.json")
+        assert metrics["splits"]["out_of_fold"]["n"] == 380 and len(metrics["folds"]) == 4
+        assert len(read_csv(out / "folds.csv")) == 4
+        assert "mean ± std over folds" in stdout and "every image by itself" in stdout
+
+    def test_fewer_folds_leave_no_stale_model(self, crossvalidated, tmp_path):
+        (tmp_path / "fold_7.pt").write_bytes(b"of an earlier run")
+        flags = ["--folds", 2, "--epochs", 1, "--no-test", "--pool", "train", "--groups", "none", "--drop-test-twins"]
+        run("crossval.py", *QUICK, *flags, "--out", tmp_path)
+        assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["fold_1.pt", "fold_2.pt"]
+        assert "test" not in {row["split"] for row in read_csv(tmp_path / "predictions.csv")}
+        assert set(read_json(tmp_path / "metrics.json")["splits"]) == {"out_of_fold"}
+
+    def test_ensemble_is_evaluated_out_of_fold_on_its_own_images(self, crossvalidated):
+        out, _ = crossvalidated
+        run("evaluate.py", out, "--split", "val", "--bootstrap", 100)
+        evaluation = read_json(out / "evaluation_val.json")
+        assert evaluation["predictions"] == "out-of-fold predictions" and evaluation["splits"]["val"]["n"] == 80
+        assert (out / "folds_val.png").exists()
+
+
+class TestExportAndEvaluate:
+    def test_parity_is_checked_and_stored(self, exported):
+        file, stdout = exported
+        rows = read_json(file.with_name("parity.json"))["rows"]
+        assert {(row["split"], row["n"], row["batch"]) for row in rows} >= {("test", 160, 1), ("test", 160, 64)}
+        assert all(row["max_difference"] <= 1e-5 and row["labels_differ"] == 0 for row in rows)
+        assert list(file.parent.glob("model.onnx*")) == [file]  # one file, no external data
+
+    def test_onnx_gives_the_run_s_probabilities(self, exported):
+        import onnxruntime
+
+        from common import data
+
+        file, _ = exported
+        session = onnxruntime.InferenceSession(file)
+        (test,) = data.load(data.find("phantom", None, 28, 0), "test")
+        probability, logit = session.run(["probability", "logit"], {"image": test.images})
+        stored = [float(r["probability"]) for r in read_csv(file.with_name("predictions.csv")) if r["split"] == "test"]
+        assert np.allclose(probability, stored, rtol=0, atol=1e-5)
+        assert np.allclose(probability, 1 / (1 + np.exp(-logit.astype(float))), atol=1e-6)
+        (one,) = session.run(["probability"], {"image": test.images[:1]})
+        assert one.shape == (1,) and abs(one[0] - probability[0]) < 1e-6
+        props = session.get_modelmeta().custom_metadata_map
+        assert props["positive_class"] == "malignant" and props["intended_use"] == "research only, not a medical device"
+        assert json.loads((file.with_name("calibration.json")).read_text())["threshold"] == float(props["threshold"])
+        assert "PHANTOM" in props["dataset"]
+
+    def test_failed_parity_leaves_no_file(self, trained, tmp_path):
+        code = (
+            "import sys, runpy, common; sys.argv = ['export.py', *sys.argv[1:]];"
+            "common.onnxfile.OnnxModel.probabilities = lambda self, images, batch=64: __import__('numpy').full(len(images), .3);"
+            f"sys.path.insert(0, {str(REPO)!r}); runpy.run_path({str(REPO / 'export.py')!r}, run_name='__main__')"
+        )
+        command = [sys.executable, "-c", code, str(trained[0]), "--out", str(tmp_path / "bad.onnx"), "--threads", "1"]
+        result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 2 and "disagrees with PyTorch, nothing is written" in result.stderr
+        assert list(tmp_path.iterdir()) == []
+
+    def test_evaluate_a_run_against_its_onnx(self, trained, exported, tmp_path):
+        stdout, _ = run("evaluate.py", trained[0], "--against", exported[0], "--bootstrap", 200, "--out", tmp_path)
+        evaluation = read_json(tmp_path / "evaluation_test.json")
+        stored = read_json(trained[0] / "metrics.json")["splits"]["test"]
+        assert evaluation["splits"]["test"]["auc"] == stored["auc"]
+        comparison = evaluation["comparison"]
+        assert comparison["delong"]["difference"] == 0 and comparison["mcnemar"]["p"] == 1
+        assert comparison["conclusion"] in stdout
+        figures = "roc precision_recall reliability confusion scores grad_cam comparison".split()
+        assert {f"{name}_test.png" for name in figures} | {"report.html", "evaluation_test.json"} == {
+            path.name for path in tmp_path.iterdir()
+        }
+
+    def test_evaluate_an_onnx_against_predictions(self, trained, exported, tmp_path):
+        against = trained[0] / "predictions.csv"
+        run("evaluate.py", exported[0], "--against", against, "--bootstrap", 100, "--out", tmp_path)
+        differences = read_json(tmp_path / "evaluation_test.json")["comparison"]["differences"]
+        assert differences["auc"]["difference"] == 0
+
+    def test_operating_point_can_be_chosen_anew(self, crossvalidated, tmp_path):
+        out, _ = crossvalidated
+        before = read_json(out / "calibration.json")
+        run("evaluate.py", out, "--sensitivity", 0.5, "--bootstrap", 100, "--out", tmp_path)
+        after = read_json(out / "calibration.json")
+        assert after["threshold"] > before["threshold"] and after["temperature"] == before["temperature"]
+        assert "at least 0.5 on out-of-fold predictions" in after["threshold_rule"]
+
+
+class TestTune:
+    def test_searches_resumes_and_feeds_train(self, tmp_path):
+        flags = [*QUICK, "--epochs", 1, "--folds", 2, "--grid", 2, "--out", tmp_path / "tune"]
+        run("tune.py", *flags, "--trials", 1)
+        out, err = run("tune.py", *flags, "--trials", 2)
+        assert "trial 1 fold 1" in err and out.splitlines()[-1].startswith("next: python train.py --params")
+        rows = read_csv(tmp_path / "tune/trials.csv")
+        assert [row["stage"] for row in rows] == ["search"] * 2 + ["grid"] * 4
+        assert rows[0]["lr"] != rows[1]["lr"]  # the resumed search goes on, it does not start over
+        best = read_json(tmp_path / "tune/best.json")
+        grid = [row for row in rows if row["stage"] == "grid"]
+        assert best["_auc"] == max(float(row["auc"]) for row in grid)
+        run("train.py", *QUICK, "--epochs", 1, "--params", tmp_path / "tune/best.json", "--out", tmp_path / "train")
+        assert read_json(tmp_path / "train/metrics.json")["config"]["lr"] == best["lr"]
+        message = fails("tune.py", *flags, "--trials", 2, "--epochs", 2)
+        assert "was begun with other epochs" in message
+
+    def test_never_reads_test(self, tmp_path):
+        from common import data
+
+        source = data.find("phantom", None, 28, 0)
+        arrays = {}
+        for name in ("train", "val"):
+            (split,) = data.load(source, name)
+            arrays |= {f"{name}_images": split.images[:60], f"{name}_labels": 1 - split.labels[:60]}
+        arrays |= {"test_images": np.zeros((0,)), "test_labels": np.array(["no", "labels"])}
+        np.savez(tmp_path / "own.npz", **arrays)
+        flags = [*QUICK, "--epochs", 1, "--folds", 2, "--grid", 0, "--trials", 1]
+        run("tune.py", *flags, "--data", tmp_path / "own.npz", "--out", tmp_path / "tune")
+        assert "test_images" in fails("train.py", *QUICK, "--epochs", 1, "--data", tmp_path / "own.npz", "--out", tmp_path / "t")
+
+
+BAD_FLAGS = [
+    ("--lr", "0"), ("--lr", "-1"), ("--lr", "nan"), ("--lr", "inf"), ("--lr", "fast"), ("--wd", "-0.1"),
+    ("--epochs", "0"), ("--epochs", "2.5"), ("--batch-size", "-8"), ("--loss", "hinge"), ("--size", "32"),
+    ("--seed", "-1"), ("--threads", "0"), ("--device", "tpu"), ("--stages", "5"), ("--label-smoothing", "1"),
+    ("--ema", "1"), ("--sensitivity", "0"), ("--sensitivity", "1.5"), ("--learning-rate", "1"), ("--lr",),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", BAD_FLAGS, ids=" ".join)
+def test_bad_flags_end_in_one_line(flags, tmp_path):
+    message = fails("train.py", *flags, "--out", tmp_path / "run")
+    assert flags[0] in message and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("script", ["train.py", "tune.py", "crossval.py", "evaluate.py", "export.py"])
+def test_help_shows_every_default(script):
+    out, _ = run(script, "--help", COLUMNS="200")
+    options = [line for line in out.splitlines() if line.startswith("  --")]
+    assert len(options) > 5 and "default" in out
+    if script == "train.py":
+        assert "(default: 0.0003)" in out and "(default: imagenet)" in out and "(default: runs/train)" in out
+
+
+@pytest.mark.parametrize("script", ["train.py", "tune.py", "crossval.py"])
+def test_no_data_and_no_network_names_the_way_out(script, tmp_path):
+    blocked = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "MEDMNIST_ROOT": str(tmp_path / "none")}
+    message = fails(script, "--out", tmp_path / "run", **blocked)
+    assert "--data-root" in message and "--data phantom --weights none" in message
+
+
+def test_no_imagenet_weights_and_no_network_names_the_ways_out(tmp_path):
+    blocked = {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(tmp_path / "torch")}
+    message = fails("train.py", "--data", "phantom", "--out", tmp_path / "run", **blocked)
+    assert "--weights FILE" in message and "--weights none" in message
+
+
+def test_corrupt_data_is_named(tmp_path):
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 not really")
+    for script in ("train.py", "tune.py", "crossval.py"):
+        message = fails(script, "--data", tmp_path / "bad.npz", "--out", tmp_path / "run")
+        assert "bad.npz" in message and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("script", ["evaluate.py", "export.py"])
+def test_what_is_no_run_is_refused(script, tmp_path, trained):
+    assert "no run folder" in fails(script, tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"\x80\x04garbage")
+    assert "not a checkpoint" in fails(script, tmp_path)
+
+
+def test_unwritable_out_is_refused_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    began = time.perf_counter()
+    message = fails("train.py", *QUICK, "--epochs", 1000, "--out", tmp_path / "file" / "run")
+    assert "cannot be made" in message and time.perf_counter() - began < 120
+
+
+def test_against_other_images_is_refused(trained, tmp_path):
+    (tmp_path / "other.csv").write_text("split,index,label,probability\ntest,0,1,0.5\n")
+    assert "not of the same images" in fails("evaluate.py", trained[0], "--against", tmp_path / "other.csv", "--out", tmp_path)
+
+
+class TestRealData:
+    """One quick run of the whole chain on BreastMNIST."""
+
+    @pytest.fixture(scope="class")
+    def real(self, breastmnist_root, tmp_path_factory):
+        out = tmp_path_factory.mktemp("real") / "run"
+        flags = [*QUICK[2:], "--data", "breastmnist", "--data-root", breastmnist_root, "--epochs", 1]
+        run("train.py", *flags, "--out", out)
+        return out
+
+    def test_splits_and_clean_test(self, real):
+        splits = read_json(real / "metrics.json")["splits"]
+        assert {name: summary["n"] for name, summary in splits.items()} == {"val": 78, "test": 156, "clean_test": 93}
+        assert "synthetic" not in read_json(real / "metrics.json")
+
+    def test_medmnist_accepts_and_agrees_with_the_standard_result_file(self, real, breastmnist_root, tmp_path):
+        run("evaluate.py", real, "--data-root", breastmnist_root, "--bootstrap", 100, "--out", tmp_path)
+        (file,) = tmp_path.glob("breastmnist_test_*@run.csv")
+        (tmp_path / ".medmnist").symlink_to(breastmnist_root)  # where medmnist looks by itself
+        code = f"import medmnist; print(tuple(medmnist.Evaluator.parse_and_evaluate({str(file)!r}, run='parsed')))"
+        environment = os.environ | {"HOME": str(tmp_path)}
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        test = read_json(real / "metrics.json")["splits"]["test"]
+        found = [float(x.split("(")[-1]) for x in result.stdout.splitlines()[-1].strip("()").replace("np.float64", "").replace(")", "").split(",")]
+        assert found == pytest.approx([test["auc"], test["accuracy"]], abs=1e-12)
+
+    def test_export_agrees_on_every_real_image(self, real, breastmnist_root):
+        run("export.py", real, "--data-root", breastmnist_root, "--threads", 1)
+        rows = read_json(real / "parity.json")["rows"]
+        assert [(row["n"], row["batch"]) for row in rows if row["split"] == "test"] == [(156, 1), (156, 64)]
+        assert max(row["max_difference"] for row in rows) <= 1e-5

@@ -1,0 +1,270 @@
+import copy
+import dataclasses
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from common import loss, training
+from common.data import Split
+from common.model import BreastResNet
+from common.seed import set_seed
+
+CPU = torch.device("cpu")
+
+
+def fit(train, val, settings, seed=0, **more):
+    return training.fit(train, val, settings, seed, CPU, **more)
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(one: dict, two: dict) -> bool:
+    return all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+@pytest.fixture
+def tiny(phantoms) -> Split:
+    return phantoms[:16]
+
+
+def script_validation(monkeypatch, losses) -> list[dict]:
+    """Let `validate` answer with the given losses in turn; returns the weights that it was shown, filled as it is
+    called."""
+    shown, answers = [], iter(losses)
+
+    def validate(model, val, settings):
+        shown.append(weights(model))
+        return {"val_loss": next(answers), "val_accuracy": 0.5, "val_auc": 0.5}
+
+    monkeypatch.setattr(training, "validate", validate)
+    return shown
+
+
+def test_training_lowers_the_loss_and_finds_what_it_trains_on(phantoms, quick):
+    settings = dataclasses.replace(quick, epochs=8, augment="off", mixup=0, lr=1e-3, ema=0.0, patience=0)
+    result = fit(phantoms, None, settings)
+    losses = [entry["train_loss"] for entry in result.history]
+    assert losses[-1] < 0.5 * losses[0] and losses[-1] < 0.3
+    measured = training.validate(result.model, phantoms, settings)
+    assert measured["val_auc"] > 0.95 and measured["val_accuracy"] > 0.9
+
+
+def test_history_has_an_entry_an_epoch(tiny, quick):
+    reported = []
+    result = fit(tiny, tiny, quick, report=reported.append)
+    assert result.history == reported and [entry["epoch"] for entry in reported] == [1, 2]
+    columns = ["epoch", "lr", "train_loss", "val_loss", "val_accuracy", "val_auc", "seconds"]
+    assert all(list(entry) == columns for entry in reported)
+    assert "val_loss" not in fit(tiny, None, quick).history[0]
+
+
+def test_the_best_epoch_s_weights_are_copied(tiny, quick, monkeypatch):
+    shown = script_validation(monkeypatch, [0.9, 0.5, 0.6, 0.7])
+    result = fit(tiny, tiny, dataclasses.replace(quick, epochs=4, patience=3))
+    assert result.best_epoch == 2 and len(shown) == 4
+    assert equal(weights(result.model), shown[1])
+    assert not equal(shown[1], shown[2]) and not equal(shown[1], shown[3])  # training went on
+
+
+@pytest.mark.parametrize(
+    "patience, losses, best, epochs",
+    [
+        pytest.param(1, [5, 4, 4.1], 2, 3, id="first without a lower loss"),
+        pytest.param(2, [5, 6, 4, 4.5, 4.2], 3, 5, id="a lower loss starts the count anew"),
+        pytest.param(2, [5, 5, 5], 1, 3, id="an equal loss is not lower"),
+        pytest.param(9, [5, 4, 6, 3, 7, 8], 4, 6, id="to the end"),
+        pytest.param(3, [5, math.nan, 4, math.nan, math.nan, math.nan], 3, 6, id="nan is not lower"),
+    ],
+)
+def test_patience(tiny, quick, monkeypatch, patience, losses, best, epochs):
+    shown = script_validation(monkeypatch, losses)
+    monkeypatch.setattr(training, "train_epoch", lambda state, *_: state.average.module.trunk.fc.bias.data.add_(1) and 0.0)
+    result = fit(tiny, tiny, dataclasses.replace(quick, epochs=6, patience=patience))
+    assert (result.best_epoch, len(result.history)) == (best, epochs)
+    assert equal(weights(result.model), shown[best - 1])
+
+
+@pytest.mark.parametrize("patience, has_val", [(0, True), (0, False), (5, False)])
+def test_without_selection_the_last_epoch_is_kept_and_val_not_looked_at(tiny, quick, monkeypatch, patience, has_val):
+    shown = script_validation(monkeypatch, [])
+    last = {}
+    original = training.train_epoch
+    monkeypatch.setattr(
+        training, "train_epoch", lambda state, *rest: (original(state, *rest), last.update(weights(state.average.module)))[0]
+    )
+    settings = dataclasses.replace(quick, epochs=3, patience=patience)
+    result = fit(tiny, tiny if has_val else None, settings)
+    assert result.best_epoch == 3 and len(result.history) == 3 and shown == []
+    assert equal(weights(result.model), last)
+
+
+def test_the_seed_alone_decides(tiny, quick):
+    torch.manual_seed(5)
+    first = fit(tiny, None, quick, seed=3)
+    torch.manual_seed(6)
+    again, other = fit(tiny, None, quick, seed=3), fit(tiny, None, quick, seed=4)
+    assert equal(weights(first.model), weights(again.model))
+    assert [entry["train_loss"] for entry in first.history] == [entry["train_loss"] for entry in again.history]
+    assert not equal(weights(first.model), weights(other.model))
+
+
+def test_looking_at_val_does_not_change_the_training(tiny, quick):
+    with_val, without = (fit(tiny, val, quick) for val in (tiny, None))
+    assert [entry["train_loss"] for entry in with_val.history] == [entry["train_loss"] for entry in without.history]
+
+
+def test_what_report_raises_ends_the_training(tiny, quick):
+    class Pruned(Exception):
+        pass
+
+    seen = []
+
+    def prune(entry):
+        seen.append(entry)
+        raise Pruned
+
+    with pytest.raises(Pruned):
+        fit(tiny, tiny, quick, report=prune)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("warmup, steps", [(0.2, 100), (0.5, 60), (0.1, 7)])
+def test_rate_climbs_peaks_and_falls_to_zero(warmup, steps):
+    rates = [training.learning_rate(step, steps, warmup) for step in range(steps + 1)]
+    peak = math.ceil(warmup * steps)
+    assert rates[0] == pytest.approx(1 / (warmup * steps + 1)) and rates[steps] == pytest.approx(0, abs=1e-12)
+    assert max(rates) == rates[peak] <= 1 and rates[peak] > 0.9
+    assert all(a < b for a, b in zip(rates[:peak], rates[1 : peak + 1])) and all(a > b for a, b in zip(rates[peak:], rates[peak + 1 :]))
+    assert training.learning_rate((steps + peak) // 2, steps, warmup) == pytest.approx(0.5, abs=0.2)
+
+
+def test_rate_at_the_limits_of_warmup():
+    assert training.learning_rate(0, 10, 0.0) == 1 and training.learning_rate(5, 10, 0.0) == pytest.approx(0.5)
+    assert all(0 < training.learning_rate(step, 10, 1.0) < 1 for step in range(10))
+    assert training.learning_rate(0, 1, 0.2) == pytest.approx(1 / 1.2)
+
+
+def test_the_schedule_scales_the_peak(tiny, quick):
+    settings = dataclasses.replace(quick, lr=0.01, epochs=4, warmup=0.5, batch_size=8)
+    rates = [entry["lr"] for entry in fit(tiny, None, settings).history]  # at the first of two steps an epoch
+    assert rates == pytest.approx([0.01 * training.learning_rate(step, 8, 0.5) for step in (0, 2, 4, 6)])
+
+
+def test_weight_decay_is_for_matrices_and_filters(quick):
+    model = BreastResNet(28, 2)
+    optimiser = training.make_optimiser(model, dataclasses.replace(quick, lr=0.1, wd=0.5))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decay = {names[id(p)]: group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+    assert decay.keys() == set(names.values()) and all(group["lr"] == 0.1 for group in optimiser.param_groups)
+    for name, value in decay.items():
+        assert value == (0 if ".bn" in name or name.endswith("bias") or "downsample.1" in name else 0.5), name
+
+
+def one_epoch(train: Split, settings):
+    """The state after an epoch over a split, its mean loss, and the weights after each step."""
+    state = training.start(28, 2 * math.ceil(len(train) / settings.batch_size), settings, 0, CPU)
+    steps, update = [], training.update
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "update", lambda *both: (update(*both), steps.append(weights(both[0].model))))
+        images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
+        mean = training.train_epoch(state, images, labels, loss.class_weights(labels, settings.class_weights), settings)
+    return state, mean, steps
+
+
+def test_average_without_decay_is_the_last_weights(tiny, quick):
+    state, _, _ = one_epoch(tiny, dataclasses.replace(quick, ema=0.0, batch_size=4))
+    assert equal(weights(state.average.module), weights(state.model))
+
+
+def test_average_is_the_exponential_moving_one_buffers_included(tiny, quick):
+    state, _, steps = one_epoch(tiny, dataclasses.replace(quick, ema=0.9, batch_size=4))
+    assert len(steps) == 4
+    for name, averaged in state.average.module.state_dict().items():
+        if averaged.is_floating_point():
+            expected = steps[0][name]
+            for step in steps[1:]:
+                expected = 0.9 * expected + 0.1 * step[name]
+            torch.testing.assert_close(averaged, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_epoch_shows_every_image_once(tiny, quick, monkeypatch):
+    batches = []
+    forward = BreastResNet.forward
+    monkeypatch.setattr(BreastResNet, "forward", lambda model, images: (batches.append(images), forward(model, images))[1])
+    one_epoch(tiny, dataclasses.replace(quick, augment="off", mixup=0, batch_size=6))
+    assert [len(batch) for batch in batches] == [6, 6, 4]
+    shown = (torch.cat(batches) * 255).round().byte().numpy()
+    assert sorted(image.tobytes() for image in shown) == sorted(image.tobytes() for image in tiny.images)
+    assert not np.array_equal(shown, tiny.images)  # shuffled
+
+
+def test_settings_reach_the_loss(phantoms, quick, monkeypatch):
+    calls = []
+    original = loss.weighted_loss
+    monkeypatch.setattr(loss, "weighted_loss", lambda *given: (calls.append(given), original(*given))[1])
+    settings = dataclasses.replace(quick, loss="focal", label_smoothing=0.1, class_weights="balanced", epochs=1, mixup=0)
+    fit(phantoms, None, settings)
+    _, targets, name, smoothing, class_weights = calls[0]
+    malignant = int(phantoms.labels.sum())
+    assert (name, smoothing) == ("focal", 0.1) and set(targets.tolist()) <= {0.0, 1.0}
+    assert class_weights.tolist() == pytest.approx([48 / (2 * (48 - malignant)), 48 / (2 * malignant)])
+
+
+@pytest.mark.parametrize("change", [{"augment": "off"}, {"mixup": 0.0}, {"class_weights": "balanced"}, {"loss": "focal"},
+                                    {"label_smoothing": 0.2}, {"wd": 5.0}, {"lr": 1e-3}, {"ema": 0.5}, {"warmup": 0.9}])  # fmt: skip
+def test_every_setting_changes_the_model(tiny, quick, change):
+    with_it = fit(tiny, None, dataclasses.replace(quick, **change)).model
+    assert not equal(weights(with_it), weights(fit(tiny, None, quick).model))
+
+
+def test_starts_from_the_weights_of_a_file(imagenet_trunk, quick):
+    state = training.start(28, 10, dataclasses.replace(quick, weights=str(imagenet_trunk)), 0, CPU)
+    stored = torch.load(imagenet_trunk)["layer1.0.conv1.weight"]
+    assert torch.equal(state.model.trunk.layer1[0].conv1.weight, stored)
+    assert torch.equal(state.average.module.trunk.layer1[0].conv1.weight, stored)
+
+
+def test_validation_is_plain_cross_entropy_of_the_model_as_used(phantoms, quick):
+    model = BreastResNet(28, 2).train()
+    before = copy.deepcopy(model.state_dict())
+    measured = {mirror: training.validate(model, phantoms, dataclasses.replace(quick, mirror=mirror)) for mirror in ("on", "off")}
+    model.eval()
+    with torch.inference_mode():
+        images = torch.from_numpy(phantoms.images).float() / 255
+        logits = {"off": model(images), "on": (model(images) + model(images.flip(-1))) / 2}
+    targets = torch.from_numpy(phantoms.labels).float()
+    for mirror, values in measured.items():
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[mirror], targets)
+        assert values["val_loss"] == pytest.approx(float(expected), abs=1e-6)
+        assert values["val_accuracy"] == ((logits[mirror] > 0) == (targets > 0)).float().mean().item()
+    assert equal(before, model.state_dict())
+
+
+def test_autocast_follows_the_processor(monkeypatch):
+    for native in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+        with training.autocast(CPU):
+            assert torch.is_autocast_enabled("cpu") == native
+
+
+def test_set_seed_fixes_every_source_of_chance():
+    def draw() -> tuple:
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    states = random.getstate(), np.random.get_state(), torch.are_deterministic_algorithms_enabled()
+    try:
+        with torch.random.fork_rng():
+            set_seed(7, threads=1)
+            first = draw()
+            assert torch.are_deterministic_algorithms_enabled() and torch.get_num_threads() == 1
+            set_seed(8, threads=1)
+            assert not set(draw()) & set(first)
+            set_seed(7, threads=1)
+            assert draw() == first
+    finally:
+        random.setstate(states[0]), np.random.set_state(states[1]), torch.use_deterministic_algorithms(states[2])
