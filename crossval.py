@@ -15,21 +15,49 @@ import common
 def parse_args():
     parser = common.cli.Parser(__doc__)
     one_of, at_least_one = common.settings.one_of, common.settings.POSITIVE_INT
-    parser.add_argument("--folds", type=common.settings.number(int, 2, np.inf), default=5, metavar="K",
-                        help="folds (default: %(default)s)")
-    parser.add_argument("--repeats", type=at_least_one, default=1, metavar="R",
-                        help="repeat with other folds and seeds (default: %(default)s)")
-    parser.add_argument("--pool", type=one_of("train", "train+val", "all"), default="train+val", metavar="SPLITS",
-                        help="what to divide: train, train+val or all (default: %(default)s)")
-    parser.add_argument("--groups", type=one_of("twins", "none"), default="twins", metavar="HOW",
-                        help="twins: near-duplicates share a fold; none: every image by itself (default: %(default)s)")
-    parser.add_argument("--compare-groups", action="store_true",
-                        help="also run the other way of --groups, and print both side by side")
-    parser.add_argument("--drop-test-twins", action="store_true",
-                        help="leave out images with a near-duplicate in test, for a clean test of the ensemble")
+    parser.add_argument(
+        "--folds",
+        type=common.settings.number(int, 2, np.inf),
+        default=5,
+        metavar="K",
+        help="folds (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=at_least_one,
+        default=1,
+        metavar="R",
+        help="repeat with other folds and seeds (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pool",
+        type=one_of("train", "train+val", "all"),
+        default="train+val",
+        metavar="SPLITS",
+        help="what to divide: train, train+val or all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--groups",
+        type=one_of("twins", "none"),
+        default="twins",
+        metavar="HOW",
+        help="twins: near-duplicates share a fold; none: every image by itself (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compare-groups", action="store_true", help="also run the other way of --groups, and print both side by side"
+    )
+    parser.add_argument(
+        "--drop-test-twins",
+        action="store_true",
+        help="leave out images with a near-duplicate in test, for a clean test of the ensemble",
+    )
     parser.add_argument("--no-test", action="store_true", help="do not read test: for choosing settings")
-    parser.add_argument("--jobs", type=at_least_one, metavar="N",
-                        help="models trained at once, sharing --threads (default: as many as threads, at most K)")
+    parser.add_argument(
+        "--jobs",
+        type=at_least_one,
+        metavar="N",
+        help="models trained at once, sharing --threads (default: as many as threads, at most K)",
+    )
     common.cli.add_run_flags(parser, "runs/crossval")
     args = parser.parse_args()
     args.jobs = args.jobs or min(args.threads, args.folds)
@@ -84,14 +112,31 @@ def fold_table(folds) -> str:
     return table + "\n" + common.tables.spread_line("mean ± std over folds", spread)
 
 
-def group_table(pool, validations) -> str:
-    """What near-duplicates across folds are worth: the pooled metrics of both ways of grouping, and their difference."""
-    labels = {"twins": "twins kept together", "none": "every image by itself"}
-    rows = {
-        labels[groups]: common.intervals.summary(pool.labels, common.calibration.sigmoid(validation.logits.mean(0)))
-        for groups, validation in validations.items()
+def compare_groups(pool, validations, seed) -> dict:
+    """What near-duplicates across folds are worth: pooled metrics of both ways of grouping, and their difference, none
+    minus twins, on the same images."""
+    labels = pool.labels
+    probabilities = {way: common.calibration.sigmoid(v.logits.mean(0)) for way, v in validations.items()}
+    return {
+        "twins": common.intervals.summary(labels, probabilities["twins"], seed=seed),
+        "none": common.intervals.summary(labels, probabilities["none"], seed=seed),
+        "differences": common.comparison.paired_bootstrap(
+            labels, probabilities["none"], probabilities["twins"], seed=seed
+        ),
     }
-    return common.tables.metrics_table(rows)
+
+
+def comparison_text(compared) -> str:
+    """Both ways of grouping side by side, and what the naive one adds."""
+    rows = {"twins kept together": compared["twins"], "every image by itself": compared["none"]}
+    added = [
+        f"{common.tables.COLUMNS[name]} {difference['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        for name, difference in compared["differences"].items()
+        for low, high in [difference["ci95"]]
+        if name in ("auc", "accuracy")
+    ]
+    table = common.tables.metrics_table(rows)
+    return f"{table}\nsplitting near-duplicates adds: {', '.join(added)}, 95 % intervals"
 
 
 def save(out, models, settings, source, seed, calibration, rows, metrics):
@@ -125,16 +170,17 @@ def main():
         scored["test"] = test = score_test(source, validation.models, settings, calibration.temperature)
         rows += common.runs.prediction_rows("test", test.labels, test.probabilities, fold=[""] * len(test.labels))
 
-    report = common.evaluation.report(scored, calibration)
+    report = common.evaluation.report(scored, calibration, seed=args.seed)
     folds = validation.score_folds(pool.labels)
     metrics = common.runs.describe(args, settings, source) | report | {"folds": folds}
-    save(out, validation.models, settings, source, args.seed, calibration, rows, metrics)
-    print(fold_table(folds), common.evaluation.report_text(report, source), sep="\n\n")
     if args.compare_groups:
         other = "none" if args.groups == "twins" else "twins"
         both = {args.groups: validation, other: validate(pool, other, settings, args)}
-        print("\nwhat near-duplicates across folds are worth\n" + group_table(pool, both))
-    print(f"written to {out}/")
+        metrics["compare_groups"] = compare_groups(pool, both, args.seed)
+    save(out, validation.models, settings, source, args.seed, calibration, rows, metrics)
+    if args.compare_groups:
+        print(comparison_text(metrics["compare_groups"]), end="\n\n")
+    print(fold_table(folds), common.evaluation.report_text(report, source), f"written to {out}/", sep="\n\n")
 
 
 if __name__ == "__main__":

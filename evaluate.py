@@ -13,17 +13,36 @@ OUT_OF_FOLD = "out-of-fold predictions"
 
 def parse_args():
     parser = common.cli.Parser(__doc__)
-    parser.add_argument("model", metavar="RUN_OR_ONNX", help="a folder of train.py or crossval.py, or a file of export.py")
-    parser.add_argument("--split", type=common.settings.one_of("train", "val", "test"), default="test", metavar="NAME",
-                        help="train, val or test (default: %(default)s)")
-    parser.add_argument("--bootstrap", type=common.settings.number(int, 100, 100_000), default=2000, metavar="B",
-                        help="resamples behind each 95 %% interval (default: %(default)s)")
-    parser.add_argument("--against", metavar="OTHER",
-                        help="compare with another run, .onnx or predictions.csv on the same images")
-    parser.add_argument("--sensitivity", type=common.cli.INNER_SHARE, metavar="S",
-                        help="choose the operating point anew, on the run's held-out predictions, and store it "
-                        "(default: keep the stored one)")
-    parser.add_argument("--out", metavar="DIR", help="folder for the results (default: RUN, or the folder of the .onnx)")
+    parser.add_argument(
+        "model", metavar="RUN_OR_ONNX", help="a folder of train.py or crossval.py, or a file of export.py"
+    )
+    parser.add_argument(
+        "--split",
+        type=common.settings.one_of("train", "val", "test"),
+        default="test",
+        metavar="NAME",
+        help="train, val or test (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=common.settings.number(int, 100, 100_000),
+        default=2000,
+        metavar="B",
+        help="resamples behind each 95 %% interval (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--against", metavar="OTHER", help="compare with another run, .onnx or predictions.csv on the same images"
+    )
+    parser.add_argument(
+        "--sensitivity",
+        type=common.cli.INNER_SHARE,
+        metavar="S",
+        help="choose the operating point anew, on the run's held-out predictions, and store it "
+        "(default: keep the stored one)",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for the results (default: RUN, or the folder of the .onnx)"
+    )
     common.cli.add_data_flags(parser, run=True)
     common.cli.add_machine_flags(parser)
     return parser.parse_args()
@@ -52,7 +71,7 @@ def choose_operating_point(model, sensitivity, source):
 
 
 def predict(model, source, split, name) -> tuple[np.ndarray, str]:
-    """P(malignant) of a split, and how it was predicted: an ensemble's own images only by the members that have not seen
+    """P(malignant) of a split, and how it was predicted: an ensemble's own images only by members that have not seen
     them."""
     if isinstance(model, common.runs.Run) and source.md5 == model.data["md5"]:
         rows = common.runs.read_predictions(model.path / "predictions.csv")
@@ -124,8 +143,8 @@ def draw(model, source, scored, how, args, seed) -> dict:
             "precision_recall", figures.precision_recall(labels, probabilities, counts, thresholds, title)
         ),
         "Reliability diagram": ("reliability", figures.reliability(labels, probabilities, title)),
-        "Confusion matrices": ("confusion", figures.confusion(labels, probabilities, thresholds, title)),
         "Scores by class": ("scores", figures.score_histogram(labels, probabilities, thresholds, title)),
+        "Confusion matrices": ("confusion", figures.confusion(labels, probabilities, thresholds, title)),
     }  # fmt: skip
     if isinstance(model, common.runs.Run):
         if how != OUT_OF_FOLD:
@@ -160,7 +179,10 @@ def sections(report, model, source, how, files) -> list:
         f"The operating point {point['threshold']:.4f} is the {point['rule']}; the temperature "
         f"{fit['temperature']:.3f} was fitted on {fit['fitted_on']}.",
     ]
-    shown = [table(report["splits"], "At the standard threshold 0.5."), table(point["splits"], "At the operating point.")]
+    shown = [
+        table(report["splits"], "At the standard threshold 0.5."),
+        table(point["splits"], "At the operating point."),
+    ]
     compared = [section("Comparison", [report["comparison"]["conclusion"]])] if "comparison" in report else []
     pictures = [common.report.Picture(file, f"{what} of {model.path.name}", what) for what, file in files.items()]
     return [section("Metrics", paragraphs, shown), *compared, section("Figures", pictures=pictures)]
@@ -185,12 +207,19 @@ def main():
         figure = common.figures.comparison(result["differences"], name, Path(args.against).stem, source.label)
         figures["Comparison"] = ("comparison", figure)
 
-    head = {"model": name, "split": args.split, "predictions": how, "provenance": common.runs.provenance(source, args.threads)}
+    head = {
+        "model": name,
+        "split": args.split,
+        "predictions": how,
+        "provenance": common.runs.provenance(source, args.threads),
+    }
     common.runs.write_json(out / f"evaluation_{args.split}.json", head | report, source)
     files = {what: out / f"{stem}_{args.split}.png" for what, (stem, _) in figures.items()}
     for what, (_, figure) in figures.items():
         common.figures.save(figure, files[what])
-    common.report.write_html(out / "report.html", f"{name} on {args.split}", sections(report, model, source, how, files))
+    common.report.write_html(
+        out / "report.html", f"{name} on {args.split}", sections(report, model, source, how, files)
+    )
     print(common.evaluation.report_text(report, source))
     if args.against:
         print(report["comparison"]["conclusion"])

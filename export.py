@@ -1,6 +1,5 @@
-"""Export a run as one .onnx file, and refuse to leave it behind unless onnxruntime agrees with PyTorch on every image."""
+"""Export a run as one .onnx file, which is left behind only if onnxruntime agrees with PyTorch on every image."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +25,16 @@ def compare(run, model, images, split) -> list[dict]:
     rows = []
     for batch in BATCHES:
         found = model.probabilities(images, batch)
-        labels_differ = sum(
-            int(np.sum((found >= t) != (expected >= t))) for t in (0.5, run.calibration.threshold)
+        labels_differ = sum(int(np.sum((found >= t) != (expected >= t))) for t in (0.5, run.calibration.threshold))
+        rows.append(
+            {
+                "split": split,
+                "n": len(images),
+                "batch": batch,
+                "max_difference": float(np.abs(found - expected).max()),
+                "labels_differ": labels_differ,
+            }
         )
-        rows.append({"split": split, "n": len(images), "batch": batch,
-                     "max_difference": float(np.abs(found - expected).max()), "labels_differ": labels_differ})
     return rows
 
 
@@ -49,9 +53,13 @@ def check(run, file, source, threads) -> list[dict]:
 
 def parity_text(rows) -> str:
     header = f"{'split':<8}{'images':>8}{'batch':>8}{'max |difference|':>20}{'labels differ':>16}"
-    return "\n".join([header] + [
-        f"{r['split']:<8}{r['n']:>8}{r['batch']:>8}{r['max_difference']:>20.2e}{r['labels_differ']:>16}" for r in rows
-    ])
+    return "\n".join(
+        [header]
+        + [
+            f"{r['split']:<8}{r['n']:>8}{r['batch']:>8}{r['max_difference']:>20.2e}{r['labels_differ']:>16}"
+            for r in rows
+        ]
+    )
 
 
 def main():
@@ -65,7 +73,12 @@ def main():
     with common.runs.replacing(out) as beside:
         common.onnxfile.write(run, metrics, beside)
         rows = check(run, beside, source, args.threads)
-    parity = {"model": out.name, "tolerance": TOLERANCE, "rows": rows, "provenance": common.runs.provenance(source, args.threads)}
+    parity = {
+        "model": out.name,
+        "tolerance": TOLERANCE,
+        "rows": rows,
+        "provenance": common.runs.provenance(source, args.threads),
+    }
     common.runs.write_json(out.with_name("parity.json"), parity, source)
     print(f"{source.label}, PyTorch against onnxruntime\n{parity_text(rows)}")
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, largest difference {max(r['max_difference'] for r in rows):.1e}")

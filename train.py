@@ -48,7 +48,7 @@ def main():
     common.seed.set_seed(args.seed, args.threads)
     fit = common.training.fit(train, val, settings, args.seed, common.model.device_of(args.device))
     calibration, scored = score(fit, settings, source, train, val, args.sensitivity)
-    report = common.evaluation.report(scored, calibration)
+    report = common.evaluation.report(scored, calibration, seed=args.seed)
     metrics = common.runs.describe(args, settings, source) | {"best_epoch": fit.best_epoch} | report
     save(out, fit, settings, source, args.seed, calibration, scored, metrics)
     print(common.evaluation.report_text(report, source), f"written to {out}/", sep="\n")

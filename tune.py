@@ -1,7 +1,7 @@
 """Search learning rate and weight decay: Optuna finds the range, then a grid inside it finds the setting.
 
-A setting's score is the mean AUC over twin-aware folds of train+val; test is never read. The search is kept in --storage
-and goes on from there when the same command is run again.
+A setting's score is the mean AUC over twin-aware folds of train+val; test is never read. The search is kept in
+--storage and goes on from there when the same command is run again.
 """
 
 import math
@@ -18,14 +18,31 @@ TOP_SHARE = 0.25  # of stage one's trials, best first, span the range of the gri
 
 def parse_args():
     parser = common.cli.Parser(__doc__)
-    parser.add_argument("--trials", type=common.settings.POSITIVE_INT, default=30, metavar="N",
-                        help="trials of the search in all, those of earlier sessions included (default: %(default)s)")
-    parser.add_argument("--grid", type=common.settings.NATURAL, default=3, metavar="G",
-                        help="then a grid of G x G settings inside the range; 0 for none (default: %(default)s)")
-    parser.add_argument("--folds", type=common.settings.number(int, 2, math.inf), default=3, metavar="K",
-                        help="twin-aware folds that score a setting (default: %(default)s)")
+    parser.add_argument(
+        "--trials",
+        type=common.settings.POSITIVE_INT,
+        default=30,
+        metavar="N",
+        help="trials of the search in all, those of earlier sessions included (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--grid",
+        type=common.settings.NATURAL,
+        default=3,
+        metavar="G",
+        help="then a grid of G x G settings inside the range; 0 for none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--folds",
+        type=common.settings.number(int, 2, math.inf),
+        default=3,
+        metavar="K",
+        help="twin-aware folds that score a setting (default: %(default)s)",
+    )
     parser.add_argument("--storage", metavar="URL", help="Optuna storage (default: the SQLite file study.db in --out)")
-    parser.add_argument("--study", default="breastmnist", metavar="NAME", help="name of the study (default: %(default)s)")
+    parser.add_argument(
+        "--study", default="breastmnist", metavar="NAME", help="name of the study (default: %(default)s)"
+    )
     common.cli.add_run_flags(parser, "runs/tune", calibrates=False)
     return parser.parse_args()
 
@@ -39,7 +56,9 @@ def make_objective(pool, settings, args):
 
     def objective(trial) -> float:
         tried = replace(
-            settings, lr=trial.suggest_float("lr", *LR_RANGE, log=True), wd=trial.suggest_float("wd", *WD_RANGE, log=True)
+            settings,
+            lr=trial.suggest_float("lr", *LR_RANGE, log=True),
+            wd=trial.suggest_float("wd", *WD_RANGE, log=True),
         )
         scores = []
         for fold in range(args.folds):
@@ -124,8 +143,17 @@ def trial_rows(study, stage: str) -> list[dict]:
     for trial in finished(study):
         scores = trial.user_attrs["scores"]
         mean, std = common.intervals.mean_std(scores)
-        rows.append({"stage": stage, "trial": trial.number, "state": trial.state.name.lower(), **trial.params,
-                     "folds": len(scores), "auc": mean, "standard_error": std / math.sqrt(len(scores))})
+        rows.append(
+            {
+                "stage": stage,
+                "trial": trial.number,
+                "state": trial.state.name.lower(),
+                **trial.params,
+                "folds": len(scores),
+                "auc": mean,
+                "standard_error": std / math.sqrt(len(scores)),
+            }
+        )
     return rows
 
 
@@ -134,7 +162,9 @@ def grid_table(rows) -> str:
     lrs, wds = (sorted({row[key] for row in rows}) for key in ("lr", "wd"))
     cells = {(row["lr"], row["wd"]): f"{row['auc']:.4f} ± {row['standard_error']:.4f}" for row in rows}
     header = common.tables.line("lr \\ wd", [f"{wd:.3g}" for wd in wds])
-    return "\n".join([header, *(common.tables.line(f"{lr:.3g}", [cells.get((lr, wd), "") for wd in wds]) for lr in lrs)])
+    return "\n".join(
+        [header, *(common.tables.line(f"{lr:.3g}", [cells.get((lr, wd), "") for wd in wds]) for lr in lrs)]
+    )
 
 
 def draw(rows, best, source, out):
@@ -182,7 +212,9 @@ def main():
         rows += grid
         print(f"\nmean AUC ± standard error\n{grid_table(grid)}\n")
     stage = "grid" if args.grid else "search"
-    best = max((row for row in rows if row["stage"] == stage and row["state"] == "complete"), key=lambda row: row["auc"])
+    best = max(
+        (row for row in rows if row["stage"] == stage and row["state"] == "complete"), key=lambda row: row["auc"]
+    )
     save(out, settings, source, args, rows, best)
     print(f"best: lr {best['lr']:.3g}, wd {best['wd']:.3g}, AUC {best['auc']:.4f} ± {best['standard_error']:.4f}")
     print(f"next: python train.py --params {out}/best.json")

@@ -90,7 +90,7 @@ def mixup(images: torch.Tensor, targets: torch.Tensor, alpha: float, generator: 
     if alpha == 0:
         return images, targets
     gammas = torch._standard_gamma(torch.full((2, len(images)), alpha), generator=generator)
-    share = (gammas.max(0).values / gammas.sum(0).clamp_min(1e-12)).to(images.device)
+    share = (gammas.max(0).values / gammas.sum(0)).nan_to_num(1).to(images.device)  # a small alpha draws 0 / 0
     partner = torch.randperm(len(images), generator=generator).to(images.device)
     blended = images.lerp(images[partner], 1 - share[:, None, None])
     return blended, targets.lerp(targets[partner], 1 - share)
@@ -102,7 +102,9 @@ def main() -> None:
     from common import cli, data, figures, runs  # the sheet's own needs, which importers of this module do not have
 
     parser = cli.Parser("Draw training images, four of each class, beside five augmented copies of each.")
-    parser.add_argument("--out", default="runs/augment", metavar="DIR", help="folder for the figure (default: %(default)s)")
+    parser.add_argument(
+        "--out", default="runs/augment", metavar="DIR", help="folder for the figure (default: %(default)s)"
+    )
     cli.add_data_flags(parser)
     args = parser.parse_args()
     source = data.find(args.data, args.data_root, args.size, args.seed)

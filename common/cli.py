@@ -31,9 +31,16 @@ def cpu_count() -> int:
 def add_machine_flags(parser: Parser) -> None:
     """--threads and --device."""
     group = parser.add_argument_group("machine")
-    group.add_argument("--threads", type=POSITIVE_INT, default=cpu_count(), metavar="N", help="CPU threads (default: all)")
-    group.add_argument("--device", type=one_of("auto", "cpu", "cuda"), default="auto", metavar="NAME",
-                       help="auto (a GPU if there is one), cpu or cuda (default: %(default)s)")
+    group.add_argument(
+        "--threads", type=POSITIVE_INT, default=cpu_count(), metavar="N", help="CPU threads (default: all)"
+    )
+    group.add_argument(
+        "--device",
+        type=one_of("auto", "cpu", "cuda"),
+        default="auto",
+        metavar="NAME",
+        help="auto (a GPU if there is one), cpu or cuda (default: %(default)s)",
+    )
 
 
 def add_data_flags(parser: Parser, run: bool = False) -> None:
@@ -43,15 +50,30 @@ def add_data_flags(parser: Parser, run: bool = False) -> None:
     """
     group = parser.add_argument_group("data")
     of_run = "what the run was trained on" if run else None
-    group.add_argument("--data", default=None if run else "breastmnist", metavar="NAME",
-                       help="breastmnist, phantom (generated, no network), or a FILE.npz with MedMNIST's keys "
-                       f"(default: {of_run or 'breastmnist'})")
-    group.add_argument("--data-root", metavar="DIR",
-                       help="folder of MedMNIST's files (default: $MEDMNIST_ROOT, else ~/.medmnist)")
-    group.add_argument("--size", type=one_of(28, 64, 128, 224), default=None if run else 28, metavar="SIDE",
-                       help=f"side of the images in pixels: 28, 64, 128 or 224 (default: {'the run’s' if run else 28})")
-    group.add_argument("--seed", type=NATURAL, default=None if run else 0, metavar="N",
-                       help=f"seed of everything random (default: {'the run’s' if run else 0})")
+    group.add_argument(
+        "--data",
+        default=None if run else "breastmnist",
+        metavar="NAME",
+        help="breastmnist, phantom (generated, no network), or a FILE.npz with MedMNIST's keys "
+        f"(default: {of_run or 'breastmnist'})",
+    )
+    group.add_argument(
+        "--data-root", metavar="DIR", help="folder of MedMNIST's files (default: $MEDMNIST_ROOT, else ~/.medmnist)"
+    )
+    group.add_argument(
+        "--size",
+        type=one_of(28, 64, 128, 224),
+        default=None if run else 28,
+        metavar="SIDE",
+        help=f"side of the images in pixels: 28, 64, 128 or 224 (default: {'the run’s' if run else 28})",
+    )
+    group.add_argument(
+        "--seed",
+        type=NATURAL,
+        default=None if run else 0,
+        metavar="N",
+        help=f"seed of everything random (default: {'the run’s' if run else 0})",
+    )
 
 
 def add_run_flags(parser: Parser, out: str, calibrates: bool = True) -> None:
@@ -60,11 +82,18 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True) -> None:
     Args: out: default of --out; calibrates: the script also chooses an operating point.
     """
     parser.add_argument("--out", default=out, metavar="DIR", help="folder for the results (default: %(default)s)")
-    parser.add_argument("--params", metavar="FILE", help="settings from a JSON file, such as tune.py's best.json; flags win")
+    parser.add_argument(
+        "--params", metavar="FILE", help="settings from a JSON file, such as tune.py's best.json; flags win"
+    )
     if calibrates:
-        parser.add_argument("--sensitivity", type=INNER_SHARE, default=0.95, metavar="S",
-                            help="operating point: the highest threshold that finds at least this share of the "
-                            "malignant images among held-out predictions (default: %(default)s)")
+        parser.add_argument(
+            "--sensitivity",
+            type=INNER_SHARE,
+            default=0.95,
+            metavar="S",
+            help="operating point: the highest threshold that finds at least this share of the "
+            "malignant images among held-out predictions (default: %(default)s)",
+        )
     add_data_flags(parser)
     add_machine_flags(parser)
     settings.add_flags(parser)

@@ -91,7 +91,7 @@ def paired_bootstrap(
 
 
 def _p(p: float) -> str:
-    """"p = 0.46", with as many digits as show on which side of SIGNIFICANCE it lies."""
+    """ "p = 0.46", with as many digits as show on which side of SIGNIFICANCE it lies."""
     if p < 0.001:
         return "p < 0.001"
     texts = (f"{p:.{digits}g}" for digits in range(2, 18))
@@ -99,7 +99,7 @@ def _p(p: float) -> str:
 
 
 def _compared(difference: float) -> str:
-    """"higher by 0.012", with more digits where three would show nothing."""
+    """ "higher by 0.012", with more digits where three would show nothing."""
     if difference == 0:
         return "the same"
     size = f"{abs(difference):.3f}" if abs(difference) >= 0.0005 else f"{abs(difference):.1g}"

@@ -41,7 +41,15 @@ def train_fold(pool: Split, unseen: np.ndarray, settings: Settings, seed: int, d
 
 
 def cross_validate(
-    pool: Split, groups: str, settings: Settings, folds: int, repeats: int, seed: int, jobs: int, threads: int, device: str
+    pool: Split,
+    groups: str,
+    settings: Settings,
+    folds: int,
+    repeats: int,
+    seed: int,
+    jobs: int,
+    threads: int,
+    device: str,
 ) -> CrossValidation:
     """Train `folds` models, `repeats` times over with other folds and seeds.
 

@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Its message names the cause and the way out; scripts print it alone, without traceback, and exit with status 2."""
+    """Its message names the cause and the way out; scripts print it alone, without traceback, and exit with 2."""

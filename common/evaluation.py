@@ -61,11 +61,13 @@ def report(scored: dict[str, Scored], chosen: calibration.Calibration, resamples
 
     return {
         "splits": at(STANDARD_THRESHOLD),
-        "operating_point": {"threshold": chosen.threshold, "rule": chosen.threshold_rule, "splits": at(chosen.threshold)},
-        "calibration": {"temperature": chosen.temperature, "fitted_on": chosen.fitted_on}
-        | {
-            name: calibration_summary(part.labels, part.probabilities, resamples, seed) for name, part in parts.items()
+        "operating_point": {
+            "threshold": chosen.threshold,
+            "rule": chosen.threshold_rule,
+            "splits": at(chosen.threshold),
         },
+        "calibration": {"temperature": chosen.temperature, "fitted_on": chosen.fitted_on}
+        | {name: calibration_summary(part.labels, part.probabilities, resamples, seed) for name, part in parts.items()},
     }
 
 

@@ -76,7 +76,7 @@ def _number(value: float) -> str:
 
 
 def _headline(metric: str, function, labels, probabilities, counts) -> str:
-    """"AUC 0.912, 95 % interval 0.857 to 0.956", or why there is none."""
+    """ "AUC 0.912, 95 % interval 0.857 to 0.956", or why there is none."""
     value = function(labels, probabilities)
     if math.isnan(value):
         return f"{COLUMNS[metric]} n/a: {UNDEFINED[metric]}"
@@ -151,8 +151,15 @@ def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
         _curve(panel, history, keys)
         panel.set_title(name)
     late = best_epoch > len(history) / 2
-    axes[0].annotate(f"kept: epoch {best_epoch}", (best_epoch, 1), (-6 if late else 6, 0), va="top",
-                     ha="right" if late else "left", xycoords=("data", "axes fraction"), textcoords="offset points")
+    axes[0].annotate(
+        f"kept: epoch {best_epoch}",
+        (best_epoch, 1),
+        (-6 if late else 6, 0),
+        va="top",
+        ha="right" if late else "left",
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+    )
     axes[-1].set(xlabel="epoch", xlim=(0.5, len(history) + 0.5), ylim=(0, None))
     axes[-1].yaxis.set_major_formatter("{x:g}")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -169,8 +176,17 @@ def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str)
     grid, low, high = intervals.roc_band(labels, probabilities, counts)
     axes.fill_between(grid, low, high, color=MODEL, alpha=0.2, linewidth=0, label="95 % bootstrap band, pointwise")
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5)
-    axes.text(0.62, 0.6, "chance", color=MUTED, va="top", ha="center", rotation=45, rotation_mode="anchor",
-              transform_rotates_text=True)
+    axes.text(
+        0.62,
+        0.6,
+        "chance",
+        color=MUTED,
+        va="top",
+        ha="center",
+        rotation=45,
+        rotation_mode="anchor",
+        transform_rotates_text=True,
+    )
     axes.plot(*metrics.roc_curve(labels, probabilities), color=MODEL, clip_on=False)
     for name, threshold, style in _styled(thresholds):
         called = probabilities >= threshold
@@ -218,8 +234,17 @@ def reliability(labels, probabilities, title: str, bins: int = 10) -> Figure:
     predicted, observed, sizes = calibration.reliability(labels, probabilities, bins)
     low, high = wilson(observed, sizes)
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5)
-    axes.errorbar(predicted, observed, (observed - low, high - observed), fmt="o", color=MODEL, markersize=7,
-                  elinewidth=1.5, clip_on=False, label="a bin, with its 95 % interval")
+    axes.errorbar(
+        predicted,
+        observed,
+        (observed - low, high - observed),
+        fmt="o",
+        color=MODEL,
+        markersize=7,
+        elinewidth=1.5,
+        clip_on=False,
+        label="a bin, with its 95 % interval",
+    )
     score = calibration.brier(labels, probabilities)
     error = calibration.expected_calibration_error(labels, probabilities, bins)
     axes.set_title(f"Brier score {score:.3f}\nexpected calibration error {error:.3f} ({len(sizes)} bins of equal mass)")

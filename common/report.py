@@ -1,7 +1,6 @@
 """One HTML file that shows the tables and figures of a run: images inlined, no script, nothing fetched, any browser."""
 
 import base64
-import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,9 +99,7 @@ def metrics_table(summaries: dict[str, dict], caption: str = "") -> Table:
     metric; the caption ends with why something is n/a."""
     header = ["", "images", *tables.COLUMNS.values()]
     rows = [[name, str(s["n"]), *(_metric(s, metric) for metric in tables.COLUMNS)] for name, s in summaries.items()]
-    absent = [m for m in tables.UNDEFINED if any(math.isnan(summary[m]) for summary in summaries.values())]
-    reasons = [f"n/a: {tables.COLUMNS[metric]} is undefined where {tables.UNDEFINED[metric]}." for metric in absent]
-    return Table(header, rows, " ".join([caption, *reasons]).strip())
+    return Table(header, rows, " ".join([caption, *tables.undefined_notes(summaries)]).strip())
 
 
 def _metric(summary: dict, metric: str) -> str:

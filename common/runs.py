@@ -147,7 +147,9 @@ def columns(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
 def command(*words: str) -> str:
     """What a small program prints; "" if it is not there or fails."""
     try:
-        return subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10).stdout.strip()
+        return subprocess.run(
+            words, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
@@ -239,7 +241,7 @@ class Run:
         return sigmoid(predict(self.predictor, images))
 
 
-def load(folder: str | Path, device: torch.device = torch.device("cpu")) -> Run:
+def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     """Read a run folder: one model, or an ensemble of folds, on a device. Raises: UserError."""
     path = Path(folder)
     files = sorted(path.glob("fold_*.pt"), key=lambda file: (len(file.name), file.name)) or [path / "model.pt"]
@@ -260,7 +262,9 @@ def read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); train the run again") from None
+        raise UserError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); train the run again"
+        ) from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no JSON object; train the run again")
     return value

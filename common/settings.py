@@ -74,9 +74,15 @@ class Settings:
     label_smoothing: float = setting(0.0, SHARE_BELOW_ONE, "share by which targets move towards 1/2")
     class_weights: str = setting("none", one_of("none", "balanced"), "none, or balanced: both classes weigh the same")
     mixup: float = setting(0.4, NOT_NEGATIVE, "alpha of mixup's Beta distribution; 0 turns it off")
-    augment: str = setting("on", one_of("on", "off"), "random mirror, rotation, scale, shift, gain and erasing: on or off")
-    ema: float = setting(0.98, SHARE_BELOW_ONE, "decay per step of the weight average that is kept; 0 keeps the last weights")
-    patience: int = setting(10, NATURAL, "stop after this many epochs without a lower validation loss; 0: never, keep the last")
+    augment: str = setting(
+        "on", one_of("on", "off"), "random mirror, rotation, scale, shift, gain and erasing: on or off"
+    )
+    ema: float = setting(
+        0.98, SHARE_BELOW_ONE, "decay per step of the weight average that is kept; 0 keeps the last weights"
+    )
+    patience: int = setting(
+        10, NATURAL, "stop after this many epochs without a lower validation loss; 0: never, keep the last"
+    )
     mirror: str = setting("on", one_of("on", "off"), "average each prediction with the mirrored image's: on or off")
 
 
@@ -94,8 +100,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def read_params(path: str) -> dict:
-    """Settings from a JSON file, such as tune.py's best.json. "synthetic" and keys with an underscore are for people; any
-    other that is no setting is refused. Raises: UserError."""
+    """Settings from a JSON file, such as tune.py's best.json. "synthetic" and keys with an underscore are for people;
+    any other that is no setting is refused. Raises: UserError."""
     try:
         params = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:

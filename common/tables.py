@@ -2,8 +2,15 @@
 
 import math
 
-COLUMNS = {"accuracy": "accuracy", "auc": "AUC", "aupr": "AUPR", "f1": "F1", "precision": "precision", "recall": "recall",
-           "specificity": "specificity"}  # fmt: skip
+COLUMNS = {
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "aupr": "AUPR",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "specificity": "specificity",
+}
 WIDTH = 16
 UNDEFINED = {
     "auc": "a class is absent",
@@ -30,6 +37,12 @@ def line(name: str, cells, first: int = 22) -> str:
     return f"{name:<{first}}" + "".join(f"{cell:>{WIDTH}}" for cell in cells)
 
 
+def undefined_notes(summaries: dict[str, dict]) -> list[str]:
+    """A sentence for each metric that is n/a somewhere, with the reason."""
+    absent = [m for m in UNDEFINED if any(math.isnan(summary[m]) for summary in summaries.values())]
+    return [f"n/a: {COLUMNS[metric]} is undefined where {UNDEFINED[metric]}." for metric in absent]
+
+
 def metrics_table(summaries: dict[str, dict]) -> str:
     """A row for each named summary (`metrics.summary`, or with intervals `intervals.summary`), intervals below; what
     is n/a is explained at the end."""
@@ -38,9 +51,7 @@ def metrics_table(summaries: dict[str, dict]) -> str:
         lines.append(line(name, [summary["n"], *(number(summary[metric]) for metric in COLUMNS)]))
         if "auc_ci95" in summary:
             lines.append(line("  95 % interval", ["", *(interval(summary[f"{metric}_ci95"]) for metric in COLUMNS)]))
-    undefined = {m: UNDEFINED[m] for s in summaries.values() for m in COLUMNS if m in UNDEFINED and math.isnan(s[m])}
-    lines += [f"n/a: {COLUMNS[metric]} is undefined where {reason}" for metric, reason in undefined.items()]
-    return "\n".join(lines)
+    return "\n".join(lines + undefined_notes(summaries))
 
 
 def spread_line(name: str, spread: dict[str, tuple[float, float]]) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import augment, loss, metrics
-from common.calibration import sigmoid
+from common.calibration import negative_log_likelihood
 from common.data import Split
 from common.model import BreastResNet, Predictor, load_weights, predict
 from common.progress import Progress
@@ -52,12 +52,10 @@ def make_optimiser(model: torch.nn.Module, settings: Settings) -> torch.optim.Ad
 def validate(model: BreastResNet, val: Split, settings: Settings) -> dict:
     """Validation loss (plain cross-entropy), accuracy and AUC of a model as it would be used."""
     logits = predict(Predictor([model], settings.mirror == "on"), val.images)
-    targets = torch.from_numpy(val.labels).double()
-    probabilities = sigmoid(logits)
     return {
-        "val_loss": float(loss.cross_entropy(torch.from_numpy(logits), targets).mean()),
-        "val_accuracy": float(metrics.accuracy(val.labels, probabilities >= 0.5)),
-        "val_auc": float(metrics.auc(val.labels, probabilities)),
+        "val_loss": negative_log_likelihood(val.labels, logits),
+        "val_accuracy": float(metrics.accuracy(val.labels, logits >= 0)),
+        "val_auc": float(metrics.auc(val.labels, logits)),
     }
 
 

@@ -138,7 +138,9 @@ def main() -> None:
     from common import cli, data, figures, runs  # the audit's own needs, which importers of this module do not have
 
     parser = cli.Parser("Audit near-duplicates: how many there are, and which cross splits or carry opposite labels.")
-    parser.add_argument("--out", default="runs/twins", metavar="DIR", help="folder for the figures (default: %(default)s)")
+    parser.add_argument(
+        "--out", default="runs/twins", metavar="DIR", help="folder for the figures (default: %(default)s)"
+    )
     cli.add_data_flags(parser)
     args = parser.parse_args()
     source = data.find(args.data, args.data_root, args.size, args.seed)

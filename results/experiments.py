@@ -76,7 +76,10 @@ def main():
         for name in args.names or CONFIGURATIONS:
             if (name, str(seed)) not in done():
                 append(row := measure(name, seed, flags))
-                print(f"{name:<24} seed {seed}  AUC {row['auc']}  accuracy {row['accuracy']}  {row['seconds']} s", flush=True)
+                print(
+                    f"{name:<24} seed {seed}  AUC {row['auc']}  accuracy {row['accuracy']}  {row['seconds']} s",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def blended():
 
 def test_cross_entropy_is_its_formula(logits, blended):
     p, y = expit(logits.numpy()), blended.numpy()
-    np.testing.assert_allclose(loss.cross_entropy(logits, blended), -(y * np.log(p) + (1 - y) * np.log(1 - p)), rtol=1e-12)
+    expected = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    np.testing.assert_allclose(loss.cross_entropy(logits, blended), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 3.5])

@@ -20,7 +20,13 @@ def start(script, *args, cwd=REPO, **env):
     command = [sys.executable, str(REPO / script), *map(str, args)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | env
     return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
     )
 
 
@@ -112,7 +118,18 @@ class TestTrain:
 
     def test_params_file_and_flag(self, tmp_path):
         (tmp_path / "best.json").write_text('{"lr": 0.002, "wd": 0.5, "_auc": 0.9}')
-        run("train.py", *QUICK, "--epochs", 1, "--params", tmp_path / "best.json", "--wd", 0.25, "--out", tmp_path / "run")
+        run(
+            "train.py",
+            *QUICK,
+            "--epochs",
+            1,
+            "--params",
+            tmp_path / "best.json",
+            "--wd",
+            0.25,
+            "--out",
+            tmp_path / "run",
+        )
         config = read_json(tmp_path / "run/metrics.json")["config"]
         assert (config["lr"], config["wd"]) == (0.002, 0.25)
 
@@ -189,7 +206,8 @@ class TestExportAndEvaluate:
     def test_failed_parity_leaves_no_file(self, trained, tmp_path):
         code = (
             "import sys, runpy, common; sys.argv = ['export.py', *sys.argv[1:]];"
-            "common.onnxfile.OnnxModel.probabilities = lambda self, images, batch=64: __import__('numpy').full(len(images), .3);"
+            "constant = lambda self, images, batch=64: images[:, 0, 0] * 0 + 0.3;"
+            "common.onnxfile.OnnxModel.probabilities = constant;"
             f"sys.path.insert(0, {str(REPO)!r}); runpy.run_path({str(REPO / 'export.py')!r}, run_name='__main__')"
         )
         command = [sys.executable, "-c", code, str(trained[0]), "--out", str(tmp_path / "bad.onnx"), "--threads", "1"]
@@ -254,7 +272,26 @@ class TestTune:
         np.savez(tmp_path / "own.npz", **arrays)
         flags = [*QUICK, "--epochs", 1, "--folds", 2, "--grid", 0, "--trials", 1]
         run("tune.py", *flags, "--data", tmp_path / "own.npz", "--out", tmp_path / "tune")
-        assert "test_images" in fails("train.py", *QUICK, "--epochs", 1, "--data", tmp_path / "own.npz", "--out", tmp_path / "t")
+        assert "test_images" in fails(
+            "train.py", *QUICK, "--epochs", 1, "--data", tmp_path / "own.npz", "--out", tmp_path / "t"
+        )
+
+
+class TestModules:
+    def test_audit_and_sheets(self, tmp_path):
+        """The sheet of phantoms, as stored and augmented, stays in the tests' output folder, to be looked at."""
+        for module in ("common.twins", "common.augment"):
+            command = [sys.executable, "-m", module, "--data", "phantom", "--out", str(tmp_path)]
+            result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True, timeout=120)
+            assert "PHANTOM" in result.stdout or "augmented.png" in result.stdout
+        assert (tmp_path / "augmented.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_audit_of_the_real_data(self, breastmnist_root, tmp_path):
+        command = [sys.executable, "-m", "common.twins", "--data-root", str(breastmnist_root), "--out", str(tmp_path)]
+        result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True, timeout=120)
+        for fact in ("238 pairs", "593 groups", "63 of test", "10 pairs carry opposite labels"):
+            assert fact in result.stdout
+        assert {path.name for path in tmp_path.iterdir()} == {"twins_threshold.png", "twins_labels.png"}
 
 
 BAD_FLAGS = [
@@ -282,7 +319,11 @@ def test_help_shows_every_default(script):
 
 @pytest.mark.parametrize("script", ["train.py", "tune.py", "crossval.py"])
 def test_no_data_and_no_network_names_the_way_out(script, tmp_path):
-    blocked = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "MEDMNIST_ROOT": str(tmp_path / "none")}
+    blocked = {
+        "https_proxy": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+        "MEDMNIST_ROOT": str(tmp_path / "none"),
+    }
     message = fails(script, "--out", tmp_path / "run", **blocked)
     assert "--data-root" in message and "--data phantom --weights none" in message
 
@@ -300,11 +341,10 @@ def test_corrupt_data_is_named(tmp_path):
         assert "bad.npz" in message and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("script", ["evaluate.py", "export.py"])
-def test_what_is_no_run_is_refused(script, tmp_path, trained):
-    assert "no run folder" in fails(script, tmp_path)
+def test_what_is_no_run_is_refused(tmp_path):
+    assert "no run folder" in fails("evaluate.py", tmp_path)
     (tmp_path / "model.pt").write_bytes(b"\x80\x04garbage")
-    assert "not a checkpoint" in fails(script, tmp_path)
+    assert "not a checkpoint" in fails("export.py", tmp_path)
 
 
 def test_unwritable_out_is_refused_before_training(tmp_path):
@@ -316,7 +356,9 @@ def test_unwritable_out_is_refused_before_training(tmp_path):
 
 def test_against_other_images_is_refused(trained, tmp_path):
     (tmp_path / "other.csv").write_text("split,index,label,probability\ntest,0,1,0.5\n")
-    assert "not of the same images" in fails("evaluate.py", trained[0], "--against", tmp_path / "other.csv", "--out", tmp_path)
+    assert "not of the same images" in fails(
+        "evaluate.py", trained[0], "--against", tmp_path / "other.csv", "--out", tmp_path
+    )
 
 
 class TestRealData:
@@ -338,11 +380,17 @@ class TestRealData:
         run("evaluate.py", real, "--data-root", breastmnist_root, "--bootstrap", 100, "--out", tmp_path)
         (file,) = tmp_path.glob("breastmnist_test_*@run.csv")
         (tmp_path / ".medmnist").symlink_to(breastmnist_root)  # where medmnist looks by itself
-        code = f"import medmnist; print(tuple(medmnist.Evaluator.parse_and_evaluate({str(file)!r}, run='parsed')))"
+        code = (
+            "import json, medmnist;"
+            f"found = medmnist.Evaluator.parse_and_evaluate({str(file)!r}, run='parsed');"
+            "print(json.dumps([float(value) for value in found]))"
+        )
         environment = os.environ | {"HOME": str(tmp_path)}
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+        )
         test = read_json(real / "metrics.json")["splits"]["test"]
-        found = [float(x.split("(")[-1]) for x in result.stdout.splitlines()[-1].strip("()").replace("np.float64", "").replace(")", "").split(",")]
+        found = json.loads(result.stdout.splitlines()[-1])
         assert found == pytest.approx([test["auc"], test["accuracy"]], abs=1e-12)
 
     def test_export_agrees_on_every_real_image(self, real, breastmnist_root):

@@ -1,0 +1,175 @@
+import argparse
+import json
+import re
+from dataclasses import asdict, fields, replace
+
+import pytest
+
+from common import settings
+from common.cli import Parser
+from common.errors import UserError
+from common.settings import Settings
+
+GOOD = {
+    "lr": ["1e-9", "3", "1e300"],
+    "wd": ["0", "0.5"],
+    "epochs": ["1", "500"],
+    "batch-size": ["1", "1024"],
+    "warmup": ["0", "1"],
+    "weights": ["none", "imagenet", "some/file.pth"],
+    "stages": ["2", "3", "4"],
+    "loss": ["focal", "cross-entropy"],
+    "label-smoothing": ["0", "0.99"],
+    "class-weights": ["none", "balanced"],
+    "mixup": ["0", "2"],
+    "augment": ["on", "off"],
+    "ema": ["0", "0.999"],
+    "patience": ["0", "5"],
+    "mirror": ["on", "off"],
+}
+NO_NUMBERS = ["nan", "inf", "-inf", "text", "", "1,5", "1e999"]
+NO_WHOLE_NUMBERS = [*NO_NUMBERS, "-1", "1.5", "1e3", "1" + 400 * "0"]
+BAD = {
+    "lr": [*NO_NUMBERS, "0", "-1e-3"],
+    "wd": [*NO_NUMBERS, "-1e-9"],
+    "epochs": [*NO_WHOLE_NUMBERS, "0"],
+    "batch-size": [*NO_WHOLE_NUMBERS, "0"],
+    "warmup": [*NO_NUMBERS, "-0.1", "1.01"],
+    "stages": [*NO_WHOLE_NUMBERS, "0", "1", "5"],
+    "loss": ["", "Focal", "mse"],
+    "label-smoothing": [*NO_NUMBERS, "-0.1", "1"],
+    "class-weights": ["", "weighted"],
+    "mixup": [*NO_NUMBERS, "-1"],
+    "augment": ["", "yes", "True"],
+    "ema": [*NO_NUMBERS, "-0.1", "1"],
+    "patience": [*NO_WHOLE_NUMBERS, str(2**32)],
+    "mirror": ["", "1"],
+}
+
+
+def parser() -> Parser:
+    made = Parser("test")
+    made.add_argument("--params")
+    settings.add_flags(made)
+    return made
+
+
+def parse(*words: str) -> Settings:
+    return settings.from_args(parser().parse_args(words))
+
+
+@pytest.mark.parametrize("flag, value", [(flag, value) for flag, values in GOOD.items() for value in values])
+def test_values_within_bounds(flag, value):
+    name = flag.replace("-", "_")
+    given = getattr(parse(f"--{flag}={value}"), name)
+    assert given == type(getattr(Settings(), name))(value)
+    assert parse(f"--{flag}={value}") == replace(Settings(), **{name: given})  # and nothing else
+
+
+@pytest.mark.parametrize("flag, value", [(flag, value) for flag, values in BAD.items() for value in values])
+def test_values_out_of_bounds_end_in_one_line(flag, value, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(f"--{flag}={value}")
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.count("\n") == 1 and error.startswith("error: ")
+    assert f"--{flag}" in error and repr(value) in error
+
+
+@pytest.mark.parametrize(
+    "kind, text, message",
+    [
+        (settings.POSITIVE, "0", "'0' is not a number above 0"),
+        (settings.NOT_NEGATIVE, "-1", "'-1' is not a number at least 0"),
+        (settings.POSITIVE_INT, "1.5", "'1.5' is not a whole number at least 1"),
+        (settings.SHARE, "2", "'2' is not a number at least 0 and at most 1"),
+        (settings.SHARE_BELOW_ONE, "1", "'1' is not a number at least 0 and below 1"),
+        (settings.one_of(2, 3, "x"), "4", "'4' is none of 2, 3, x"),
+    ],
+)
+def test_messages_name_the_bounds(kind, text, message):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^{re.escape(message)}$"):
+        kind(text)
+
+
+def test_every_setting_has_a_flag_and_its_default_in_the_help():
+    shown = " ".join(parser().format_help().split())
+    for field in fields(Settings):
+        flag = field.name.replace("_", "-")
+        assert re.search(rf"--{flag} X .*?\(default: {re.escape(str(field.default))}\)", shown), flag
+    assert set(GOOD) == {field.name.replace("_", "-") for field in fields(Settings)}
+
+
+def test_defaults_are_within_their_own_bounds():
+    assert all(field.metadata["kind"](str(field.default)) == field.default for field in fields(Settings))
+
+
+@pytest.fixture
+def params(tmp_path):
+    def write(content) -> str:
+        path = tmp_path / "best.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return str(path)
+
+    return write
+
+
+def test_a_flag_wins_over_the_file_which_wins_over_the_default(params):
+    path = params({"lr": 0.5, "epochs": 7, "class_weights": "balanced"})
+    assert parse("--params", path) == replace(Settings(), lr=0.5, epochs=7, class_weights="balanced")
+    assert parse("--params", path, "--lr", "3e-4").lr == 3e-4  # even when the flag is the default
+    assert parse("--epochs=9", "--params", path).epochs == 9
+    assert parse() == Settings()
+
+
+def test_every_setting_survives_a_file(params):
+    changed = Settings(1e-3, 0.1, 3, 8, 0.5, "none", 4, "focal", 0.1, "balanced", 0.0, "off", 0.5, 0, "off")
+    assert parse("--params", params(asdict(changed))) == changed
+    assert not set(asdict(changed).items()) & set(asdict(Settings()).items())  # every one is changed
+
+
+def test_notes_for_people_are_skipped(params):
+    path = params({"_score": 0.9, "_": [1], "synthetic": "PHANTOM data", "lr": 0.25})
+    assert settings.read_params(path) == {"lr": 0.25}
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        ("no json", "cannot be read as JSON"),
+        ("", "cannot be read as JSON"),
+        ('{"lr": 1', "cannot be read as JSON"),
+        ([1, 2], "no JSON object"),
+        ("3", "no JSON object"),
+        ({"learning_rate": 1}, "'learning_rate' is no setting; known are lr, wd, "),
+        ({"batch-size": 8}, "'batch-size' is no setting"),
+        ({"": 8}, "'' is no setting"),
+        ({"lr": 0}, "lr: '0' is not a number above 0"),
+        ('{"lr": NaN}', "lr: 'nan' is not"),
+        ('{"lr": Infinity}', "lr: 'inf' is not"),
+        ({"lr": None}, "lr: 'None' is not"),
+        ({"lr": [1]}, "lr: "),
+        ({"lr": True}, "lr: 'True' is not"),
+        ({"epochs": 2.5}, "epochs: '2.5' is not a whole number"),
+        ('{"epochs": 1' + 400 * "0" + "}", "epochs: "),
+        ({"stages": 5}, "stages: '5' is none of 2, 3, 4"),
+        ({"augment": True}, "augment: 'True' is none of on, off"),
+    ],
+)
+def test_bad_files_are_one_line_that_names_them(params, content, reason):
+    path = params(content)
+    with pytest.raises(UserError, match=re.escape(reason)) as caught:
+        parse("--params", path)
+    assert str(caught.value).startswith(path) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["absent.json", "."])
+def test_files_that_cannot_be_read(tmp_path, name):
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        settings.read_params(str(tmp_path / name))
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_binary_file_is_no_json(tmp_path):
+    (tmp_path / "best.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        settings.read_params(str(tmp_path / "best.json"))

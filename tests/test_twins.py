@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from common import twins
+from common.data import SPLITS, Split, find, load, size_flag
+from common.evaluation import clean_mask
+
+
+def brute_force(images, threshold=twins.THRESHOLD) -> dict[tuple[int, int], float]:
+    """{(i, j): correlation} of all twins, one np.corrcoef after the other."""
+    found = {}
+    for i in range(len(images)):
+        for j in range(i + 1, len(images)):
+            views = (images[j], images[j][:, ::-1])
+            correlation = max(np.corrcoef(images[i].ravel(), view.ravel())[0, 1] for view in views)
+            if correlation > threshold:
+                found[i, j] = correlation
+    return found
+
+
+def blend(image, noise, share: float) -> np.ndarray:
+    """An image changed by a share of another."""
+    return ((1 - share) * image + share * noise).round().astype(np.uint8)
+
+
+def resize(images, side: int, how) -> np.ndarray:
+    """Each image resized by Pillow."""
+    return np.stack([np.asarray(Image.fromarray(image).resize((side, side), how)) for image in images])
+
+
+@pytest.fixture(scope="module")
+def images():
+    """60 random images, of which 20 on are changed copies of the first 20: most are twins, some are not quite."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (60, 28, 28), np.uint8)
+    for i in range(20):
+        noise[20 + i] = blend(noise[i], noise[20 + i], 0.01 * i + 0.15)  # correlations from 0.98 down to 0.89
+        noise[40 + i] = blend(noise[i][:, ::-1], noise[40 + i], 0.01 * i + 0.15)
+    return noise[rng.permutation(60)]
+
+
+def test_pairs_are_those_of_brute_force(images):
+    expected = brute_force(images)
+    found = {(i, j): correlation for i, j, correlation in twins.find_pairs(images)}
+    assert 20 < len(expected) < 60 and found.keys() == expected.keys()
+    assert all(found[pair] == pytest.approx(expected[pair], abs=1e-5) for pair in expected)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.9, 0.97])
+def test_the_threshold_decides(images, threshold):
+    expected = brute_force(images, threshold)
+    assert {(i, j) for i, j, _ in twins.find_pairs(images, threshold)} == expected.keys() and expected
+
+
+@pytest.mark.parametrize("block", [1, 7, 30, 59, 60, 1000])
+def test_blocks_do_not_matter(images, block):
+    whole, blocked = ({pair[:2]: pair[2] for pair in twins.find_pairs(images, block=b)} for b in (2048, block))
+    assert blocked == pytest.approx(whole, abs=1e-6)
+    assert len(twins.find_pairs(images, block=block)) == len(blocked)  # none twice
+
+
+def test_gain_and_mirror_keep_twins_but_upside_down_does_not():
+    image = np.random.default_rng(0).integers(0, 200, (28, 28), np.uint8)
+    others = [image // 2 + 20, image[:, ::-1], image[::-1], 255 - image, image.T]
+    pairs = twins.find_pairs(np.stack([image, *others]))
+    assert {pair[:2] for pair in pairs} == {(0, 1), (0, 2), (1, 2)}
+
+
+@pytest.mark.parametrize("side", [28, 64])
+def test_constant_images_have_no_twin(side):
+    images = np.stack([np.full((side, side), grey, np.uint8) for grey in (0, 0, 77, 255)])
+    assert twins.find_pairs(images) == [] and twins.find_groups(images).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("side", [64, 128, 224])
+def test_larger_images_are_compared_at_28(images, side):
+    large = resize(images, side, Image.Resampling.BICUBIC)
+    small = resize(large, 28, Image.Resampling.BILINEAR)
+    assert {pair[:2] for pair in twins.find_pairs(large)} == brute_force(small).keys()
+
+
+def test_fingerprints_are_unit_vectors_of_mean_zero(images):
+    prints = twins.fingerprints(images)
+    assert prints.shape == (60, 28, 28) and prints.dtype == np.float32
+    np.testing.assert_allclose(prints.sum((1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose((prints**2).sum((1, 2)), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "n, pairs, expected",
+    [
+        pytest.param(4, [], [0, 1, 2, 3], id="none"),
+        pytest.param(5, [(0, 1), (1, 2), (2, 3)], [0, 0, 0, 0, 4], id="chain"),
+        pytest.param(5, [(3, 4), (2, 3), (1, 2)], [0, 1, 1, 1, 1], id="chain from its end"),
+        pytest.param(6, [(0, 5), (1, 4), (4, 5), (2, 3)], [0, 0, 2, 2, 0, 0], id="two that meet"),
+        pytest.param(3, [(0, 1, 0.97), (0, 1, 0.97), (1, 2, 0.96), (0, 2, 0.99)], [0, 0, 0], id="ring, repeated"),
+    ],
+)
+def test_groups_are_connected_components(n, pairs, expected):
+    assert twins.group(n, pairs).tolist() == expected
+
+
+def test_a_long_chain_in_any_order():
+    rng = np.random.default_rng(0)
+    chain = rng.permutation(2000)
+    pairs = [tuple(sorted(pair)) for pair in zip(chain, chain[1:])]
+    assert (twins.group(2000, rng.permutation(pairs)) == 0).all()
+
+
+def test_audit_counts_what_crosses_splits_and_what_contradicts():
+    a, b, c, d = np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)
+    train = Split(np.stack([a, a[:, ::-1], b]), np.array([1, 0, 0]))
+    test = Split(np.stack([b, c, b // 2, d]), np.array([0, 1, 0, 1]))
+    found = twins.audit({"train": train, "test": test})
+    assert (found["images"], found["groups"], found["pairs"]) == (7, 4, 4)
+    assert found["pairs_across_splits"] == 2 and found["pairs_with_opposite_labels"] == 1
+    assert found["images_with_a_twin_in_another_split"] == {"train": 1, "test": 2}
+    correlations = [r for *_, r in found["listed"]]
+    assert correlations == sorted(correlations, reverse=True)
+    assert (("train", 0, 1), ("train", 1, 0)) in [pair[:2] for pair in found["listed"]]
+    assert "train 0 malignant and train 1 benign" in twins.audit_text(found)
+
+
+@pytest.mark.parametrize("size", [28, 64, 128, 224])
+def test_the_real_file(breastmnist_root, size):
+    if not (breastmnist_root / f"breastmnist{size_flag(size)}.npz").exists():
+        pytest.skip(f"no file of size {size} in {breastmnist_root}")
+    source = find("breastmnist", str(breastmnist_root), size)
+    train, val, test = load(source, *SPLITS)
+    found = twins.audit(dict(zip(SPLITS, (train, val, test))))
+    assert (found["images"], found["groups"], found["pairs_across_splits"]) == (780, 593, 128)
+    assert found["images_with_a_twin_in_another_split"] == {"train": 116, "val": 35, "test": 63}
+    assert clean_mask(test, train, val).sum() == 93
+    most_alike = next(pair for pair in found["listed"] if pair[0][2] != pair[1][2])
+    assert most_alike[2] == pytest.approx(1, abs=1e-5)  # one pair is the same image under both labels
