@@ -60,10 +60,13 @@ def make_objective(pool, settings, args):
             lr=trial.suggest_float("lr", *LR_RANGE, log=True),
             wd=trial.suggest_float("wd", *WD_RANGE, log=True),
         )
-        scores = []
+        trial.set_user_attr("scores", scores := [])
         for fold in range(args.folds):
             name, unseen = f"trial {trial.number} fold {fold + 1}", fold_of == fold
-            _, logits = common.crossvalidation.train_fold(pool, unseen, tried, args.seed + fold, args.device, name)
+            try:
+                _, logits = common.crossvalidation.train_fold(pool, unseen, tried, args.seed + fold, args.device, name)
+            except common.training.Diverged:
+                raise optuna.TrialPruned() from None
             scores.append(float(common.metrics.auc(pool.labels[unseen], logits)))
             trial.set_user_attr("scores", scores)
             trial.report(float(np.mean(scores)), fold)
@@ -107,8 +110,7 @@ def search(pool, source, settings, args):
     """Stage one: TPE over log lr and log wd, up to --trials in all. Returns the study."""
     import optuna
 
-    name = args.study
-    study = open_study(name, None, source, settings, args)
+    study = open_study(args.study, None, source, settings, args)
     begun = len(study.trials)  # the sampler goes on where an earlier session stopped, instead of starting over
     study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=args.seed + begun)
     while (missing := args.trials - len(finished(study))) > 0:
@@ -119,6 +121,8 @@ def search(pool, source, settings, args):
 def best_range(study) -> dict[str, tuple[float, float]]:
     """The span of lr and wd over the best TOP_SHARE of the complete trials (at least two)."""
     complete = sorted((t for t in study.trials if t.state.name == "COMPLETE"), key=lambda t: -t.value)
+    if not complete:
+        raise common.errors.UserError("no trial was completed, all were pruned or diverged; give more --trials")
     top = complete[: max(2, math.ceil(TOP_SHARE * len(complete)))]
     return {key: (min(t.params[key] for t in top), max(t.params[key] for t in top)) for key in ("lr", "wd")}
 
@@ -151,7 +155,7 @@ def trial_rows(study, stage: str) -> list[dict]:
                 **trial.params,
                 "folds": len(scores),
                 "auc": mean,
-                "standard_error": std / math.sqrt(len(scores)),
+                "standard_error": std / math.sqrt(max(len(scores), 1)),
             }
         )
     return rows

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+import tempfile
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,23 +113,32 @@ def official_md5(size: int) -> str:
 
 
 def breastmnist_file(root: str | None, size: int) -> Path:
-    """The path of BreastMNIST at a size, downloaded by medmnist if it is absent. Raises: UserError."""
+    """The path of BreastMNIST at a size, downloaded if it is absent. Raises: UserError."""
     folder = Path(root or os.environ.get("MEDMNIST_ROOT") or Path.home() / ".medmnist")
     path = folder / f"breastmnist{size_flag(size)}.npz"
     if not path.exists():
-        import medmnist
-
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with redirect_stdout(sys.stderr):
-                medmnist.BreastMNIST(split="train", download=True, root=folder, size=size)
+            download(path, size)
         except (RuntimeError, OSError) as error:
             reason = error if isinstance(error, OSError) else error.__context__  # medmnist's own text is a long manual
+            if isinstance(reason, KeyboardInterrupt):  # which medmnist takes for a failed download
+                raise reason from None
             raise UserError(
                 f"{path} is absent and cannot be downloaded ({reason}); give --data-root (or MEDMNIST_ROOT) a folder "
                 f"that holds it, or try --data phantom --weights none, which needs no network"
             ) from None
     return path
+
+
+def download(path: Path, size: int) -> None:
+    """Fetch BreastMNIST with medmnist, which checks the MD5, into a folder of its own, then move it to `path`: a
+    download that was cut off leaves nothing."""
+    import medmnist
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as beside, redirect_stdout(sys.stderr):
+        medmnist.BreastMNIST(split="train", download=True, root=beside, size=size)
+        os.replace(Path(beside) / path.name, path)
 
 
 def load(source: Source, *names: str) -> list[Split]:

@@ -1,7 +1,10 @@
 """ResNet-18 for small grey images (He et al., CVPR 2016; torchvision's layers and names)."""
 
 import sys
+import warnings
+from contextlib import redirect_stdout
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -81,35 +84,43 @@ def grey_stem(filters: torch.Tensor) -> torch.Tensor:
     return (filters * scale[:, None, None]).sum(1, keepdim=True)
 
 
+def read_tensors(path: str | Path, kind: str, way_out: str):
+    """What torch saved in a file, if it is tensors and plain values: weights_only, so no code in it ever runs.
+
+    Args: kind, way_out: words for the error. Raises: UserError.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of torch, about files that are not its own
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {way_out}") from None
+    except Exception:  # torch.load raises anything on a file that is not its own
+        raise UserError(f"{path}: not {kind}, or a damaged one; {way_out}") from None
+
+
 def read_weights(weights: str) -> dict:
     """A state dict of torchvision's ResNet-18.
 
-    Args: weights: "imagenet" (downloaded once into torch's cache, MD5-checked), or the path of a file.
+    Args: weights: "imagenet" (downloaded once into torch's cache, its hash checked), or the path of a file.
     Raises: UserError.
     """
-    try:
-        if weights == "imagenet":
-            return torchvision.models.ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except OSError as error:  # URLError is one
-        wanted = "ImageNet weights cannot be downloaded" if weights == "imagenet" else f"{weights}: cannot be read"
-        raise UserError(f"{wanted} ({getattr(error, 'strerror', None) or error}); {WAYS_OUT}") from None
-    except Exception:  # torch.load raises anything on a file that is not its own
-        raise UserError(f"{weights}: not a file of plain tensors saved by torch; {WAYS_OUT}") from None
+    if weights != "imagenet":
+        state = read_tensors(weights, "a file of plain tensors saved by torch", WAYS_OUT)
+    else:
+        try:
+            with redirect_stdout(sys.stderr):
+                published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+                state = published.get_state_dict(progress=False, check_hash=True)
+        except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+            raise UserError(f"ImageNet weights cannot be downloaded ({error}); {WAYS_OUT}") from None
     named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{weights}: not a state dict; {WAYS_OUT}")
     return state
 
 
-@lru_cache
-def initial_state(weights: str, size: int, stages: int) -> dict:
-    """The published weights that fit a BreastResNet, grey stem included; layers that they lack are named in a line.
-
-    Args: weights: "imagenet" or a path; a file may be complete or a trunk, and its `fc` is never used.
-    Raises: UserError on a name or shape that is not torchvision's ResNet-18's.
-    """
-    state = {name: tensor for name, tensor in read_weights(weights).items() if not name.startswith("fc.")}
+def check_trunk(state: dict, weights: str) -> None:
+    """Raises: UserError on a name or shape that is not torchvision's ResNet-18's."""
     reference = torchvision.models.resnet18().state_dict()
     for name, tensor in state.items():
         if name not in reference:
@@ -117,13 +128,24 @@ def initial_state(weights: str, size: int, stages: int) -> dict:
         if tensor.shape != reference[name].shape:
             shapes = f"{list(tensor.shape)}, ResNet-18 has {list(reference[name].shape)}"
             raise UserError(f"{weights}: {name} has shape {shapes}; {WAYS_OUT}")
+
+
+@lru_cache
+def initial_state(weights: str, size: int, stages: int) -> dict:
+    """The published weights that fit a BreastResNet, grey stem included; what stays random is named in a line.
+
+    Args: weights: "imagenet" or a path; a file may be complete or a trunk, and its `fc`, of other classes, is not used.
+    Raises: UserError.
+    """
+    state = {name: tensor for name, tensor in read_weights(weights).items() if not name.startswith("fc.")}
+    check_trunk(state, weights)
     own = BreastResNet(size, stages).trunk.state_dict()
-    absent = {name.split(".")[0] for name in own if name not in state and not name.endswith("num_batches_tracked")}
-    if len(absent) == len(set(name.split(".")[0] for name in own)):
+    if not state.keys() & own.keys():
         raise UserError(f"{weights}: holds no layer of the model; {WAYS_OUT}")
+    absent = {name.split(".")[0] for name in own if name not in state and not name.endswith("num_batches_tracked")}
+    print(f"weights: {weights}; these layers start at random: {', '.join(sorted(absent))}", file=sys.stderr)
     if "conv1.weight" in state:
         state["conv1.weight"] = grey_stem(state["conv1.weight"])
-    print(f"weights: {weights}; layers it lacks, which start at random: {', '.join(sorted(absent))}", file=sys.stderr)
     return {name: tensor for name, tensor in state.items() if name in own}
 
 

@@ -25,7 +25,7 @@ import torch
 from common.calibration import Calibration, logit, sigmoid
 from common.data import Source
 from common.errors import UserError
-from common.model import BreastResNet, Predictor, predict
+from common.model import BreastResNet, Predictor, predict, read_tensors
 from common.settings import Settings
 
 FORMAT = "breastmnist-resnet18 v1"
@@ -201,12 +201,7 @@ def save_model(path: Path, model: BreastResNet, settings: Settings, seed: int, s
 
 def read_checkpoint(path: Path) -> dict:
     """What `save_model` wrote. Raises: UserError when the file is anything else."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except Exception:  # torch.load raises anything on a file that is not its own
-        raise UserError(f"{path}: not a checkpoint, or a damaged one; train the run again") from None
+    content = read_tensors(path, "a checkpoint", "train the run again")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project; give a folder that train.py or crossval.py wrote")
     return content
@@ -276,6 +271,9 @@ def read_calibration(path: Path) -> Calibration:
         return Calibration()
     stored = read_json(path)
     try:
-        return Calibration(**{field.name: field.type(stored[field.name]) for field in fields(Calibration)})
+        calibration = Calibration(**{field.name: field.type(stored[field.name]) for field in fields(Calibration)})
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{path}: damaged; train the run again") from None
+    if not (0 < calibration.temperature < math.inf and 0 <= calibration.threshold <= 1):
+        raise UserError(f"{path}: its temperature or threshold is out of range; train the run again")
+    return calibration

@@ -3,7 +3,6 @@
 import copy
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -12,9 +11,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from common import augment, loss, metrics
 from common.calibration import negative_log_likelihood
 from common.data import Split
+from common.errors import UserError
 from common.model import BreastResNet, Predictor, load_weights, predict
 from common.progress import Progress
 from common.settings import Settings
+
+
+class Diverged(UserError):
+    """Training came to a loss that is no number."""
 
 
 @dataclass
@@ -83,7 +87,8 @@ def start(size: int, steps: int, settings: Settings, seed: int, device: torch.de
 
 
 def train_epoch(state: State, images, labels, class_weights, settings: Settings) -> float:
-    """One pass over uint8 images [n, size, size] and labels [n] in random order. Returns the mean training loss."""
+    """One pass over uint8 images [n, size, size] and labels [n] in random order. Returns the mean training loss.
+    Raises: Diverged."""
     state.model.train()
     total = 0.0
     for batch in torch.randperm(len(images), generator=state.generator).split(settings.batch_size):
@@ -96,6 +101,8 @@ def train_epoch(state: State, images, labels, class_weights, settings: Settings)
         batch_loss = loss.weighted_loss(logits.float(), targets, settings.loss, settings.label_smoothing, class_weights)
         update(state, batch_loss)
         total += batch_loss.item() * len(batch)
+    if not math.isfinite(total):
+        raise Diverged(f"training diverged at lr {settings.lr:g}: its loss is no longer a number; lower --lr")
     return total / len(images)
 
 
@@ -115,7 +122,6 @@ def fit(
     seed: int,
     device: torch.device,
     name: str = "train",
-    report: Callable[[dict], None] = lambda entry: None,
 ) -> Fit:
     """Train one model.
 
@@ -126,7 +132,8 @@ def fit(
     Args:
         seed: of everything random here: initial layers, order, augmentation.
         name: shown with the progress.
-        report: called with each epoch's history entry; what it raises ends training (tune.py prunes so).
+
+    Raises: Diverged when the learning rate is too high.
     """
     steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
     state = start(train.images.shape[-1], steps, settings, seed, device)
@@ -144,7 +151,6 @@ def fit(
             entry["seconds"] = time.perf_counter() - began
             result.history.append(entry)
             progress.show(entry)
-            report(entry)
             if not selecting or entry["val_loss"] < lowest:
                 result.best_epoch, lowest = epoch, entry.get("val_loss", math.inf)
                 result.model.load_state_dict(state.average.module.state_dict())  # copies values: no alias

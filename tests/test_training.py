@@ -55,11 +55,10 @@ def test_training_lowers_the_loss_and_finds_what_it_trains_on(phantoms, quick):
 
 
 def test_history_has_an_entry_an_epoch(tiny, quick):
-    reported = []
-    result = fit(tiny, tiny, quick, report=reported.append)
-    assert result.history == reported and [entry["epoch"] for entry in reported] == [1, 2]
+    history = fit(tiny, tiny, quick).history
     columns = ["epoch", "lr", "train_loss", "val_loss", "val_accuracy", "val_auc", "seconds"]
-    assert all(list(entry) == columns for entry in reported)
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    assert all(list(entry) == columns for entry in history)
     assert "val_loss" not in fit(tiny, None, quick).history[0]
 
 
@@ -122,19 +121,9 @@ def test_looking_at_val_does_not_change_the_training(tiny, quick):
     assert [entry["train_loss"] for entry in with_val.history] == [entry["train_loss"] for entry in without.history]
 
 
-def test_what_report_raises_ends_the_training(tiny, quick):
-    class Pruned(Exception):
-        pass
-
-    seen = []
-
-    def prune(entry):
-        seen.append(entry)
-        raise Pruned
-
-    with pytest.raises(Pruned):
-        fit(tiny, tiny, quick, report=prune)
-    assert len(seen) == 1
+def test_a_learning_rate_that_diverges_says_so(tiny, quick):
+    with pytest.raises(training.Diverged, match="lower --lr"):
+        fit(tiny, tiny, dataclasses.replace(quick, lr=1e30))
 
 
 @pytest.mark.parametrize("warmup, steps", [(0.2, 100), (0.5, 60), (0.1, 7)])
@@ -249,11 +238,11 @@ def test_validation_is_plain_cross_entropy_of_the_model_as_used(phantoms, quick)
     assert equal(before, model.state_dict())
 
 
-def test_autocast_follows_the_processor(monkeypatch):
-    for native in (True, False):
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
-        with training.autocast(CPU):
-            assert torch.is_autocast_enabled("cpu") == native
+@pytest.mark.parametrize("native", [True, False])
+def test_autocast_follows_the_processor(monkeypatch, native):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: native)
+    with training.autocast(CPU):
+        assert torch.is_autocast_enabled("cpu") == native
 
 
 def test_set_seed_fixes_every_source_of_chance():
