@@ -173,11 +173,13 @@ def sections(report, model, source, how, files) -> list:
     """What report.html shows: tables first, then the comparison, then the figures."""
     section, table = common.report.Section, common.report.metrics_table
     point, fit = report["operating_point"], report["calibration"]
+    split = next(iter(point["splits"]))
     paragraphs = [
         f"{source.label}: {how} of {model.path.name}. Malignant is the positive class; brackets are 95 % bootstrap "
         "intervals. “clean” leaves out images with a near-duplicate among the training or validation images.",
         f"The operating point {point['threshold']:.4f} is the {point['rule']}; the temperature "
         f"{fit['temperature']:.3f} was fitted on {fit['fitted_on']}.",
+        "At the operating point, " + common.tables.operating_rates(split, point["splits"][split]) + ".",
     ]
     shown = [
         table(report["splits"], "At the standard threshold 0.5."),

@@ -74,12 +74,13 @@ def report(scored: dict[str, Scored], chosen: calibration.Calibration, resamples
 def report_text(report: dict, source: Source) -> str:
     """The tables of a `report`, the number that matters last."""
     point, splits = report["operating_point"], report["splits"]
-    last = list(splits)[-1 if "clean_test" not in splits else -2]
+    last = [name for name in splits if not name.startswith("clean_")][-1]
     headline = splits[last]
     return "\n\n".join(
         [
             f"{source.label}, malignant is positive\n\nthreshold {STANDARD_THRESHOLD}\n{tables.metrics_table(splits)}",
-            f"operating point {point['threshold']:.4f}: {point['rule']}\n{tables.metrics_table(point['splits'])}",
+            f"operating point {point['threshold']:.4f}: {point['rule']}\n{tables.metrics_table(point['splits'])}\n"
+            + tables.operating_rates(last, point["splits"][last]),
             f"calibration, temperature {report['calibration']['temperature']:.3f} fitted on "
             f"{report['calibration']['fitted_on']}\n{tables.calibration_table(report['calibration'])}",
             f"{source.label}: {last} AUC {tables.with_interval(headline, 'auc')}, accuracy "

@@ -64,6 +64,14 @@ def with_interval(summary: dict, metric: str) -> str:
     return f"{number(summary[metric])} {interval(summary[f'{metric}_ci95'])}".strip()
 
 
+def operating_rates(name: str, summary: dict) -> str:
+    """What a threshold gives in a clinic's words: sensitivity, specificity, PPV and NPV with their intervals."""
+    benign = summary["benign"]
+    rates = [(summary, "recall", "sensitivity"), (summary, "specificity", "specificity")]
+    rates += [(summary, "precision", "PPV"), (benign, "precision", "NPV")]
+    return f"{name}: " + ", ".join(f"{label} {with_interval(values, metric)}" for values, metric, label in rates)
+
+
 def calibration_table(measures: dict) -> str:
     """Brier score and expected calibration error of each split that `measures` holds one of."""
     splits = {name: summary for name, summary in measures.items() if isinstance(summary, dict)}
