@@ -181,9 +181,14 @@ def sections(report, model, source, how, files) -> list:
         f"{fit['temperature']:.3f} was fitted on {fit['fitted_on']}.",
         "At the operating point, " + common.tables.operating_rates(split, point["splits"][split]) + ".",
     ]
+    measures = {name: values for name, values in fit.items() if isinstance(values, dict)}
+    rows = [
+        [name, *(common.tables.with_interval(values, m) for m in ("brier", "ece"))] for name, values in measures.items()
+    ]
     shown = [
         table(report["splits"], "At the standard threshold 0.5."),
         table(point["splits"], "At the operating point."),
+        common.report.Table(["", "Brier score", "ECE"], rows, "Calibration; ECE in 10 bins of equal mass."),
     ]
     compared = [section("Comparison", [report["comparison"]["conclusion"]])] if "comparison" in report else []
     pictures = [common.report.Picture(file, f"{what} of {model.path.name}", what) for what, file in files.items()]

@@ -165,9 +165,9 @@ def grid_table(rows) -> str:
     """Mean AUC ± standard error, learning rates down, weight decays across."""
     lrs, wds = (sorted({row[key] for row in rows}) for key in ("lr", "wd"))
     cells = {(row["lr"], row["wd"]): f"{row['auc']:.4f} ± {row['standard_error']:.4f}" for row in rows}
-    header = common.tables.line("lr \\ wd", [f"{wd:.3g}" for wd in wds])
+    header = common.tables.line("lr \\ wd", [f"{wd:.3g}" for wd in wds], 18)
     return "\n".join(
-        [header, *(common.tables.line(f"{lr:.3g}", [cells.get((lr, wd), "") for wd in wds]) for lr in lrs)]
+        [header, *(common.tables.line(f"{lr:.3g}", [cells.get((lr, wd), "") for wd in wds], 18) for lr in lrs)]
     )
 
 

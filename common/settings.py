@@ -1,7 +1,7 @@
 """Every setting of a training run, its default and its reason, in one place.
 
 Each field is a flag of train.py, tune.py and crossval.py, a key of best.json, and an entry of "config" in metrics.json.
-Defaults are measured: results/README.md has the table.
+results/README.md says which defaults were measured, and how.
 """
 
 import argparse

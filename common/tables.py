@@ -11,7 +11,6 @@ COLUMNS = {
     "recall": "recall",
     "specificity": "specificity",
 }
-WIDTH = 16
 UNDEFINED = {
     "auc": "a class is absent",
     "aupr": "no malignant image",
@@ -32,9 +31,9 @@ def interval(limits) -> str:
     return "" if math.isnan(limits[0]) else "[" + " ".join(f"{limit:.3f}".removeprefix("0") for limit in limits) + "]"
 
 
-def line(name: str, cells, first: int = 22) -> str:
+def line(name: str, cells, width: int = 14) -> str:
     """One row: a name, then right-aligned cells."""
-    return f"{name:<{first}}" + "".join(f"{cell:>{WIDTH}}" for cell in cells)
+    return f"{name:<28}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
 def undefined_notes(summaries: dict[str, dict]) -> list[str]:
@@ -46,17 +45,17 @@ def undefined_notes(summaries: dict[str, dict]) -> list[str]:
 def metrics_table(summaries: dict[str, dict]) -> str:
     """A row for each named summary (`metrics.summary`, or with intervals `intervals.summary`), intervals below; what
     is n/a is explained at the end."""
-    lines = [line("", ["n", *COLUMNS.values()])]
+    lines = [line(f"{'n':>28}", COLUMNS.values())]
     for name, summary in summaries.items():
-        lines.append(line(name, [summary["n"], *(number(summary[metric]) for metric in COLUMNS)]))
+        lines.append(line(f"{name:<22}{summary['n']:>6}", (number(summary[metric]) for metric in COLUMNS)))
         if "auc_ci95" in summary:
-            lines.append(line("  95 % interval", ["", *(interval(summary[f"{metric}_ci95"]) for metric in COLUMNS)]))
+            lines.append(line("  95 % interval", (interval(summary[f"{metric}_ci95"]) for metric in COLUMNS)))
     return "\n".join(lines + undefined_notes(summaries))
 
 
 def spread_line(name: str, spread: dict[str, tuple[float, float]]) -> str:
     """A row of mean ± standard deviation, under the columns of `metrics_table`. spread: {metric: (mean, std)}."""
-    return line(name, ["", *(f"{mean:.3f} ± {std:.3f}" for mean, std in (spread[metric] for metric in COLUMNS))])
+    return line(name, (f"{mean:.3f} ± {std:.3f}" for mean, std in (spread[metric] for metric in COLUMNS)))
 
 
 def with_interval(summary: dict, metric: str) -> str:
