@@ -1,7 +1,7 @@
 """Cross-validate the recipe: k models, each scored on the fold it has not seen; together they are an ensemble.
 
-By default near-duplicates share a fold, over train+val. The seed study's protocol is
---folds 5 --groups none --pool train.
+By default near-duplicates share a fold, over train+val. Plain stratified folds over train, as in the study that this
+began as, are --folds 5 --groups none --pool train.
 """
 
 import sys
@@ -10,6 +10,8 @@ from dataclasses import asdict
 import numpy as np
 
 import common
+
+POOLS = {"train": ["train"], "train+val": ["train", "val"], "all": ["train", "val", "test"]}
 
 
 def parse_args():
@@ -60,13 +62,15 @@ def parse_args():
     )
     common.cli.add_run_flags(parser, "runs/crossval")
     args = parser.parse_args()
+    if args.pool == "all" and args.drop_test_twins:
+        parser.error("--drop-test-twins leaves nothing to test on with --pool all; choose one of them")
     args.jobs = args.jobs or min(args.threads, args.folds)
     return args
 
 
 def read_pool(source, args):
     """The images to divide and where each is from: (Split, split names [n], indices within the split [n])."""
-    names = {"train": ["train"], "train+val": ["train", "val"], "all": ["train", "val", "test"]}[args.pool]
+    names = POOLS[args.pool]
     splits = common.data.load(source, *names)
     pool = common.data.join(*splits)
     origin = np.repeat(names, [len(split) for split in splits])
@@ -112,17 +116,15 @@ def fold_table(folds) -> str:
     return table + "\n" + common.tables.spread_line("mean ± std over folds", spread)
 
 
-def compare_groups(pool, validations, seed) -> dict:
+def compare_groups(pool, validations) -> dict:
     """What near-duplicates across folds are worth: pooled metrics of both ways of grouping, and their difference, none
     minus twins, on the same images."""
     labels = pool.labels
     probabilities = {way: common.calibration.sigmoid(v.logits.mean(0)) for way, v in validations.items()}
     return {
-        "twins": common.intervals.summary(labels, probabilities["twins"], seed=seed),
-        "none": common.intervals.summary(labels, probabilities["none"], seed=seed),
-        "differences": common.comparison.paired_bootstrap(
-            labels, probabilities["none"], probabilities["twins"], seed=seed
-        ),
+        "twins": common.intervals.summary(labels, probabilities["twins"]),
+        "none": common.intervals.summary(labels, probabilities["none"]),
+        "differences": common.comparison.paired_bootstrap(labels, probabilities["none"], probabilities["twins"]),
     }
 
 
@@ -139,11 +141,11 @@ def comparison_text(compared) -> str:
     return f"{table}\nsplitting near-duplicates adds: {', '.join(added)}, 95 % intervals"
 
 
-def save(out, models, settings, source, seed, calibration, rows, metrics):
+def save(out, models, settings, source, seed, trained_on, calibration, rows, metrics):
     """Write the run folder, and clear away the models of an earlier run with more folds."""
     files = [out / f"fold_{i + 1}.pt" for i in range(len(models))]
     for i, (file, model) in enumerate(zip(files, models)):
-        common.runs.save_model(file, model, settings, seed + i, source)
+        common.runs.save_model(file, model, settings, seed + i, source, trained_on)
     for stale in set(out.glob("fold_*.pt")) - set(files):
         stale.unlink()
     common.runs.write_json(out / "calibration.json", asdict(calibration), source)
@@ -170,14 +172,14 @@ def main():
         scored["test"] = test = score_test(source, validation.models, settings, calibration.temperature)
         rows += common.runs.prediction_rows("test", test.labels, test.probabilities, fold=[""] * len(test.labels))
 
-    report = common.evaluation.report(scored, calibration, seed=args.seed)
+    report = common.evaluation.report(scored, calibration)
     folds = validation.score_folds(pool.labels)
     metrics = common.runs.describe(args, settings, source) | report | {"folds": folds}
     if args.compare_groups:
         other = "none" if args.groups == "twins" else "twins"
         both = {args.groups: validation, other: validate(pool, other, settings, args)}
-        metrics["compare_groups"] = compare_groups(pool, both, args.seed)
-    save(out, validation.models, settings, source, args.seed, calibration, rows, metrics)
+        metrics["compare_groups"] = compare_groups(pool, both)
+    save(out, validation.models, settings, source, args.seed, POOLS[args.pool], calibration, rows, metrics)
     if args.compare_groups:
         print(comparison_text(metrics["compare_groups"]), end="\n\n")
     print(fold_table(folds), common.evaluation.report_text(report, source), f"written to {out}/", sep="\n\n")

@@ -1,6 +1,9 @@
 """Every metric of a run or an .onnx file on one split, with intervals, figures and a report to open in a browser."""
 
+import glob
+import os
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -55,8 +58,8 @@ def open_model(name, args):
     return common.runs.load(name, common.model.device_of(args.device))
 
 
-def choose_operating_point(model, sensitivity, source):
-    """Choose another operating point on the run's own held-out predictions, and store it with the run."""
+def choose_operating_point(model, sensitivity):
+    """The run with another operating point, chosen on its own held-out predictions."""
     if not isinstance(model, common.runs.Run):
         raise common.errors.UserError("--sensitivity: an .onnx file keeps no held-out predictions; give the run folder")
     rows = common.runs.held_out(common.runs.read_predictions(model.path / "predictions.csv"))
@@ -66,20 +69,19 @@ def choose_operating_point(model, sensitivity, source):
         threshold=common.calibration.operating_point(labels, probabilities, sensitivity),
         threshold_rule=common.calibration.threshold_rule(sensitivity, model.calibration.fitted_on),
     )
-    common.runs.write_json(model.path / "calibration.json", asdict(chosen), source)
     return replace(model, calibration=chosen)
 
 
 def predict(model, source, split, name) -> tuple[np.ndarray, str]:
     """P(malignant) of a split, and how it was predicted: an ensemble's own images only by members that have not seen
     them."""
-    if isinstance(model, common.runs.Run) and source.md5 == model.data["md5"]:
-        rows = common.runs.read_predictions(model.path / "predictions.csv")
-        unseen = [row for row in rows if row["split"] == name and row["out_of_fold"]]
-        if len(unseen) == len(split):
-            return common.runs.columns(unseen)[1], OUT_OF_FOLD
-        if name == "train" or unseen:
-            print(f"warning: the model was trained on {name}; these figures flatter it", file=sys.stderr)
+    if source.md5 == model.data["md5"] and name in model.data["trained_on"]:
+        if isinstance(model, common.runs.Run):
+            rows = common.runs.read_predictions(model.path / "predictions.csv")
+            unseen = [row for row in rows if row["split"] == name and row["out_of_fold"]]
+            if len(unseen) == len(split):
+                return common.runs.columns(unseen)[1], OUT_OF_FOLD
+        print(f"warning: {model.path} was trained on {name}; these figures flatter it", file=sys.stderr)
     return model.probabilities(split.images), "predictions of the model"
 
 
@@ -122,13 +124,17 @@ def write_standard_result(out, name, scored, source, split) -> Path:
     the Evaluator computes must be what we computed."""
     import medmnist
 
-    for earlier in out.glob(f"breastmnist*_{split}_*@{name}.csv"):
-        earlier.unlink()
     evaluator = medmnist.Evaluator("breastmnist", split, size=source.size, root=source.path.parent)
-    theirs = evaluator.evaluate(1 - scored.probabilities.astype(float), out, name)
-    ours = common.metrics.summary(scored.labels, scored.probabilities)
-    assert np.allclose(theirs, (ours["auc"], ours["accuracy"]), rtol=0, atol=1e-12), (theirs, ours)
-    return out / evaluator.get_standard_evaluation_filename(theirs, name)
+    with tempfile.TemporaryDirectory(dir=out) as beside:
+        theirs = evaluator.evaluate(1 - scored.probabilities.astype(float), beside, name)
+        ours = common.metrics.summary(scored.labels, scored.probabilities)
+        if not np.allclose(theirs, (ours["auc"], ours["accuracy"]), rtol=0, atol=1e-12):
+            raise common.errors.UserError(f"MedMNIST's Evaluator finds {theirs}, not {ours['auc']}, {ours['accuracy']}")
+        file = out / evaluator.get_standard_evaluation_filename(theirs, name)
+        for earlier in out.glob(f"breastmnist*_{split}_*@{glob.escape(name)}.csv"):
+            earlier.unlink()
+        os.replace(Path(beside) / file.name, file)
+    return file
 
 
 def draw(model, source, scored, how, args, seed) -> dict:
@@ -169,6 +175,18 @@ def draw_folds(folds, model, source):
     return common.figures.fold_overview(folds, pooled, f"{source.label}, {len(folds)} folds")
 
 
+def comparison_section(comparison):
+    """The sentence, and the paired differences behind it."""
+    rows = [
+        [common.tables.COLUMNS[name], f"{x['difference']:+.4f}", " to ".join(f"{limit:+.4f}" for limit in x["ci95"])]
+        for name, x in comparison["differences"].items()
+    ]
+    table = common.report.Table(
+        ["", "difference", "95 % interval"], rows, "Paired bootstrap, at the standard threshold."
+    )
+    return common.report.Section("Comparison", [comparison["conclusion"]], [table])
+
+
 def sections(report, model, source, how, files) -> list:
     """What report.html shows: tables first, then the comparison, then the figures."""
     section, table = common.report.Section, common.report.metrics_table
@@ -190,9 +208,23 @@ def sections(report, model, source, how, files) -> list:
         table(point["splits"], "At the operating point."),
         common.report.Table(["", "Brier score", "ECE"], rows, "Calibration; ECE in 10 bins of equal mass."),
     ]
-    compared = [section("Comparison", [report["comparison"]["conclusion"]])] if "comparison" in report else []
+    compared = [comparison_section(report["comparison"])] if "comparison" in report else []
     pictures = [common.report.Picture(file, f"{what} of {model.path.name}", what) for what, file in files.items()]
     return [section("Metrics", paragraphs, shown), *compared, section("Figures", pictures=pictures)]
+
+
+def save(out, args, model, source, how, report, figures) -> Path:
+    """Write evaluation_<split>.json, the figures and the page, whose path is returned."""
+    head = {"model": model.path.name, "split": args.split, "predictions": how}
+    provenance = {"provenance": common.runs.provenance(source, args.threads)}
+    common.runs.write_json(out / f"evaluation_{args.split}.json", head | provenance | report, source)
+    files = {what: out / f"{stem}_{args.split}.png" for what, (stem, _) in figures.items()}
+    for what, (_, figure) in figures.items():
+        common.figures.save(figure, files[what])
+    page = out / ("report.html" if args.split == "test" else f"report_{args.split}.html")
+    title = f"{model.path.name} on {args.split}"
+    common.report.write_html(page, title, sections(report, model, source, how, files))
+    return page
 
 
 def main():
@@ -202,37 +234,28 @@ def main():
     source = common.data.find_again(model.data, args.data, args.data_root, args.size, args.seed)
     out = common.runs.create(args.out or (model.path if model.path.is_dir() else model.path.parent))
     if args.sensitivity is not None:
-        model = choose_operating_point(model, args.sensitivity, source)
+        model = choose_operating_point(model, args.sensitivity)
     name, seed = model.path.resolve().stem, source.seed if args.seed is None else args.seed
 
     scored, how = score(model, source, args.split)
     report = common.evaluation.report({args.split: scored}, model.calibration, args.bootstrap, seed)
     figures = draw(model, source, scored, how, args, seed)
+    text = common.evaluation.report_text(report, source)
     if args.against:
         other = score_other(args.against, source, args)
         report["comparison"] = result = compare(name, scored, args.against, other, args.bootstrap, seed)
         figure = common.figures.comparison(result["differences"], name, Path(args.against).stem, source.label)
         figures["Comparison"] = ("comparison", figure)
+        text += "\n" + result["conclusion"]
 
-    head = {
-        "model": name,
-        "split": args.split,
-        "predictions": how,
-        "provenance": common.runs.provenance(source, args.threads),
-    }
-    common.runs.write_json(out / f"evaluation_{args.split}.json", head | report, source)
-    files = {what: out / f"{stem}_{args.split}.png" for what, (stem, _) in figures.items()}
-    for what, (_, figure) in figures.items():
-        common.figures.save(figure, files[what])
-    common.report.write_html(
-        out / "report.html", f"{name} on {args.split}", sections(report, model, source, how, files)
-    )
-    print(common.evaluation.report_text(report, source))
-    if args.against:
-        print(report["comparison"]["conclusion"])
+    if args.sensitivity is not None:
+        common.runs.write_json(model.path / "calibration.json", asdict(model.calibration), source)
+        print("the new operating point is stored; an .onnx exported earlier keeps the old one", file=sys.stderr)
+    page = save(out, args, model, source, how, report, figures)
+    print(text)
     if source.name == "breastmnist":
         print(f"MedMNIST's standard result file: {write_standard_result(out, name, scored, source, args.split)}")
-    print(f"figures, evaluation_{args.split}.json and report.html: {out}/")
+    print(f"figures, evaluation_{args.split}.json and {page.name}: {out}/")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def parse_args():
     parser.add_argument("run", metavar="RUN", help="a folder that train.py or crossval.py wrote")
     parser.add_argument("--out", metavar="FILE.onnx", help="the file to write (default: model.onnx in RUN)")
     common.cli.add_data_flags(parser, run=True)
-    common.cli.add_machine_flags(parser)
+    common.cli.add_machine_flags(parser, device=False)
     return parser.parse_args()
 
 

@@ -30,7 +30,7 @@ def score(fit, settings, source, train, val, sensitivity):
 def save(out, fit, settings, source, seed, calibration, scored, metrics):
     """Write the run folder."""
     rows = [common.runs.prediction_rows(name, s.labels, s.probabilities) for name, s in scored.items()]
-    common.runs.save_model(out / "model.pt", fit.model, settings, seed, source)
+    common.runs.save_model(out / "model.pt", fit.model, settings, seed, source, ["train"])
     common.runs.write_json(out / "calibration.json", asdict(calibration), source)
     common.runs.write_csv(out / "history.csv", fit.history, source)
     common.runs.write_csv(out / "predictions.csv", sum(rows, []), source)
@@ -48,7 +48,7 @@ def main():
     common.seed.set_seed(args.seed, args.threads)
     fit = common.training.fit(train, val, settings, args.seed, common.model.device_of(args.device))
     calibration, scored = score(fit, settings, source, train, val, args.sensitivity)
-    report = common.evaluation.report(scored, calibration, seed=args.seed)
+    report = common.evaluation.report(scored, calibration)
     metrics = common.runs.describe(args, settings, source) | {"best_epoch": fit.best_epoch} | report
     save(out, fit, settings, source, args.seed, calibration, scored, metrics)
     print(common.evaluation.report_text(report, source), f"written to {out}/", sep="\n")

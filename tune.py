@@ -90,7 +90,7 @@ def open_study(name, sampler, source, settings, args):
         )
     except Exception as error:  # SQLAlchemy's, the driver's or Optuna's own
         raise common.errors.UserError(f"--storage {storage}: cannot be opened ({str(error).splitlines()[0]})") from None
-    fixed = {key: value for key, value in asdict(settings).items() if key not in ("lr", "wd")}
+    fixed = {key: value for key, value in asdict(settings).items() if key not in ("lr", "wd", "patience")}
     fixed |= {"folds": args.folds, "seed": args.seed, "data_md5": source.md5}
     different = {key for key, value in fixed.items() if study.user_attrs.get("fixed", fixed).get(key) != value}
     if different:
@@ -216,9 +216,10 @@ def main():
         rows += grid
         print(f"\nmean AUC ± standard error\n{grid_table(grid)}\n")
     stage = "grid" if args.grid else "search"
-    best = max(
-        (row for row in rows if row["stage"] == stage and row["state"] == "complete"), key=lambda row: row["auc"]
-    )
+    complete = [row for row in rows if row["stage"] == stage and row["state"] == "complete"]
+    if not complete:
+        raise common.errors.UserError("no setting of the grid was completed, all diverged; give more --trials")
+    best = max(complete, key=lambda row: row["auc"])
     save(out, settings, source, args, rows, best)
     print(f"best: lr {best['lr']:.3g}, wd {best['wd']:.3g}, AUC {best['auc']:.4f} ± {best['standard_error']:.4f}")
     print(f"next: python train.py --params {out}/best.json")

@@ -28,19 +28,20 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def add_machine_flags(parser: Parser) -> None:
-    """--threads and --device."""
+def add_machine_flags(parser: Parser, device: bool = True) -> None:
+    """--threads and, where torch does the work, --device."""
     group = parser.add_argument_group("machine")
     group.add_argument(
         "--threads", type=POSITIVE_INT, default=cpu_count(), metavar="N", help="CPU threads (default: all)"
     )
-    group.add_argument(
-        "--device",
-        type=one_of("auto", "cpu", "cuda"),
-        default="auto",
-        metavar="NAME",
-        help="auto (a GPU if there is one), cpu or cuda (default: %(default)s)",
-    )
+    if device:
+        group.add_argument(
+            "--device",
+            type=one_of("auto", "cpu", "cuda"),
+            default="auto",
+            metavar="NAME",
+            help="auto (a GPU if there is one), cpu or cuda (default: %(default)s)",
+        )
 
 
 def add_data_flags(parser: Parser, run: bool = False) -> None:
@@ -72,7 +73,7 @@ def add_data_flags(parser: Parser, run: bool = False) -> None:
         type=NATURAL,
         default=None if run else 0,
         metavar="N",
-        help=f"seed of everything random (default: {'the run’s' if run else 0})",
+        help=f"seed of everything random (default: 0{', or the run’s for its phantoms' if run else ''})",
     )
 
 

@@ -181,8 +181,13 @@ def describe(args: argparse.Namespace, settings: Settings, source: Source) -> di
     return {"config": vars(args) | asdict(settings), "provenance": provenance(source, args.threads)}
 
 
-def save_model(path: Path, model: BreastResNet, settings: Settings, seed: int, source: Source) -> None:
-    """A checkpoint of tensors and plain values only, so that it can be read without unpickling code."""
+def save_model(
+    path: Path, model: BreastResNet, settings: Settings, seed: int, source: Source, trained_on: list
+) -> None:
+    """A checkpoint of tensors and plain values only, so that it can be read without unpickling code.
+
+    Args: trained_on: names of the splits whose images fitted the weights of this model or of its ensemble.
+    """
     content = {
         "format": FORMAT,
         "state": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
@@ -190,7 +195,7 @@ def save_model(path: Path, model: BreastResNet, settings: Settings, seed: int, s
         "mirror": settings.mirror == "on",
         "settings": asdict(settings),
         "seed": seed,
-        "data": source.describe(),
+        "data": source.describe() | {"trained_on": trained_on},
     }
     with replacing(path) as beside:
         try:
@@ -221,7 +226,7 @@ def build_model(content: dict, path: Path) -> BreastResNet:
 class Run:
     """A run folder, read: the predictor, and what it was trained and calibrated with.
 
-    `data` is the `describe()` of its source.
+    `data` is the `describe()` of its source, and "trained_on", the names of the splits that fitted the weights.
     """
 
     path: Path
@@ -245,7 +250,7 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     contents = [read_checkpoint(file) for file in files]
     members = [build_model(content, file) for content, file in zip(contents, files)]
     first = contents[0]
-    if any(content[key] != first[key] for content in contents for key in ("mirror", "data")):
+    if any(content[key] != first[key] for content in contents for key in ("mirror", "settings", "data")):
         raise UserError(f"{folder}: its fold_*.pt are of different runs; run crossval.py again")
     calibration = read_calibration(path / "calibration.json")
     predictor = Predictor(members, first["mirror"], calibration.temperature).to(device)

@@ -81,7 +81,7 @@ class Settings:
         0.98, SHARE_BELOW_ONE, "decay per step of the weight average that is kept; 0 keeps the last weights"
     )
     patience: int = setting(
-        10, NATURAL, "stop after this many epochs without a lower validation loss; 0: never, keep the last"
+        10, NATURAL, "train.py: stop after this many epochs without a lower validation loss; 0: keep the last"
     )
     mirror: str = setting("on", one_of("on", "off"), "average each prediction with the mirrored image's: on or off")
 

@@ -16,6 +16,8 @@ from common.model import BreastResNet, Predictor, load_weights, predict
 from common.progress import Progress
 from common.settings import Settings
 
+DIVERGED = "training diverged at lr {:g}: its loss is no longer a number; lower --lr"
+
 
 class Diverged(UserError):
     """Training came to a loss that is no number."""
@@ -32,7 +34,7 @@ class Fit:
 
 def autocast(device: torch.device) -> torch.autocast:
     """bf16 autocast where the processor multiplies bf16 natively; elsewhere emulation would only cost time."""
-    native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
 
 
@@ -102,7 +104,7 @@ def train_epoch(state: State, images, labels, class_weights, settings: Settings)
         update(state, batch_loss)
         total += batch_loss.item() * len(batch)
     if not math.isfinite(total):
-        raise Diverged(f"training diverged at lr {settings.lr:g}: its loss is no longer a number; lower --lr")
+        raise Diverged(DIVERGED.format(settings.lr))
     return total / len(images)
 
 
@@ -148,6 +150,8 @@ def fit(
             entry["train_loss"] = train_epoch(state, images, labels, class_weights, settings)
             if selecting:
                 entry |= validate(state.average.module, val, settings)
+                if math.isnan(entry["val_loss"]):
+                    raise Diverged(DIVERGED.format(settings.lr))
             entry["seconds"] = time.perf_counter() - began
             result.history.append(entry)
             progress.show(entry)

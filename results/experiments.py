@@ -1,6 +1,6 @@
 """Measure configurations by twin-aware 5-fold cross-validation over train+val; test is never read.
 
-    python -m results.experiments --seeds 0 1 [NAME ...] [-- FLAGS FOR EVERY RUN]
+    python -m results.experiments [NAME ...] [--seeds 0 1] [--weights=FILE, or another flag for every run, with its "="]
 
 Each row of results/experiments.csv is one configuration at one seed; rows that are there already are not run again.
 """

@@ -2,8 +2,8 @@
 
     python -m results.seeds --seeds 0 1 2 3 4 5 6 7 8 9 [FLAGS OF train.py]
 
-Writes results/seeds.csv, a row a seed, and prints its mean and standard deviation. Seeds that are there already are not
-run again. Every run has one CPU thread, and as many run at once as there are cores.
+Writes results/seeds.csv, a row a seed, and prints the mean and standard deviation. Rows of the same command that are
+there already are not run again. Every run has one CPU thread, and as many run at once as there are cores.
 """
 
 import argparse
@@ -20,10 +20,13 @@ TABLE = Path(__file__).with_name("seeds.csv")
 METRICS = ("auc", "accuracy", "aupr", "f1", "precision", "recall", "specificity")
 
 
+def command_of(seed: int, flags: list[str]) -> list[str]:
+    return ["train.py", "--seed", str(seed), "--threads", "1", *flags]
+
+
 def train(seed: int, flags: list[str]) -> dict:
     """Run train.py at one seed. Returns: its row, every metric of every split."""
-    out = Path(f"runs/seeds/{seed}")
-    command = ["train.py", "--seed", str(seed), "--threads", "1", *flags]
+    out, command = Path(f"runs/seeds/{seed}"), command_of(seed, flags)
     subprocess.run([sys.executable, *command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
     run = json.loads((out / "metrics.json").read_text())
     row = {"seed": seed, "commit": run["provenance"]["commit"][:10], "command": f"python {' '.join(command)}"}
@@ -49,8 +52,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
     args, flags = parser.parse_known_args()
-    rows = read_rows()
-    missing = [seed for seed in args.seeds if str(seed) not in {row["seed"] for row in rows}]
+    commands = {f"python {' '.join(command_of(seed, flags))}": seed for seed in args.seeds}
+    rows = [row for row in read_rows() if row["command"] in commands]
+    missing = [seed for command, seed in commands.items() if command not in {row["command"] for row in rows}]
     with ThreadPoolExecutor(cli.cpu_count()) as pool:
         for row in pool.map(lambda seed: train(seed, flags), missing):
             rows.append(row)

@@ -42,7 +42,7 @@ def model() -> BreastResNet:
 
 @pytest.fixture
 def checkpoint(tmp_path, model, quick):
-    runs.save_model(tmp_path / "model.pt", model, quick, 3, REAL)
+    runs.save_model(tmp_path / "model.pt", model, quick, 3, REAL, ["train"])
     return tmp_path / "model.pt"
 
 
@@ -77,7 +77,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch, model, quick):
     writers = {
         "metrics.json": lambda path: runs.write_json(path, {"a": 1}, REAL),
         "history.csv": lambda path: runs.write_csv(path, [{"a": 1}], REAL),
-        "model.pt": lambda path: runs.save_model(path, model, quick, 0, REAL),
+        "model.pt": lambda path: runs.save_model(path, model, quick, 0, REAL, ["train"]),
     }
     for name in writers:
         (tmp_path / name).write_text("old")
@@ -95,7 +95,7 @@ def test_torch_s_own_words_for_a_full_disk(tmp_path, monkeypatch, model, quick):
         raise RuntimeError("PytorchStreamWriter failed writing file\nframe #0: c10")
 
     monkeypatch.setattr(torch, "save", fail)
-    assert "failed writing file" in refused(runs.save_model, tmp_path / "model.pt", model, quick, 0, REAL)
+    assert "failed writing file" in refused(runs.save_model, tmp_path / "model.pt", model, quick, 0, REAL, ["train"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -215,7 +215,7 @@ def test_a_model_survives_its_file(tmp_path, phantoms, model, checkpoint, quick)
     expected = predict(Predictor([model], True), phantoms.images)
     run = runs.load(tmp_path)
     assert np.array_equal(run.probabilities(phantoms.images), sigmoid(expected))
-    assert run.data == REAL.describe() and run.calibration == Calibration()
+    assert run.data == REAL.describe() | {"trained_on": ["train"]} and run.calibration == Calibration()
     chosen = Calibration(2.5, 0.3, "a rule", "val", 78)
     runs.write_json(tmp_path / "calibration.json", dataclasses.asdict(chosen), REAL)
     run = runs.load(str(tmp_path))
@@ -224,7 +224,7 @@ def test_a_model_survives_its_file(tmp_path, phantoms, model, checkpoint, quick)
 
 
 def test_a_run_remembers_not_to_mirror(tmp_path, phantoms, model, quick):
-    runs.save_model(tmp_path / "model.pt", model, dataclasses.replace(quick, mirror="off"), 0, REAL)
+    runs.save_model(tmp_path / "model.pt", model, dataclasses.replace(quick, mirror="off"), 0, REAL, ["train"])
     expected = predict(Predictor([model], False), phantoms.images)
     assert np.array_equal(runs.load(tmp_path).probabilities(phantoms.images), sigmoid(expected))
 
@@ -239,7 +239,7 @@ def test_a_checkpoint_holds_plain_values(checkpoint, quick):
 def test_an_ensemble_is_read_in_order_of_its_folds(tmp_path, phantoms, quick):
     models = members(3)
     for fold, model in zip((10, 2, 1), models):
-        runs.save_model(tmp_path / f"fold_{fold}.pt", model, quick, 0, REAL)
+        runs.save_model(tmp_path / f"fold_{fold}.pt", model, quick, 0, REAL, ["train"])
     run = runs.load(tmp_path)
     biases = [member.trunk.fc.bias.item() for member in run.predictor.members]
     assert biases == [model.trunk.fc.bias.item() for model in reversed(models)]
@@ -250,7 +250,7 @@ def test_an_ensemble_is_read_in_order_of_its_folds(tmp_path, phantoms, quick):
 @pytest.mark.parametrize("change", [{"mirror": False}, {"data": {**REAL.describe(), "md5": "other"}}])
 def test_folds_of_different_runs_are_refused(tmp_path, model, quick, change):
     for fold in (1, 2):
-        runs.save_model(tmp_path / f"fold_{fold}.pt", model, quick, 0, REAL)
+        runs.save_model(tmp_path / f"fold_{fold}.pt", model, quick, 0, REAL, ["train"])
     change_checkpoint(tmp_path / "fold_2.pt", **change)
     message = refused(runs.load, tmp_path)
     assert str(tmp_path) in message and "different runs" in message

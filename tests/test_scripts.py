@@ -237,6 +237,11 @@ class TestExportAndEvaluate:
         differences = read_json(tmp_path / "evaluation_test.json")["comparison"]["differences"]
         assert differences["auc"]["difference"] == 0
 
+    def test_an_onnx_warns_on_the_images_it_was_trained_on(self, exported, tmp_path):
+        flags = ["--split", "train", "--bootstrap", 100, "--threads", 1, "--out", tmp_path]
+        _, err = run("evaluate.py", exported[0], *flags)
+        assert "was trained on train; these figures flatter it" in err and (tmp_path / "report_train.html").exists()
+
     def test_operating_point_can_be_chosen_anew(self, crossvalidated, tmp_path):
         out, _ = crossvalidated
         before = read_json(out / "calibration.json")
@@ -309,6 +314,11 @@ BAD_FLAGS = [
 def test_bad_flags_end_in_one_line(flags, tmp_path):
     message = fails("train.py", *flags, "--out", tmp_path / "run")
     assert flags[0] in message and not (tmp_path / "run").exists()
+
+
+def test_pool_without_test_cannot_drop_its_twins(tmp_path):
+    message = fails("crossval.py", "--pool", "all", "--drop-test-twins", "--out", tmp_path / "run")
+    assert "leaves nothing to test on" in message
 
 
 @pytest.mark.parametrize("script", ["train.py", "tune.py", "crossval.py", "evaluate.py", "export.py"])
