@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from common import settings
+from common.data import SIZES
 from common.errors import UserError
 from common.settings import NATURAL, POSITIVE_INT, number, one_of
 
@@ -63,7 +64,7 @@ def add_data_flags(parser: Parser, run: bool = False) -> None:
     )
     group.add_argument(
         "--size",
-        type=one_of(28, 64, 128, 224),
+        type=one_of(*SIZES),
         default=None if run else 28,
         metavar="SIDE",
         help=f"side of the images in pixels: 28, 64, 128 or 224 (default: {'the run’s' if run else 28})",

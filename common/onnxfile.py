@@ -13,7 +13,7 @@ import torch
 from common.calibration import Calibration
 from common.errors import UserError
 from common.model import Predictor
-from common.runs import Run
+from common.runs import Run, check_size
 
 VERSION = "1"
 OPSET = 20
@@ -83,9 +83,7 @@ class OnnxModel:
 
     def probabilities(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """Calibrated P(malignant), float32 [n], of uint8 images [n, size, size]. Raises: UserError on another size."""
-        size = self.data["size"]
-        if images.shape[1:] != (size, size):
-            raise UserError(f"{self.path}: takes images of {size}×{size}, not {images.shape[1]}×{images.shape[2]}")
+        check_size(images, self.data["size"], self.path)
         parts = [images[start : start + batch] for start in range(0, len(images), batch)]
         return np.concatenate([self.session.run(["probability"], {"image": part})[0] for part in parts])
 

@@ -222,6 +222,12 @@ def build_model(content: dict, path: Path) -> BreastResNet:
     return model.eval()
 
 
+def check_size(images: np.ndarray, size: int, path: Path) -> None:
+    """Raises: UserError when images [n, h, w] are not what the model at `path` takes."""
+    if images.shape[1:] != (size, size):
+        raise UserError(f"{path}: takes images of {size}×{size}, not {images.shape[1]}×{images.shape[2]}")
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder, read: the predictor, and what it was trained and calibrated with.
@@ -236,8 +242,7 @@ class Run:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Calibrated P(malignant), float64 [n], of uint8 images [n, size, size]. Raises: UserError on another size."""
-        if images.shape[1:] != (size := self.data["size"], size):
-            raise UserError(f"{self.path}: takes images of {size}×{size}, not {images.shape[1]}×{images.shape[2]}")
+        check_size(images, self.data["size"], self.path)
         return sigmoid(predict(self.predictor, images))
 
 

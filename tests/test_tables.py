@@ -9,7 +9,8 @@ from common.data import Source
 
 def test_rows_carry_the_numbers_and_line_up():
     labels, probabilities = np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.4, 0.9])
-    header, row, below = tables.metrics_table({"test": intervals.summary(labels, probabilities, resamples=200)}).split("\n")
+    summary = intervals.summary(labels, probabilities, resamples=200)
+    header, row, below = tables.metrics_table({"test": summary}).split("\n")
     assert row.split() == ["test", "4", "0.5000", "0.7500", "0.8333", "0.5000", "0.5000", "0.5000", "0.5000"]
     assert len(header) == len(row) == len(below) and below.startswith("  95 % interval")
 
