@@ -61,30 +61,30 @@ function apart(a, b) {
 }
 
 function called({ classes, props, threshold }, probability) {
-  return classes.find((name) => (name === props.positive_class) === probability >= threshold);
+  return classes.find((name) => (name === props.positive_class) === (probability >= threshold));
 }
 
-export function statement(model, probability) {
+function statement(model, probability) {
   const [p, threshold] = apart(probability, model.threshold);
   const side = p === threshold ? "at" : probability > model.threshold ? "above" : "below";
   return `P(${model.props.positive_class}) = ${p}, ${side} the operating point ${threshold} ` +
-    `(${model.props.threshold_rule}): called ${called(model, probability)}.`;
+    `(${model.props.threshold_rule}): `;
 }
 
 function calibrated({ props }, probability) {
   const percent = Math.round(100 * probability);
   const share = percent < 1 ? "fewer than 1" : percent > 99 ? "more than 99" : `about ${percent}`;
   const on = props.calibrated_on ? ` on ${props.calibrated_on}` : "";
-  return `The probability is calibrated${on}: of 100 such images with this probability, ${share} ` +
+  return `The probability is calibrated${on}: of 100 images like those with this probability, ${share} ` +
     `${percent > 1 ? "are" : "is"} ${props.positive_class}.`;
 }
 
 const synthetic = ({ props }) => props.dataset.startsWith("PHANTOM");
 
 function caution(model, image) {
-  if (image.phantom && !synthetic(model)) return "This image is a phantom: generated, not ultrasound. The number means nothing.";
-  if (!image.phantom && synthetic(model)) return "The model has only seen phantoms: its number means nothing for this image.";
-  return "";
+  if (image.phantom === synthetic(model)) return "";
+  if (image.phantom) return "This image is a phantom: generated, not ultrasound. The number means nothing.";
+  return "The model has only seen phantoms: its number means nothing for ultrasound.";
 }
 
 /** A figure of the model's stored metrics with its interval, or "" where it is not stored. */
@@ -113,13 +113,18 @@ function parsed(text = "") {
   }
 }
 
+/** JSON on several lines, each list on one. */
+function indented(json) {
+  return JSON.stringify(json, null, 2).replace(/\[[^[\]{]*\]/g, (list) => list.replace(/\s+/g, " "));
+}
+
 function metadataRow([key, text]) {
   const row = document.createElement("tr");
   const [name, value] = [document.createElement("th"), document.createElement("td")];
   name.scope = "row";
   name.textContent = key;
   const json = parsed(text);
-  value.textContent = json ? JSON.stringify(json, null, 1) : text;
+  value.textContent = json ? indented(json) : text;
   row.append(name, value);
   return row;
 }
@@ -168,8 +173,9 @@ function showResult(model, image, probability) {
   showSeen(image, model.size);
   $("result").hidden = false;
   $("statement").textContent = statement(model, probability);
-  $("calibrated").textContent = calibrated(model, probability);
+  $("called").textContent = `called ${called(model, probability)}.`;
   $("caution").textContent = caution(model, image);
+  $("calibrated").textContent = $("caution").textContent ? "" : calibrated(model, probability);
 }
 
 function say(status, error = "") {
@@ -196,7 +202,6 @@ async function answer(image) {
   const model = await page.model;
   const probability = await predict(model, image);
   return () => {
-    page.image = image;
     showResult(model, image, probability);
     say("");
     $("result").scrollIntoView({ block: "nearest" });
@@ -204,17 +209,30 @@ async function answer(image) {
 }
 
 function chooseImage(name, phantom, blob) {
+  const turn = ++page.turn;
+  page.image = null;
   say(`Reading ${name}…`);
-  take(++page.turn, async () => answer(await read(await blob, name, phantom)));
+  take(turn, async () => {
+    const image = await read(await blob, name, phantom);
+    if (turn === page.turn) {
+      page.image = image; // for another model, if this one fails
+      say("Waiting for the model…");
+    }
+    return answer(image);
+  });
 }
 
 function chooseModel(name, bytes) {
+  const [previous, opening] = [page.model, bytes.then((array) => open(array, name))];
+  page.model = opening;
+  opening.then(
+    (model) => page.model === opening && showModel(model),
+    () => page.model === opening && previous && (page.model = previous),
+  );
   say(`Loading ${name}…`);
-  page.model = bytes.then((array) => open(array, name));
   take(++page.turn, async () => {
-    const model = await page.model;
-    const show = page.image ? await answer(page.image) : () => say(`${name} is ready.`);
-    return () => (showModel(model), show());
+    await opening;
+    return page.image ? answer(page.image) : () => say(`${name} is ready.`);
   });
 }
 

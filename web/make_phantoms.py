@@ -15,7 +15,7 @@ SAMPLES = {  # file: index in the draw, and the box of it to keep: left, top, ri
     "benign.png": (0, (0, 40, 320, 280)),
     "no_lesion.png": (11, (0, 0, 320, 320)),
     "malignant.png": (6, (0, 0, 320, 240)),
-    "malignant_portrait.png": (5, (40, 0, 280, 320)),
+    "malignant_upright.png": (5, (40, 0, 280, 320)),
 }
 
 

@@ -85,8 +85,12 @@ export async function open(bytes, name) {
   return { name, session, ort, props, threshold: Number(props.threshold), size: Number(props.input_size), classes };
 }
 
-/** Calibrated P(malignant) of a grey image of any size from 8×8, exactly as stored: the graph prepares it itself. */
+/** Calibrated P(malignant) of a grey image of any size from 8×8, exactly as stored: the graph prepares it itself.
+ *  Throws: Error with a message for the user. */
 export async function predict({ session, ort }, { pixels, width, height }) {
-  const { probability } = await session.run({ image: new ort.Tensor("uint8", pixels, [1, height, width]) });
+  const image = new ort.Tensor("uint8", pixels, [1, height, width]);
+  const { probability } = await session.run({ image }).catch((error) => {
+    throw new Error(`The model does not take an image of ${width}×${height} pixels: ${error.message}`);
+  });
   return probability.data[0];
 }
