@@ -6,10 +6,10 @@ import { centreSquare, grey, prepare } from "./preparation.js";
 const DEFAULT_MODEL = new URL("../models/breastmnist.onnx", import.meta.url);
 const MIN_SIDE = 8; // pixels; what the model's graph takes
 const MAX_PIXELS = 50e6; // a canvas of more fails in some browsers
-const AS_STORED = { imageOrientation: "none", premultiplyAlpha: "none", colorSpaceConversion: "none" };
+const AS_STORED = { premultiplyAlpha: "none", colorSpaceConversion: "none" }; // but upright, as EXIF says
 
 const $ = (id) => document.getElementById(id);
-const page = { model: null, image: null, turn: 0 }; // model: a promise; turn: counts what was chosen, the last one counts
+const page = { model: null, image: null, turn: 0 }; // model: a promise; turn: number of the last choice, which counts
 
 // ---- an image file to grey pixels
 
@@ -27,11 +27,11 @@ function checkReadback() {
 
 function checkSize(name, { width, height }) {
   const size = `${name} has ${width}×${height} pixels`;
-  if (Math.min(width, height) < MIN_SIDE) throw new Error(`${size}; the model needs at least ${MIN_SIDE}×${MIN_SIDE}.`);
+  if (Math.min(width, height) < MIN_SIDE) throw new Error(`${size}; the model needs ${MIN_SIDE}×${MIN_SIDE} or more.`);
   if (width * height > MAX_PIXELS) throw new Error(`${size}; this page reads up to ${MAX_PIXELS / 1e6} million.`);
 }
 
-/** Decode an image file. Returns: {name, canvas, pixels, width, height, colour, phantom}. Throws: Error for the user. */
+/** Decode an image file. Returns: {name, canvas, pixels, width, height, notes, phantom}. Throws: Error for the user. */
 async function read(blob, name, phantom) {
   const bitmap = await createImageBitmap(blob, AS_STORED).catch(() => {
     throw new Error(`${name} is not an image that this browser can read. PNG, JPEG, WebP and BMP work; for TIFF and ` +
@@ -47,7 +47,9 @@ async function read(blob, name, phantom) {
   const rgba = context.getImageData(0, 0, width, height).data;
   const pixels = grey(rgba);
   const colour = pixels.some((value, i) => rgba[4 * i] !== value || rgba[4 * i + 2] !== value);
-  return { name, canvas, pixels, width, height, colour, phantom };
+  const transparent = pixels.some((_, i) => rgba[4 * i + 3] < 255);
+  const notes = [colour && "colour turned grey", transparent && "transparency ignored"].filter(Boolean);
+  return { name, canvas, pixels, width, height, notes, phantom };
 }
 
 // ---- words
@@ -130,7 +132,8 @@ function metadataRow([key, text]) {
 }
 
 function showModel(model) {
-  $("synthetic").textContent = synthetic(model) ? `${model.props.dataset}: a model of phantoms, to try the page with.` : "";
+  const phantoms = `Trained on ${model.props.dataset}: a model to try the page with, no more.`;
+  $("synthetic").textContent = synthetic(model) ? phantoms : "";
   $("about").textContent = about(model);
   $("model-name").textContent = model.name;
   $("metadata").replaceChildren(...Object.entries(model.props).map(metadataRow));
@@ -138,17 +141,18 @@ function showModel(model) {
 }
 
 /** The image as given, with the square that the model reads outlined. */
-function showGiven({ name, canvas, width, height, colour }) {
+function showGiven({ name, canvas, width, height, notes }) {
   const { left, top, side } = centreSquare({ width, height });
-  const shares = { ratio: width / height, left: left / width, top: top / height, across: side / width, down: side / height };
-  for (const [key, value] of Object.entries(shares)) $("given").style.setProperty(`--${key}`, value);
+  const crop = { left: left / width, top: top / height, across: side / width, down: side / height };
+  const shares = Object.entries({ ratio: width / height, ...crop });
+  for (const [key, share] of shares) $("given").style.setProperty(`--${key}`, share);
   canvas.className = side < 100 ? "pixels" : "";
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `The image ${name}`);
   $("given").replaceChildren(canvas, $("crop"));
   $("crop").hidden = width === height;
-  const outlined = width === height ? "" : ", the model’s square outlined";
-  $("given-caption").textContent = `${name}: ${width}×${height}${colour ? ", colour turned grey" : ""}${outlined}`;
+  const outlined = width === height ? [] : ["the model’s square outlined"];
+  $("given-caption").textContent = [`${name}: ${width}×${height}`, ...notes, ...outlined].join(", ");
 }
 
 /** The image as it reaches the network. */
