@@ -66,7 +66,7 @@ function called({ classes, props, threshold }, probability) {
   return classes.find((name) => (name === props.positive_class) === (probability >= threshold));
 }
 
-function statement(model, probability) {
+function compared(model, probability) {
   const [p, threshold] = apart(probability, model.threshold);
   const side = p === threshold ? "at" : probability > model.threshold ? "above" : "below";
   return `P(${model.props.positive_class}) = ${p}, ${side} the operating point ${threshold} ` +
@@ -176,10 +176,11 @@ function showResult(model, image, probability) {
   showGiven(image);
   showSeen(image, model.size);
   $("result").hidden = false;
-  $("statement").textContent = statement(model, probability);
+  $("compared").textContent = compared(model, probability);
   $("called").textContent = `called ${called(model, probability)}.`;
   $("caution").textContent = caution(model, image);
   $("calibrated").textContent = $("caution").textContent ? "" : calibrated(model, probability);
+  $("announced").textContent = `${$("statement").textContent} ${$("caution").textContent}`;
 }
 
 function say(status, error = "") {

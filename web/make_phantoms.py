@@ -1,6 +1,6 @@
 """Make the sample images of the web page: phantoms, larger than any model's input and most of them not square.
 
-    python -m web.make_phantoms
+python -m web.make_phantoms
 """
 
 from pathlib import Path
