@@ -231,6 +231,12 @@ def test_policy_refuses_other_sites_inline_code_and_eval(visit):
     page.requested = [url for url in page.requested if url not in refused]
 
 
+def test_readme_gives_the_policy_as_a_header():
+    policy = re.search(r'Content-Security-Policy" content="(.*?)"', (ROOT / "web/index.html").read_text(), re.DOTALL)
+    header = f"Content-Security-Policy: {' '.join(policy[1].split())}; frame-ancestors 'none'\n"
+    assert header in (ROOT / "README.md").read_text()
+
+
 def test_every_phantom_answers_by_keyboard(visit):
     page = visit(standin(), reduced_motion="reduce")
     reached = []
