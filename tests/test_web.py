@@ -21,6 +21,7 @@ from web import make_phantoms
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -r web/requirements.txt")
 
 ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "models" / "breastmnist.onnx"
 RUNTIME = ROOT / "web" / "node_modules" / "onnxruntime-web"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
@@ -134,11 +135,11 @@ def browser():
 
 @pytest.fixture
 def visit(browser, site):
-    """A function that opens the page: `model` is the file in the shipped one's place (None: there is none). What the
-    page asked for and what its policy refused must be nothing but its own."""
+    """A function that opens the page: `model` is the file in the shipped one's place (None: there is none; SHIPPED:
+    itself). In the end the page may have asked for nothing from elsewhere."""
     opened = []
 
-    def open_page(model: bytes | None, **options):
+    def open_page(model: bytes | Path | None, **options):
         context = browser.new_context(**options)
         page = context.new_page()
         page.requested = []
@@ -146,8 +147,9 @@ def visit(browser, site):
         page.add_init_script(
             "window.refused = []; addEventListener('securitypolicyviolation', (e) => refused.push(e.blockedURI))"
         )
-        answer = {"status": 404} if model is None else {"body": model, "content_type": "application/octet-stream"}
-        page.route("**/models/breastmnist.onnx", lambda route: route.fulfill(**answer))
+        answer = {"status": 404} if model is None else {"body": model}
+        if model != SHIPPED:
+            page.route("**/models/breastmnist.onnx", lambda route: route.fulfill(**answer))
         page.goto(site)
         opened.append(page)
         return page
@@ -211,11 +213,10 @@ def test_answers_are_those_of_onnxruntime_in_python(visit):
 
 
 def test_shipped_model_answers_like_onnxruntime_in_python(visit):
-    shipped = ROOT / "models" / "breastmnist.onnx"
-    if not shipped.exists():
+    if not SHIPPED.exists():
         pytest.skip("no models/breastmnist.onnx")
-    page = visit(shipped.read_bytes())
-    check_answers(page, shipped.read_bytes())
+    page = visit(SHIPPED)
+    check_answers(page, SHIPPED.read_bytes())
     assert page.evaluate("refused") == []
 
 
