@@ -216,11 +216,15 @@ def score_next(study, places: int, score: Callable, seed: int, beat: float) -> N
         study.tell(trial, value, skip_if_finished=True)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-    except (KeyboardInterrupt, SystemExit):
-        give_back(study, trial)
-        raise
     except UpdateFinishedTrialError:
         print(f"trial {place(trial)}: was taken over by another worker", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit, UserError):
+        give_back(study, trial)
+        raise
+    except Exception:
+        with suppress(*storage_errors()):
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        raise
 
 
 def importances(study, names) -> dict[str, float]:
@@ -255,4 +259,6 @@ def work(study, given: list[dict], score: Callable, seed: int, beat: float) -> N
         elif any(held[i].state == TrialState.RUNNING for i in held if i < places):
             time.sleep(min(beat, 1))
         else:
-            return
+            break
+    for lost in set(range(places)) - set(held):
+        print(f"trial {lost}: given up, {ATTEMPTS} workers died of it", file=sys.stderr)
