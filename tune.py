@@ -9,6 +9,7 @@ import math
 import shlex
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import md5
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def parse_args():
         type=common.settings.NATURAL,
         default=3,
         metavar="G",
-        help="then a grid of G x G values of lr and wd inside the range; 0 for none (default: %(default)s)",
+        help="then a grid of G x G values of lr and wd, if searched, inside the range; 0: none (default: %(default)s)",
     )
     parser.add_argument(
         "--folds",
@@ -79,17 +80,17 @@ def parse_args():
 
 
 def make_score(pool, settings, args):
-    """The function that scores a trial: its mean AUC over the folds, reported fold by fold to the pruner."""
+    """The function that scores a trial of a stage: its mean AUC over the folds, reported fold by fold to the pruner."""
     import optuna
 
     groups = common.twins.find_groups(pool.images)
     fold_of = common.folds.assign_folds(pool.labels, groups, args.folds, args.seed)
 
-    def score(trial) -> float:
+    def score(stage: str, trial) -> float:
         tried = replace(settings, **{name: common.search.RANGES[name].suggest(trial, name) for name in args.search})
         scores = []
         for fold in range(args.folds):
-            name, unseen = f"trial {common.study.place(trial)} fold {fold + 1}", fold_of == fold
+            name, unseen = f"{stage} {common.study.place(trial)} fold {fold + 1}", fold_of == fold
             try:
                 _, logits = common.crossvalidation.train_fold(pool, unseen, tried, args.seed + fold, args.device, name)
             except common.training.Diverged:
@@ -112,26 +113,26 @@ def fixed_settings(settings, source, args) -> dict:
     return fixed | {"search": list(args.search), "folds": args.folds, "seed": args.seed, "data_md5": source.md5}
 
 
-def search(storage, score, fixed, args):
-    """Stage one: TPE over the searched settings, hopeless ones pruned after whole folds. Returns the study."""
+def join(url, settings, source, args):
+    """Open the study of stage one. Returns: (storage, study). Raises: UserError."""
     import optuna
 
     pruner = optuna.pruners.MedianPruner(n_startup_trials=common.study.STARTUP_TRIALS, n_warmup_steps=1)
-    study = common.study.open_study(storage, args.study, fixed, pruner)
-    common.study.work(study, [{}] * args.trials, score, args.seed, args.heartbeat)
-    return study
+    storage = common.study.open_storage(url)
+    with common.study.explained(url, "cannot be read"):
+        fixed = fixed_settings(settings, source, args)
+        return storage, common.study.open_study(storage, args.study, fixed, pruner)
 
 
-def search_grid(storage, top, score, fixed, args):
-    """Stage two: every cell of the grid, as the first worker to come here laid it out. Returns the study."""
+def open_grid(storage, fixed, top, args):
+    """The study of stage two, and its cells, as the first worker to come here laid them out."""
     import optuna
 
     name = f"{args.study} grid {args.grid} after {args.trials}"
     grid = common.study.open_study(storage, name, fixed, optuna.pruners.NopPruner())
     if "cells" not in grid.user_attrs:
         grid.set_user_attr("cells", grid_cells(top, args))
-    common.study.work(grid, grid.user_attrs["cells"], score, args.seed, args.heartbeat)
-    return grid
+    return grid, grid.user_attrs["cells"]
 
 
 def gridded(args) -> list[str]:
@@ -182,15 +183,17 @@ def best_share(rows) -> list[dict]:
 
 
 def take_part(url, pool, source, settings, args) -> tuple[list[dict], dict]:
-    """Both stages, shared with all other workers. Returns: (a row a trial, importances of the searched settings)."""
-    storage = common.study.open_storage(url)
+    """Both stages, shared with all other workers: TPE over the searched settings, hopeless ones pruned after whole
+    folds; then the grid. Returns: (a row a trial, importances of the searched settings)."""
+    storage, study = join(url, settings, source, args)
+    score = make_score(pool, settings, args)
     with common.study.explained(url, "failed; the same command goes on from here"):
-        score, fixed = make_score(pool, settings, args), fixed_settings(settings, source, args)
-        study = search(storage, score, fixed, args)
+        common.study.work(study, [{}] * args.trials, partial(score, "trial"), args.seed, args.heartbeat)
         rows = trial_rows("search", study, args.trials, settings, args)
         if gridded(args):
-            grid = search_grid(storage, best_share(rows), score, fixed, args)
-            rows += trial_rows("grid", grid, len(grid.user_attrs["cells"]), settings, args)
+            grid, cells = open_grid(storage, study.user_attrs["fixed"], best_share(rows), args)
+            common.study.work(grid, cells, partial(score, "cell"), args.seed, args.heartbeat)
+            rows += trial_rows("grid", grid, len(cells), settings, args)
         return rows, common.study.importances(study, args.search)
 
 
@@ -222,10 +225,9 @@ def search_table(rows, args) -> str:
     for row in complete(rows, "search")[:SHOWN]:
         cells = [score_text(row), *(text(row[name]) for name in args.search)]
         lines.append(common.tables.line(f"trial {row['trial']}", cells, 18))
-    ends = {name: span(best_share(rows), name) for name in gridded(args)}
-    lines += (
-        [f"range: {', '.join(f'{name} {low:.3g} to {high:.3g}' for name, (low, high) in ends.items())}"] if ends else []
-    )
+    if gridded(args):
+        ends = ((name, *span(best_share(rows), name)) for name in gridded(args))
+        lines.append("range: " + ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, low, high in ends))
     return "\n".join(lines)
 
 
@@ -264,10 +266,11 @@ def draw(rows, importances, chosen, best, source, out):
 
 def provenance(source, args) -> dict:
     """`runs.provenance` with the storage's password left out of the command."""
-    words = [
-        word.replace(args.storage, common.study.shown(args.storage)) if args.storage else word for word in sys.argv
-    ]
-    return common.runs.provenance(source, args.threads) | {"command": shlex.join(["python", *words])}
+    made = common.runs.provenance(source, args.threads)
+    if args.storage:
+        words = [word.replace(args.storage, common.study.shown(args.storage)) for word in sys.argv]
+        made["command"] = shlex.join(["python", *words])
+    return made
 
 
 def save(rows, importances, chosen, best, error, settings, source, args, out):
@@ -282,11 +285,29 @@ def save(rows, importances, chosen, best, error, settings, source, args, out):
     common.runs.write_json(out / "best.json", tuned | found, source)
 
 
+def report(rows, chosen, best, error, source, args) -> str:
+    """The tables of both stages, and the choice."""
+    lines = [
+        f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val",
+        "",
+        search_table(rows, args),
+        "",
+    ]
+    if gridded(args):
+        lines += [grid_table([row for row in rows if row["stage"] == "grid"]), ""]
+    lines.append(f"best by mean: {setting_text(best, args)}")
+    lines.append(f"standard error of a difference between settings, paired by fold: {common.tables.number(error)}")
+    lines.append(f"chosen, the simplest within one of the best: {setting_text(chosen, args)}")
+    return "\n".join(lines)
+
+
 def main():
     args = parse_args()
     settings = common.settings.from_args(args)
     source = common.data.find(args.data, args.data_root, args.size, args.seed)
     pool = common.data.join(*common.data.load(source, "train", "val"))
+    if args.storage:
+        join(args.storage, settings, source, args)  # what it refuses, it refuses before --out is made
     out = common.runs.create(args.out)
 
     threads = max(args.threads // args.jobs, 1)
@@ -297,12 +318,7 @@ def main():
 
     chosen, best, error = choose(rows, args)
     save(rows, importances, chosen, best, error, settings, source, args, out)
-    print(f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val\n\n{search_table(rows, args)}\n")
-    if gridded(args):
-        print(f"{grid_table([row for row in rows if row['stage'] == 'grid'])}\n")
-    print(f"best by mean: {setting_text(best, args)}")
-    print(f"standard error of a difference between two of these settings, paired by fold: {error:.4f}")
-    print(f"chosen, the simplest within one of the best: {setting_text(chosen, args)}")
+    print(report(rows, chosen, best, error, source, args))
     print(f"next: python train.py --params {out}/best.json")
 
 

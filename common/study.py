@@ -3,7 +3,7 @@
 A study of N trials has the places 0 to N - 1. A worker puts the lowest place that is not held into Optuna's queue and
 takes a trial out of it; a place that two put in at once belongs to the earlier trial, and the other is given back. So N
 trials are scored, however many workers there are, and what place i samples depends on the seed, on i and on the trials
-finished before: a search by one worker takes the same course whether or not it is interrupted on the way.
+finished before: a search by one worker takes the same course whether or not Ctrl-C or SIGTERM interrupts it on the way.
 
 While it scores, a worker counts up its trial's "beat". Optuna's own heartbeat knows databases only, and no trial that
 died before its first beat; this one works in every storage, and as each worker watches for change by its own clock, the
@@ -82,10 +82,8 @@ def connect(url: str) -> optuna.storages.BaseStorage:
         proxy = optuna.storages.GrpcStorageProxy(host=match[1], port=int(match[2]))
         proxy.wait_server_ready(CONNECT_SECONDS)
         return proxy
-    if not re.match(r"(sqlite|postgresql|mysql|mariadb)(\+\w+)?://.", url) or url in (
-        "sqlite:///",
-        "sqlite:///:memory:",
-    ):
+    database = re.match(r"(sqlite|postgresql|mysql|mariadb)(\+\w+)?://.", url)
+    if not database or url.endswith(("///", ":memory:")):  # SQLite's names for what nobody could join or resume
         raise UserError(f"--storage {shown(url)}: names no storage; give {SPELLINGS}")
     if not kind.startswith("sqlite"):
         return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})

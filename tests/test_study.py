@@ -180,7 +180,7 @@ def test_importances_wait_for_enough_trials(open_study):
     opened = open_study()
     study.work(opened, [{}] * 4, score, 0, 1)
     assert study.importances(opened, ("wd", "lr")) == {}
-    study.work(opened, [{}] * 30, score, 0, 1)
+    study.work(opened, [{}] * 20, score, 0, 1)
     shares = study.importances(opened, ("wd", "lr"))
     assert sum(shares.values()) == pytest.approx(1) and shares["wd"] > shares["lr"]  # wd's range is the wider
     assert study.importances(opened, ("wd",)) == {}
