@@ -233,7 +233,8 @@ def search_table(rows, args) -> str:
 
 def grid_axes(rows) -> tuple[list, list]:
     """The grid's learning rates and weight decays."""
-    return tuple(sorted({row[name] for row in rows}) for name in GRID)
+    lrs, wds = (sorted({row[name] for row in rows}) for name in GRID)
+    return lrs, wds
 
 
 def grid_table(rows) -> str:

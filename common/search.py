@@ -42,7 +42,7 @@ class Choice:
 
 
 # Settings are compared row by row: the first row in which two differ says which is simpler.
-RANGES = {
+RANGES: dict[str, Span | Choice] = {
     "stages": Choice((2, 3, 4)),  # a smaller network is simpler; ResNet-18 has no more
     "wd": Span(1.0, 1e-5, log=True),  # stronger decay is simpler: smaller weights; below 1e-5 it does nothing
     "lr": Span(1e-5, 1e-2, log=True),  # slower stays nearer to the first weights; AdamW diverges above 1e-2

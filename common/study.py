@@ -23,6 +23,7 @@ from urllib.parse import unquote
 import numpy as np
 import optuna
 from optuna.exceptions import OptunaError, UpdateFinishedTrialError
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -58,6 +59,13 @@ def storage_errors() -> tuple:
     return OptunaError, SQLAlchemyError, OSError, getattr(sys.modules.get("grpc"), "RpcError", OptunaError)
 
 
+def reason(error: BaseException) -> str:
+    """The first line that says what is wrong: gRPC's details, else the driver's message, else the storage's."""
+    details = error.details() if hasattr(error, "details") else ""
+    said = next(filter(None, [details, str(error.__cause__ or ""), str(error), type(error).__name__]))
+    return said.strip().splitlines()[0]
+
+
 @contextmanager
 def explained(url: str, what: str, *also: type[Exception]) -> Iterator[None]:
     """Turn what goes wrong with a storage into one line without secrets. also: further exceptions to expect.
@@ -69,15 +77,14 @@ def explained(url: str, what: str, *also: type[Exception]) -> Iterator[None]:
         package = PACKAGES.get(missing, missing)
         raise UserError(f"--storage {shown(url)}: needs a package more; pip install '{package}'") from None
     except (*storage_errors(), *also) as error:
-        reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"--storage {shown(url)}: {what} ({without_secrets(reason, url)})") from None
+        raise UserError(f"--storage {shown(url)}: {what} ({without_secrets(reason(error), url)})") from None
 
 
 def connect(url: str) -> optuna.storages.BaseStorage:
     """The storage that a URL names. Raises: UserError for another spelling; the storages' own errors."""
     kind, _, rest = url.partition(":")
     if kind == "journal" and rest:
-        return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(rest))
+        return optuna.storages.JournalStorage(JournalFileBackend(rest))
     if match := re.fullmatch(r"grpc://([^/@]+):(\d+)/?", url):
         proxy = optuna.storages.GrpcStorageProxy(host=match[1], port=int(match[2]))
         proxy.wait_server_ready(CONNECT_SECONDS)
@@ -125,16 +132,16 @@ def open_study(storage, name: str, fixed: dict, pruner) -> optuna.Study:
     return study
 
 
-def place(trial) -> int | None:
-    """The place that a trial was put into the queue for."""
-    return trial.user_attrs.get("place")
+def place(trial) -> int:
+    """The place that a trial was put into the queue for; -1 for none: it was made because the queue was empty."""
+    return trial.user_attrs.get("place", -1)
 
 
 def holders(trials: list[FrozenTrial]) -> dict[int, FrozenTrial]:
     """The trial that holds each place: the earliest that has not failed."""
     found: dict[int, FrozenTrial] = {}
     for trial in trials:
-        if trial.state != TrialState.FAIL and place(trial) is not None:
+        if trial.state != TrialState.FAIL and place(trial) >= 0:
             found.setdefault(place(trial), trial)
     return found
 
@@ -242,7 +249,8 @@ def work(study, given: list[dict], score: Callable, seed: int, beat: float) -> N
         score: takes a trial and returns its value; may raise TrialPruned.
         beat: seconds from one sign of life to the next.
     """
-    places, watched = len(given), {}
+    places = len(given)
+    watched: dict[int, tuple[int | None, float]] = {}
     while True:
         fail_silent(study, watched, SILENT_BEATS * beat)
         trials = study.get_trials(deepcopy=False)
