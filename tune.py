@@ -250,8 +250,9 @@ def grid_table(rows) -> str:
 def draw(rows, importances, chosen, best, source, out):
     """study.png: the score of every trial of the search; importance.png; grid.png: the grid as a heat map."""
     figures, title = common.figures, f"{source.label}, mean AUC over folds"
-    searched = [row["auc"] if row["state"] == "complete" else None for row in rows if row["stage"] == "search"]
-    figures.save(figures.search_history(searched, title, "AUC"), out / "study.png")
+    found = {row["trial"]: row["auc"] for row in complete(rows, "search")}
+    history = [found.get(i) for i in range(1 + max(row["trial"] for row in rows if row["stage"] == "search"))]
+    figures.save(figures.search_history(history, title, "AUC"), out / "study.png")
     if importances:
         figures.save(figures.importances(importances, f"{source.label}, settings searched"), out / "importance.png")
     grid = [row for row in rows if row["stage"] == "grid"]
@@ -297,7 +298,8 @@ def report(rows, chosen, best, error, source, args) -> str:
     if gridded(args):
         lines += [grid_table([row for row in rows if row["stage"] == "grid"]), ""]
     lines.append(f"best by mean: {setting_text(best, args)}")
-    lines.append(f"standard error of a difference between settings, paired by fold: {common.tables.number(error)}")
+    known = "n/a, of a single setting" if math.isnan(error) else f"{error:.4f}"
+    lines.append(f"standard error of a difference between settings, paired by fold: {known}")
     lines.append(f"chosen, the simplest within one of the best: {setting_text(chosen, args)}")
     return "\n".join(lines)
 
