@@ -147,9 +147,9 @@ def span(top, name) -> tuple[float, float]:
 
 def grid_cells(top, args) -> list[dict]:
     """args.grid values of lr and of wd, as far as these are searched, evenly spaced in the logarithm inside the range,
-    and the best trial's values of everything else."""
+    and the best trial's values of everything else; a grid of one is the best trial."""
     cells = [{name: top[0][name] for name in args.search}]
-    for name in gridded(args):
+    for name in gridded(args) if args.grid > 1 else []:
         values = sorted({float(f"{x:.3g}") for x in np.geomspace(*span(top, name), args.grid)})
         cells = [cell | {name: value} for cell in cells for value in values]
     return cells

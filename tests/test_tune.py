@@ -79,6 +79,12 @@ def test_a_grid_of_one_searched_axis_keeps_the_best_of_the_rest():
     assert {(row["epochs"], row["loss"]) for row in grid} == {(top["epochs"], top["loss"])}
 
 
+def test_a_grid_of_one_is_the_best_trial():
+    rows = searched(arguments(grid=1))
+    (cell,) = tune.complete(rows, "grid")
+    assert all(cell[key] == tune.complete(rows, "search")[0][key] for key in ("lr", "wd", "auc"))
+
+
 @pytest.mark.parametrize("changed", [{"grid": 0}, {"search": ("epochs", "mixup")}])
 def test_without_a_grid_the_search_s_best_quarter_is_chosen_from(changed):
     args = arguments(**changed)
