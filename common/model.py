@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
@@ -22,24 +23,36 @@ WAYS_OUT = "give --weights FILE (a state dict of torchvision's ResNet-18), or --
 class BreastResNet(nn.Module):
     """Grey images in, one logit each out: positive means malignant.
 
-    The stem keeps what little resolution a small image has: its 7x7 convolution has stride 1, not 2, below 64 pixels.
-    Stages that are left off are cut from the end; at 28x28 the fourth would see 2x2 pixels.
+    What is small, below 64 pixels, keeps more on its way: the stem's 7x7 convolution has stride 1, not 2, and the
+    fourth stage, which would see 2x2 pixels, is left off.
+
+    Args:
+        stages: of the trunk, cut from the end: 2 to 4, or "auto".
+        upsample: enlarge the images to this side first, bilinearly; 0 leaves them as they are.
+
+    Raises: UserError when `upsample` would shrink them.
     """
 
-    def __init__(self, size: int, stages: int = 3):
+    def __init__(self, size: int, stages: int | str = "auto", upsample: int = 0):
         super().__init__()
-        self.size, self.stages = size, stages
+        if 0 < upsample < size:
+            raise UserError(f"--upsample {upsample}: images of {size}×{size} would shrink; give a larger side, or 0")
+        small = (upsample or size) < 64
+        self.size, self.upsample = size, upsample
+        self.stages = (3 if small else 4) if stages == "auto" else stages
         trunk = torchvision.models.resnet18(num_classes=1)
-        trunk.conv1 = nn.Conv2d(1, 64, 7, stride=1 if size < 64 else 2, padding=3, bias=False)
-        for stage in range(stages + 1, 5):
+        trunk.conv1 = nn.Conv2d(1, 64, 7, stride=1 if small else 2, padding=3, bias=False)
+        for stage in range(self.stages + 1, 5):
             setattr(trunk, f"layer{stage}", nn.Identity())
-        trunk.fc = nn.Linear(64 * 2 ** (stages - 1), 1)
+        trunk.fc = nn.Linear(64 * 2 ** (self.stages - 1), 1)
         self.trunk = trunk.to(memory_format=torch.channels_last)  # a third faster on CPU
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: float [n, size, size] in [0, 1]. Returns: logits [n]."""
-        inputs = ((images - GREY_MEAN) / GREY_STD)[:, None].contiguous(memory_format=torch.channels_last)
-        return self.trunk(inputs)[:, 0]
+        inputs = ((images - GREY_MEAN) / GREY_STD)[:, None]
+        if self.upsample:
+            inputs = F.interpolate(inputs, [self.upsample] * 2, mode="bilinear")
+        return self.trunk(inputs.contiguous(memory_format=torch.channels_last))[:, 0]
 
 
 class Predictor(nn.Module):

@@ -192,6 +192,7 @@ def save_model(
         "format": FORMAT,
         "state": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
         "stages": model.stages,
+        "upsample": model.upsample,
         "mirror": settings.mirror == "on",
         "settings": asdict(settings),
         "seed": seed,
@@ -215,7 +216,7 @@ def read_checkpoint(path: Path) -> dict:
 def build_model(content: dict, path: Path) -> BreastResNet:
     """The model of a checkpoint, ready to predict. Raises: UserError when its tensors do not fit."""
     try:
-        model = BreastResNet(content["data"]["size"], content["stages"])
+        model = BreastResNet(content["data"]["size"], content["stages"], content["upsample"])
         model.load_state_dict(content["state"])
     except (RuntimeError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: its tensors do not fit its description; train the run again") from None

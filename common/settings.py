@@ -69,7 +69,10 @@ class Settings:
     batch_size: int = setting(32, POSITIVE_INT, "images per step")
     warmup: float = setting(0.2, SHARE, "share of the steps in which the rate climbs; then it falls as a cosine to 0")
     weights: str = setting("imagenet", str, "start from torchvision's ImageNet weights, from 'none', or from a FILE")
-    stages: int = setting(3, one_of(2, 3, 4), "residual stages of the trunk; ResNet-18 has 4, small images need fewer")
+    stages: int | str = setting(
+        "auto", one_of("auto", 2, 3, 4), "residual stages of the trunk; auto: 3 for what is below 64 pixels, else all 4"
+    )
+    upsample: int = setting(0, number(int, 0, 512), "enlarge the images to this side first; 0: leave them as they are")
     loss: str = setting("cross-entropy", one_of("cross-entropy", "focal"), "cross-entropy or focal")
     label_smoothing: float = setting(0.0, SHARE_BELOW_ONE, "share by which targets move towards 1/2")
     class_weights: str = setting("none", one_of("none", "balanced"), "none, or balanced: both classes weigh the same")

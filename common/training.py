@@ -79,7 +79,7 @@ class State:
 def start(size: int, steps: int, settings: Settings, seed: int, device: torch.device) -> State:
     """A model with its initial weights, and an optimiser scheduled over `steps` batches."""
     torch.manual_seed(seed)
-    model = BreastResNet(size, settings.stages)
+    model = BreastResNet(size, settings.stages, settings.upsample)
     load_weights(model, settings.weights)
     model.to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)

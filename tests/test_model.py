@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import nn
 
 from common import model
@@ -59,6 +60,29 @@ def test_one_logit_an_image_at_every_size_and_depth(size, stride, stages):
     assert all(isinstance(getattr(network.trunk, f"layer{s}"), nn.Identity) == (s > stages) for s in (2, 3, 4))
     with torch.inference_mode():
         assert network(torch.rand(2, size, size)).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "size, upsample, stages, stride", [(28, 0, 3, 1), (28, 56, 3, 1), (28, 112, 4, 2), (64, 0, 4, 2)]
+)
+def test_depth_and_stem_follow_what_the_trunk_sees(size, upsample, stages, stride):
+    network = BreastResNet(size, upsample=upsample).eval()
+    assert network.stages == stages and network.trunk.conv1.stride == (stride, stride)
+
+
+def test_upsampled_images_are_enlarged_bilinearly_before_the_stem():
+    network, seen, image = BreastResNet(28, 2, upsample=56).eval(), [], torch.rand(1, 28, 28)
+    network.trunk.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        network(image)
+    pillow = Image.fromarray((image[0].numpy() - model.GREY_MEAN) / model.GREY_STD)
+    expected = np.asarray(pillow.resize((56, 56), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(seen[0][0, 0].numpy(), expected, atol=1e-5)
+
+
+def test_upsampling_never_shrinks():
+    with pytest.raises(UserError, match="--upsample 32: images of 64×64 would shrink"):
+        BreastResNet(64, upsample=32)
 
 
 def test_images_are_normalised_before_the_trunk():

@@ -1,0 +1,382 @@
+"""The web page in headless Chromium, beside onnxruntime and Pillow in Python."""
+
+import io
+import json
+import re
+import shutil
+import threading
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+from common import phantom
+from web import make_phantoms
+
+playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -r web/requirements.txt")
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "models" / "breastmnist.onnx"
+RUNTIME = ROOT / "web" / "node_modules" / "onnxruntime-web"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+THRESHOLD = 0.29
+RULE = "highest threshold with a sensitivity of at least 0.95 on val"
+
+playwright.expect.set_options(timeout=30_000)  # milliseconds; a busy machine takes seconds to compile the runtime
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"),
+    pytest.mark.skipif(not RUNTIME.is_dir(), reason="no web/node_modules/onnxruntime-web: run npm ci in web/"),
+]
+
+# A model's contract with a filter and a mean in the network's place: what the page needs is the graph around it.
+STANDIN = """
+<ir_version: 9, opset_import: ["": 20]>
+standin (uint8[batch, height, width] image) => (float[batch] probability, float[batch] logit) <
+  int64[1] one = {1}, int64[1] two = {2}, int64[2] sides = {1, 2}, int64[2] size = {28, 28}, int64[3] all = {1, 2, 3},
+  float black = {0}, float white = {255}, float bias = {-12.2},
+  float[2, 1, 3, 3] edges = {0.2, 1, 0.2, 0, 0, 0, -0.2, -1, -0.2, 0.3, 0, -0.3, 1, 0, -1, 0.3, 0, -0.3}
+> {
+  shape = Shape <start = 1> (image)
+  side = ReduceMin (shape)
+  spare = Sub (shape, side)
+  first = Div (spare, two)
+  end = Add (first, side)
+  square = Slice (image, first, end, sides)
+  stored = Cast <to = 1> (square)
+  channel = Unsqueeze (stored, one)
+  resized = Resize <antialias = 1, mode = "linear", axes = [2, 3]> (channel, , , size)
+  rounded = Round (resized)
+  grey = Clip (rounded, black, white)
+  contrast = Conv (grey, edges)
+  strength = Relu (contrast)
+  mean = ReduceMean <keepdims = 0> (strength, all)
+  logit = Add (mean, bias)
+  probability = Sigmoid (logit)
+}
+"""
+
+
+def standin(**changed) -> bytes:
+    """The file of a stand-in model, with some of its metadata changed (None leaves a key out)."""
+    model = onnx.parser.parse_model(STANDIN)
+    metrics = {"test": {"n": 156, "auc": 0.92, "auc_ci95": [0.86, 0.96], "accuracy": None}}
+    props = {
+        "classes": '["normal or benign", "malignant"]', "positive_class": "malignant", "threshold": str(THRESHOLD),
+        "threshold_rule": RULE, "input_size": "28", "dataset": "BreastMNIST", "metrics": json.dumps(metrics),
+        "intended_use": "research only, not a medical device",
+    }  # fmt: skip
+    onnx.helper.set_model_props(model, {key: text for key, text in (props | changed).items() if text is not None})
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def encoded(image: Image.Image, kind: str = "png", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@cache
+def pictures() -> dict[str, bytes]:
+    """Image files by name: several modes, formats and shapes, the smallest size and the model's own among them."""
+    grey = Image.fromarray(phantom.generate(1, 240, seed=5, malignant_share=1)[0][0])
+    colour = Image.merge("RGB", [Image.fromarray(np.roll(grey, shift, 0)) for shift in (0, 9, 30)])
+    opaque = colour.copy()
+    opaque.putalpha(255)
+    return {
+        "landscape.png": encoded(grey.crop((0, 40, 240, 181))),
+        "portrait.png": encoded(grey.crop((31, 0, 160, 240))),
+        "wide.png": encoded(grey.resize((1000, 300))),
+        "own_size.png": encoded(grey.resize((28, 28))),
+        "smallest.png": encoded(grey.resize((8, 8))),
+        "strip.png": encoded(grey.resize((9, 70))),
+        "colour.png": encoded(colour.crop((0, 0, 200, 240))),
+        "opaque.png": encoded(opaque),
+        "palette.png": encoded(colour.quantize(64)),
+        "one_bit.png": encoded(grey.convert("1")),
+        "gamma.png": encoded(grey, pnginfo=gamma()),
+        "grey.jpg": encoded(grey, "jpeg", quality=90),
+        "colour.jpg": encoded(colour, "jpeg", quality=90),
+        "colour.bmp": encoded(colour, "bmp"),
+    }
+
+
+def gamma():
+    """A PNG's chunk that asks for other brightness: who reads an image as stored leaves it aside."""
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    chunks.add(b"gAMA", (100000).to_bytes(4, "big"))
+    return chunks
+
+
+@pytest.fixture(scope="module")
+def site() -> str:
+    """The address of the page, served as the README says."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=ROOT))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/web/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, site):
+    """A function that opens the page: `model` is the file in the shipped one's place (None: there is none; SHIPPED:
+    itself). In the end the page may have asked for nothing from elsewhere."""
+    opened = []
+
+    def open_page(model: bytes | Path | None, **options):
+        context = browser.new_context(**options)
+        page = context.new_page()
+        page.requested = []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.add_init_script(
+            "window.refused = []; addEventListener('securitypolicyviolation', (e) => refused.push(e.blockedURI))"
+        )
+        answer = {"status": 404} if model is None else {"body": model}
+        if model != SHIPPED:
+            page.route("**/models/breastmnist.onnx", lambda route: route.fulfill(**answer))
+        page.goto(site)
+        opened.append(page)
+        return page
+
+    yield open_page
+    for page in opened:
+        assert all(url.startswith(site.removesuffix("web/")) for url in page.requested), page.requested
+        page.context.close()
+
+
+def choose(page, name: str, content: bytes):
+    """Give the page a file, and wait for its answer."""
+    page.get_by_label("Choose a file").set_input_files({"name": name, "mimeType": "", "buffer": content})
+    playwright.expect(page.locator("#given-caption")).to_contain_text(name)
+
+
+def pixels(page, canvas: str) -> np.ndarray:
+    """Grey levels of a canvas, uint8 [height, width]."""
+    script = "(c) => [c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    width, *rgba = page.locator(canvas).evaluate(script)
+    return np.uint8(rgba).reshape(-1, width, 4)[:, :, 0]
+
+
+def prepared(grey: Image.Image, size: int) -> np.ndarray:
+    """The middle square at the model's size, by Pillow."""
+    side = min(grey.size)
+    left, top = (grey.width - side) // 2, (grey.height - side) // 2
+    square = grey.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def check_answers(page, model: bytes):
+    """The page's number, words and small image, for every picture, against onnxruntime and Pillow."""
+    session = onnxruntime.InferenceSession(model)
+    about = session.get_modelmeta().custom_metadata_map
+    size, threshold, sides = int(about["input_size"]), float(about["threshold"]), set()
+    for name, content in pictures().items():
+        grey = Image.open(io.BytesIO(content)).convert("L")
+        (expected,) = session.run(["probability"], {"image": np.asarray(grey)[np.newaxis]})[0]
+        choose(page, name, content)
+        shown = float(page.locator("#probability").get_attribute("value"))
+        assert shown == pytest.approx(expected, abs=1e-4), name
+        assert np.array_equal(pixels(page, "#seen"), prepared(grey, size)), name
+        words = page.locator("#statement").inner_text()
+        side, called = ("above", "malignant") if expected >= threshold else ("below", "normal or benign")
+        p, point = map(
+            float, re.match(rf"P\(malignant\) = ([\d.]+), {side} the operating point ([\d.]+) ", words).groups()
+        )
+        assert p == pytest.approx(expected, abs=6e-4) and point == pytest.approx(threshold, abs=6e-4), words
+        assert words.endswith(f"({about['threshold_rule']}): called {called}."), words
+        sides.add(side)
+    return sides
+
+
+def test_answers_are_those_of_onnxruntime_in_python(visit):
+    model = standin()
+    page = visit(model)
+    assert check_answers(page, model) == {"above", "below"}
+    assert page.evaluate("refused") == []
+    assert any(url.endswith(".wasm") for url in page.requested)
+
+
+def test_shipped_model_answers_like_onnxruntime_in_python(visit):
+    if not SHIPPED.exists():
+        pytest.skip("no models/breastmnist.onnx")
+    page = visit(SHIPPED)
+    check_answers(page, SHIPPED.read_bytes())
+    assert page.evaluate("refused") == []
+
+
+def test_policy_refuses_other_sites_inline_code_and_eval(visit):
+    page = visit(standin())
+    page.evaluate("fetch('https://example.org/').catch(() => 0)")
+    page.evaluate("document.body.append(Object.assign(new Image(), {src: 'https://example.org/x.png'}))")
+    page.evaluate("document.body.setAttribute('style', 'color: red')")
+    evaluated = "new Promise((done) => setTimeout(() => { try { done(eval('1')) } catch (e) { done(e.name) } }, 100))"
+    assert page.evaluate(evaluated) == "EvalError"
+    refused = ["https://example.org/", "https://example.org/x.png", "inline"]
+    assert set(page.evaluate("refused")) >= set(refused)
+    page.requested = [url for url in page.requested if url not in refused]
+
+
+def test_readme_gives_the_policy_as_a_header():
+    policy = re.search(r'Content-Security-Policy" content="(.*?)"', (ROOT / "web/index.html").read_text(), re.DOTALL)
+    header = f"Content-Security-Policy: {' '.join(policy[1].split())}; frame-ancestors 'none'\n"
+    assert header in (ROOT / "README.md").read_text()
+
+
+def test_every_phantom_answers_by_keyboard(visit):
+    page = visit(standin(), reduced_motion="reduce")
+    reached = []
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        focused = page.evaluate_handle("document.activeElement")
+        reached.append(focused.evaluate("(e) => e.dataset.phantom ?? e.id"))
+        ringed = focused.evaluate("(e) => getComputedStyle(e.type === 'file' ? e.nextElementSibling : e).outlineStyle")
+        assert ringed == "solid", reached
+        if reached[-1] in make_phantoms.SAMPLES:
+            page.keyboard.press("Enter")
+            playwright.expect(page.locator("#given-caption")).to_contain_text(reached[-1])
+    assert reached == ["file", *make_phantoms.SAMPLES, "model-file"]
+    playwright.expect(page.locator("#caution")).to_contain_text("phantom: generated, not ultrasound")
+    with page.expect_file_chooser():
+        page.get_by_label("Choose a file").press("Space")
+    page.locator("summary").press("Enter")
+    row = page.get_by_role("row", name="threshold_rule")
+    playwright.expect(row).to_contain_text(RULE)
+
+
+def test_bundled_phantoms_are_what_their_command_makes():
+    files = {file.name for file in make_phantoms.FOLDER.iterdir()}
+    assert files == set(make_phantoms.SAMPLES)
+    for name, image in make_phantoms.samples().items():
+        stored = Image.open(make_phantoms.FOLDER / name)
+        assert stored.mode == "L" and stored.size == image.size and min(image.size) > 28
+        assert np.abs(np.int16(stored) - np.int16(image)).max() <= 1  # another processor may round otherwise
+
+
+def hand_over(page, kind: str, name: str):
+    """Paste or drop a picture, and wait for its answer."""
+    script = """([kind, name, bytes]) => {
+      const data = new DataTransfer();
+      data.items.add(new File([new Uint8Array(bytes)], name));
+      const Kind = { paste: ClipboardEvent, drop: DragEvent }[kind];
+      document.body.dispatchEvent(new Kind(kind, { clipboardData: data, dataTransfer: data, bubbles: true }));
+    }"""
+    page.evaluate(script, [kind, name, list(pictures()[name])])
+    playwright.expect(page.locator("#given-caption")).to_contain_text(name)
+
+
+def test_phone_and_desktop_light_and_dark(visit):
+    page = visit(standin(), color_scheme="light")
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(background) == "rgb(21, 24, 27)"
+    hand_over(page, "drop", "wide.png")
+    page.locator("summary").click()
+    for width in (320, 360, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing to scroll to sideways
+
+
+def test_roles_names_and_disclaimer(visit):
+    page = visit(standin())
+    for role, name in (("heading", "Choose an image"), ("group", "or a phantom: generated, not ultrasound")):
+        playwright.expect(page.get_by_role(role, name=name)).to_be_visible()
+    playwright.expect(page.get_by_role("banner")).to_contain_text("Research only. Not a medical device.")
+    playwright.expect(page.get_by_role("status").first).to_have_text("breastmnist.onnx is ready.")
+    playwright.expect(page.locator("#about")).to_contain_text("On 156 test images: AUC 0.920 (0.860 to 0.960);")
+    hand_over(page, "paste", "colour.png")
+    playwright.expect(page.get_by_role("region", name="Result")).to_be_visible()
+    playwright.expect(page.get_by_role("img", name="The image colour.png")).to_be_visible()
+    playwright.expect(page.get_by_role("img", name="The same at 28×28 pixels")).to_be_visible()
+    playwright.expect(page.get_by_role("status").last).to_contain_text(page.locator("#statement").inner_text())
+    assert "colour turned grey" in page.locator("#given-caption").inner_text()
+
+
+def test_errors_name_the_cause_and_the_way_out(visit):
+    page = visit(standin())
+    error = playwright.expect(page.get_by_role("alert"))
+
+    def give(name, content, label="Choose a file"):
+        page.get_by_label(label).set_input_files({"name": name, "mimeType": "", "buffer": content})
+
+    choose(page, "portrait.png", pictures()["portrait.png"])
+    give("notes.txt", b"no image")
+    error.to_contain_text("notes.txt is not an image that this browser can read. PNG, JPEG, WebP and BMP work")
+    playwright.expect(page.locator("#result")).to_be_hidden()
+    give("thin.png", encoded(Image.new("L", (300, 7))))
+    error.to_contain_text("thin.png has 300×7 pixels; the model needs 8×8 or more.")
+    give("huge.png", encoded(Image.new("1", (10000, 5001))))
+    error.to_contain_text("huge.png has 10000×5001 pixels; this page reads up to 50 million.")
+    for content in (b"<!DOCTYPE html><p>not found", standin()[:900], standin(threshold=None)):
+        give("other.onnx", content, "Choose another .onnx file")
+        error.to_contain_text("other.onnx is not a model that export.py wrote")
+    choose(page, "portrait.png", pictures()["portrait.png"])  # the model from before still answers
+    error.to_be_empty()
+
+
+def test_missing_model_says_how_to_make_one_and_a_model_of_phantoms_says_what_it_is(visit):
+    page = visit(None)
+    error = playwright.expect(page.get_by_role("alert"))
+    error.to_contain_text("models/breastmnist.onnx cannot be loaded (404). Make one with “python export.py RUN --out")
+    page.get_by_role("button", name="benign").click()
+    error.to_contain_text("cannot be loaded")
+    phantoms = "PHANTOM data (generated, not ultrasound)"
+    own = {"name": "own.onnx", "mimeType": "", "buffer": standin(threshold="0.0012344", dataset=phantoms)}
+    page.get_by_label("Choose another .onnx file").set_input_files(own)
+    playwright.expect(page.locator("#given-caption")).to_contain_text("benign.png")  # answered after all
+    playwright.expect(page.locator("#statement")).to_contain_text("above the operating point 0.001 ")
+    playwright.expect(page.locator("#about")).to_contain_text("own.onnx, research only")
+    playwright.expect(page.locator("#synthetic")).to_contain_text(phantoms)
+    playwright.expect(page.locator("#caution")).to_be_empty()
+    error.to_be_empty()
+    choose(page, "portrait.png", pictures()["portrait.png"])
+    playwright.expect(page.locator("#caution")).to_contain_text("only seen phantoms")
+
+
+def test_last_choice_wins_while_the_model_is_on_its_way(visit):
+    page = visit(standin())
+    waiting = []
+    page.route("**/models/breastmnist.onnx", lambda route: waiting.append(route))
+    page.reload()
+    for name in ("malignant.png", "benign.png"):
+        page.locator(f"[data-phantom='{name}']").click()
+        playwright.expect(page.locator("#status")).to_have_text("Waiting for the model…")
+    waiting[0].fulfill(body=standin())
+    playwright.expect(page.locator("#given-caption")).to_contain_text("benign.png")
+    playwright.expect(page.locator("#about")).to_contain_text("breastmnist.onnx, research only")
+
+
+def test_missing_runtime_and_altered_pixels_are_errors(visit):
+    page = visit(standin())
+    page.add_init_script(
+        "const read = OffscreenCanvasRenderingContext2D.prototype.getImageData;"
+        "OffscreenCanvasRenderingContext2D.prototype.getImageData = function (...box) {"
+        "  const image = read.apply(this, box); image.data[40] ^= 1; return image; }"
+    )
+    page.reload()
+    page.get_by_role("button", name="benign").click()
+    playwright.expect(page.get_by_role("alert")).to_contain_text("This browser alters the pixels")
+    page.route("**/node_modules/**", lambda route: route.fulfill(status=404))
+    page.reload()
+    playwright.expect(page.get_by_role("alert")).to_contain_text("run “npm ci” in the folder web/")
+
+
+def test_lock_file_names_no_registry():
+    lock = (ROOT / "web" / "package-lock.json").read_text()
+    assert "integrity" in lock and "resolved" not in lock and "://" not in lock

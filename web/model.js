@@ -1,0 +1,96 @@
+// An ONNX file of this project: its metadata, and its probability for one grey image.
+
+const RUNTIME = new URL("node_modules/onnxruntime-web/dist/", import.meta.url).href;
+const NEEDED = ["threshold", "threshold_rule", "input_size", "positive_class", "classes", "dataset", "intended_use"];
+const [VARINT, EIGHT_BYTES, DELIMITED, FOUR_BYTES] = [0, 1, 2, 5]; // wire types of protocol buffers
+const [METADATA_PROPS, KEY, VALUE] = [14, 1, 2]; // field numbers in ModelProto and StringStringEntryProto (onnx.proto)
+
+/** The delimited fields of a protocol-buffer message, as [number, bytes]; fields of fixed width are skipped. */
+function* delimitedFields(bytes) {
+  let at = 0;
+  const varint = () => {
+    for (let value = 0, scale = 1; ; scale *= 128) {
+      if (at >= bytes.length) throw new RangeError("the message ends within a field");
+      value += (bytes[at] & 127) * scale;
+      if (bytes[at++] < 128) return value;
+    }
+  };
+  while (at < bytes.length) {
+    const key = varint();
+    const [number, type] = [Math.floor(key / 8), key % 8];
+    if (type === VARINT) varint();
+    else if (type === EIGHT_BYTES) at += 8;
+    else if (type === FOUR_BYTES) at += 4;
+    else if (type === DELIMITED) {
+      const length = varint();
+      if (at + length > bytes.length) throw new RangeError("the message ends within a field");
+      yield [number, bytes.subarray(at, (at += length))];
+    } else throw new RangeError(`no wire type ${type}`);
+  }
+}
+
+/** The metadata_props of an ONNX file, which onnxruntime-web does not give: {key: text}. */
+export function metadata(bytes) {
+  const text = new TextDecoder();
+  const props = {};
+  for (const [number, entry] of delimitedFields(bytes)) {
+    if (number !== METADATA_PROPS) continue;
+    const pair = Object.fromEntries(delimitedFields(entry));
+    props[text.decode(pair[KEY])] = text.decode(pair[VALUE]);
+  }
+  return props;
+}
+
+/** The metadata of a file that this page can explain. Throws: Error with a message for the user. */
+function checkedMetadata(bytes, name) {
+  try {
+    const props = metadata(bytes);
+    const missing = NEEDED.filter((key) => !(key in props));
+    if (missing.length) throw new RangeError(`it has no ${missing.join(", ")}`);
+    return props;
+  } catch (error) {
+    throw new Error(`${name} is not a model that export.py wrote (${error.message}). Choose another .onnx file.`);
+  }
+}
+
+async function runtime() {
+  try {
+    const ort = await import(`${RUNTIME}ort.wasm.bundle.min.mjs`);
+    ort.env.wasm.wasmPaths = { wasm: `${RUNTIME}ort-wasm-simd-threaded.wasm` };
+    ort.env.wasm.numThreads = 1; // more would need a cross-origin isolated page, for milliseconds
+    return ort;
+  } catch {
+    throw new Error("onnxruntime-web is not installed: run “npm ci” in the folder web/, then load this page again.");
+  }
+}
+
+/** Fetch an .onnx file. Returns: its bytes. Throws: Error with a message for the user. */
+export async function download(url) {
+  const name = url.pathname.split("/").pop();
+  const response = await fetch(url).catch((error) => ({ status: error.message }));
+  if (response.ok) return new Uint8Array(await response.arrayBuffer());
+  throw new Error(`models/${name} cannot be loaded (${response.status}). Make one with “python export.py RUN --out ` +
+    `models/${name}”, or choose an .onnx file below.`);
+}
+
+/** Open the bytes of an .onnx file. Returns: {name, session, ort, props, threshold, size, classes}.
+ *  Throws: Error with a message for the user. */
+export async function open(bytes, name) {
+  const props = checkedMetadata(bytes, name);
+  const ort = await runtime();
+  const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] }).catch((error) => {
+    throw new Error(`${name} cannot be opened by onnxruntime-web: ${error.message}`);
+  });
+  const classes = JSON.parse(props.classes);
+  return { name, session, ort, props, threshold: Number(props.threshold), size: Number(props.input_size), classes };
+}
+
+/** Calibrated P(malignant) of a grey image of any size from 8×8, exactly as stored: the graph prepares it itself.
+ *  Throws: Error with a message for the user. */
+export async function predict({ session, ort }, { pixels, width, height }) {
+  const image = new ort.Tensor("uint8", pixels, [1, height, width]);
+  const { probability } = await session.run({ image }).catch((error) => {
+    throw new Error(`The model does not take an image of ${width}×${height} pixels: ${error.message}`);
+  });
+  return probability.data[0];
+}
