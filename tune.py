@@ -1,19 +1,25 @@
-"""Search learning rate and weight decay: Optuna finds the range, then a grid inside it finds the setting.
+"""Search settings, by default learning rate and weight decay: Optuna finds the range, then a grid inside it decides.
 
-A setting's score is the mean AUC over twin-aware folds of train+val; test is never read. The search is kept in
---storage and goes on from there when the same command is run again.
+A setting's score is the mean AUC over twin-aware folds of train+val; test is never read. The chosen setting is the
+simplest within one standard error of the best. The search is kept in --storage: the same command goes on where it was
+stopped, and run several times at once, here or on other machines, it shares the work.
 """
 
 import math
+import shlex
+import sys
 from dataclasses import asdict, replace
+from functools import partial
+from hashlib import md5
+from pathlib import Path
 
 import numpy as np
 
 import common
 
-LR_RANGE, WD_RANGE = (1e-5, 1e-2), (1e-5, 1.0)
-STARTUP_TRIALS = 5  # random ones, before TPE has something to learn from and the pruner something to compare with
-TOP_SHARE = 0.25  # of stage one's trials, best first, span the range of the grid
+TOP_SHARE = 0.25  # of the search's trials, best first, span the range of the grid
+SHOWN = 5  # of the search's trials, best first, in the table
+GRID = ("lr", "wd")  # down and across
 
 
 def parse_args():
@@ -23,14 +29,21 @@ def parse_args():
         type=common.settings.POSITIVE_INT,
         default=30,
         metavar="N",
-        help="trials of the search in all, those of earlier sessions included (default: %(default)s)",
+        help="trials of the search in all, by all workers and earlier sessions (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--search",
+        type=common.search.names,
+        default="lr,wd",
+        metavar="NAMES",
+        help=f"settings to search, of {', '.join(common.search.RANGES)} (default: %(default)s)",
     )
     parser.add_argument(
         "--grid",
         type=common.settings.NATURAL,
         default=3,
         metavar="G",
-        help="then a grid of G x G settings inside the range; 0 for none (default: %(default)s)",
+        help="then a grid of G x G values of lr and wd, if searched, inside the range; 0: none (default: %(default)s)",
     )
     parser.add_argument(
         "--folds",
@@ -39,30 +52,45 @@ def parse_args():
         metavar="K",
         help="twin-aware folds that score a setting (default: %(default)s)",
     )
-    parser.add_argument("--storage", metavar="URL", help="Optuna storage (default: the SQLite file study.db in --out)")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="where the search is kept and shared: sqlite:///FILE, postgresql://…, mysql://…, journal:FILE or "
+        "grpc://HOST:PORT (default: the SQLite file study.db in --out)",
+    )
     parser.add_argument(
         "--study", default="breastmnist", metavar="NAME", help="name of the study (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=common.settings.POSITIVE_INT,
+        default=1,
+        metavar="J",
+        help="workers to start here, which share --threads (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--heartbeat",
+        type=common.settings.POSITIVE,
+        default=15,
+        metavar="S",
+        help="seconds between a worker's signs of life; without four, it is taken for dead (default: %(default)s)",
     )
     common.cli.add_run_flags(parser, "runs/tune", calibrates=False)
     return parser.parse_args()
 
 
-def make_objective(pool, settings, args):
-    """The function that Optuna maximises: a trial's mean AUC over the folds, reported fold by fold to the pruner."""
+def make_score(pool, settings, args):
+    """The function that scores a trial of a stage: its mean AUC over the folds, reported fold by fold to the pruner."""
     import optuna
 
     groups = common.twins.find_groups(pool.images)
     fold_of = common.folds.assign_folds(pool.labels, groups, args.folds, args.seed)
 
-    def objective(trial) -> float:
-        tried = replace(
-            settings,
-            lr=trial.suggest_float("lr", *LR_RANGE, log=True),
-            wd=trial.suggest_float("wd", *WD_RANGE, log=True),
-        )
-        trial.set_user_attr("scores", scores := [])
+    def score(stage: str, trial) -> float:
+        tried = replace(settings, **{name: common.search.RANGES[name].suggest(trial, name) for name in args.search})
+        scores = []
         for fold in range(args.folds):
-            name, unseen = f"trial {trial.number} fold {fold + 1}", fold_of == fold
+            name, unseen = f"{stage} {common.study.place(trial)} fold {fold + 1}", fold_of == fold
             try:
                 _, logits = common.crossvalidation.train_fold(pool, unseen, tried, args.seed + fold, args.device, name)
             except common.training.Diverged:
@@ -70,132 +98,210 @@ def make_objective(pool, settings, args):
             scores.append(float(common.metrics.auc(pool.labels[unseen], logits)))
             trial.set_user_attr("scores", scores)
             trial.report(float(np.mean(scores)), fold)
-            if trial.should_prune():
+            if fold + 1 < args.folds and trial.should_prune():
                 raise optuna.TrialPruned()
         return float(np.mean(scores))
 
-    return objective
+    return score
 
 
-def open_study(name, sampler, source, settings, args):
-    """A new study, or an earlier one to go on with, if it was made with the same settings. Raises: UserError."""
+def fixed_settings(settings, source, args) -> dict:
+    """What all workers on a study must have in common; a file of weights counts by its content, wherever it lies."""
+    fixed = {key: value for key, value in asdict(settings).items() if key not in (*args.search, "patience")}
+    if Path(settings.weights).is_file():
+        fixed["weights"] = "MD5 " + md5(Path(settings.weights).read_bytes()).hexdigest()
+    return fixed | {"search": list(args.search), "folds": args.folds, "seed": args.seed, "data_md5": source.md5}
+
+
+def join(url, settings, source, args):
+    """Open the study of stage one. Returns: (storage, study). Raises: UserError."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = args.storage or f"sqlite:///{args.out}/study.db"
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1)
-    try:
-        study = optuna.create_study(
-            storage=storage, study_name=name, sampler=sampler, pruner=pruner, direction="maximize", load_if_exists=True
-        )
-    except Exception as error:  # SQLAlchemy's, the driver's or Optuna's own
-        raise common.errors.UserError(f"--storage {storage}: cannot be opened ({str(error).splitlines()[0]})") from None
-    fixed = {key: value for key, value in asdict(settings).items() if key not in ("lr", "wd", "patience")}
-    fixed |= {"folds": args.folds, "seed": args.seed, "data_md5": source.md5}
-    different = {key for key, value in fixed.items() if study.user_attrs.get("fixed", fixed).get(key) != value}
-    if different:
-        raise common.errors.UserError(
-            f"study {name!r} was begun with other {', '.join(sorted(different))}; use the same, or another --study"
-        )
-    study.set_user_attr("fixed", fixed)
-    return study
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=common.study.STARTUP_TRIALS, n_warmup_steps=1)
+    storage = common.study.open_storage(url)
+    with common.study.explained(url, "cannot be read"):
+        fixed = fixed_settings(settings, source, args)
+        return storage, common.study.open_study(storage, args.study, fixed, pruner)
 
 
-def finished(study) -> list:
-    """Trials that are complete or pruned; those that failed or were cut off are not counted, and so run again."""
-    return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
-
-
-def search(pool, source, settings, args):
-    """Stage one: TPE over log lr and log wd, up to --trials in all. Returns the study."""
+def open_grid(storage, fixed, top, args):
+    """The study of stage two, and its cells, as the first worker to come here laid them out."""
     import optuna
 
-    study = open_study(args.study, None, source, settings, args)
-    begun = len(study.trials)  # the sampler goes on where an earlier session stopped, instead of starting over
-    study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=args.seed + begun)
-    while (missing := args.trials - len(finished(study))) > 0:
-        study.optimize(make_objective(pool, settings, args), n_trials=missing)
-    return study
-
-
-def best_range(study) -> dict[str, tuple[float, float]]:
-    """The span of lr and wd over the best TOP_SHARE of the complete trials (at least two)."""
-    complete = sorted((t for t in study.trials if t.state.name == "COMPLETE"), key=lambda t: -t.value)
-    if not complete:
-        raise common.errors.UserError("no trial was completed, all were pruned or diverged; give more --trials")
-    top = complete[: max(2, math.ceil(TOP_SHARE * len(complete)))]
-    return {key: (min(t.params[key] for t in top), max(t.params[key] for t in top)) for key in ("lr", "wd")}
-
-
-def search_grid(study, pool, source, settings, args):
-    """Stage two: every pair of args.grid values of lr and wd, evenly spaced in the logarithm inside the range."""
-    import optuna
-
-    spans = best_range(study).items()
-    axes = {key: sorted({float(f"{x:.3g}") for x in np.geomspace(*span, args.grid)}) for key, span in spans}
     name = f"{args.study} grid {args.grid} after {args.trials}"
-    grid = open_study(name, optuna.samplers.GridSampler(axes, seed=args.seed), source, settings, args)
-    grid.pruner = optuna.pruners.NopPruner()
-    if (missing := len(axes["lr"]) * len(axes["wd"]) - len(finished(grid))) > 0:
-        grid.optimize(make_objective(pool, settings, args), n_trials=missing)
-    return grid
+    grid = common.study.open_study(storage, name, fixed, optuna.pruners.NopPruner())
+    if "cells" not in grid.user_attrs:
+        grid.set_user_attr("cells", grid_cells(top, args))
+    return grid, grid.user_attrs["cells"]
 
 
-def trial_rows(study, stage: str) -> list[dict]:
-    """A row a trial, for trials.csv."""
+def gridded(args) -> list[str]:
+    """The settings that the grid varies: none without a grid, or when neither is searched."""
+    return [name for name in GRID if name in args.search and args.grid]
+
+
+def span(top, name) -> tuple[float, float]:
+    """The range of a setting among the best trials."""
+    return min(row[name] for row in top), max(row[name] for row in top)
+
+
+def grid_cells(top, args) -> list[dict]:
+    """args.grid values of lr and of wd, as far as these are searched, evenly spaced in the logarithm inside the range,
+    and the best trial's values of everything else; a grid of one is the best trial."""
+    cells = [{name: top[0][name] for name in args.search}]
+    for name in gridded(args) if args.grid > 1 else []:
+        values = sorted({float(f"{x:.3g}") for x in np.geomspace(*span(top, name), args.grid)})
+        cells = [cell | {name: value} for cell in cells for value in values]
+    return cells
+
+
+def trial_rows(stage: str, study, places: int, settings, args) -> list[dict]:
+    """A row for each finished trial, for trials.csv; lr and wd are there also when they are not searched."""
     rows = []
-    for trial in finished(study):
-        scores = trial.user_attrs["scores"]
+    for trial in common.study.finished(study, places):
+        scores = trial.user_attrs.get("scores", [])
         mean, std = common.intervals.mean_std(scores)
-        rows.append(
-            {
-                "stage": stage,
-                "trial": trial.number,
-                "state": trial.state.name.lower(),
-                **trial.params,
-                "folds": len(scores),
-                "auc": mean,
-                "standard_error": std / math.sqrt(max(len(scores), 1)),
-            }
-        )
+        row = {"stage": stage, "trial": common.study.place(trial), "state": trial.state.name.lower()}
+        row |= {name: trial.params.get(name, getattr(settings, name)) for name in dict.fromkeys(GRID + args.search)}
+        row |= {"auc": mean, "standard_error": std / math.sqrt(max(len(scores), 1))}
+        rows.append(row | {f"fold_{i + 1}": scores[i] if i < len(scores) else None for i in range(args.folds)})
     return rows
+
+
+def complete(rows, stage: str) -> list[dict]:
+    """The complete rows of a stage, best first. Raises: UserError."""
+    found = sorted((r for r in rows if r["stage"] == stage and r["state"] == "complete"), key=lambda r: -r["auc"])
+    if not found:
+        raise common.errors.UserError(f"no setting of the {stage} was completed, all diverged; give more --trials")
+    return found
+
+
+def best_share(rows) -> list[dict]:
+    """The best TOP_SHARE of the search, at least two: they span the range."""
+    found = complete(rows, "search")
+    return found[: max(2, math.ceil(TOP_SHARE * len(found)))]
+
+
+def take_part(url, pool, source, settings, args) -> tuple[list[dict], dict]:
+    """Both stages, shared with all other workers: TPE over the searched settings, hopeless ones pruned after whole
+    folds; then the grid. Returns: (a row a trial, importances of the searched settings)."""
+    storage, study = join(url, settings, source, args)
+    score = make_score(pool, settings, args)
+    with common.study.explained(url, "failed; the same command goes on from here"):
+        common.study.work(study, [{}] * args.trials, partial(score, "trial"), args.seed, args.heartbeat)
+        rows = trial_rows("search", study, args.trials, settings, args)
+        if gridded(args):
+            grid, cells = open_grid(storage, study.user_attrs["fixed"], best_share(rows), args)
+            common.study.work(grid, cells, partial(score, "cell"), args.seed, args.heartbeat)
+            rows += trial_rows("grid", grid, len(cells), settings, args)
+        return rows, common.study.importances(study, args.search)
+
+
+def choose(rows, args) -> tuple[dict, dict, float]:
+    """(the chosen setting, the best by mean, standard error of a difference), of the grid if there is one, else of the
+    search's best."""
+    near = complete(rows, "grid") if gridded(args) else best_share(rows)
+    scores = np.array([[row[f"fold_{i + 1}"] for i in range(args.folds)] for row in near])
+    chosen, best, error = common.search.choose([{name: row[name] for name in args.search} for row in near], scores)
+    return near[chosen], near[best], error
+
+
+def text(value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def score_text(row) -> str:
+    return f"{row['auc']:.4f} ± {row['standard_error']:.4f}"
+
+
+def setting_text(row, args) -> str:
+    """A line such as: lr 0.0003, wd 0.01, AUC 0.9012 ± 0.0103."""
+    return ", ".join([*(f"{name} {text(row[name])}" for name in args.search), f"AUC {score_text(row)}"])
+
+
+def search_table(rows, args) -> str:
+    """The best trials of the search, and the range that the grid covers."""
+    lines = [common.tables.line("mean AUC ± standard error", ["AUC", *args.search], 18)]
+    for row in complete(rows, "search")[:SHOWN]:
+        cells = [score_text(row), *(text(row[name]) for name in args.search)]
+        lines.append(common.tables.line(f"trial {row['trial']}", cells, 18))
+    if gridded(args):
+        ends = ((name, *span(best_share(rows), name)) for name in gridded(args))
+        lines.append("range: " + ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, low, high in ends))
+    return "\n".join(lines)
+
+
+def grid_axes(rows) -> tuple[list, list]:
+    """The grid's learning rates and weight decays."""
+    lrs, wds = (sorted({row[name] for row in rows}) for name in GRID)
+    return lrs, wds
 
 
 def grid_table(rows) -> str:
     """Mean AUC ± standard error, learning rates down, weight decays across."""
-    lrs, wds = (sorted({row[key] for row in rows}) for key in ("lr", "wd"))
-    cells = {(row["lr"], row["wd"]): f"{row['auc']:.4f} ± {row['standard_error']:.4f}" for row in rows}
+    lrs, wds = grid_axes(rows)
+    cells = {(row["lr"], row["wd"]): score_text(row) for row in rows}
     header = common.tables.line("lr \\ wd", [f"{wd:.3g}" for wd in wds], 18)
     return "\n".join(
         [header, *(common.tables.line(f"{lr:.3g}", [cells.get((lr, wd), "") for wd in wds], 18) for lr in lrs)]
     )
 
 
-def draw(rows, best, source, out):
-    """study.png: the score of every trial of the search; grid.png: the grid as a heat map."""
-    figures = common.figures
-    searched = [row["auc"] if row["state"] == "complete" else None for row in rows if row["stage"] == "search"]
-    title = f"{source.label}, mean AUC over folds"
-    figures.save(figures.search_history(searched, title, "AUC"), out / "study.png")
+def draw(rows, importances, chosen, best, source, out):
+    """study.png: the score of every trial of the search; importance.png; grid.png: the grid as a heat map."""
+    figures, title = common.figures, f"{source.label}, mean AUC over folds"
+    found = {row["trial"]: row["auc"] for row in complete(rows, "search")}
+    history = [found.get(i) for i in range(1 + max(row["trial"] for row in rows if row["stage"] == "search"))]
+    figures.save(figures.search_history(history, title, "AUC"), out / "study.png")
+    if importances:
+        figures.save(figures.importances(importances, f"{source.label}, settings searched"), out / "importance.png")
     grid = [row for row in rows if row["stage"] == "grid"]
     if grid:
-        lrs, wds = (sorted({row[key] for row in grid}) for key in ("lr", "wd"))
+        lrs, wds = grid_axes(grid)
         scores, errors = np.full((2, len(lrs), len(wds)), np.nan)
         for row in grid:
             cell = lrs.index(row["lr"]), wds.index(row["wd"])
             scores[cell], errors[cell] = row["auc"], row["standard_error"]
-        chosen = lrs.index(best["lr"]), wds.index(best["wd"])
-        figures.save(figures.heat_map(lrs, wds, scores, errors, chosen, title), out / "grid.png")
+        marked = [(lrs.index(row["lr"]), wds.index(row["wd"])) for row in (chosen, best)]
+        figures.save(figures.heat_map(lrs, wds, scores, errors, *marked, title), out / "grid.png")
 
 
-def save(out, settings, source, args, rows, best):
+def provenance(source, args) -> dict:
+    """`runs.provenance` with the storage's password left out of the command."""
+    made = common.runs.provenance(source, args.threads)
+    if args.storage:
+        words = [word.replace(args.storage, common.study.shown(args.storage)) for word in sys.argv]
+        made["command"] = shlex.join(["python", *words])
+    return made
+
+
+def save(rows, importances, chosen, best, error, settings, source, args, out):
     """Write best.json, whose keys with an underscore are for people, trials.csv and the figures."""
-    found = {"_auc": best["auc"], "_standard_error": best["standard_error"], "_folds": args.folds}
-    found |= {"_provenance": common.runs.provenance(source, args.threads)}
-    chosen = asdict(replace(settings, lr=best["lr"], wd=best["wd"]))
+    found = {"_auc": chosen["auc"], "_standard_error": chosen["standard_error"], "_folds": args.folds}
+    found |= {"_rule": common.search.RULE, "_paired_error": error}
+    found |= {"_best_by_mean": {key: best[key] for key in (*args.search, "auc", "standard_error")}}
+    found |= {"_importances": importances, "_provenance": provenance(source, args)}
     common.runs.write_csv(out / "trials.csv", rows, source)
-    draw(rows, best, source, out)
-    common.runs.write_json(out / "best.json", chosen | found, source)
+    draw(rows, importances, chosen, best, source, out)
+    tuned = asdict(replace(settings, **{name: chosen[name] for name in args.search}))
+    common.runs.write_json(out / "best.json", tuned | found, source)
+
+
+def report(rows, chosen, best, error, source, args) -> str:
+    """The tables of both stages, and the choice."""
+    lines = [
+        f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val",
+        "",
+        search_table(rows, args),
+        "",
+    ]
+    if gridded(args):
+        lines += [grid_table([row for row in rows if row["stage"] == "grid"]), ""]
+    lines.append(f"best by mean: {setting_text(best, args)}")
+    known = "n/a, of a single setting" if math.isnan(error) else f"{error:.4f}"
+    lines.append(f"standard error of a difference between settings, paired by fold: {known}")
+    lines.append(f"chosen, the simplest within one of the best: {setting_text(chosen, args)}")
+    return "\n".join(lines)
 
 
 def main():
@@ -203,25 +309,19 @@ def main():
     settings = common.settings.from_args(args)
     source = common.data.find(args.data, args.data_root, args.size, args.seed)
     pool = common.data.join(*common.data.load(source, "train", "val"))
+    if args.storage:
+        join(args.storage, settings, source, args)  # what it refuses, it refuses before --out is made
     out = common.runs.create(args.out)
 
-    common.seed.set_seed(args.seed, args.threads)
-    study = search(pool, source, settings, args)
-    rows = trial_rows(study, "search")
-    span = best_range(study)
-    print(f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val")
-    print(f"range: lr {span['lr'][0]:.3g} to {span['lr'][1]:.3g}, wd {span['wd'][0]:.3g} to {span['wd'][1]:.3g}")
-    if args.grid:
-        grid = trial_rows(search_grid(study, pool, source, settings, args), "grid")
-        rows += grid
-        print(f"\nmean AUC ± standard error\n{grid_table(grid)}\n")
-    stage = "grid" if args.grid else "search"
-    complete = [row for row in rows if row["stage"] == stage and row["state"] == "complete"]
-    if not complete:
-        raise common.errors.UserError("no setting of the grid was completed, all diverged; give more --trials")
-    best = max(complete, key=lambda row: row["auc"])
-    save(out, settings, source, args, rows, best)
-    print(f"best: lr {best['lr']:.3g}, wd {best['wd']:.3g}, AUC {best['auc']:.4f} ± {best['standard_error']:.4f}")
+    threads = max(args.threads // args.jobs, 1)
+    common.seed.set_seed(args.seed, threads)
+    task = args.storage or common.study.beside(out), pool, source, settings, args
+    with common.parallel.companions(take_part, task, args.jobs - 1, args.seed, threads):
+        rows, importances = take_part(*task)
+
+    chosen, best, error = choose(rows, args)
+    save(rows, importances, chosen, best, error, settings, source, args, out)
+    print(report(rows, chosen, best, error, source, args))
     print(f"next: python train.py --params {out}/best.json")
 
 

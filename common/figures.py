@@ -447,20 +447,34 @@ def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: st
     return figure
 
 
-def heat_map(lrs, wds, scores: np.ndarray, errors: np.ndarray | None, chosen: tuple[int, int], title: str) -> Figure:
-    """Mean score for each learning rate and weight decay, the chosen cell framed.
+def heat_map(
+    lrs,
+    wds,
+    scores: np.ndarray,
+    errors: np.ndarray | None,
+    chosen: tuple[int, int],
+    best: tuple[int, int],
+    title: str,
+) -> Figure:
+    """Mean score for each learning rate and weight decay, the chosen cell and the best by mean framed.
 
-    Args: lrs: [i]; wds: [j]; scores: [i, j], nan where none; errors: [i, j], standard errors, or None; chosen: (i, j).
+    Args: lrs: [i]; wds: [j]; scores: [i, j], nan where none; errors: [i, j], standard errors, or None;
+        chosen, best: (i, j).
     """
-    figure, axes = _canvas(title, max(1.4 + 1.15 * len(wds), 5), 1.5 + 0.75 * len(lrs))
+    figure, axes = _canvas(title, max(1.4 + 1.15 * len(wds), 5), 1.8 + 0.75 * len(lrs))
     low, high = np.nanmin(scores), np.nanmax(scores)
     shares = (scores - low) / max(high - low, 1e-12)
     axes.imshow([[_shade(MODEL, share) for share in row] for row in shares], aspect="auto")
     for (i, j), score in np.ndenumerate(scores):
         error = "" if errors is None or np.isnan(score) else f"\n± {_number(errors[i, j])}"
         axes.text(j, i, _number(score) + error, ha="center", va="center")
-    corner = (chosen[1] - 0.5, chosen[0] - 0.5)
-    axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=INK, linewidth=4, clip_on=False))
+    frames = {"chosen": (chosen, INK, "-"), "best by mean": (best, CHOSEN, "--")}
+    if chosen == best:
+        frames = {"chosen, best by mean": (chosen, INK, "-")}
+    for name, ((i, j), colour, style) in frames.items():
+        outline = {"edgecolor": colour, "linestyle": style, "linewidth": 4, "clip_on": False}
+        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, zorder=3, label=name, **outline))
+    _legend_below(figure, columns=2)
     axes.set_xticks(range(len(wds)), [f"{wd:.2g}" for wd in wds])
     axes.set_yticks(range(len(lrs)), [f"{lr:.2g}" for lr in lrs])
     axes.set(xlabel="weight decay", ylabel="learning rate")
@@ -484,4 +498,19 @@ def search_history(scores: list[float | None], title: str, score_name: str = "sc
     axes.set(xlabel="trial", ylabel=score_name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _legend_below(figure, columns=3)
+    return figure
+
+
+def importances(shares: dict[str, float], title: str) -> Figure:
+    """What share of the variation among good settings each searched setting explains. shares: {name: 0 to 1}."""
+    names, values = list(shares), np.array(list(shares.values()))
+    figure, axes = _canvas(title, 6.4, 1.3 + 0.36 * len(names))
+    axes.barh(range(len(names)), values, color=MODEL, height=0.6)
+    for y, value in enumerate(values):
+        axes.annotate(f"{100 * value:.0f} %", (value, y), (5, 0), textcoords="offset points", va="center_baseline")
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axes.set(xlim=(0, 1.12 * values.max()), ylim=(len(names) - 0.4, -0.6), xlabel="importance (PED-ANOVA), sum 100 %")
+    axes.set_xticks([])
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["left", "bottom"]].set_visible(False)
     return figure

@@ -3,11 +3,14 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 
+from common.errors import UserError
 from common.seed import set_seed
 
 
@@ -36,3 +39,37 @@ def run(function: Callable, tasks: Iterable[tuple], jobs: int, seed: int, thread
             for child in multiprocessing.active_children():
                 child.terminate()
             raise
+
+
+def accompany(function: Callable, arguments: tuple, seed: int, threads: int) -> None:
+    """Run in a companion: Ctrl-C is left to the process that it accompanies, which then ends it with SIGTERM."""
+    begin_worker(seed, threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        function(*arguments)
+    except UserError:
+        sys.exit(2)  # the process that it accompanies meets the same error, and says it once
+
+
+@contextmanager
+def companions(function: Callable, arguments: tuple, count: int, seed: int, threads: int) -> Iterator[None]:
+    """Run function(*arguments), a module's own, in `count` spawned processes beside the body of the `with`.
+
+    In the end all are waited for; an error in the body ends them. One that dies leaves the others at work.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=accompany, args=(function, arguments, seed, threads)) for _ in range(count)]
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited, so that none dies of Ctrl-C while it starts
+    for worker in workers:
+        worker.start()
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except BaseException:
+        for worker in workers:
+            worker.terminate()
+        raise
+    finally:
+        for worker in workers:
+            worker.join()

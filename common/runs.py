@@ -61,7 +61,7 @@ def create(folder: str | Path, foreign: str | None = None) -> Path:
         raise UserError(f"--out {folder}: holds a run of another kind ({foreign}); choose another folder")
     with replacing(path / ".writable") as probe:
         probe.write_text("")
-    (path / ".writable").unlink()
+    (path / ".writable").unlink(missing_ok=True)  # two workers of one search may be here at once
     return path
 
 

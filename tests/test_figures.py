@@ -87,7 +87,8 @@ def every_figure(labels, probabilities, counts, title) -> dict:
         "scores": figures.score_histogram(labels, probabilities, THRESHOLDS, title),
         "folds": figures.fold_overview(folds, pooled, title),
         "comparison": figures.comparison(differences, "runs/crossval", "runs/train", title),
-        "heat_map": figures.heat_map([1e-4, 3e-4], [0, 0.01], scores, scores / 50, (0, 1), title),
+        "heat_map": figures.heat_map([1e-4, 3e-4], [0, 0.01], scores, scores / 50, (0, 1), (1, 0), title),
+        "importances": figures.importances({"label_smoothing": 0.7, "lr": 0.3}, title),
         "search": figures.search_history([0.8, None, 0.9], title),
     }
 
@@ -269,16 +270,35 @@ def test_comparison_draws_differences_with_intervals(tmp_path):
     assert "runs/a minus runs/b" in texts(figure)
 
 
-def test_heat_map_frames_the_chosen_cell_and_names_every_score():
+def test_heat_map_frames_the_chosen_cell_and_the_best_and_names_every_score():
     scores, errors = np.array([[0.81, 0.92, np.nan]]), np.array([[0.01, 0.02, np.nan]])
-    figure = figures.heat_map([3e-4], [0, 1e-3, 1e-2], scores, errors, (0, 1), "title")
+    figure = figures.heat_map([3e-4], [0, 1e-3, 1e-2], scores, errors, (0, 0), (0, 1), "title")
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == ["0.810\n± 0.010", "0.920\n± 0.020", "n/a"]
-    (frame,) = axes.patches
-    assert frame.get_xy() == (0.5, -0.5)
+    assert {frame.get_label(): frame.get_xy() for frame in axes.patches} == {
+        "chosen": (-0.5, -0.5),
+        "best by mean": (0.5, -0.5),
+    }
     shades = axes.images[0].get_array()[0]
     assert shades[1].sum() < shades[0].sum()  # higher is darker
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.001", "0.01"]
+    assert overlapping(figure) == [] and "best by mean" in texts(figure)
+
+
+@pytest.mark.parametrize("side", [1, 7])
+def test_heat_map_of_one_cell_and_of_many(side):
+    values, scores = np.geomspace(1e-4, 1e-2, side), np.linspace(0.8, 0.9, side**2).reshape(side, side)
+    figure = figures.heat_map(values, values, scores, scores / 50, (0, 0), (0, 0), "title")
+    (frame,) = figure.axes[0].patches
+    assert frame.get_label() == "chosen, best by mean" and overlapping(figure) == []
+
+
+def test_importances_are_named_with_their_shares():
+    figure = figures.importances({"label_smoothing": 0.625, "lr": 0.375, "wd": 0.0}, "title")
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [0.625, 0.375, 0.0]
+    assert [text.get_text() for text in axes.texts] == ["62 %", "38 %", "0 %"]
+    assert "label smoothing" in texts(figure) and overlapping(figure) == []
 
 
 def test_search_history_marks_pruned_trials_and_the_best_so_far():

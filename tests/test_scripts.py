@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common import settings
+
 REPO = Path(__file__).parent.parent
 QUICK = ["--data", "phantom", "--weights", "none", "--epochs", "2", "--stages", "2", "--threads", "1"]
 
@@ -251,22 +253,38 @@ class TestExportAndEvaluate:
         assert "at least 0.5 on out-of-fold predictions" in after["threshold_rule"]
 
 
+def dead_trials(out):
+    """The trials that failed because their worker died."""
+    import optuna
+
+    trials = optuna.load_study(study_name="breastmnist", storage=f"sqlite:///{out}/study.db").trials
+    return [t for t in trials if t.state.name == "FAIL" and "given_back" not in t.user_attrs]
+
+
 class TestTune:
-    def test_searches_resumes_and_feeds_train(self, tmp_path):
-        flags = [*QUICK, "--epochs", 1, "--folds", 2, "--grid", 1, "--out", tmp_path / "tune"]
-        run("tune.py", *flags, "--trials", 1)
-        out, err = run("tune.py", *flags, "--trials", 2)
-        assert "trial 1 fold 1" in err and out.splitlines()[-1].startswith("next: python train.py --params")
-        rows = read_csv(tmp_path / "tune/trials.csv")
-        assert [row["stage"] for row in rows] == ["search"] * 2 + ["grid"]
-        assert rows[0]["lr"] != rows[1]["lr"]  # the resumed search goes on, it does not start over
-        best = read_json(tmp_path / "tune/best.json")
-        grid = [row for row in rows if row["stage"] == "grid"]
-        assert best["_auc"] == max(float(row["auc"]) for row in grid)
-        run("train.py", *QUICK, "--epochs", 1, "--params", tmp_path / "tune/best.json", "--out", tmp_path / "train")
-        assert read_json(tmp_path / "train/metrics.json")["config"]["lr"] == best["lr"]
-        message = fails("tune.py", *flags, "--trials", 2, "--epochs", 2)
-        assert "was begun with other epochs" in message
+    def test_two_workers_one_killed_then_two_more(self, tmp_path):
+        """One study: two processes join it, kill -9 ends one, and a later session with --jobs extends it."""
+        out, flags = tmp_path / "tune", ["--epochs", 1, "--folds", 2, "--heartbeat", 0.5, "--out", tmp_path / "tune"]
+        killed, survivor = (start("tune.py", *QUICK, *flags, "--trials", 2, "--grid", 0) for _ in range(2))
+        while "fold 1" not in killed.stderr.readline():
+            assert killed.poll() is None
+        killed.kill()
+        killed.communicate()
+        stdout, err = survivor.communicate(timeout=200)
+        assert survivor.returncode == 0 and "taken for dead" in err, err
+        assert stdout.splitlines()[-1].startswith("next: python train.py --params")
+        rows = read_csv(out / "trials.csv")
+        assert [row["trial"] for row in rows] == ["0", "1"] and rows[0]["lr"] != rows[1]["lr"]
+        (lost,) = dead_trials(out)
+        again = rows[lost.user_attrs["place"]]
+        assert lost.params == {name: float(again[name]) for name in ("lr", "wd")}
+
+        run("tune.py", *QUICK, *flags, "--trials", 3, "--grid", 1, "--jobs", 2)
+        grown = read_csv(out / "trials.csv")
+        assert grown[:2] == rows and [row["stage"] for row in grown] == ["search"] * 3 + ["grid"]
+        assert len(dead_trials(out)) == 1 and {"study.png", "grid.png"} <= {path.name for path in out.iterdir()}
+        chosen = settings.Settings(**settings.read_params(out / "best.json"))  # as train.py --params reads it
+        assert (chosen.lr, chosen.wd) == (float(grown[-1]["lr"]), float(grown[-1]["wd"]))
 
     def test_never_reads_test(self, tmp_path):
         from common import data
@@ -278,8 +296,11 @@ class TestTune:
             arrays |= {f"{name}_images": split.images[:60], f"{name}_labels": 1 - split.labels[:60]}
         arrays |= {"test_images": np.zeros((0,)), "test_labels": np.array(["no", "labels"])}
         np.savez(tmp_path / "own.npz", **arrays)
-        flags = [*QUICK, "--epochs", 1, "--folds", 2, "--grid", 0, "--trials", 1]
+        flags = [*QUICK, "--epochs", 1, "--folds", 2, "--trials", 2, "--search", "mixup,label_smoothing"]
+        flags += ["--storage", f"journal:{tmp_path}/log"]
         run("tune.py", *flags, "--data", tmp_path / "own.npz", "--out", tmp_path / "tune")
+        best = read_json(tmp_path / "tune/best.json")
+        assert best["lr"] == 3e-4 and 0 < best["mixup"] < 1 and 0 < best["label_smoothing"] < 0.3
         assert "test_images" in fails(
             "train.py", *QUICK, "--epochs", 1, "--data", tmp_path / "own.npz", "--out", tmp_path / "t"
         )
