@@ -81,9 +81,15 @@ def add_data_flags(parser: Parser, run: bool = False) -> None:
 def add_run_flags(parser: Parser, out: str, calibrates: bool = True) -> None:
     """The flags of a script that trains: where to, on what, how.
 
-    Args: out: default of --out; calibrates: the script also chooses an operating point.
+    Args: out: default of --out; calibrates: the script leaves a run behind, with an operating point, and can resume it.
     """
     parser.add_argument("--out", default=out, metavar="DIR", help="folder for the results (default: %(default)s)")
+    if calibrates:
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on with the interrupted run in --out; the other flags stay the same",
+        )
     parser.add_argument(
         "--params", metavar="FILE", help="settings from a JSON file, such as tune.py's best.json; flags win"
     )

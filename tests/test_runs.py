@@ -339,10 +339,23 @@ def test_calibration_of_phantoms_and_of_later_versions(tmp_path):
 def test_provenance_is_the_same_from_run_to_run_and_says_what_was_used():
     first, again = (runs.provenance(REAL, 2) for _ in range(2))
     assert first == again and first["threads"] == 2 and first["data"] == REAL.describe()
-    assert first["packages"].keys() == {"numpy", "torch", "torchvision", "medmnist"}
+    assert first["packages"].keys() >= {"numpy", "torch", "torchvision", "medmnist", "onnxruntime"}
     assert first["packages"]["numpy"] == np.__version__
     assert first["command"].startswith("python ") and first["cpu"] and runs.as_json(first) == first
 
 
 def test_commands_that_fail_say_nothing():
-    assert runs.command("echo", "hello") == "hello" and runs.command("no-such-program-anywhere") == ""
+    assert runs.command("echo", "hello") == "hello"
+    assert runs.command("no-such-program-anywhere") is None and runs.command("false") is None
+
+
+def test_a_copy_without_git_does_not_claim_to_be_clean(monkeypatch):
+    monkeypatch.setattr(runs, "command", lambda *words: None)
+    described = runs.provenance(REAL, 1)
+    assert described["commit"] is None and described["uncommitted_changes"] is None
+
+
+@pytest.mark.parametrize("name", [runs.CLEARING, runs.MOVING])
+def test_a_folder_between_two_runs_is_refused(tmp_path, checkpoint, name):
+    (tmp_path / name).mkdir()
+    assert "--resume" in refused(runs.load, tmp_path)
