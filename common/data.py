@@ -15,6 +15,7 @@ from common.errors import UserError
 
 SIZES = (28, 64, 128, 224)
 SPLITS = ("train", "val", "test")
+LARGEST = 4 << 30  # bytes of one array; a small compressed file can unpack to any number
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
 
 
@@ -82,7 +83,10 @@ def find(name: str, root: str | None, size: int, seed: int = 0) -> Source:
         return Source(name, size, None, hashlib.md5(description.encode()).hexdigest(), seed)
     path = breastmnist_file(root, size) if name == "breastmnist" else Path(name)
     try:
-        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        if path.exists() and not path.is_file():
+            raise OSError(0, "not a file")
+        with open(path, "rb") as file:
+            md5 = hashlib.file_digest(file, "md5").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give --data a readable .npz file") from None
     if name == "breastmnist" and md5 != official_md5(size):
@@ -151,6 +155,8 @@ def load(source: Source, *names: str) -> list[Split]:
         return [phantom_split(source, name) for name in names]
     try:
         with np.load(source.path, allow_pickle=False) as arrays:
+            if any(member.file_size > LARGEST for member in arrays.zip.infolist()):
+                raise UserError(f"{source.path}: an array in it unpacks to more than {LARGEST >> 30} GiB")
             return [read_split(arrays, name, source) for name in names]
     except UserError:
         raise

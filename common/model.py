@@ -1,7 +1,9 @@
 """ResNet-18 for small grey images (He et al., CVPR 2016; torchvision's layers and names)."""
 
+import os
 import sys
 import warnings
+import zipfile
 from contextlib import redirect_stdout
 from functools import lru_cache
 from pathlib import Path
@@ -84,12 +86,23 @@ def grey_stem(filters: torch.Tensor) -> torch.Tensor:
     return (filters * scale[:, None, None]).sum(1, keepdim=True)
 
 
+def check_zip(path: str | Path) -> None:
+    """torch's files are zip files without compression, whose checksums torch.load leaves unread. Raises: ValueError
+    when one is wrong, or when a member would unpack to more than the file holds."""
+    if not zipfile.is_zipfile(path):  # of an old torch: checked while it is read
+        return
+    with zipfile.ZipFile(path) as members:
+        if sum(member.file_size for member in members.infolist()) > os.path.getsize(path) or members.testzip():
+            raise ValueError("damaged")
+
+
 def read_tensors(path: str | Path, kind: str, way_out: str):
     """What torch saved in a file, if it is tensors and plain values: weights_only, so no code in it ever runs.
 
     Args: kind, way_out: words for the error. Raises: UserError.
     """
     try:
+        check_zip(path)
         with warnings.catch_warnings(action="ignore"):  # of torch, about files that are not its own
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -116,6 +129,8 @@ def read_weights(weights: str) -> dict:
     named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{weights}: not a state dict; {WAYS_OUT}")
+    if not all(value.layout == torch.strided and value.isfinite().all() for value in state.values()):
+        raise UserError(f"{weights}: its weights are not all numbers; {WAYS_OUT}")
     return state
 
 

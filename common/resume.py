@@ -11,12 +11,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common import lock, runs
 from common.data import Source
 from common.errors import UserError
+from common.model import initial_state
 from common.settings import Settings
 
 PARTIAL = ".partial"
@@ -33,15 +34,34 @@ def begin(args: argparse.Namespace, settings: Settings, source: Source, foreign:
     Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume.
     """
     described = runs.as_json(runs.describe(args, settings, source))
+    if settings.weights != "none":
+        initial_state(settings.weights, source.size, settings.stages)  # fails here, before anything is written
+    new = not os.path.exists(args.out)
     out = runs.create(args.out, foreign)
-    with lock.hold(out):
-        settle(out)
-        partial = prepare(out, described, source, args.resume)
-        try:
-            yield partial
-        except (KeyboardInterrupt, SystemExit):
-            print(f"{out}: the same command with --resume goes on from here", file=sys.stderr)
-            raise
+    try:
+        with lock.hold(out):
+            settle(out)
+            partial = prepare(out, described, source, args.resume)
+            with kept(partial):
+                yield partial
+    finally:
+        if new:
+            with suppress(OSError):
+                out.rmdir()  # of a run that ended before it left anything
+
+
+@contextmanager
+def kept(partial: Path) -> Iterator[None]:
+    """Say how an interrupted run goes on; leave nothing of one that failed before its first checkpoint."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        print(f"{partial.parent}: the same command with --resume goes on from here", file=sys.stderr)
+        raise
+    except UserError:
+        if not any(partial.glob("*.pt")):
+            shutil.rmtree(partial)
+        raise
 
 
 def prepare(out: Path, described: dict, source: Source, resume: bool) -> Path:

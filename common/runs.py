@@ -63,6 +63,8 @@ def create(folder: str | Path, foreign: str | None = None) -> Path:
     Raises: UserError.
     """
     path = Path(folder)
+    if not str(folder):
+        raise UserError("--out: is empty; name a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -241,6 +243,8 @@ def build_model(content: dict, path: Path) -> BreastResNet:
         model.load_state_dict(content["state"])
     except (RuntimeError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: its tensors do not fit its description; train the run again") from None
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise UserError(f"{path}: its weights are not all numbers; train the run again")
     return model.eval()
 
 
@@ -292,7 +296,7 @@ def read_json(path: Path) -> dict:
     """Raises: UserError when the file is absent or damaged."""
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); train the run again"
         ) from None
@@ -307,9 +311,6 @@ def read_calibration(path: Path) -> Calibration:
         return Calibration()
     stored = read_json(path)
     try:
-        calibration = Calibration(**{field.name: field.type(stored[field.name]) for field in fields(Calibration)})
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{path}: damaged; train the run again") from None
-    if not (0 < calibration.temperature < math.inf and 0 <= calibration.threshold <= 1):
-        raise UserError(f"{path}: its temperature or threshold is out of range; train the run again")
-    return calibration
+        return Calibration(**{field.name: field.type(stored[field.name]) for field in fields(Calibration)})
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise UserError(f"{path}: damaged ({error}); train the run again") from None

@@ -151,7 +151,7 @@ def restore(path: Path, result: Fit, state: State) -> None:
         result.model.load_state_dict(stored["best"])
         if stored["state"] is not None:
             state.load_state_dict(stored["state"])
-        result.history, result.best_epoch = stored["history"], stored["best_epoch"]
+        result.history, result.best_epoch = list(stored["history"]), int(stored["best_epoch"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
         raise UserError(f"{path}: damaged; {way_out}") from None
 

@@ -148,7 +148,7 @@ OWN = ["notes.txt", "photo_test.png", "other.onnx"]
 
 
 def killed_at(step: int, out: Path, partial: Path) -> bool:
-    """Finish a run in a process that dies, without a word, before its n-th change of the file system; whether it did."""
+    """Finish a run in a process that dies at once before its n-th change of the file system; whether it did."""
     left = iter(range(step))
 
     def mortal(original):

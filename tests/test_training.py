@@ -144,7 +144,7 @@ def numbers(result) -> list[dict]:
 @pytest.mark.parametrize("has_val", [True, False])
 @pytest.mark.parametrize("batches", [0, 1, 3, 6, 8])
 def test_an_interrupted_training_ends_with_the_same_bits(tiny, quick, tmp_path, monkeypatch, batches, has_val):
-    """Interrupted before, within and between epochs of three batches, and in the last; drawn from other random states."""
+    """Interrupted before, within and between epochs of three batches, and in the last one."""
     settings = dataclasses.replace(quick, epochs=3, batch_size=6, patience=5 if has_val else 0)
     val = tiny if has_val else None
     whole = fit(tiny, val, settings)
