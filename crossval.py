@@ -26,7 +26,7 @@ def parse_args():
     )
     parser.add_argument(
         "--repeats",
-        type=at_least_one,
+        type=common.settings.number(int, 1, 1000),
         default=1,
         metavar="R",
         help="repeat with other folds and seeds (default: %(default)s)",

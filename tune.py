@@ -203,6 +203,7 @@ def main():
     settings = common.settings.from_args(args)
     source = common.data.find(args.data, args.data_root, args.size, args.seed)
     pool = common.data.join(*common.data.load(source, "train", "val"))
+    common.model.check_weights(settings.weights, source.size, settings.stages)
     out = common.runs.create(args.out)
 
     common.seed.set_seed(args.seed, args.threads)

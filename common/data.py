@@ -139,10 +139,16 @@ def download(path: Path, size: int) -> None:
     download that was cut off leaves nothing."""
     import medmnist
 
+    new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as beside, redirect_stdout(sys.stderr):
-        medmnist.BreastMNIST(split="train", download=True, root=beside, size=size)
-        os.replace(Path(beside) / path.name, path)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent) as beside, redirect_stdout(sys.stderr):
+            medmnist.BreastMNIST(split="train", download=True, root=beside, size=size)
+            os.replace(Path(beside) / path.name, path)
+    except BaseException:
+        if new:
+            path.parent.rmdir()
+        raise
 
 
 def load(source: Source, *names: str) -> list[Split]:

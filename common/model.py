@@ -129,13 +129,11 @@ def read_weights(weights: str) -> dict:
     named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{weights}: not a state dict; {WAYS_OUT}")
-    if not all(value.layout == torch.strided and value.isfinite().all() for value in state.values()):
-        raise UserError(f"{weights}: its weights are not all numbers; {WAYS_OUT}")
     return state
 
 
 def check_trunk(state: dict, weights: str) -> None:
-    """Raises: UserError on a name or shape that is not torchvision's ResNet-18's."""
+    """Raises: UserError on a name or shape that is not torchvision's ResNet-18's, or on values that are no numbers."""
     reference = torchvision.models.resnet18().state_dict()
     for name, tensor in state.items():
         if name not in reference:
@@ -143,6 +141,8 @@ def check_trunk(state: dict, weights: str) -> None:
         if tensor.shape != reference[name].shape:
             shapes = f"{list(tensor.shape)}, ResNet-18 has {list(reference[name].shape)}"
             raise UserError(f"{weights}: {name} has shape {shapes}; {WAYS_OUT}")
+        if tensor.layout != torch.strided or not tensor.isfinite().all():
+            raise UserError(f"{weights}: {name} holds values that are no numbers; {WAYS_OUT}")
 
 
 @lru_cache
@@ -162,6 +162,12 @@ def initial_state(weights: str, size: int, stages: int) -> dict:
     if "conv1.weight" in state:
         state["conv1.weight"] = grey_stem(state["conv1.weight"])
     return {name: tensor for name, tensor in state.items() if name in own}
+
+
+def check_weights(weights: str, size: int, stages: int) -> None:
+    """Read what --weights names, for a script to fail before it has written anything. Raises: UserError."""
+    if weights != "none":
+        initial_state(weights, size, stages)
 
 
 def load_weights(model: BreastResNet, weights: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from common import lock, runs
 from common.data import Source
 from common.errors import UserError
-from common.model import initial_state
+from common.model import check_weights
 from common.settings import Settings
 
 PARTIAL = ".partial"
@@ -34,8 +34,7 @@ def begin(args: argparse.Namespace, settings: Settings, source: Source, foreign:
     Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume.
     """
     described = runs.as_json(runs.describe(args, settings, source))
-    if settings.weights != "none":
-        initial_state(settings.weights, source.size, settings.stages)  # fails here, before anything is written
+    check_weights(settings.weights, source.size, settings.stages)
     new = not os.path.exists(args.out)
     out = runs.create(args.out, foreign)
     try:

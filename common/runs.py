@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from common.calibration import Calibration, logit, sigmoid
-from common.data import SPLITS, Source
+from common.data import SIZES, SPLITS, Source
 from common.errors import UserError
 from common.model import BreastResNet, Predictor, device_of, predict, read_tensors
 from common.settings import Settings
@@ -131,6 +131,8 @@ def read_predictions(path: Path) -> list[dict]:
         with open(path, newline="") as file:
             merged: dict[tuple, list] = {}
             for row in csv.DictReader(file):
+                if None in row:
+                    raise ValueError("more cells than columns")  # of a decimal comma
                 image = (row["split"], int(row["index"]), {"0": 0, "1": 1}[row["label"]], bool(row.get("fold")))
                 merged.setdefault(image, []).append(float(row["probability"]))
     except OSError as error:
@@ -233,7 +235,23 @@ def read_checkpoint(path: Path) -> dict:
     content = read_tensors(path, "a checkpoint", "train the run again")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project; give a folder that train.py or crossval.py wrote")
+    if not describes_itself(content):
+        raise UserError(f"{path}: damaged; train the run again")
     return content
+
+
+def describes_itself(content: dict) -> bool:
+    """Whether what stands beside the tensors of a checkpoint is there and possible: a model of it has a sane size."""
+    kinds = {"stages": int, "mirror": bool, "settings": dict, "seed": int, "state": dict}
+    known = all(type(content.get(key)) is kind for key, kind in kinds.items())
+    return known and content["stages"] in (2, 3, 4) and describes_data(content.get("data"))
+
+
+def describes_data(data) -> bool:
+    """Whether a value out of a file is what `Source.describe` gives, and "trained_on"."""
+    kinds = {"name": str, "size": int, "seed": int, "md5": str, "synthetic": bool, "trained_on": list}
+    known = isinstance(data, dict) and all(type(data.get(key)) is kind for key, kind in kinds.items())
+    return known and data["size"] in SIZES
 
 
 def build_model(content: dict, path: Path) -> BreastResNet:
