@@ -101,7 +101,9 @@ def find_again(described: dict, name: str | None, root: str | None, size: int | 
     wanted = {key: described[key] if value is None else value for key, value in given.items()}
     source = find(root=root, **wanted)
     if source.md5 != described["md5"]:
-        print(f"warning: {source.label} is not what the model was trained on ({described['name']})", file=sys.stderr)
+        was = f"{described['name']}, MD5 {described['md5']}"
+        now = f"{source.label}, MD5 {source.md5},"
+        print(f"warning: {now} is not what the model was trained on ({was})", file=sys.stderr)
     return source
 
 

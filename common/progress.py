@@ -1,8 +1,11 @@
 """How a training run shows its epochs: a tqdm bar on a terminal, a line an epoch elsewhere."""
 
 import sys
+import threading
 
 from tqdm import tqdm
+
+tqdm.set_lock(threading.RLock())  # its own would also be a semaphore, which a killed worker leaves to the system
 
 COLUMNS = (("train_loss", ".4f"), ("val_loss", ".4f"), ("val_accuracy", ".4f"), ("val_auc", ".4f"), ("seconds", ".1f"))
 
