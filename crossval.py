@@ -26,7 +26,7 @@ def parse_args():
     )
     parser.add_argument(
         "--repeats",
-        type=at_least_one,
+        type=common.settings.number(int, 1, 1000),
         default=1,
         metavar="R",
         help="repeat with other folds and seeds (default: %(default)s)",
@@ -83,10 +83,10 @@ def read_pool(source, args):
     return pool[kept], origin[kept], index[kept]
 
 
-def validate(pool, groups, settings, args):
-    """Cross-validate one way of grouping."""
+def validate(pool, groups, settings, args, partial):
+    """Cross-validate one way of grouping; completed folds are in the folder `partial`."""
     return common.crossvalidation.cross_validate(
-        pool, groups, settings, args.folds, args.repeats, args.seed, args.jobs, args.threads, args.device
+        pool, groups, settings, args.folds, args.repeats, args.seed, args.jobs, args.threads, args.device, partial
     )
 
 
@@ -107,6 +107,20 @@ def score_test(source, models, settings, temperature):
     predictor = common.model.Predictor(models, settings.mirror == "on", temperature)
     probabilities = common.calibration.sigmoid(common.model.predict(predictor, test.images))
     return common.evaluation.Scored(test.labels, probabilities, common.evaluation.clean_mask(test, train, val))
+
+
+def score(validation, pool, origin, index, source, settings, args):
+    """Calibrate on the out-of-fold predictions, then predict test: (calibration, {name: Scored}, rows for
+    predictions.csv)."""
+    logits = validation.logits.mean(0)
+    calibration = common.calibration.calibrate(pool.labels, logits, args.sensitivity, "out-of-fold predictions")
+    rows = held_out_rows(pool, origin, index, validation, calibration.temperature)
+    probabilities = common.calibration.sigmoid(logits / calibration.temperature)
+    scored = {"out_of_fold": common.evaluation.Scored(pool.labels, probabilities)}
+    if not args.no_test and args.pool != "all":
+        scored["test"] = test = score_test(source, validation.models, settings, calibration.temperature)
+        rows += common.runs.prediction_rows("test", test.labels, test.probabilities, fold=[""] * len(test.labels))
+    return calibration, scored, rows
 
 
 def fold_table(folds) -> str:
@@ -142,12 +156,9 @@ def comparison_text(compared) -> str:
 
 
 def save(out, models, settings, source, seed, trained_on, calibration, rows, metrics):
-    """Write the run folder, and clear away the models of an earlier run with more folds."""
-    files = [out / f"fold_{i + 1}.pt" for i in range(len(models))]
-    for i, (file, model) in enumerate(zip(files, models)):
-        common.runs.save_model(file, model, settings, seed + i, source, trained_on)
-    for stale in set(out.glob("fold_*.pt")) - set(files):
-        stale.unlink()
+    """Write the files of the run."""
+    for i, model in enumerate(models):
+        common.runs.save_model(out / f"fold_{i + 1}.pt", model, settings, seed + i, source, trained_on)
     common.runs.write_json(out / "calibration.json", asdict(calibration), source)
     common.runs.write_csv(out / "predictions.csv", rows, source)
     common.runs.write_csv(out / "folds.csv", [common.metrics.flatten(fold) for fold in metrics["folds"]], source)
@@ -159,30 +170,23 @@ def main():
     settings = common.settings.from_args(args)
     source = common.data.find(args.data, args.data_root, args.size, args.seed)
     pool, origin, index = read_pool(source, args)
-    out = common.runs.create(args.out, foreign="model.pt")
+    ways = [args.groups] + [way for way in ("twins", "none") if args.compare_groups and way != args.groups]
 
-    common.seed.set_seed(args.seed, args.threads)
-    validation = validate(pool, args.groups, settings, args)
-    logits = validation.logits.mean(0)
-    calibration = common.calibration.calibrate(pool.labels, logits, args.sensitivity, "out-of-fold predictions")
-    rows = held_out_rows(pool, origin, index, validation, calibration.temperature)
-    probabilities = common.calibration.sigmoid(logits / calibration.temperature)
-    scored = {"out_of_fold": common.evaluation.Scored(pool.labels, probabilities)}
-    if not args.no_test and args.pool != "all":
-        scored["test"] = test = score_test(source, validation.models, settings, calibration.temperature)
-        rows += common.runs.prediction_rows("test", test.labels, test.probabilities, fold=[""] * len(test.labels))
-
-    report = common.evaluation.report(scored, calibration)
-    folds = validation.score_folds(pool.labels)
-    metrics = common.runs.describe(args, settings, source) | report | {"folds": folds}
-    if args.compare_groups:
-        other = "none" if args.groups == "twins" else "twins"
-        both = {args.groups: validation, other: validate(pool, other, settings, args)}
-        metrics["compare_groups"] = compare_groups(pool, both)
-    save(out, validation.models, settings, source, args.seed, POOLS[args.pool], calibration, rows, metrics)
+    with common.resume.begin(args, settings, source, foreign="model.pt") as partial:
+        common.seed.set_seed(args.seed, args.threads)
+        validations = {way: validate(pool, way, settings, args, partial) for way in ways}
+        validation = validations[args.groups]
+        calibration, scored, rows = score(validation, pool, origin, index, source, settings, args)
+        report = common.evaluation.report(scored, calibration)
+        folds = validation.score_folds(pool.labels)
+        metrics = common.runs.describe(args, settings, source) | report | {"folds": folds}
+        if args.compare_groups:
+            metrics["compare_groups"] = compare_groups(pool, validations)
+        with common.resume.finish(partial) as out:
+            save(out, validation.models, settings, source, args.seed, POOLS[args.pool], calibration, rows, metrics)
     if args.compare_groups:
         print(comparison_text(metrics["compare_groups"]), end="\n\n")
-    print(fold_table(folds), common.evaluation.report_text(report, source), f"written to {out}/", sep="\n\n")
+    print(fold_table(folds), common.evaluation.report_text(report, source), f"written to {args.out}/", sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -58,6 +58,11 @@ def open_model(name, args):
     return common.runs.load(name, common.model.device_of(args.device))
 
 
+def of_model(model) -> Path:
+    """The folder of a run or an .onnx file."""
+    return model.path if model.path.is_dir() else model.path.parent
+
+
 def choose_operating_point(model, sensitivity):
     """The run with another operating point, chosen on its own held-out predictions."""
     if not isinstance(model, common.runs.Run):
@@ -232,22 +237,22 @@ def main():
     common.seed.set_seed(0, args.threads)
     model = open_model(args.model, args)
     source = common.data.find_again(model.data, args.data, args.data_root, args.size, args.seed)
-    out = common.runs.create(args.out or (model.path if model.path.is_dir() else model.path.parent))
     if args.sensitivity is not None:
         model = choose_operating_point(model, args.sensitivity)
     name, seed = model.path.resolve().stem, source.seed if args.seed is None else args.seed
 
     scored, how = score(model, source, args.split)
+    other = score_other(args.against, source, args) if args.against else None
     report = common.evaluation.report({args.split: scored}, model.calibration, args.bootstrap, seed)
     figures = draw(model, source, scored, how, args, seed)
     text = common.evaluation.report_text(report, source)
-    if args.against:
-        other = score_other(args.against, source, args)
+    if other:
         report["comparison"] = result = compare(name, scored, args.against, other, args.bootstrap, seed)
         figure = common.figures.comparison(result["differences"], name, Path(args.against).stem, source.label)
         figures["Comparison"] = ("comparison", figure)
         text += "\n" + result["conclusion"]
 
+    out = common.runs.create(of_model(model) if args.out is None else args.out)
     if args.sensitivity is not None:
         common.runs.write_json(model.path / "calibration.json", asdict(model.calibration), source)
         print("the new operating point is stored; an .onnx exported earlier keeps the old one", file=sys.stderr)

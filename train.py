@@ -28,7 +28,7 @@ def score(fit, settings, source, train, val, sensitivity):
 
 
 def save(out, fit, settings, source, seed, calibration, scored, metrics):
-    """Write the run folder."""
+    """Write the files of the run."""
     rows = [common.runs.prediction_rows(name, s.labels, s.probabilities) for name, s in scored.items()]
     common.runs.save_model(out / "model.pt", fit.model, settings, seed, source, ["train"])
     common.runs.write_json(out / "calibration.json", asdict(calibration), source)
@@ -43,15 +43,17 @@ def main():
     settings = common.settings.from_args(args)
     source = common.data.find(args.data, args.data_root, args.size, args.seed)
     train, val = common.data.load(source, "train", "val")
-    out = common.runs.create(args.out, foreign="fold_*.pt")
 
-    common.seed.set_seed(args.seed, args.threads)
-    fit = common.training.fit(train, val, settings, args.seed, common.model.device_of(args.device))
-    calibration, scored = score(fit, settings, source, train, val, args.sensitivity)
-    report = common.evaluation.report(scored, calibration)
-    metrics = common.runs.describe(args, settings, source) | {"best_epoch": fit.best_epoch} | report
-    save(out, fit, settings, source, args.seed, calibration, scored, metrics)
-    print(common.evaluation.report_text(report, source), f"written to {out}/", sep="\n")
+    with common.resume.begin(args, settings, source, foreign="fold_*.pt") as partial:
+        common.seed.set_seed(args.seed, args.threads)
+        device = common.model.device_of(args.device)
+        fit = common.training.fit(train, val, settings, args.seed, device, checkpoint=partial / "model.pt")
+        calibration, scored = score(fit, settings, source, train, val, args.sensitivity)
+        report = common.evaluation.report(scored, calibration)
+        metrics = common.runs.describe(args, settings, source) | {"best_epoch": fit.best_epoch} | report
+        with common.resume.finish(partial) as out:
+            save(out, fit, settings, source, args.seed, calibration, scored, metrics)
+    print(common.evaluation.report_text(report, source), f"written to {args.out}/", sep="\n")
 
 
 if __name__ == "__main__":

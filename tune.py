@@ -309,6 +309,7 @@ def main():
     settings = common.settings.from_args(args)
     source = common.data.find(args.data, args.data_root, args.size, args.seed)
     pool = common.data.join(*common.data.load(source, "train", "val"))
+    common.model.initial_model(source.size, settings)  # its errors come before anything is written
     if args.storage:
         join(args.storage, settings, source, args)  # what it refuses, it refuses before --out is made
     out = common.runs.create(args.out)

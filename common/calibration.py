@@ -131,6 +131,11 @@ class Calibration:
     fitted_on: str = "nothing"
     n: int = 0
 
+    def __post_init__(self):
+        """Raises: ValueError on a temperature or a threshold that no run can have."""
+        if not (0 < self.temperature < np.inf and 0 <= self.threshold <= 1):
+            raise ValueError(f"temperature {self.temperature} or threshold {self.threshold} is out of range")
+
 
 def calibrate(labels, logits, sensitivity: float, fitted_on: str) -> Calibration:
     """Fit the temperature and choose the operating point on held-out predictions, never on test.

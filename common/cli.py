@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 from common import settings
 from common.data import SIZES
-from common.errors import UserError
-from common.settings import NATURAL, POSITIVE_INT, number, one_of
+from common.errors import UserError, one_line
+from common.settings import NATURAL, number, one_of
 
 INNER_SHARE = number(float, 0, 1, low_open=True, high_open=True)
+THREADS = number(int, 1, 1024)  # far more than any machine has; the system refuses to start thousands
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,7 +22,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False)
 
     def error(self, message: str):
-        self.exit(2, f"error: {message}; see python {self.prog} --help\n")
+        self.exit(2, f"error: {one_line(message)}; see python {self.prog} --help\n")
 
 
 def cpu_count() -> int:
@@ -32,9 +33,7 @@ def cpu_count() -> int:
 def add_machine_flags(parser: Parser, device: bool = True) -> None:
     """--threads and, where torch does the work, --device."""
     group = parser.add_argument_group("machine")
-    group.add_argument(
-        "--threads", type=POSITIVE_INT, default=cpu_count(), metavar="N", help="CPU threads (default: all)"
-    )
+    group.add_argument("--threads", type=THREADS, default=cpu_count(), metavar="N", help="CPU threads (default: all)")
     if device:
         group.add_argument(
             "--device",
@@ -81,9 +80,15 @@ def add_data_flags(parser: Parser, run: bool = False) -> None:
 def add_run_flags(parser: Parser, out: str, calibrates: bool = True) -> None:
     """The flags of a script that trains: where to, on what, how.
 
-    Args: out: default of --out; calibrates: the script also chooses an operating point.
+    Args: out: default of --out; calibrates: the script leaves a run behind, with an operating point, and can resume it.
     """
     parser.add_argument("--out", default=out, metavar="DIR", help="folder for the results (default: %(default)s)")
+    if calibrates:
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on with the interrupted run in --out; the other flags stay the same",
+        )
     parser.add_argument(
         "--params", metavar="FILE", help="settings from a JSON file, such as tune.py's best.json; flags win"
     )
@@ -107,7 +112,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,6 +1,7 @@
 """k-fold cross-validation of a training recipe; crossval.py reports it, tune.py scores with it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -30,12 +31,21 @@ class CrossValidation:
         ]
 
 
-def train_fold(pool: Split, unseen: np.ndarray, settings: Settings, seed: int, device: str, name: str):
+def train_fold(
+    pool: Split,
+    unseen: np.ndarray,
+    settings: Settings,
+    seed: int,
+    device: str,
+    name: str,
+    checkpoint: Path | None = None,
+):
     """Train on a fixed schedule on all images but the unseen: they never choose their own model's epoch.
 
-    Args: unseen: bool [n]. Returns: (model on the CPU, its logits [unseen.sum()] of the unseen).
+    Args: unseen: bool [n]. checkpoint: as `training.fit` takes it.
+    Returns: (model on the CPU, its logits [unseen.sum()] of the unseen).
     """
-    model = training.fit(pool[~unseen], None, settings, seed, device_of(device), name).model
+    model = training.fit(pool[~unseen], None, settings, seed, device_of(device), name, checkpoint).model
     logits = predict(Predictor([model], settings.mirror == "on"), pool.images[unseen])
     return model.cpu(), logits
 
@@ -50,19 +60,25 @@ def cross_validate(
     jobs: int,
     threads: int,
     device: str,
+    partial: Path | None = None,
 ) -> CrossValidation:
     """Train `folds` models, `repeats` times over with other folds and seeds.
 
     Args:
         groups: "twins" keeps near-duplicates in one fold, "none" deals every image by itself.
         jobs: models trained at once, sharing `threads`.
+        partial: a folder that keeps a checkpoint of each model, and from which the training goes on.
 
     Raises: UserError when there are too few images for so many folds.
     """
     together = twins.find_groups(pool.images) if groups == "twins" else np.arange(len(pool))
     fold = np.stack([assign_folds(pool.labels, together, folds, seed + r) + r * folds for r in range(repeats)])
     unseen = [(fold == i).any(0) for i in range(repeats * folds)]
-    tasks = [(pool, mask, settings, seed + i, device, f"fold {i + 1}") for i, mask in enumerate(unseen)]
+    files = [partial and partial / f"{groups}_{i + 1}.pt" for i in range(len(unseen))]
+    tasks = [
+        (pool, mask, settings, seed + i, device, f"fold {i + 1}", file)
+        for i, (mask, file) in enumerate(zip(unseen, files))
+    ]
     results = list(parallel.run(train_fold, tasks, jobs, seed, max(threads // jobs, 1)))
     logits = np.empty(fold.shape)
     for i, (_, held_out) in enumerate(results):

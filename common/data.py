@@ -17,6 +17,7 @@ from common.errors import UserError
 
 SIZES = (28, 64, 128, 224)
 SPLITS = ("train", "val", "test")
+LARGEST = 4 << 30  # bytes of one array; a small compressed file can unpack to any number
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
 
 
@@ -84,7 +85,10 @@ def find(name: str, root: str | None, size: int, seed: int = 0) -> Source:
         return Source(name, size, None, hashlib.md5(description.encode()).hexdigest(), seed)
     path = breastmnist_file(root, size) if name == "breastmnist" else Path(name)
     try:
-        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        if path.exists() and not path.is_file():
+            raise OSError(0, "not a file")
+        with open(path, "rb") as file:
+            md5 = hashlib.file_digest(file, "md5").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give --data a readable .npz file") from None
     if name == "breastmnist" and md5 != official_md5(size):
@@ -99,7 +103,9 @@ def find_again(described: dict, name: str | None, root: str | None, size: int | 
     wanted = {key: described[key] if value is None else value for key, value in given.items()}
     source = find(root=root, **wanted)
     if source.md5 != described["md5"]:
-        print(f"warning: {source.label} is not what the model was trained on ({described['name']})", file=sys.stderr)
+        was = f"{described['name']}, MD5 {described['md5']}"
+        now = f"{source.label}, MD5 {source.md5},"
+        print(f"warning: {now} is not what the model was trained on ({was})", file=sys.stderr)
     return source
 
 
@@ -137,10 +143,16 @@ def download(path: Path, size: int) -> None:
     download that was cut off leaves nothing."""
     import medmnist
 
+    new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as beside, redirect_stdout(sys.stderr):
-        medmnist.BreastMNIST(split="train", download=True, root=beside, size=size)
-        os.replace(Path(beside) / path.name, path)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent) as beside, redirect_stdout(sys.stderr):
+            medmnist.BreastMNIST(split="train", download=True, root=beside, size=size)
+            os.replace(Path(beside) / path.name, path)
+    except BaseException:
+        if new:
+            path.parent.rmdir()
+        raise
 
 
 def load(source: Source, *names: str) -> list[Split]:
@@ -153,6 +165,8 @@ def load(source: Source, *names: str) -> list[Split]:
         return [phantom_split(source, name) for name in names]
     try:
         with np.load(source.path, allow_pickle=False) as arrays:
+            if any(member.file_size > LARGEST for member in arrays.zip.infolist()):
+                raise UserError(f"{source.path}: an array in it unpacks to more than {LARGEST >> 30} GiB")
             return [read_split(arrays, name, source) for name in names]
     except UserError:
         raise

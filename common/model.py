@@ -1,7 +1,9 @@
 """ResNet-18 for small grey images (He et al., CVPR 2016; torchvision's layers and names)."""
 
+import os
 import sys
 import warnings
+import zipfile
 from contextlib import redirect_stdout
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +15,7 @@ import torchvision
 from torch import nn
 
 from common.errors import UserError
+from common.settings import Settings
 
 # ImageNet's channel statistics averaged over the three colours: what a grey image looks like to the trunk.
 CHANNEL_STD = (0.229, 0.224, 0.225)
@@ -97,12 +100,23 @@ def grey_stem(filters: torch.Tensor) -> torch.Tensor:
     return (filters * scale[:, None, None]).sum(1, keepdim=True)
 
 
+def check_zip(path: str | Path) -> None:
+    """torch's files are zip files without compression, whose checksums torch.load leaves unread. Raises: ValueError
+    when one is wrong, or when a member would unpack to more than the file holds."""
+    if not zipfile.is_zipfile(path):  # of an old torch: checked while it is read
+        return
+    with zipfile.ZipFile(path) as members:
+        if sum(member.file_size for member in members.infolist()) > os.path.getsize(path) or members.testzip():
+            raise ValueError("damaged")
+
+
 def read_tensors(path: str | Path, kind: str, way_out: str):
     """What torch saved in a file, if it is tensors and plain values: weights_only, so no code in it ever runs.
 
     Args: kind, way_out: words for the error. Raises: UserError.
     """
     try:
+        check_zip(path)
         with warnings.catch_warnings(action="ignore"):  # of torch, about files that are not its own
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -133,7 +147,7 @@ def read_weights(weights: str) -> dict:
 
 
 def check_trunk(state: dict, weights: str) -> None:
-    """Raises: UserError on a name or shape that is not torchvision's ResNet-18's."""
+    """Raises: UserError on a name or shape that is not torchvision's ResNet-18's, or on values that are no numbers."""
     reference = torchvision.models.resnet18().state_dict()
     for name, tensor in state.items():
         if name not in reference:
@@ -141,6 +155,8 @@ def check_trunk(state: dict, weights: str) -> None:
         if tensor.shape != reference[name].shape:
             shapes = f"{list(tensor.shape)}, ResNet-18 has {list(reference[name].shape)}"
             raise UserError(f"{weights}: {name} has shape {shapes}; {WAYS_OUT}")
+        if tensor.layout != torch.strided or not tensor.isfinite().all():
+            raise UserError(f"{weights}: {name} holds values that are no numbers; {WAYS_OUT}")
 
 
 @lru_cache
@@ -166,3 +182,10 @@ def load_weights(model: BreastResNet, weights: str) -> None:
     """Start `model`, in place, from "imagenet" or a file, or leave it as it is for "none". Raises: UserError."""
     if weights != "none":
         model.trunk.load_state_dict(initial_state(weights, model.size, model.stages), strict=False)
+
+
+def initial_model(size: int, settings: Settings) -> BreastResNet:
+    """A model as training starts with it; its random layers come from torch's generator. Raises: UserError."""
+    model = BreastResNet(size, settings.stages, settings.upsample)
+    load_weights(model, settings.weights)
+    return model

@@ -13,7 +13,7 @@ import torch
 from common.calibration import Calibration
 from common.errors import UserError
 from common.model import Predictor
-from common.runs import Run, check_size
+from common.runs import Run, check_size, describes_data
 
 VERSION = "1"
 OPSET = 20
@@ -98,10 +98,13 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception:  # onnxruntime raises its own classes, all plain Exceptions
         raise UserError(f"{path}: not an ONNX file, or a damaged one; export the run again") from None
-    props = session.get_modelmeta().custom_metadata_map
     try:
+        props = session.get_modelmeta().custom_metadata_map
         rule, fitted_on, n = props["threshold_rule"], props["calibrated_on"], int(props["calibrated_on_n"])
         calibration = Calibration(float(props["temperature"]), float(props["threshold"]), rule, fitted_on, n)
-        return OnnxModel(Path(path), session, calibration, json.loads(props["dataset_source"]))
-    except (KeyError, ValueError):
+        data = json.loads(props["dataset_source"])
+        if not describes_data(data):
+            raise ValueError("dataset_source")
+        return OnnxModel(Path(path), session, calibration, data)
+    except (KeyError, ValueError, RecursionError):
         raise UserError(f"{path}: an ONNX file without this project's metadata; export.py writes one with it") from None

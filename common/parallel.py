@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 
@@ -27,6 +28,8 @@ def run(function: Callable, tasks: Iterable[tuple], jobs: int, seed: int, thread
 
     One job runs in this process; more run in spawned ones, for which `function` must be a module's own. Each task
     must seed itself: nothing may depend on which worker it falls to.
+
+    Raises: UserError when a worker is killed.
     """
     if jobs == 1:
         yield from (function(*task) for task in tasks)
@@ -35,9 +38,13 @@ def run(function: Callable, tasks: Iterable[tuple], jobs: int, seed: int, thread
     with ProcessPoolExecutor(jobs, context, begin_worker, (seed, threads)) as executor:
         try:
             yield from executor.map(function, *zip(*tasks))
-        except BaseException:
+        except BaseException as error:
             for child in multiprocessing.active_children():
                 child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise UserError(
+                    "a training process was killed, perhaps for want of memory; give fewer --jobs"
+                ) from None
             raise
 
 

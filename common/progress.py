@@ -1,18 +1,25 @@
 """How a training run shows its epochs: a tqdm bar on a terminal, a line an epoch elsewhere."""
 
 import sys
+import threading
 
 from tqdm import tqdm
+
+tqdm.set_lock(threading.RLock())  # its own would also be a semaphore, which a killed worker leaves to the system
 
 COLUMNS = (("train_loss", ".4f"), ("val_loss", ".4f"), ("val_accuracy", ".4f"), ("val_auc", ".4f"), ("seconds", ".1f"))
 
 
 class Progress:
-    """Context manager around the epochs of one `fit`; all output goes to stderr, results alone go to stdout."""
+    """Context manager around the epochs of one `fit`, `done` of which an earlier process did; all output goes to
+    stderr, results alone go to stdout."""
 
-    def __init__(self, name: str, epochs: int):
+    def __init__(self, name: str, epochs: int, done: int = 0):
         self.name, self.epochs = name, epochs
-        self.bar = tqdm(total=epochs, desc=name, unit="epoch", leave=False, disable=not sys.stderr.isatty())
+        off = not sys.stderr.isatty()
+        self.bar = tqdm(total=epochs, initial=done, desc=name, unit="epoch", leave=False, disable=off)
+        if done:
+            print(f"{name}  goes on after epoch {done:>3}/{epochs}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> "Progress":
         return self

@@ -23,22 +23,32 @@ import numpy as np
 import torch
 
 from common.calibration import Calibration, logit, sigmoid
-from common.data import Source
+from common.data import SIZES, SPLITS, Source
 from common.errors import UserError
-from common.model import BreastResNet, Predictor, predict, read_tensors
+from common.model import BreastResNet, Predictor, device_of, predict, read_tensors
 from common.settings import Settings
 
 FORMAT = "breastmnist-resnet18 v1"
-PACKAGES = ("numpy", "torch", "torchvision", "medmnist")
+PACKAGES = ("numpy", "torch", "torchvision", "medmnist", "optuna", "onnx", "onnxscript", "onnxruntime")
+
+# What train.py and crossval.py write, and what evaluate.py and export.py make of it: a new run replaces all of this.
+FILES = ["model.pt", "fold_*.pt", "calibration.json", "predictions.csv", "metrics.json", "history.csv", "folds.csv"]
+FILES += ["curves.png", "model.onnx", "model.int8.onnx", "parity.json", "benchmark.json", "report.html"]
+FILES += ["report_train.html", "report_val.html", "evaluation_*.json", "breastmnist*_[[]AUC[]]*_[[]ACC[]]*@*.csv"]
+FIGURES = "roc precision_recall reliability scores confusion grad_cam folds comparison".split()
+FILES += [f"{figure}_{split}.png" for figure in FIGURES for split in SPLITS]
+CLEARING, MOVING = ".clearing", ".moving"  # folders that are there only while a new run replaces an earlier one
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write beside `path`, and rename it there if all goes well: `path` is old or new, never half.
-    Raises: UserError when the disk refuses."""
+    """Yield a path to write beside `path`, and rename it there if all goes well: `path` is old or new, never half, even
+    after a power cut. Raises: UserError when the disk refuses."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield beside
+        with open(beside, "rb") as written:
+            os.fsync(written.fileno())
         os.replace(beside, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
@@ -53,6 +63,8 @@ def create(folder: str | Path, foreign: str | None = None) -> Path:
     Raises: UserError.
     """
     path = Path(folder)
+    if not str(folder):
+        raise UserError("--out: is empty; name a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,6 +75,11 @@ def create(folder: str | Path, foreign: str | None = None) -> Path:
         probe.write_text("")
     (path / ".writable").unlink(missing_ok=True)  # two workers of one search may be here at once
     return path
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of the run in a folder, and what was made of them."""
+    return sorted(file for pattern in FILES for file in folder.glob(pattern) if file.is_file())
 
 
 def as_json(value):
@@ -114,6 +131,8 @@ def read_predictions(path: Path) -> list[dict]:
         with open(path, newline="") as file:
             merged: dict[tuple, list] = {}
             for row in csv.DictReader(file):
+                if None in row:
+                    raise ValueError("more cells than columns")  # of a decimal comma
                 image = (row["split"], int(row["index"]), {"0": 0, "1": 1}[row["label"]], bool(row.get("fold")))
                 merged.setdefault(image, []).append(float(row["probability"]))
     except OSError as error:
@@ -144,14 +163,13 @@ def columns(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["label"] for row in rows], int), np.array([row["probability"] for row in rows])
 
 
-def command(*words: str) -> str:
-    """What a small program prints; "" if it is not there or fails."""
+def command(*words: str) -> str | None:
+    """What a small program prints; None if it is not there or fails."""
     try:
-        return subprocess.run(
-            words, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10
-        ).stdout.strip()
+        done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def cpu_name() -> str:
@@ -163,22 +181,34 @@ def cpu_name() -> str:
 
 def provenance(source: Source, threads: int) -> dict:
     """With what a run was made: code, packages, processor, data, command. Nothing here changes from one run of the same
-    command to the next."""
+    command to the next; what cannot be known, such as the commit of a copy without git, is None."""
+    changes = command("git", "status", "--porcelain", "--untracked-files=no")
     return {
         "commit": command("git", "rev-parse", "HEAD"),
-        "uncommitted_changes": bool(command("git", "status", "--porcelain", "--untracked-files=no")),
+        "uncommitted_changes": None if changes is None else bool(changes),
         "command": shlex.join(["python", *sys.argv]),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "cpu": cpu_name(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": threads,
         "data": source.describe(),
     }
 
 
 def describe(args: argparse.Namespace, settings: Settings, source: Source) -> dict:
-    """The "config" and "provenance" of metrics.json."""
-    return {"config": vars(args) | asdict(settings), "provenance": provenance(source, args.threads)}
+    """The "config", with the device that "auto" stands for, and the "provenance" of metrics.json. Raises: UserError."""
+    config = vars(args) | {"device": device_of(args.device).type} | asdict(settings)
+    return {"config": config, "provenance": provenance(source, args.threads) | {"seed": args.seed}}
+
+
+def write_tensors(path: Path, content: dict) -> None:
+    """A file of tensors and plain values, which `read_tensors` reads. Raises: UserError."""
+    with replacing(path) as beside:
+        try:
+            torch.save(content, beside)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(str(error).splitlines()[0]) from None
 
 
 def save_model(
@@ -198,11 +228,7 @@ def save_model(
         "seed": seed,
         "data": source.describe() | {"trained_on": trained_on},
     }
-    with replacing(path) as beside:
-        try:
-            torch.save(content, beside)
-        except RuntimeError as error:  # how torch reports a full disk
-            raise OSError(str(error).splitlines()[0]) from None
+    write_tensors(path, content)
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -210,7 +236,23 @@ def read_checkpoint(path: Path) -> dict:
     content = read_tensors(path, "a checkpoint", "train the run again")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project; give a folder that train.py or crossval.py wrote")
+    if not describes_itself(content):
+        raise UserError(f"{path}: damaged; train the run again")
     return content
+
+
+def describes_itself(content: dict) -> bool:
+    """Whether what stands beside the tensors of a checkpoint is there and possible: a model of it has a sane size."""
+    kinds = {"stages": int, "mirror": bool, "settings": dict, "seed": int, "state": dict}
+    known = all(type(content.get(key)) is kind for key, kind in kinds.items())
+    return known and content["stages"] in (2, 3, 4) and describes_data(content.get("data"))
+
+
+def describes_data(data) -> bool:
+    """Whether a value out of a file is what `Source.describe` gives, and "trained_on"."""
+    kinds = {"name": str, "size": int, "seed": int, "md5": str, "synthetic": bool, "trained_on": list}
+    known = isinstance(data, dict) and all(type(data.get(key)) is kind for key, kind in kinds.items())
+    return known and data["size"] in SIZES
 
 
 def build_model(content: dict, path: Path) -> BreastResNet:
@@ -220,6 +262,8 @@ def build_model(content: dict, path: Path) -> BreastResNet:
         model.load_state_dict(content["state"])
     except (RuntimeError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: its tensors do not fit its description; train the run again") from None
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise UserError(f"{path}: its weights are not all numbers; train the run again")
     return model.eval()
 
 
@@ -250,6 +294,10 @@ class Run:
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     """Read a run folder: one model, or an ensemble of folds, on a device. Raises: UserError."""
     path = Path(folder)
+    if (path / CLEARING).exists() or (path / MOVING).exists():
+        raise UserError(
+            f"{folder}: a new run was cut off while it replaced this one; --resume of its command ends that"
+        )
     files = sorted(path.glob("fold_*.pt"), key=lambda file: (len(file.name), file.name)) or [path / "model.pt"]
     if not files[0].exists():
         raise UserError(f"{folder}: no run folder (no model.pt or fold_*.pt in it); train.py and crossval.py make one")
@@ -267,7 +315,7 @@ def read_json(path: Path) -> dict:
     """Raises: UserError when the file is absent or damaged."""
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); train the run again"
         ) from None
@@ -282,9 +330,6 @@ def read_calibration(path: Path) -> Calibration:
         return Calibration()
     stored = read_json(path)
     try:
-        calibration = Calibration(**{field.name: field.type(stored[field.name]) for field in fields(Calibration)})
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{path}: damaged; train the run again") from None
-    if not (0 < calibration.temperature < math.inf and 0 <= calibration.threshold <= 1):
-        raise UserError(f"{path}: its temperature or threshold is out of range; train the run again")
-    return calibration
+        return Calibration(**{field.name: field.type(stored[field.name]) for field in fields(Calibration)})
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise UserError(f"{path}: damaged ({error}); train the run again") from None

@@ -46,7 +46,7 @@ def one_of(*choices):
     return parse
 
 
-POSITIVE_INT = number(int, 1, math.inf)
+POSITIVE_INT = number(int, 1, 10**9)
 NATURAL = number(int, 0, 2**32 - 1)
 POSITIVE = number(float, 0, math.inf, low_open=True)
 NOT_NEGATIVE = number(float, 0, math.inf)
@@ -76,7 +76,7 @@ class Settings:
     loss: str = setting("cross-entropy", one_of("cross-entropy", "focal"), "cross-entropy or focal")
     label_smoothing: float = setting(0.0, SHARE_BELOW_ONE, "share by which targets move towards 1/2")
     class_weights: str = setting("none", one_of("none", "balanced"), "none, or balanced: both classes weigh the same")
-    mixup: float = setting(0.4, NOT_NEGATIVE, "alpha of mixup's Beta distribution; 0 turns it off")
+    mixup: float = setting(0.4, number(float, 0, 1000), "alpha of mixup's Beta distribution; 0 turns it off")
     augment: str = setting(
         "on", one_of("on", "off"), "random mirror, rotation, scale, shift, gain and erasing: on or off"
     )
@@ -107,7 +107,7 @@ def read_params(path: str) -> dict:
     any other that is no setting is refused. Raises: UserError."""
     try:
         params = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); give a file that tune.py wrote") from None
     if not isinstance(params, dict):
         raise UserError(f"{path}: holds no JSON object; give a file that tune.py wrote")

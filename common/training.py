@@ -4,15 +4,16 @@ import copy
 import math
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common import augment, loss, metrics
+from common import augment, loss, metrics, runs
 from common.calibration import negative_log_likelihood
 from common.data import Split
 from common.errors import UserError
-from common.model import BreastResNet, Predictor, load_weights, predict
+from common.model import BreastResNet, Predictor, initial_model, predict, read_tensors
 from common.progress import Progress
 from common.settings import Settings
 
@@ -75,13 +76,24 @@ class State:
     schedule: torch.optim.lr_scheduler.LRScheduler
     generator: torch.Generator
 
+    def state_dict(self) -> dict:
+        """Tensors and plain values with which `load_state_dict` lets training go on as if it had not stopped."""
+        parts = ("model", "average", "optimiser", "schedule")
+        chance = {"generator": self.generator.get_state(), "torch": torch.get_rng_state()}
+        return {part: getattr(self, part).state_dict() for part in parts} | chance
+
+    def load_state_dict(self, stored: dict) -> None:
+        """Take over what `state_dict` gave, in place."""
+        for part in ("model", "average", "optimiser", "schedule"):
+            getattr(self, part).load_state_dict(stored[part])
+        self.generator.set_state(stored["generator"])
+        torch.set_rng_state(stored["torch"])
+
 
 def start(size: int, steps: int, settings: Settings, seed: int, device: torch.device) -> State:
     """A model with its initial weights, and an optimiser scheduled over `steps` batches."""
     torch.manual_seed(seed)
-    model = BreastResNet(size, settings.stages, settings.upsample)
-    load_weights(model, settings.weights)
-    model.to(device)
+    model = initial_model(size, settings).to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     optimiser = make_optimiser(model, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, settings.warmup))
@@ -117,6 +129,31 @@ def update(state: State, batch_loss: torch.Tensor) -> None:
     state.average.update_parameters(state.model)
 
 
+def ended(result: Fit, settings: Settings, selecting: bool) -> bool:
+    """Whether training is over: at the last epoch, or with `selecting` when `patience` epochs brought no better one."""
+    epochs = len(result.history)
+    return epochs == settings.epochs or (selecting and epochs - result.best_epoch >= settings.patience)
+
+
+def save_checkpoint(path: Path, result: Fit, state: State | None) -> None:
+    """The training so far; a finished one needs no `state`. Raises: UserError."""
+    content = {"history": result.history, "best_epoch": result.best_epoch, "best": result.model.state_dict()}
+    runs.write_tensors(path, content | {"state": state and state.state_dict()})
+
+
+def restore(path: Path, result: Fit, state: State) -> None:
+    """Take over what `save_checkpoint` wrote, in place. Raises: UserError."""
+    way_out = "begin anew without --resume"
+    stored = read_tensors(path, "a checkpoint", way_out)
+    try:
+        result.model.load_state_dict(stored["best"])
+        if stored["state"] is not None:
+            state.load_state_dict(stored["state"])
+        result.history, result.best_epoch = list(stored["history"]), int(stored["best_epoch"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        raise UserError(f"{path}: damaged; {way_out}") from None
+
+
 def fit(
     train: Split,
     val: Split | None,
@@ -124,6 +161,7 @@ def fit(
     seed: int,
     device: torch.device,
     name: str = "train",
+    checkpoint: Path | None = None,
 ) -> Fit:
     """Train one model.
 
@@ -134,6 +172,7 @@ def fit(
     Args:
         seed: of everything random here: initial layers, order, augmentation.
         name: shown with the progress.
+        checkpoint: a file that keeps the training after every epoch, and from which it goes on if it is there.
 
     Raises: Diverged when the learning rate is too high.
     """
@@ -142,22 +181,25 @@ def fit(
     images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
     class_weights = loss.class_weights(labels, settings.class_weights)
     selecting = val is not None and settings.patience > 0
-    result, lowest = Fit(copy.deepcopy(state.average.module), 0), math.inf
-    with Progress(name, settings.epochs) as progress:
-        for epoch in range(1, settings.epochs + 1):
+    result = Fit(copy.deepcopy(state.average.module), 0)
+    if checkpoint and checkpoint.exists():
+        restore(checkpoint, result, state)
+    with Progress(name, settings.epochs, len(result.history)) as progress:
+        while not ended(result, settings, selecting):
             began = time.perf_counter()
-            entry = {"epoch": epoch, "lr": state.schedule.get_last_lr()[0]}
+            entry = {"epoch": len(result.history) + 1, "lr": state.schedule.get_last_lr()[0]}
             entry["train_loss"] = train_epoch(state, images, labels, class_weights, settings)
             if selecting:
                 entry |= validate(state.average.module, val, settings)
                 if math.isnan(entry["val_loss"]):
                     raise Diverged(DIVERGED.format(settings.lr))
             entry["seconds"] = time.perf_counter() - began
+            best = not selecting or all(entry["val_loss"] < earlier["val_loss"] for earlier in result.history)
             result.history.append(entry)
-            progress.show(entry)
-            if not selecting or entry["val_loss"] < lowest:
-                result.best_epoch, lowest = epoch, entry.get("val_loss", math.inf)
+            if best:
+                result.best_epoch = entry["epoch"]
                 result.model.load_state_dict(state.average.module.state_dict())  # copies values: no alias
-            elif epoch - result.best_epoch >= settings.patience:
-                break
+            if checkpoint:
+                save_checkpoint(checkpoint, result, None if ended(result, settings, selecting) else state)
+            progress.show(entry)
     return result

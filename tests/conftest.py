@@ -11,6 +11,12 @@ import torchvision
 from common import data, phantom, settings
 
 torch.set_num_threads(1)
+BAD_INPUTS: set[tuple] = set()  # the distinct bad inputs that were refused as they should be, from test_bad_input.py
+
+
+def pytest_terminal_summary(terminalreporter):
+    if BAD_INPUTS:
+        terminalreporter.write_line(f"{len(BAD_INPUTS)} distinct bad inputs refused in one line each")
 
 
 @pytest.fixture(scope="session")

@@ -246,6 +246,9 @@ def test_find_again_takes_the_run_s_data_and_warns_of_others(npz, capsys):
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 2 and all("not what the model was trained on" in line for line in warnings)
     assert str(own.path) in warnings[1]
+    changed = npz(val_labels=None)  # the same file, changed since the run
+    data.find_again(own.describe(), None, None, None, None)
+    assert f"MD5 {changed.md5}, is not" in (err := capsys.readouterr().err) and f"MD5 {own.md5})" in err
 
 
 def test_join_and_index():

@@ -247,7 +247,7 @@ def test_an_ensemble_is_read_in_order_of_its_folds(tmp_path, phantoms, quick):
     np.testing.assert_allclose(run.probabilities(phantoms.images), sigmoid(expected), atol=1e-6)
 
 
-@pytest.mark.parametrize("change", [{"mirror": False}, {"data": {**REAL.describe(), "md5": "other"}}])
+@pytest.mark.parametrize("change", [{"mirror": False}, {"data": {**REAL.describe(), "md5": "other", "trained_on": []}}])
 def test_folds_of_different_runs_are_refused(tmp_path, model, quick, change):
     for fold in (1, 2):
         runs.save_model(tmp_path / f"fold_{fold}.pt", model, quick, 0, REAL, ["train"])
@@ -308,7 +308,23 @@ def test_checkpoints_of_others(tmp_path, content):
 )
 def test_checkpoints_that_contradict_themselves(tmp_path, checkpoint, name, value):
     change_checkpoint(checkpoint, **{name: value})
-    assert "do not fit" in refused(runs.load, tmp_path)
+    message = refused(runs.load, tmp_path)
+    assert str(checkpoint) in message and ("do not fit" in message or "damaged" in message)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers(tmp_path, checkpoint, value):
+    state = torch.load(checkpoint)["state"]
+    state["trunk.fc.bias"].fill_(value)
+    change_checkpoint(checkpoint, state=state)
+    assert "not all numbers" in refused(runs.load, tmp_path)
+
+
+def test_a_flipped_bit_in_the_weights_is_found(tmp_path, model, checkpoint):
+    content = bytearray(checkpoint.read_bytes())
+    content[content.index(model.trunk.conv1.weight.detach().contiguous().numpy().tobytes()[:40])] ^= 1
+    checkpoint.write_bytes(content)
+    assert "not a checkpoint, or a damaged one" in refused(runs.load, tmp_path)
 
 
 # calibration
@@ -339,10 +355,23 @@ def test_calibration_of_phantoms_and_of_later_versions(tmp_path):
 def test_provenance_is_the_same_from_run_to_run_and_says_what_was_used():
     first, again = (runs.provenance(REAL, 2) for _ in range(2))
     assert first == again and first["threads"] == 2 and first["data"] == REAL.describe()
-    assert first["packages"].keys() == {"numpy", "torch", "torchvision", "medmnist"}
+    assert first["packages"].keys() >= {"numpy", "torch", "torchvision", "medmnist", "onnxruntime"}
     assert first["packages"]["numpy"] == np.__version__
     assert first["command"].startswith("python ") and first["cpu"] and runs.as_json(first) == first
 
 
 def test_commands_that_fail_say_nothing():
-    assert runs.command("echo", "hello") == "hello" and runs.command("no-such-program-anywhere") == ""
+    assert runs.command("echo", "hello") == "hello"
+    assert runs.command("no-such-program-anywhere") is None and runs.command("false") is None
+
+
+def test_a_copy_without_git_does_not_claim_to_be_clean(monkeypatch):
+    monkeypatch.setattr(runs, "command", lambda *words: None)
+    described = runs.provenance(REAL, 1)
+    assert described["commit"] is None and described["uncommitted_changes"] is None
+
+
+@pytest.mark.parametrize("name", [runs.CLEARING, runs.MOVING])
+def test_a_folder_between_two_runs_is_refused(tmp_path, checkpoint, name):
+    (tmp_path / name).mkdir()
+    assert "--resume" in refused(runs.load, tmp_path)

@@ -82,7 +82,7 @@ def test_values_out_of_bounds_end_in_one_line(flag, value, capsys):
     [
         (settings.POSITIVE, "0", "'0' is not a number above 0"),
         (settings.NOT_NEGATIVE, "-1", "'-1' is not a number at least 0"),
-        (settings.POSITIVE_INT, "1.5", "'1.5' is not a whole number at least 1"),
+        (settings.POSITIVE_INT, "1.5", "'1.5' is not a whole number at least 1 and at most 1e+09"),
         (settings.SHARE, "2", "'2' is not a number at least 0 and at most 1"),
         (settings.SHARE_BELOW_ONE, "1", "'1' is not a number at least 0 and below 1"),
         (settings.one_of(2, 3, "x"), "4", "'4' is none of 2, 3, x"),

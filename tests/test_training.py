@@ -9,6 +9,7 @@ import torch
 
 from common import loss, training
 from common.data import Split
+from common.errors import UserError
 from common.model import BreastResNet
 from common.seed import set_seed
 
@@ -130,6 +131,78 @@ def test_a_validation_loss_that_is_no_number_ends_the_training(tiny, quick, monk
 def test_a_learning_rate_that_diverges_says_so(tiny, quick):
     with pytest.raises(training.Diverged, match="lower --lr"):
         fit(tiny, tiny, dataclasses.replace(quick, lr=1e30))
+
+
+# checkpoints
+
+
+def numbers(result) -> list[dict]:
+    """The history without the time that it took."""
+    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in result.history]
+
+
+@pytest.mark.parametrize("has_val", [True, False])
+@pytest.mark.parametrize("batches", [0, 1, 3, 6, 8])
+def test_an_interrupted_training_ends_with_the_same_bits(tiny, quick, tmp_path, monkeypatch, batches, has_val):
+    """Interrupted before, within and between epochs of three batches, and in the last one."""
+    settings = dataclasses.replace(quick, epochs=3, batch_size=6, patience=5 if has_val else 0)
+    val = tiny if has_val else None
+    whole = fit(tiny, val, settings)
+    file, update, left = tmp_path / "checkpoint.pt", training.update, iter(range(batches))
+
+    def interrupted_update(state, batch_loss):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        update(state, batch_loss)
+
+    monkeypatch.setattr(training, "update", interrupted_update)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny, val, settings, checkpoint=file)
+    assert file.exists() == (batches >= 3)
+    monkeypatch.setattr(training, "update", update)
+    torch.manual_seed(99)
+    resumed = fit(tiny, val, settings, checkpoint=file)
+    assert equal(weights(resumed.model), weights(whole.model)) and resumed.best_epoch == whole.best_epoch
+    assert numbers(resumed) == numbers(whole)
+
+
+def test_the_average_and_the_random_state_go_on(tiny, quick, tmp_path):
+    settings = dataclasses.replace(quick, ema=0.9)
+    state, _, _ = one_epoch(tiny, settings)
+    training.save_checkpoint(tmp_path / "checkpoint.pt", training.Fit(state.model, 1), state)
+    expected, drawn = state.state_dict(), torch.rand(3)
+    fresh = training.start(28, 4, settings, 5, CPU)
+    training.restore(tmp_path / "checkpoint.pt", training.Fit(copy.deepcopy(state.model), 0), fresh)
+    assert torch.equal(torch.rand(3), drawn)
+    for part in ("model", "average"):
+        assert equal(expected[part], fresh.state_dict()[part])
+    assert torch.equal(expected["generator"], fresh.generator.get_state())
+    assert fresh.schedule.get_last_lr() == state.schedule.get_last_lr()
+
+
+def test_a_finished_training_is_not_repeated(tiny, quick, tmp_path, monkeypatch):
+    script_validation(monkeypatch, [5, 4, 4.5, 4.2])
+    settings, file = dataclasses.replace(quick, epochs=9, patience=2), tmp_path / "checkpoint.pt"
+    first = fit(tiny, tiny, settings, checkpoint=file)
+    assert (first.best_epoch, len(first.history)) == (2, 4)  # ended by patience
+    assert torch.load(file)["state"] is None
+    monkeypatch.setattr(training, "train_epoch", lambda *_: pytest.fail("trained again"))
+    again = fit(tiny, tiny, settings, checkpoint=file)
+    assert equal(weights(again.model), weights(first.model)) and again.history == first.history
+    assert again.best_epoch == 2
+
+
+@pytest.mark.parametrize("change", [b"", b"PK cut off", {"best": {}}, {"state": {}}, {"state": 3}, {"history": None}])
+def test_a_damaged_checkpoint_is_one_line(tiny, quick, tmp_path, change):
+    file = tmp_path / "checkpoint.pt"
+    fit(tiny, None, dataclasses.replace(quick, epochs=1), checkpoint=file)
+    if isinstance(change, bytes):
+        file.write_bytes(change)
+    else:
+        torch.save(torch.load(file) | change, file)
+    with pytest.raises(UserError, match="begin anew without --resume") as caught:
+        fit(tiny, None, quick, checkpoint=file)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("warmup, steps", [(0.2, 100), (0.5, 60), (0.1, 7)])
