@@ -447,6 +447,27 @@ def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: st
     return figure
 
 
+def results(rows: list[tuple[str, bool, dict]], title: str) -> Figure:
+    """AUC and accuracy of several results, one below the other.
+
+    Args: rows: (name, ours, {"auc": (value, low, high), "accuracy": …}); low and high are None without an interval.
+    """
+    figure, panels = _canvas(title, 11, 1.2 + 0.3 * len(rows), 1, 2, sharey=True)
+    for axes, metric in zip(panels, ("auc", "accuracy")):
+        for y, (_, ours, values) in enumerate(rows):
+            value, low, high = values[metric]
+            limits = None if low is None else [[value - low], [high - value]]
+            colour, marker = (MODEL, "o") if ours else (MUTED, "D")
+            axes.errorbar(value, y, xerr=limits, fmt=marker, color=colour, markersize=6, capsize=3)
+        axes.set_title(COLUMNS[metric], weight="bold")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x", color=FAINT)
+    panels[0].set_yticks(range(len(rows)), [name for name, *_ in rows])
+    panels[0].set(ylim=(len(rows) - 0.5, -0.5))
+    return figure
+
+
 def heat_map(
     lrs,
     wds,
