@@ -1,4 +1,5 @@
-"""Cross-validate the recipe: k models, each scored on the fold it has not seen; together they are an ensemble.
+"""Cross-validate the recipe: k models, each scored on the fold it has not seen; together they are an ensemble, or with
+--refit one more model, trained on all images, takes their place.
 
 By default near-duplicates share a fold, over train+val. Plain stratified folds over train, as in the study that this
 began as, are --folds 5 --groups none --pool train.
@@ -53,6 +54,11 @@ def parse_args():
         action="store_true",
         help="leave out images with a near-duplicate in test, for a clean test of the ensemble",
     )
+    parser.add_argument(
+        "--refit",
+        action="store_true",
+        help="train one more model, on all of the pool; it is the run instead of the ensemble, calibrated by the folds",
+    )
     parser.add_argument("--no-test", action="store_true", help="do not read test: for choosing settings")
     parser.add_argument(
         "--jobs",
@@ -85,9 +91,15 @@ def read_pool(source, args):
 
 def validate(pool, groups, settings, args, partial):
     """Cross-validate one way of grouping; completed folds are in the folder `partial`."""
-    return common.crossvalidation.cross_validate(
-        pool, groups, settings, args.folds, args.repeats, args.seed, args.jobs, args.threads, args.device, partial
-    )
+    how = settings, args.folds, args.repeats, args.seed, args.jobs, args.threads, args.device, partial
+    return common.crossvalidation.cross_validate(pool, groups, *how, refit=args.refit and groups == args.groups)
+
+
+def used_models(validation) -> dict:
+    """The models of the run and the names of their files: the refit one, or the folds' as an ensemble."""
+    if validation.refit:
+        return {"model.pt": validation.refit}
+    return {f"fold_{i + 1}.pt": model for i, model in enumerate(validation.models)}
 
 
 def held_out_rows(pool, origin, index, validation, temperature) -> list[dict]:
@@ -102,7 +114,7 @@ def held_out_rows(pool, origin, index, validation, temperature) -> list[dict]:
 
 
 def score_test(source, models, settings, temperature):
-    """The ensemble on test, which is read only now that everything is chosen."""
+    """The run's model or ensemble on test, which is read only now that everything is chosen."""
     test, train, val = common.data.load(source, "test", "train", "val")
     predictor = common.model.Predictor(models, settings.mirror == "on", temperature)
     probabilities = common.calibration.sigmoid(common.model.predict(predictor, test.images))
@@ -118,7 +130,8 @@ def score(validation, pool, origin, index, source, settings, args):
     probabilities = common.calibration.sigmoid(logits / calibration.temperature)
     scored = {"out_of_fold": common.evaluation.Scored(pool.labels, probabilities)}
     if not args.no_test and args.pool != "all":
-        scored["test"] = test = score_test(source, validation.models, settings, calibration.temperature)
+        models = list(used_models(validation).values())
+        scored["test"] = test = score_test(source, models, settings, calibration.temperature)
         rows += common.runs.prediction_rows("test", test.labels, test.probabilities, fold=[""] * len(test.labels))
     return calibration, scored, rows
 
@@ -155,10 +168,10 @@ def comparison_text(compared) -> str:
     return f"{table}\nsplitting near-duplicates adds: {', '.join(added)}, 95 % intervals"
 
 
-def save(out, models, settings, source, seed, trained_on, calibration, rows, metrics):
-    """Write the files of the run."""
-    for i, model in enumerate(models):
-        common.runs.save_model(out / f"fold_{i + 1}.pt", model, settings, seed + i, source, trained_on)
+def save(out, models, settings, source, args, calibration, rows, metrics):
+    """Write the files of the run. models: {file name: model}."""
+    for name, model in models.items():
+        common.runs.save_model(out / name, model, settings, args.seed, source, POOLS[args.pool])
     common.runs.write_json(out / "calibration.json", asdict(calibration), source)
     common.runs.write_csv(out / "predictions.csv", rows, source)
     common.runs.write_csv(out / "folds.csv", [common.metrics.flatten(fold) for fold in metrics["folds"]], source)
@@ -172,7 +185,8 @@ def main():
     pool, origin, index = read_pool(source, args)
     ways = [args.groups] + [way for way in ("twins", "none") if args.compare_groups and way != args.groups]
 
-    with common.resume.begin(args, settings, source, foreign="model.pt") as partial:
+    foreign = "fold_*.pt" if args.refit else "model.pt"
+    with common.resume.begin(args, settings, source, foreign) as partial:
         common.seed.set_seed(args.seed, args.threads)
         validations = {way: validate(pool, way, settings, args, partial) for way in ways}
         validation = validations[args.groups]
@@ -183,7 +197,7 @@ def main():
         if args.compare_groups:
             metrics["compare_groups"] = compare_groups(pool, validations)
         with common.resume.finish(partial) as out:
-            save(out, validation.models, settings, source, args.seed, POOLS[args.pool], calibration, rows, metrics)
+            save(out, used_models(validation), settings, source, args, calibration, rows, metrics)
     if args.compare_groups:
         print(comparison_text(metrics["compare_groups"]), end="\n\n")
     print(fold_table(folds), common.evaluation.report_text(report, source), f"written to {args.out}/", sep="\n\n")

@@ -16,11 +16,12 @@ from common.settings import Settings
 @dataclass(frozen=True)
 class CrossValidation:
     """models: one a fold, repeats x folds of them; fold: int [repeats, n], the index in `models` of the one that has
-    not seen an image; logits: [repeats, n], that model's, not calibrated."""
+    not seen an image; logits: [repeats, n], that model's, not calibrated; refit: the model trained on all images."""
 
     models: list[BreastResNet]
     fold: np.ndarray
     logits: np.ndarray
+    refit: BreastResNet | None = None
 
     def score_folds(self, labels: np.ndarray) -> list[dict]:
         """`metrics.summary` of each fold by itself, with its number from 1. labels: [n]."""
@@ -61,6 +62,7 @@ def cross_validate(
     threads: int,
     device: str,
     partial: Path | None = None,
+    refit: bool = False,
 ) -> CrossValidation:
     """Train `folds` models, `repeats` times over with other folds and seeds.
 
@@ -68,19 +70,22 @@ def cross_validate(
         groups: "twins" keeps near-duplicates in one fold, "none" deals every image by itself.
         jobs: models trained at once, sharing `threads`.
         partial: a folder that keeps a checkpoint of each model, and from which the training goes on.
+        refit: train one more model, on all images.
 
     Raises: UserError when there are too few images for so many folds.
     """
     together = twins.find_groups(pool.images) if groups == "twins" else np.arange(len(pool))
     fold = np.stack([assign_folds(pool.labels, together, folds, seed + r) + r * folds for r in range(repeats)])
     unseen = [(fold == i).any(0) for i in range(repeats * folds)]
-    files = [partial and partial / f"{groups}_{i + 1}.pt" for i in range(len(unseen))]
+    masks = unseen + [np.zeros(len(pool), bool)] * refit
+    names = [f"fold {i + 1}" for i in range(len(unseen))] + ["refit"]
     tasks = [
-        (pool, mask, settings, seed + i, device, f"fold {i + 1}", file)
-        for i, (mask, file) in enumerate(zip(unseen, files))
+        (pool, mask, settings, seed + i, device, name, partial and partial / f"{groups} {name}.pt")
+        for i, (mask, name) in enumerate(zip(masks, names))
     ]
     results = list(parallel.run(train_fold, tasks, jobs, seed, max(threads // jobs, 1)))
+    models = [model for model, _ in results]
     logits = np.empty(fold.shape)
-    for i, (_, held_out) in enumerate(results):
-        logits[i // folds, unseen[i]] = held_out
-    return CrossValidation([model for model, _ in results], fold, logits)
+    for i, (mask, (_, held_out)) in enumerate(zip(unseen, results)):
+        logits[i // folds, mask] = held_out
+    return CrossValidation(models[: len(unseen)], fold, logits, models[-1] if refit else None)
