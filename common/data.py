@@ -7,8 +7,9 @@ import sys
 import tempfile
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Source:
     def label(self) -> str:
         """What to call the data in tables and figures."""
         side = f"{self.size}×{self.size}"
-        if self.synthetic:
+        if self.path is None:
             return f"PHANTOM data {side} (generated, not ultrasound)"
         return f"{'BreastMNIST' if self.name == 'breastmnist' else self.path.name} {side}"
 
@@ -99,7 +100,7 @@ def find(name: str, root: str | None, size: int, seed: int = 0) -> Source:
 def find_again(described: dict, name: str | None, root: str | None, size: int | None, seed: int | None) -> Source:
     """The source of a run from its `describe()`; what is not None is taken instead. Other data than the run's are named
     in a warning. Raises: UserError, as `find`."""
-    given = {"name": name, "size": size, "seed": seed}
+    given: dict[str, Any] = {"name": name, "size": size, "seed": seed}
     wanted = {key: described[key] if value is None else value for key, value in given.items()}
     source = find(root=root, **wanted)
     if source.md5 != described["md5"]:
@@ -116,7 +117,7 @@ def size_flag(size: int) -> str:
 
 def official_md5(size: int) -> str:
     """MedMNIST's own checksum, out of its info.py alone: the package imports scikit-learn, which takes seconds."""
-    info = Path(find_spec("medmnist").origin).with_name("info.py")
+    info = distribution("medmnist").locate_file("medmnist/info.py")
     return runpy.run_path(str(info))["INFO"]["breastmnist"][f"MD5{size_flag(size)}"]
 
 
@@ -161,7 +162,7 @@ def load(source: Source, *names: str) -> list[Split]:
     Raises: UserError when the file is corrupt, lacks a key, or holds something else than grey uint8 images of the
         source's size with labels 0 and 1; train and val must hold both classes.
     """
-    if source.synthetic:
+    if source.path is None:
         return [phantom_split(source, name) for name in names]
     try:
         with np.load(source.path, allow_pickle=False) as arrays:

@@ -37,7 +37,7 @@ def calibration_summary(labels, probabilities, resamples: int, seed: int) -> dic
     counts = intervals.resample_counts(labels, resamples, seed)
     drawn = [np.repeat(np.arange(len(labels)), row) for row in counts.astype(int)]
     measures = {"brier": calibration.brier, "ece": calibration.expected_calibration_error}
-    summary = {}
+    summary: dict = {}
     for name, measure in measures.items():
         value = measure(labels, probabilities)
         resampled = np.array([measure(labels[index], probabilities[index]) for index in drawn])

@@ -487,14 +487,15 @@ def heat_map(
     shares = (scores - low) / max(high - low, 1e-12)
     axes.imshow([[_shade(MODEL, share) for share in row] for row in shares], aspect="auto")
     for (i, j), score in np.ndenumerate(scores):
-        error = "" if errors is None or np.isnan(score) else f"\n± {_number(errors[i, j])}"
+        error = "" if errors is None or np.isnan(score) else f"\n± {_number(float(errors[i, j]))}"
         axes.text(j, i, _number(score) + error, ha="center", va="center")
     frames = {"chosen": (chosen, INK, "-"), "best by mean": (best, CHOSEN, "--")}
     if chosen == best:
         frames = {"chosen, best by mean": (chosen, INK, "-")}
     for name, ((i, j), colour, style) in frames.items():
-        outline = {"edgecolor": colour, "linestyle": style, "linewidth": 4, "clip_on": False}
-        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, zorder=3, label=name, **outline))
+        frame = Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, zorder=3, clip_on=False, label=name)
+        frame.set(edgecolor=colour, linestyle=style, linewidth=4)
+        axes.add_patch(frame)
     _legend_below(figure, columns=2)
     axes.set_xticks(range(len(wds)), [f"{wd:.2g}" for wd in wds])
     axes.set_yticks(range(len(lrs)), [f"{lr:.2g}" for lr in lrs])

@@ -3,13 +3,14 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from common.model import BreastResNet, Predictor
+from common.model import Predictor
 
 BATCH = 32  # with gradients, far fewer images fit into memory at once than in `model.predict`
 
 
-def _last_stage(member: BreastResNet, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _last_stage(member: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Activations [n, c, h, w] of the last residual stage, and the logits' gradients with respect to them, for float
     images [n, s, s] in [0, 1]. Nothing is left behind in the model: no hook, no gradient."""
     kept = []
@@ -23,7 +24,7 @@ def _last_stage(member: BreastResNet, images: torch.Tensor) -> tuple[torch.Tenso
     return kept[0].detach(), gradients
 
 
-def _map(member: BreastResNet, images: torch.Tensor) -> torch.Tensor:
+def _map(member: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Grad-CAM maps of one model, not scaled: float [n, s, s], 0 or above. images: float [n, s, s] in [0, 1]."""
     activations, gradients = _last_stage(member, images)
     weights = gradients.mean((2, 3), keepdim=True)  # eq. 1

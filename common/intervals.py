@@ -37,7 +37,7 @@ def percentile_interval(value: float, resampled: np.ndarray) -> list[float]:
 
 def _beside(values: dict, resampled: dict) -> dict:
     """`values` as Python numbers, each metric followed by its interval."""
-    result = {}
+    result: dict = {}
     for name, value in values.items():
         if isinstance(value, dict):
             result[name] = _beside(value, resampled[name])

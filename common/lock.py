@@ -13,7 +13,7 @@ from common.errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows: the pid in the file decides, as on a file system without locks
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
 

@@ -159,7 +159,7 @@ def summary(labels, probabilities, threshold: float = 0.5, weights=None) -> dict
 
 def flatten(summary: dict) -> dict:
     """A summary as one level, for a CSV row: "benign": {"f1": …} becomes "benign_f1"."""
-    flat = {}
+    flat: dict = {}
     for key, value in summary.items():
         flat |= {f"{key}_{inner}": x for inner, x in value.items()} if isinstance(value, dict) else {key: value}
     return flat

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 import zipfile
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import lru_cache
 from pathlib import Path
@@ -42,7 +43,7 @@ class BreastResNet(nn.Module):
             raise UserError(f"--upsample {upsample}: images of {size}×{size} would shrink; give a larger side, or 0")
         small = (upsample or size) < 64
         self.size, self.upsample = size, upsample
-        self.stages = (3 if small else 4) if stages == "auto" else stages
+        self.stages = (3 if small else 4) if stages == "auto" else int(stages)
         trunk = torchvision.models.resnet18(num_classes=1)
         trunk.conv1 = nn.Conv2d(1, 64, 7, stride=1 if small else 2, padding=3, bias=False)
         for stage in range(self.stages + 1, 5):
@@ -65,7 +66,7 @@ class Predictor(nn.Module):
     image, are averaged with equal weight, and the mean is divided by the temperature. P(malignant) is the sigmoid.
     """
 
-    def __init__(self, members: list[BreastResNet], mirror: bool, temperature: float = 1.0):
+    def __init__(self, members: Sequence[nn.Module], mirror: bool, temperature: float = 1.0):
         super().__init__()
         self.members = nn.ModuleList(members)
         self.mirror, self.temperature = mirror, temperature

@@ -18,7 +18,7 @@ from common.seed import set_seed
 def begin_worker(seed: int, threads: int) -> None:
     """Seed a worker; let Ctrl-C end it silently, and the end of its parent, however sudden, end it too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = multiprocessing.parent_process().sentinel
+    parent = multiprocessing.parent_process().sentinel  # type: ignore[union-attr]  # a worker has a parent
     threading.Thread(target=lambda: (wait([parent]), os._exit(1)), daemon=True).start()
     set_seed(seed, threads)
 

@@ -115,7 +115,7 @@ def _scan(rng: np.random.Generator, echo: np.ndarray) -> np.ndarray:
     axial, lateral = _kernel(PSF_AXIAL * echo.shape[1]), _kernel(PSF_LATERAL * echo.shape[2])
     margin = ((0, 0), (len(axial) // 2,) * 2, (len(lateral) // 2,) * 2)
     amplitude = 10 ** (np.pad(echo, margin, mode="edge") / 20)
-    power = np.float32(10 ** (NOISE_FLOOR / 10))
+    power: np.ndarray = np.asarray(10 ** (NOISE_FLOOR / 10), np.float32)
     for _ in range(2 * LOOKS):  # a look's real and imaginary part
         scatterers = amplitude * rng.standard_normal(amplitude.shape, np.float32)
         columns_first = np.ascontiguousarray(_blur(scatterers, axial).swapaxes(1, 2))

@@ -15,9 +15,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import torch
@@ -330,6 +331,6 @@ def read_calibration(path: Path) -> Calibration:
         return Calibration()
     stored = read_json(path)
     try:
-        return Calibration(**{field.name: field.type(stored[field.name]) for field in fields(Calibration)})
+        return Calibration(**{name: kind(stored[name]) for name, kind in get_type_hints(Calibration).items()})
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise UserError(f"{path}: damaged ({error}); train the run again") from None

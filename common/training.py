@@ -56,7 +56,7 @@ def make_optimiser(model: torch.nn.Module, settings: Settings) -> torch.optim.Ad
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
-def validate(model: BreastResNet, val: Split, settings: Settings) -> dict:
+def validate(model: torch.nn.Module, val: Split, settings: Settings) -> dict:
     """Validation loss (plain cross-entropy), accuracy and AUC of a model as it would be used."""
     logits = predict(Predictor([model], settings.mirror == "on"), val.images)
     return {
@@ -180,17 +180,18 @@ def fit(
     state = start(train.images.shape[-1], steps, settings, seed, device)
     images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
     class_weights = loss.class_weights(labels, settings.class_weights)
-    selecting = val is not None and settings.patience > 0
-    result = Fit(copy.deepcopy(state.average.module), 0)
+    judge = val if settings.patience else None
+    selecting = judge is not None
+    result = Fit(copy.deepcopy(state.model), 0)
     if checkpoint and checkpoint.exists():
         restore(checkpoint, result, state)
     with Progress(name, settings.epochs, len(result.history)) as progress:
         while not ended(result, settings, selecting):
             began = time.perf_counter()
-            entry = {"epoch": len(result.history) + 1, "lr": state.schedule.get_last_lr()[0]}
+            entry: dict = {"epoch": len(result.history) + 1, "lr": state.schedule.get_last_lr()[0]}
             entry["train_loss"] = train_epoch(state, images, labels, class_weights, settings)
-            if selecting:
-                entry |= validate(state.average.module, val, settings)
+            if judge is not None:
+                entry |= validate(state.average.module, judge, settings)
                 if math.isnan(entry["val_loss"]):
                     raise Diverged(DIVERGED.format(settings.lr))
             entry["seconds"] = time.perf_counter() - began
