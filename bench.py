@@ -107,6 +107,7 @@ def count_row(images, labels, settings, steps: int) -> str:
 def main():
     args = parse_args()
     settings = common.settings.from_args(args)
+    common.model.initial_model(args.sizes[0], settings)  # bad --weights fail here, before anything is printed
     common.seed.set_seed(0, args.threads)
     peak = matmul_peak()
     print(f"PHANTOM data, batch {settings.batch_size}, fp32; {args.threads} threads of {common.runs.cpu_name()}")

@@ -76,6 +76,12 @@ BAD = {
     "--grid": COUNT,
     "--storage": ["nonsense", "sqlite:////no/such/folder/study.db", "{text}"],
     "--study": [],
+    "--search": ["", "x", "lr,", "lr wd", "weights"],
+    "--heartbeat": [*NUMBER, "0", "-1"],
+    "--upsample": [*COUNT, "513"],
+    "--sizes": [*COUNT, "0", "27"],
+    "--images": [*COUNT, "0"],
+    "--steps": [*COUNT, "0"],
     "--split": [*WORD, "testing"],
     "--bootstrap": [*COUNT, "0", "99", "100001"],
     "--against": ["{missing}", "{folder}", "{text}", "{empty}", "{text}.csv", "{text}.onnx"],
@@ -193,7 +199,7 @@ def command_line(script, flag, value, places) -> list[str]:
     }
     if flag == "--data-root":
         words["--data"] = "breastmnist"
-    reads_run = [] if script in ("train.py", "crossval.py", "tune.py") else [places["run"]]
+    reads_run = [] if all(name.startswith("--") for name in flags_of(script)) else [places["run"]]
     if not flag.startswith("--"):
         return [value, *sum(words.items(), ())]
     bad = [f"{flag}{value}"] if row(script, flag) == NO_VALUE else [flag, value]
