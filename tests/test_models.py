@@ -1,0 +1,53 @@
+"""The models that ship: each file gives, on the real test images, what it and its card say."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from common import data, metrics, onnxfile
+from common.tables import COLUMNS
+
+MODELS = Path(__file__).parent.parent / "models"
+FILES = sorted(MODELS.glob("*.onnx"))
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.name)
+def shipped(request, breastmnist_root):
+    """(model, its metadata, the test split at its size)."""
+    model = onnxfile.load(request.param, 1)
+    about = model.session.get_modelmeta().custom_metadata_map
+    size = int(about["input_size"])
+    if not (file := breastmnist_root / f"breastmnist{data.size_flag(size)}.npz").exists():
+        pytest.skip(f"no {file.name} in {breastmnist_root}")
+    (test,) = data.load(data.find("breastmnist", str(breastmnist_root), size), "test")
+    return model, about, test
+
+
+def test_every_model_has_its_parity_file_and_a_place_in_the_card():
+    card = (MODELS / "README.md").read_text()
+    assert FILES and all(f"`{file.name}`" in card for file in FILES)
+    assert {file.name.split(".")[0] for file in FILES} == {file.name.split(".")[0] for file in MODELS.glob("*.json")}
+
+
+def test_a_shipped_file_gives_its_stored_metrics(shipped):
+    model, about, test = shipped
+    found = metrics.summary(test.labels, model.probabilities(test.images))
+    if "quantization" in about:
+        (row,) = [row for row in json.loads(about["quantization"])["rows"] if row["split"] == "test"]
+        assert found["auc"] == pytest.approx(row["auc"], abs=5e-4)  # whole numbers, but not the same on every processor
+        return
+    stored = json.loads(about["metrics"])["test"]
+    for name in COLUMNS:
+        assert found[name] == pytest.approx(stored[name], abs=1e-6)
+
+
+def test_the_card_says_what_the_file_stores(shipped):
+    model, about, _ = shipped
+    rows = [line for line in (MODELS / "README.md").read_text().splitlines() if f"`{model.path.name}`" in line]
+    numbers = set(re.findall(r"\d\.\d{3}", " ".join(rows)))
+    stored = json.loads(about["metrics"])
+    for split in ("out_of_fold", "test", "clean_test"):
+        if "quantization" not in about:
+            assert {f"{stored[split][name]:.3f}" for name in ("auc", "accuracy")} <= numbers
