@@ -230,6 +230,7 @@ def teach(name: str, fold: np.ndarray, seed: int, bench: Bench) -> dict[str, np.
 def measure(experiment: str, seed: int, bench: Bench) -> dict[str, np.ndarray]:
     """Cross-validate one experiment. Returns: out-of-fold logits [n] by the name of the row. Raises: UserError."""
     graph_lab.set_precision()
+    torch.cuda.empty_cache()  # of the experiment before: other workers share the GPU
     fold = assign_folds(read_pool(bench.data_root, 28).labels, find_groups(bench.data_root), FOLDS, seed)
     if experiment in LESSONS:
         return teach(experiment, fold, seed, bench)
