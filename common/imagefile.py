@@ -4,7 +4,6 @@ Nothing here unpickles, and no image is decoded that declares more pixels than P
 """
 
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,8 +117,7 @@ def frames(path: str | Path) -> Iterator[np.ndarray]:
     """
     path = Path(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # Pillow and pydicom warn of flaws in files that they still read
-            yield from dicom_frames(path) if is_dicom(path) else pillow_frames(path)
+        yield from dicom_frames(path) if is_dicom(path) else pillow_frames(path)
     except UserError:
         raise
     except Image.UnidentifiedImageError:

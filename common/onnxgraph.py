@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from common.errors import UserError
 from common.model import Predictor
 from common.runs import Run
 
@@ -20,7 +21,8 @@ OPSET = 20
 PREPARATION = """
 <ir_version: {ir_version}, opset_import: ["": {opset}]>
 preparation (uint8[batch, height, width] image) => (uint8[batch, {size}, {size}] prepared)
-<int64[1] channel_axis = {{1}}, int64[2] crop_axes = {{1, 2}}, int64[1] two = {{2}}, int64[2] sides = {{{size}, {size}}}>
+<int64[1] channel_axis = {{1}}, int64[2] crop_axes = {{1, 2}}, int64[1] two = {{2}},
+    int64[2] sides = {{{size}, {size}}}>
 {{
     image_sides = Shape <start = 1, end = 3> (image)
     short_side = ReduceMin (image_sides)
@@ -139,11 +141,16 @@ def write(model: onnx.ModelProto, about: dict[str, str], path: Path) -> None:
 
 
 def check(path: Path) -> dict:
-    """What the ONNX checker and shape inference say of a file, reloaded from disk; both raise when they find a fault.
+    """What the ONNX checker and shape inference say of a file, reloaded from disk.
 
     Returns: {"opset", "operator_sets", "external_data": number of tensors outside the file, "bytes"}.
+    Raises: UserError when they find a fault.
     """
-    onnx.checker.check_model(path, full_check=True)
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the ONNX checker refuses the file, nothing is written: {reason}") from None
     model = onnx.load(path, load_external_data=False)
     outside = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     used = {node.domain for node in model.graph.node}
