@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from common.errors import UserError
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF")  # MPO is what Pillow calls the JPEG of some cameras
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
 SMALLEST_SIDE = 8
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
