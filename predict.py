@@ -1,9 +1,9 @@
 """P(malignant) of image files, by an .onnx file that export.py wrote. Needs numpy, Pillow and onnxruntime, no torch.
 
 Images are PNG, JPEG, BMP or TIFF (each page is a row), or DICOM where pydicom is installed; folders are searched for
-them; without IMAGE, or for "-", paths are read from stdin, one a line. Colour becomes grey as Pillow's L, 16 bits become
-8 over their whole range, transparency becomes black. A file that cannot be read is named on stderr, the others are done,
-and the exit status is 1. Research only, not a medical device.
+them; without IMAGE, or for "-", paths are read from stdin, one a line. Colour becomes grey as Pillow's L, 16 bits
+become 8 over their whole range, transparency becomes black. A file that cannot be read is named on stderr, the others
+are done, and the exit status is 1. Research only, not a medical device.
 """
 
 import json
@@ -17,7 +17,7 @@ import numpy as np
 
 import common
 
-BATCH_IMAGES, BATCH_PIXELS = 64, 4_000_000  # together at most: bounds memory
+BATCH_IMAGES, BATCH_PIXELS = 16, 4_000_000  # together at most: bounds memory
 PROGRESS_SECONDS = 0.2
 
 
@@ -164,6 +164,8 @@ def main():
     except BrokenPipeError:  # whoever reads has enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a shell reports a process that SIGPIPE ended
+    if not tally.files:
+        raise common.errors.UserError("no image files there; give files, or folders that hold PNG, JPEG, BMP or TIFF")
     tally.say(tally.text())
     sys.exit(1 if tally.failed else 0)
 

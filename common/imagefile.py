@@ -129,11 +129,14 @@ def frames(path: str | Path) -> Iterator[np.ndarray]:
 
 
 def find(paths) -> Iterator[Path]:
-    """The image files that paths name: a folder's, by suffix, in all its folders, sorted; any other path as it is."""
+    """The image files that paths name: a folder's, by suffix, in all its folders, sorted; any other path as it is, and
+    a folder that cannot be listed, for `frames` to say so."""
     for name in paths:
         if not os.path.isdir(name):
             yield Path(name)
             continue
-        for folder, folders, files in os.walk(name):
+        closed = []
+        for folder, folders, files in os.walk(name, onerror=closed.append):
             folders.sort()
             yield from (Path(folder, file) for file in sorted(files) if file.lower().endswith(SUFFIXES))
+        yield from (Path(error.filename) for error in closed)

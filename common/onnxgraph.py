@@ -82,8 +82,9 @@ def export_network(predictor: Predictor, size: int) -> onnx.ModelProto:
         dynamo=True,
         verbose=False,
     )
-    forget_sources(program.model_proto)
-    return program.model_proto
+    network = program.model_proto  # made anew each time it is asked for
+    forget_sources(network)
+    return network
 
 
 def parse(text: str, network: onnx.ModelProto, **values) -> onnx.ModelProto:
@@ -122,7 +123,7 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
         "calibrated_on_n": str(run.calibration.n),
         "members": str(len(run.predictor.members)),
         "mirror": "on" if run.predictor.mirror else "off",
-        "dataset": "PHANTOM data (generated, not ultrasound)" if run.data["synthetic"] else run.data["name"],
+        "dataset": "PHANTOM data (generated, not ultrasound)" if run.data["synthetic"] else Path(run.data["name"]).name,
         "dataset_source": json.dumps(run.data),
         "dataset_md5": run.data["md5"],
         "metrics": json.dumps(metrics["splits"]),
