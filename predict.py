@@ -33,7 +33,7 @@ def parse_args():
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object a line (default: a table)")
     common.cli.add_machine_flags(parser, device=False)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
     if not args.images and sys.stdin.isatty():
         parser.error("give image files or folders, or their paths on stdin")
     return args
