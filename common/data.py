@@ -110,6 +110,13 @@ def find_again(described: dict, name: str | None, root: str | None, size: int | 
     return source
 
 
+def describes_data(data) -> bool:
+    """Whether a value out of a file is what `Source.describe` gives, and "trained_on"."""
+    kinds = {"name": str, "size": int, "seed": int, "md5": str, "synthetic": bool, "trained_on": list}
+    known = isinstance(data, dict) and all(type(data.get(key)) is kind for key, kind in kinds.items())
+    return known and data["size"] in SIZES
+
+
 def size_flag(size: int) -> str:
     """MedMNIST's suffix of an image size: "" for 28, else "_64" and so on."""
     return "" if size == 28 else f"_{size}"

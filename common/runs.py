@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 from common.calibration import Calibration, logit, sigmoid
-from common.data import SIZES, SPLITS, Source
+from common.data import SPLITS, Source, describes_data
 from common.errors import UserError
 from common.model import BreastResNet, Predictor, device_of, predict, read_tensors
-from common.settings import Settings
+from common.settings import LARGEST_SIDE, Settings
 
 FORMAT = "breastmnist-resnet18 v1"
 PACKAGES = ("numpy", "torch", "torchvision", "medmnist", "optuna", "onnx", "onnxscript", "onnxruntime")
@@ -244,16 +244,9 @@ def read_checkpoint(path: Path) -> dict:
 
 def describes_itself(content: dict) -> bool:
     """Whether what stands beside the tensors of a checkpoint is there and possible: a model of it has a sane size."""
-    kinds = {"stages": int, "mirror": bool, "settings": dict, "seed": int, "state": dict}
-    known = all(type(content.get(key)) is kind for key, kind in kinds.items())
-    return known and content["stages"] in (2, 3, 4) and describes_data(content.get("data"))
-
-
-def describes_data(data) -> bool:
-    """Whether a value out of a file is what `Source.describe` gives, and "trained_on"."""
-    kinds = {"name": str, "size": int, "seed": int, "md5": str, "synthetic": bool, "trained_on": list}
-    known = isinstance(data, dict) and all(type(data.get(key)) is kind for key, kind in kinds.items())
-    return known and data["size"] in SIZES
+    kinds = {"stages": int, "upsample": int, "mirror": bool, "settings": dict, "seed": int, "state": dict}
+    known = all(type(content.get(key)) is kind for key, kind in kinds.items()) and describes_data(content.get("data"))
+    return known and content["stages"] in (2, 3, 4) and content["upsample"] in range(LARGEST_SIDE + 1)
 
 
 def build_model(content: dict, path: Path) -> BreastResNet:

@@ -51,6 +51,7 @@ NATURAL = number(int, 0, 2**32 - 1)
 POSITIVE = number(float, 0, math.inf, low_open=True)
 NOT_NEGATIVE = number(float, 0, math.inf)
 SHARE = number(float, 0, 1)
+LARGEST_SIDE = 512  # pixels that images are enlarged to at most
 SHARE_BELOW_ONE = number(float, 0, 1, high_open=True)
 
 
@@ -72,7 +73,9 @@ class Settings:
     stages: int | str = setting(
         "auto", one_of("auto", 2, 3, 4), "residual stages of the trunk; auto: 3 for what is below 64 pixels, else all 4"
     )
-    upsample: int = setting(0, number(int, 0, 512), "enlarge the images to this side first; 0: leave them as they are")
+    upsample: int = setting(
+        0, number(int, 0, LARGEST_SIDE), "enlarge the images to this side first; 0: leave them as they are"
+    )
     loss: str = setting("cross-entropy", one_of("cross-entropy", "focal"), "cross-entropy or focal")
     label_smoothing: float = setting(0.0, SHARE_BELOW_ONE, "share by which targets move towards 1/2")
     class_weights: str = setting("none", one_of("none", "balanced"), "none, or balanced: both classes weigh the same")

@@ -257,6 +257,7 @@ class TestExportAndEvaluate:
         rows = read_json(file.with_name("parity.json"))["rows"]
         assert {(row["split"], row["n"], row["batch"]) for row in rows} >= {("test", 160, 1), ("test", 160, 64)}
         assert all(row["max_difference"] <= 1e-5 and row["labels_differ"] == 0 for row in rows)
+        assert "PHANTOM" in stdout and "against Pillow" in stdout
         assert list(file.parent.glob("model.onnx*")) == [file]  # one file, no external data
         assert {file, file.with_name("parity.json")} <= set(runs.files(file.parent))
 
@@ -278,18 +279,6 @@ class TestExportAndEvaluate:
         assert props["positive_class"] == "malignant" and props["intended_use"] == "research only, not a medical device"
         assert json.loads((file.with_name("calibration.json")).read_text())["threshold"] == float(props["threshold"])
         assert "PHANTOM" in props["dataset"]
-
-    def test_failed_parity_leaves_no_file(self, trained, tmp_path):
-        code = (
-            "import sys, runpy, common; sys.argv = ['export.py', *sys.argv[1:]];"
-            "constant = lambda self, images, batch=64: images[:, 0, 0] * 0 + 0.3;"
-            "common.onnxfile.OnnxModel.probabilities = constant;"
-            f"sys.path.insert(0, {str(REPO)!r}); runpy.run_path({str(REPO / 'export.py')!r}, run_name='__main__')"
-        )
-        command = [sys.executable, "-c", code, str(trained[0]), "--out", str(tmp_path / "bad.onnx"), "--threads", "1"]
-        result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120)
-        assert result.returncode == 2 and "disagrees with PyTorch, nothing is written" in result.stderr
-        assert list(tmp_path.iterdir()) == []
 
     def test_evaluate_a_run_against_its_onnx(self, trained, exported, tmp_path):
         stdout, _ = run(
@@ -408,11 +397,11 @@ def test_pool_without_test_cannot_drop_its_twins(tmp_path):
     assert "leaves nothing to test on" in message
 
 
-@pytest.mark.parametrize("script", ["train.py", "tune.py", "crossval.py", "evaluate.py", "export.py"])
+@pytest.mark.parametrize("script", ["train.py", "tune.py", "crossval.py", "evaluate.py", "export.py", "predict.py"])
 def test_help_shows_every_default(script):
     out, _ = run(script, "--help", COLUMNS="200")
     options = [line for line in out.splitlines() if line.startswith("  --")]
-    assert len(options) > 5 and "default" in out
+    assert len(options) >= (3 if script == "predict.py" else 6) and "default" in out
     if script == "train.py":
         assert "(default: 0.0003)" in out and "(default: imagenet)" in out and "(default: runs/train)" in out
 

@@ -1,0 +1,142 @@
+"""Image files as grey arrays, and MedMNIST's preparation of them. Needs numpy and Pillow; pydicom for DICOM alone.
+
+Nothing here unpickles, and no image is decoded that declares more pixels than Pillow's decompression-bomb limit.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from common.errors import UserError
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
+SMALLEST_SIDE = 8
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
+
+
+def prepare(image: np.ndarray, size: int) -> np.ndarray:
+    """What MedMNIST did to its images, with Pillow: centre crop to the short side, antialiased bilinear resize.
+
+    Args: image: uint8 [h, w]. Returns: uint8 [size, size].
+    """
+    side = min(image.shape)
+    top, left = ((length - side) // 2 for length in image.shape)
+    square = Image.fromarray(np.ascontiguousarray(image[top : top + side, left : left + side]))
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def to_eight_bits(values: np.ndarray) -> np.ndarray:
+    """uint16 to uint8 over the whole range: 65535 becomes 255, with rounding."""
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def to_grey(image: Image.Image) -> np.ndarray:
+    """uint8 [h, w]: colour as Pillow's L (ITU-R 601-2 luma), transparent pixels over black, where there is no echo.
+    Raises: UserError on pixels of 32 bits, of which nobody knows what is white."""
+    if image.mode in SIXTEEN_BITS:
+        return to_eight_bits(np.asarray(image))
+    if image.mode in ("I", "F"):
+        raise UserError("has pixels of 32 bits, whose white is not known; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    return np.asarray(image.convert("L"))
+
+
+def check_size(height: int, width: int) -> None:
+    """Raises: UserError on an image too small for the model or too large for memory."""
+    if min(height, width) < SMALLEST_SIDE:
+        raise UserError(f"is {height}×{width}; the model needs at least {SMALLEST_SIDE}×{SMALLEST_SIDE}")
+    if height * width > Image.MAX_IMAGE_PIXELS:
+        raise UserError(f"declares {height}×{width} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS}")
+
+
+def pillow_frames(path: Path) -> Iterator[np.ndarray]:
+    """The picture of a PNG, JPEG or BMP, upright as its EXIF orientation says; every page of a TIFF."""
+    with Image.open(path, formats=FORMATS) as image:
+        for page in range(image.n_frames if image.format == "TIFF" else 1):
+            if page:
+                image.seek(page)
+            check_size(image.height, image.width)
+            yield to_grey(ImageOps.exif_transpose(image))
+
+
+def rgb_to_grey(values: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 [h, w, 3] to uint8 [h, w]."""
+    return to_grey(Image.fromarray(values if values.dtype == np.uint8 else to_eight_bits(values)))
+
+
+def dicom_grey(values: np.ndarray, dataset) -> np.ndarray:
+    """A decoded frame of a DICOM image as a screen shows it: modality rescale, window, MONOCHROME1 inverted. Without a
+    window, the stored bits' whole range becomes black to white. Returns: uint8 [h, w]."""
+    from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut
+
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        values = apply_color_lut(values, dataset)
+    if values.ndim == 3:
+        return rgb_to_grey(values)
+    windowed = "WindowCenter" in dataset or "VOILUTSequence" in dataset
+    lowest = -(1 << dataset.BitsStored - 1) if dataset.PixelRepresentation else 0
+    ends = np.array([[lowest, lowest + (1 << dataset.BitsStored) - 1]])
+    values, ends = (apply_rescale(array, dataset) for array in (values, ends))
+    if windowed:
+        values, ends = (apply_voi_lut(array, dataset) for array in (values, ends))
+    low, high = float(ends.min()), float(ends.max())
+    grey = ((values.astype(float) - low) * 255 / max(high - low, 1e-12)).round().clip(0, 255).astype(np.uint8)
+    return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
+
+
+def dicom_frames(path: Path) -> Iterator[np.ndarray]:
+    """Every frame of a DICOM image, one at a time. Raises: UserError without pydicom."""
+    try:
+        from pydicom import dcmread
+        from pydicom.pixels import iter_pixels
+    except ImportError:
+        raise UserError("is DICOM, which needs pydicom; pip install pydicom, or save it as PNG") from None
+    dataset = dcmread(path, stop_before_pixels=True)
+    check_size(dataset.Rows, dataset.Columns)
+    for values in iter_pixels(path):
+        yield dicom_grey(values, dataset)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file has DICOM's mark, after a preamble of 128 bytes."""
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def frames(path: str | Path) -> Iterator[np.ndarray]:
+    """The images in a file, uint8 [h, w]: every page of a TIFF and frame of a DICOM, one of any other.
+
+    Raises: UserError, without the path, on a file that is absent, no image, damaged, too small or too large. Frames
+    before the fault have been given by then.
+    """
+    path = Path(path)
+    try:
+        yield from dicom_frames(path) if is_dicom(path) else pillow_frames(path)
+    except UserError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise UserError("is no PNG, JPEG, BMP, TIFF or DICOM image, or a damaged one") from None
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # Pillow and pydicom raise anything on a damaged file, on several lines too
+        raise UserError(f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+def find(paths) -> Iterator[Path]:
+    """The image files that paths name: a folder's, by suffix, in all its folders, sorted; any other path as it is, and
+    a folder that cannot be listed, for `frames` to say so."""
+    for name in paths:
+        if not os.path.isdir(name):
+            yield Path(name)
+            continue
+        closed = []
+        for folder, folders, files in os.walk(name, onerror=closed.append):
+            folders.sort()
+            yield from (Path(folder, file) for file in sorted(files) if file.lower().endswith(SUFFIXES))
+        yield from (Path(error.filename) for error in closed)

@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from common import imagefile, phantom
+from common.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def grey() -> np.ndarray:
+    """A phantom, cut so that it is neither square nor symmetric: uint8 [40, 56]."""
+    return phantom.generate(1, 64, seed=0)[0][0, :40, :56].copy()
+
+
+def only(path) -> np.ndarray:
+    (image,) = imagefile.frames(path)
+    return image
+
+
+def refused(path) -> str:
+    with pytest.raises(UserError) as error:
+        list(imagefile.frames(path))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_grey_is_read_as_stored(grey, tmp_path, suffix):
+    Image.fromarray(grey).save(tmp_path / f"image.{suffix}")
+    assert np.array_equal(only(tmp_path / f"image.{suffix}"), grey)
+
+
+def test_jpeg_and_colour_are_what_pillow_makes_of_them(grey, tmp_path):
+    colour = Image.fromarray(np.stack([grey, grey.T.copy().reshape(grey.shape), 255 - grey], -1))
+    for name in ("colour.png", "colour.jpg", "colour.tif"):
+        colour.save(tmp_path / name)
+        assert np.array_equal(only(tmp_path / name), np.asarray(Image.open(tmp_path / name).convert("L")))
+    colour.quantize(16).save(tmp_path / "palette.png")
+    assert np.abs(only(tmp_path / "palette.png").astype(int) - np.asarray(colour.convert("L"))).mean() < 20
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_span_the_same_range(grey, tmp_path, suffix):
+    values = grey.astype(np.uint16) * 257
+    values[0, :4] = (0, 128, 129, 65535)
+    Image.fromarray(values).save(tmp_path / f"deep.{suffix}")
+    found = only(tmp_path / f"deep.{suffix}")
+    assert np.array_equal(found[0, :4], (0, 0, 1, 255)) and np.array_equal(found[1:], grey[1:])
+
+
+def test_transparent_is_black(grey, tmp_path):
+    alpha = np.full_like(grey, 255)
+    alpha[:20] = 0
+    Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]).save(tmp_path / "alpha.png")
+    found = only(tmp_path / "alpha.png")
+    assert not found[:20].any() and np.array_equal(found[20:], grey[20:])
+
+
+def test_exif_orientation_turns_the_image_upright(grey, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top of the scene is at the right side of what is stored
+    Image.fromarray(grey).save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(only(tmp_path / "turned.png"), np.rot90(grey, -1))
+
+
+def test_pages_of_a_tiff(grey, tmp_path):
+    pages = [Image.fromarray(page) for page in (grey, 255 - grey, grey[:20])]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    found = list(imagefile.frames(tmp_path / "pages.tif"))
+    assert len(found) == 3 and all(np.array_equal(a, np.asarray(b)) for a, b in zip(found, pages))
+
+
+def test_what_is_no_image_is_refused_in_one_line(grey, tmp_path):
+    assert "No such file" in refused(tmp_path / "absent.png")
+    (tmp_path / "text.png").write_text("not an image")
+    assert "is no PNG, JPEG" in refused(tmp_path / "text.png")
+    Image.fromarray(grey).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:400])
+    assert "cannot be" in refused(tmp_path / "cut.png")
+    Image.fromarray(grey[:7]).save(tmp_path / "small.png")
+    assert refused(tmp_path / "small.png") == "is 7×56; the model needs at least 8×8"
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
+    assert "32 bits" in refused(tmp_path / "float.tif")
+    Image.fromarray(grey).save(tmp_path / "image.gif")
+    assert "is no PNG, JPEG" in refused(tmp_path / "image.gif")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("limit", [9_999, 4_000])  # up to twice the limit, Pillow only warns
+def test_bombs_are_not_decoded(limit, tmp_path, monkeypatch):
+    Image.new("L", (100, 100)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    assert "limit" in refused(tmp_path / "bomb.png")
+
+
+def test_folders_are_searched_in_order(grey, tmp_path):
+    for name in ("b/2.png", "b/10.PNG", "a/x.tif", "notes.txt", "0.jpeg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = [path.relative_to(tmp_path).as_posix() for path in imagefile.find([tmp_path])]
+    assert found == ["0.jpeg", "a/x.tif", "b/10.PNG", "b/2.png"]
+    assert [str(path) for path in imagefile.find(["no/such.txt"])] == ["no/such.txt"]
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (40, 56), (57, 31), (8, 8)])
+def test_prepare_crops_the_middle_and_resizes(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    side, (top, left) = min(shape), ((shape[0] - min(shape)) // 2, (shape[1] - min(shape)) // 2)
+    square = Image.fromarray(image).crop((left, top, left + side, top + side))
+    assert np.array_equal(imagefile.prepare(image, 28), np.asarray(square.resize((28, 28), Image.Resampling.BILINEAR)))
+    if shape == (28, 28):
+        assert np.array_equal(imagefile.prepare(image, 28), image)
+
+
+class TestDicom:
+    def test_without_pydicom_one_sentence_says_so(self, tmp_path, monkeypatch):
+        import sys
+
+        monkeypatch.setitem(sys.modules, "pydicom", None)
+        (tmp_path / "scan").write_bytes(bytes(128) + b"DICM")
+        assert "needs pydicom" in refused(tmp_path / "scan")
+
+    @pytest.fixture
+    def write(self, tmp_path):
+        """A function that writes an uncompressed DICOM file of pixels [h, w], [h, w, 3] or [frames, h, w]."""
+        pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed; predict.py does without")
+        from pydicom.dataset import FileMetaDataset
+        from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+        def write(pixels, photometric, bits, frames=False, **elements):
+            meta = FileMetaDataset()
+            meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+            meta.MediaStorageSOPInstanceUID = generate_uid()
+            dataset = pydicom.Dataset()
+            dataset.file_meta = meta
+            dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+            dataset.Rows, dataset.Columns = pixels.shape[1:] if frames else pixels.shape[:2]
+            dataset.SamplesPerPixel = 3 if pixels.ndim == 3 and not frames else 1
+            if dataset.SamplesPerPixel == 3:
+                dataset.PlanarConfiguration = 0
+            if frames:
+                dataset.NumberOfFrames = len(pixels)
+            dataset.PhotometricInterpretation, dataset.PixelRepresentation = photometric, 0
+            dataset.BitsAllocated = 8 * pixels.itemsize
+            dataset.BitsStored, dataset.HighBit, dataset.PixelData = bits, bits - 1, pixels.tobytes()
+            for name, value in elements.items():
+                setattr(dataset, name, value)
+            dataset.save_as(tmp_path / "scan.dcm", enforce_file_format=True)
+            return tmp_path / "scan.dcm"
+
+        return write
+
+    def test_grey_colour_and_inverted(self, grey, write):
+        assert np.array_equal(only(write(grey, "MONOCHROME2", 8)), grey)
+        assert np.array_equal(only(write(grey, "MONOCHROME1", 8)), 255 - grey)
+        assert np.array_equal(only(write(np.stack([grey] * 3, -1), "RGB", 8)), grey)
+
+    def test_frames(self, grey, write):
+        found = list(imagefile.frames(write(np.stack([grey, 255 - grey]), "MONOCHROME2", 8, frames=True)))
+        assert len(found) == 2 and np.array_equal(found[0], grey) and np.array_equal(found[1], 255 - grey)
+
+    def test_stored_bits_and_window(self, grey, write):
+        deep = grey.astype(np.uint16) * 16  # of 12 bits
+        assert np.abs(only(write(deep, "MONOCHROME2", 12)).astype(int) - grey).max() <= 1
+        window = {"WindowCenter": 128, "WindowWidth": 256, "RescaleSlope": 0.0625, "RescaleIntercept": 0}
+        assert np.abs(only(write(deep, "MONOCHROME2", 12, **window)).astype(int) - grey).max() <= 1
+        narrow = only(write(deep, "MONOCHROME2", 12, **window | {"WindowWidth": 2}))
+        assert set(np.unique(narrow)) <= {0, 128, 255} and (narrow[grey > 130] == 255).all()
+
+    def test_damaged(self, grey, write):
+        path = write(grey, "MONOCHROME2", 8)
+        path.write_bytes(path.read_bytes()[:-500])
+        assert "cannot be decoded" in refused(path)

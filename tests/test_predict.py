@@ -1,0 +1,210 @@
+"""predict.py, and the README's own consumer, as users run them: in a process that has numpy, Pillow, onnxruntime and
+nothing else of what is installed."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import PIL
+import pytest
+from PIL import Image
+
+import predict
+from common import imagefile, onnxgraph, phantom
+from common.calibration import sigmoid
+
+REPO = Path(predict.__file__).parent
+
+# Stands in for a trained network: the log-odds grow with the mean grey level. 128 is even odds.
+NETWORK = f"""
+<ir_version: 10, opset_import: ["": {onnxgraph.OPSET}]>
+network (uint8[batch, 28, 28] prepared) => (float[batch] network_logit)
+<float even = {{128.0}}, float scale = {{0.05}}, int64[2] axes = {{1, 2}}>
+{{
+    grey = Cast <to = 1> (prepared)
+    mean = ReduceMean <keepdims = 0> (grey, axes)
+    above = Sub (mean, even)
+    network_logit = Mul (above, scale)
+}}
+"""
+ABOUT = {
+    "threshold": "0.4", "threshold_rule": "a rule", "temperature": "1.0", "calibrated_on": "val",
+    "calibrated_on_n": "9", "dataset": "PHANTOM data (generated, not ultrasound)", "dataset_source": "{}",
+    "intended_use": "research only",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory) -> Path:
+    """A folder that holds links to the three packages, and to the libraries that their wheels bring."""
+    folder = tmp_path_factory.mktemp("bare")
+    for package in (np, PIL, onnxruntime):
+        home = Path(package.__file__).parent
+        for name in (home.name, f"{home.name}.libs", *({"PIL": ["pillow.libs"]}.get(home.name, []))):
+            if (home.parent / name).exists():
+                (folder / name).symlink_to(home.parent / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    onnxgraph.write(onnxgraph.join(onnx.parser.parse_model(NETWORK), 28), ABOUT, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def grey() -> np.ndarray:
+    """Four phantoms of 60 × 90."""
+    return phantom.generate(4, 90, seed=0)[0][:, :60].copy()
+
+
+@pytest.fixture(scope="module")
+def folder(grey, tmp_path_factory) -> Path:
+    """One image of each kind, and three that cannot be read."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "deeper").mkdir()
+    first, *others = (Image.fromarray(image) for image in grey)
+    first.save(folder / "a.png")
+    first.convert("RGB").save(folder / "b.jpg", quality=95)
+    others[0].save(folder / "deeper" / "c.bmp")
+    first.save(folder / "pages.tif", save_all=True, append_images=others)
+    Image.fromarray(grey[0].astype(np.uint16) * 257).save(folder / "deep.tiff")
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:500])
+    (folder / "not.png").write_text("an image")
+    Image.fromarray(grey[0, :7]).save(folder / "small.png")
+    return folder
+
+
+@pytest.fixture
+def start(bare, model):
+    """A function that starts predict.py with the model, in the bare environment."""
+
+    def start(*args, model=model) -> subprocess.Popen:
+        code = f"import sys; sys.path[:0] = [{str(REPO)!r}, {str(bare)!r}]; import predict; sys.argv[0] = 'predict.py'"
+        check = "not {'torch', 'onnx', 'medmnist', 'tqdm'} & set(sys.modules) or sys.exit('too much is imported')"
+        code += f"\ntry: predict.common.cli.run(predict.main)\nfinally: {check}"
+        command = [sys.executable, "-I", "-S", "-c", code, str(model), "--threads", "1", *map(str, args)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    return start
+
+
+@pytest.fixture
+def run(start):
+    """A function that runs predict.py to its end. Returns: (stdout, stderr)."""
+
+    def run(*args, stdin="", status=0, **kwargs) -> tuple[str, str]:
+        process = start(*args, **kwargs)
+        out, err = process.communicate(stdin, timeout=120)
+        assert process.returncode == status and "Traceback" not in err, err
+        return out, err
+
+    return run
+
+
+def expected(image: np.ndarray) -> float:
+    """P(malignant) by the stand-in network."""
+    return float(sigmoid(0.05 * (imagefile.prepare(image, 28).mean() - 128)))
+
+
+def test_the_environment_has_no_torch(bare):
+    code = f"import sys; sys.path.insert(0, {str(bare)!r}); import numpy, PIL, onnxruntime; import torch"
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert "No module named 'torch'" in result.stderr
+
+
+def test_table_of_a_folder(run, folder, grey):
+    out, err = run(folder, folder / "absent.png", status=1)
+    title, rule, header, *rows = out.splitlines()
+    assert "PHANTOM" in title and "research only" in title and rule == "called malignant from 0.4000 up: a rule"
+    assert header.split() == ["P(malignant)", "called", "page", "image"]
+    found = [re.fullmatch(r" +([\d.]+)  (malignant|normal or benign) +(\d+)  (.+)", row).groups() for row in rows]
+    pages = [("pages.tif", page, image) for page, image in enumerate(grey, 1)]
+    images = [
+        ("a.png", 1, grey[0]),
+        ("b.jpg", 1, None),
+        ("deep.tiff", 1, grey[0]),
+        *pages,
+        ("deeper/c.bmp", 1, grey[1]),
+    ]
+    assert [(Path(path), int(page)) for *_, page, path in found] == [(folder / name, page) for name, page, _ in images]
+    for (probability, called, *_), (*_, image) in zip(found, images):
+        if image is not None:
+            assert float(probability) == pytest.approx(expected(image), abs=0.01)  # within a grey level of Pillow
+        assert called == ("malignant" if float(probability) >= 0.4 else "normal or benign")
+    *errors, last = err.splitlines()
+    assert [re.match(r"error: .*/(\w+)\.png ", line).group(1) for line in errors] == ["cut", "not", "small", "absent"]
+    assert re.fullmatch(r"8 images of 9 files, 4 failed in [\d.]+ s, \d+ images/s", last)
+
+
+def test_json_lines_of_paths_from_stdin(run, folder, grey):
+    paths = f"{folder / 'a.png'}\n\n{folder / 'deeper'}\n"
+    out, err = run("--json", "--threshold", 0.999, stdin=paths)
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert first["image"] == str(folder / "a.png") and first["page"] == 1 and second["image"].endswith("c.bmp")
+    for line, image in ((first, grey[0]), (second, grey[1])):
+        assert line["probability"] == pytest.approx(expected(image), abs=0.01)
+        assert line["probability"] == pytest.approx(float(sigmoid(line["logit"])), abs=1e-6)
+        assert line["called"] == "normal or benign" and line["threshold"] == 0.999
+        assert "PHANTOM" in line["dataset"] and line["intended_use"] == "research only"
+    assert run("--json", "--threshold", 0.999, "-", stdin=paths)[0] == out
+
+
+@pytest.mark.parametrize("args", [["--threshold", "2"], ["--threshold", "nan"], ["--threads", "0"], ["--js"]])
+def test_bad_flags_end_in_one_line(run, folder, args):
+    out, err = run(*args, folder, status=2)
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and args[0] in err
+
+
+def test_no_image_and_no_model(run, tmp_path):
+    assert "no image files there" in run(tmp_path, status=2)[1]
+    assert "no image files there" in run(status=2)[1]
+    assert "no such file; export.py makes one" in run("image.png", model=tmp_path / "absent.onnx", status=2)[1]
+
+
+def test_names_do_not_command_the_terminal(run, grey, tmp_path):
+    Image.fromarray(grey[0]).save(tmp_path / "red\x1b[31m\n.png")
+    out, _ = run(tmp_path)
+    assert "\x1b" not in out and out.splitlines()[-1].endswith(r"red\x1b[31m\n.png")
+
+
+def test_a_closed_pipe_ends_it_quietly(start, grey, tmp_path):
+    Image.fromarray(grey[0]).save(tmp_path / "image.png")
+    process = start("--json")
+    process.stdin.write(f"{tmp_path / 'image.png'}\n" * 400)  # fits a pipe's buffer; what is printed does not
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["page"] == 1
+    process.stdout.close()
+    process.stdin.close()
+    assert process.wait(timeout=60) == 141 and process.stderr.read() == ""
+
+
+def test_batches_have_one_shape_and_fit_memory():
+    shapes = [(20, 20)] * 40 + [(30, 20)] + [(20, 20)] + [(2500, 2000)] * 2
+    items = [("", 1, np.broadcast_to(np.uint8(0), shape)) for shape in shapes]
+    batches = list(predict.batches(iter(items)))
+    assert [len(batch) for batch in batches] == [16, 16, 8, 1, 1, 1, 1]
+    assert [item for batch in batches for item in batch] == items
+    assert list(predict.batches(iter([]))) == []
+
+
+def test_readme_s_consumer_runs_as_it_stands(bare, model, grey, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text(), re.S)
+    assert len(code.splitlines()) <= 12
+    (path,) = re.findall(r'InferenceSession\("(.+?)"', code)
+    (tmp_path / path).parent.mkdir(parents=True)
+    shutil.copy(model, tmp_path / path)
+    Image.fromarray(grey[0]).convert("RGB").save(tmp_path / "image.png")
+    code = f"import sys; sys.path.insert(0, {str(bare)!r})\n{code}"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    (found,) = re.fullmatch(r"P\(malignant\) = (0\.\d{3}): [a-z ]+ \(a rule\)\n", out).groups()
+    assert float(found) == pytest.approx(expected(grey[0]), abs=0.01)
