@@ -43,7 +43,8 @@ def timings(call: Callable[[], object]) -> np.ndarray:
     """Seconds of each of many calls, [n], after a warm-up."""
     for _ in range(WARM_UP):
         call()
-    seconds, began = [], time.perf_counter()
+    seconds: list[float] = []
+    began = time.perf_counter()
     while len(seconds) < FEWEST or time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
         call()

@@ -3,6 +3,7 @@
 Nothing here unpickles, and no image is decoded that declares more pixels than Pillow's decompression-bomb limit.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,14 +52,14 @@ def check_size(height: int, width: int) -> None:
     """Raises: UserError on an image too small for the model or too large for memory."""
     if min(height, width) < SMALLEST_SIDE:
         raise UserError(f"is {height}×{width}; the model needs at least {SMALLEST_SIDE}×{SMALLEST_SIDE}")
-    if height * width > Image.MAX_IMAGE_PIXELS:
-        raise UserError(f"declares {height}×{width} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS}")
+    if height * width > (limit := Image.MAX_IMAGE_PIXELS or math.inf):
+        raise UserError(f"declares {height}×{width} pixels, more than Pillow's limit of {limit}")
 
 
 def pillow_frames(path: Path) -> Iterator[np.ndarray]:
     """The picture of a PNG, JPEG or BMP, upright as its EXIF orientation says; every page of a TIFF."""
     with Image.open(path, formats=FORMATS) as image:
-        for page in range(image.n_frames if image.format == "TIFF" else 1):
+        for page in range(getattr(image, "n_frames", 1) if image.format == "TIFF" else 1):
             if page:
                 image.seek(page)
             check_size(image.height, image.width)
@@ -135,7 +136,7 @@ def find(paths) -> Iterator[Path]:
         if not os.path.isdir(name):
             yield Path(name)
             continue
-        closed = []
+        closed: list[OSError] = []
         for folder, folders, files in os.walk(name, onerror=closed.append):
             folders.sort()
             yield from (Path(folder, file) for file in sorted(files) if file.lower().endswith(SUFFIXES))

@@ -90,7 +90,8 @@ def compare_size(model: onnxfile.OnnxModel, session, images: np.ndarray, size: i
     (by_graph,) = session.run(None, {"image": images})
     grey = np.abs(by_graph.astype(int) - by_pillow)
     apart = np.abs(model.probabilities(images) - model.probabilities(by_pillow))
-    return SizeRow(*images.shape[1:], len(images), int(grey.max()), float(np.mean(grey > 0)), float(apart.max()))
+    n, height, width = images.shape
+    return SizeRow(height, width, n, int(grey.max()), float(np.mean(grey > 0)), float(apart.max()))
 
 
 def require(rows: list) -> None:
