@@ -160,8 +160,9 @@ def draw(model, source, scored, how, args, seed) -> dict:
     if isinstance(model, common.runs.Run):
         if how != OUT_OF_FOLD:
             drawn["Grad-CAM"] = ("grad_cam", draw_grad_cam(model, source, scored, args.split, title))
-        if folds := common.runs.read_json(model.path / "metrics.json").get("folds"):
-            drawn["Folds"] = ("folds", draw_folds(folds, model, source))
+        metrics = common.runs.read_metrics(model.path)
+        if metrics.get("folds"):
+            drawn["Folds"] = ("folds", draw_folds(metrics, source))
     return drawn
 
 
@@ -174,9 +175,9 @@ def draw_grad_cam(model, source, scored, split, title):
     return common.figures.grad_cam_sheet(images[shown], heat, labels, probabilities, shown, title)
 
 
-def draw_folds(folds, model, source):
+def draw_folds(metrics, source):
     """The folds of a cross-validated run beside their pooled figures."""
-    pooled = common.runs.read_json(model.path / "metrics.json")["splits"]["out_of_fold"]
+    folds, pooled = metrics["folds"], metrics["splits"]["out_of_fold"]
     return common.figures.fold_overview(folds, pooled, f"{source.label}, {len(folds)} folds")
 
 

@@ -26,7 +26,7 @@ def parse_args():
     common.cli.add_data_flags(parser, run=True)
     common.cli.add_machine_flags(parser, device=False)
     args = parser.parse_args()
-    if args.out and not args.out.endswith(".onnx"):
+    if args.out is not None and not args.out.endswith(".onnx"):
         parser.error(f"argument --out: {args.out!r} does not end in .onnx")
     return args
 
@@ -98,8 +98,8 @@ def main():
     splits = dict(zip(common.data.SPLITS, common.data.load(source, *common.data.SPLITS)))
     out = Path(args.out or run.path / "model.onnx")
     int8 = out.with_suffix(".int8.onnx")
+    about = common.onnxgraph.metadata(run, common.runs.read_metrics(run.path))
     common.runs.create(out.parent)
-    about = common.onnxgraph.metadata(run, common.runs.read_json(run.path / "metrics.json"))
 
     with ExitStack() as whole:  # the files take their names together, after the last check
         parity_file = whole.enter_context(common.runs.replacing(out.with_name("parity.json")))

@@ -132,9 +132,11 @@ def json_line(path, page, probability, logit, threshold, model) -> str:
     return json.dumps(values | {"dataset": model.dataset, "intended_use": model.intended_use})
 
 
-def predict(model, items, threshold, as_json, tally) -> None:
-    """Print a line for each item, in order, as soon as its batch is done."""
+def predict(model, items, threshold, rule, as_json, tally) -> None:
+    """Print a line for each item, in order, as soon as its batch is done; in a table, a header above the first."""
     for batch in batches(items):
+        if not (as_json or tally.images):
+            print(header(model, threshold, rule))
         images = np.stack([image for _, _, image in batch])
         logits = model.logits(images)
         for (path, page, _), logit, probability in zip(batch, logits, common.calibration.sigmoid(logits)):
@@ -158,9 +160,7 @@ def main():
     threshold, rule = (own.threshold, own.threshold_rule) if args.threshold is None else (args.threshold, "--threshold")
     tally = Tally()
     try:
-        if not args.json:
-            print(header(model, threshold, rule))
-        predict(model, read(named_paths(args.images), tally), threshold, args.json, tally)
+        predict(model, read(named_paths(args.images), tally), threshold, rule, args.json, tally)
     except BrokenPipeError:  # whoever reads has enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a shell reports a process that SIGPIPE ended

@@ -14,6 +14,10 @@ from common.data import describes_data
 from common.errors import UserError
 
 
+# What a file takes and gives: {name: (type, number of dimensions)}.
+SIGNATURE = {"image": ("tensor(uint8)", 3), "probability": ("tensor(float)", 1), "logit": ("tensor(float)", 1)}
+
+
 @dataclass(frozen=True)
 class OnnxModel:
     """An .onnx file, open: predicts like a `Run`, with onnxruntime."""
@@ -26,23 +30,30 @@ class OnnxModel:
     intended_use: str
 
     def logits(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]; h and w from 8 up."""
+        """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]; h and w from 8 up. Raises: UserError
+        when a damaged file gives none."""
         return self._run("logit", images, batch)
 
     def probabilities(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Calibrated P(malignant), float32 [n], of uint8 images [n, h, w]; h and w from 8 up."""
+        """Calibrated P(malignant), float32 [n], of uint8 images [n, h, w]; h and w from 8 up. Raises: as `logits`."""
         return self._run("probability", images, batch)
 
     def _run(self, output: str, images: np.ndarray, batch: int) -> np.ndarray:
         parts = [images[start : start + batch] for start in range(0, len(images), batch)]
-        return np.concatenate([self.session.run([output], {"image": part})[0] for part in parts])
+        try:
+            found = np.concatenate([self.session.run([output], {"image": part})[0] for part in parts])
+        except Exception as error:  # onnxruntime's own classes
+            raise UserError(f"{self.path}: cannot be computed ({error}); export the run again") from None
+        if found.shape != (len(images),) or not np.isfinite(found).all():
+            raise UserError(f"{self.path}: gives no {output} for each image, it is damaged; export the run again")
+        return found
 
 
 def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.InferenceSession:
     """A session on the CPU with so many threads. model: a path, or the serialised model."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors only: users cannot act upon its warnings
+    options.log_severity_level = 4  # fatal ones only: users cannot act upon its warnings, and errors are raised
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -54,6 +65,9 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         session = open_session(path, threads)
     except Exception:  # onnxruntime raises its own classes, all plain Exceptions
         raise UserError(f"{path}: not an ONNX file, or a damaged one; export the run again") from None
+    ends = (*session.get_inputs(), *session.get_outputs())
+    if {end.name: (end.type, len(end.shape)) for end in ends} != SIGNATURE:
+        raise UserError(f"{path}: an ONNX file that takes or gives something else than export.py's; export the run again")
     try:
         props = session.get_modelmeta().custom_metadata_map
         rule, fitted_on, n = props["threshold_rule"], props["calibrated_on"], int(props["calibrated_on_n"])

@@ -6,6 +6,7 @@ A folder with model.pt is one model; one with fold_1.pt, fold_2.pt, … is an en
 
 import argparse
 import csv
+import errno
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -44,9 +45,12 @@ CLEARING, MOVING = ".clearing", ".moving"  # folders that are there only while a
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path to write beside `path`, and rename it there if all goes well: `path` is old or new, never half, even
-    after a power cut. Raises: UserError when the disk refuses."""
+    after a power cut. Raises: UserError when the disk refuses, of a bad name before there is work to lose."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        beside.touch()
         yield beside
         with open(beside, "rb") as written:
             os.fsync(written.fileno())
@@ -54,7 +58,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or never was
+            beside.unlink()
 
 
 def create(folder: str | Path, foreign: str | None = None) -> Path:
@@ -316,6 +321,16 @@ def read_json(path: Path) -> dict:
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no JSON object; train the run again")
     return value
+
+
+def read_metrics(folder: Path) -> dict:
+    """The metrics.json of a run. Raises: UserError when it is absent, damaged or without "splits"."""
+    path = folder / "metrics.json"
+    metrics = read_json(path)
+    kinds = {"splits": dict, "operating_point": dict, "folds": list}
+    if "splits" not in metrics or not all(isinstance(metrics.get(name, kind()), kind) for name, kind in kinds.items()):
+        raise UserError(f"{path}: holds no metrics of a run; train the run again")
+    return metrics
 
 
 def read_calibration(path: Path) -> Calibration:

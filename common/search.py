@@ -67,6 +67,8 @@ def names(text: str) -> tuple[str, ...]:
     unknown = [name for name in given if name not in RANGES]
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} has no range to search; known are {', '.join(RANGES)}")
+    if len(set(given)) < len(given):
+        raise argparse.ArgumentTypeError(f"{text!r} names a setting twice")
     return tuple(name for name in RANGES if name in given)
 
 

@@ -24,8 +24,9 @@ import torch
 from conftest import BAD_INPUTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from common import data, model, onnxfile, runs
+from common import data, imagefile, model, onnxfile, onnxgraph, runs
 from common.calibration import Calibration
 from common.errors import UserError
 from common.settings import Settings, read_params
@@ -71,12 +72,13 @@ BAD = {
     "--compare-groups": NO_VALUE,
     "--drop-test-twins": NO_VALUE,
     "--no-test": NO_VALUE,
+    "--refit": NO_VALUE,
     "--jobs": [*COUNT, "0"],
     "--trials": [*COUNT, "0"],
     "--grid": COUNT,
     "--storage": ["nonsense", "sqlite:////no/such/folder/study.db", "{text}"],
     "--study": [],
-    "--search": ["", "x", "lr,", "lr wd", "weights"],
+    "--search": ["", "x", "lr,", "lr wd", "weights", "lr,lr", "batch-size,batch_size"],
     "--heartbeat": [*NUMBER, "0", "-1"],
     "--upsample": [*COUNT, "513"],
     "--sizes": [*COUNT, "0", "27"],
@@ -88,9 +90,16 @@ BAD = {
     "evaluate.py RUN_OR_ONNX": ["", "{missing}", "{folder}", "{text}", "{missing}.onnx", "{onnx}", "{folder}.onnx"],
     "export.py RUN": ["", "{missing}", "{folder}", "{text}", "{onnx}"],
     "export.py --data": ["", "{missing}", "{folder}", "/dev/zero", "two\nlines", "mnist"],
-    "export.py --out": ["{folder}"],
+    "export.py --out": ["", "x", "x.ONNX", "x.onnx/", "{folder}", "{folder}.onnx", "{text}/x.onnx", "x" * 300 + ".onnx"],
+    "--int8": NO_VALUE,
+    "--benchmark": NO_VALUE,
+    "--threshold": [*NUMBER, "-0.1", "1.1"],
+    "--json": NO_VALUE,
+    "predict.py MODEL.onnx": ["", "{missing}", "{folder}", "{text}", "{empty}", "{image}", "{onnx}", "{run}"],
+    "predict.py IMAGE": ["{folder}"],  # what is no image is named, and the others are done: see below
 }
 ANY_TEXT = {"--study"}  # a name: every text is one
+POSITIONAL = {"RUN": "run", "RUN_OR_ONNX": "run", "MODEL.onnx": "model.onnx", "IMAGE": "image.png"}  # good ones
 
 
 class Asked(Exception):
@@ -102,7 +111,8 @@ def parser_of(script: str) -> argparse.ArgumentParser:
         raise Asked(parser)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Asked) as caught:
-        patch.setattr(argparse.ArgumentParser, "parse_args", ask)
+        for name in ("parse_args", "parse_intermixed_args"):
+            patch.setattr(argparse.ArgumentParser, name, ask)
         patch.setattr(sys, "argv", [script])
         runpy.run_path(str(REPO / script), run_name="__main__")
     return caught.value.args[0]
@@ -137,6 +147,8 @@ def places(tmp_path_factory, stored, quick_run) -> dict[str, str]:
     (folder / "npz.npz").rename(folder / "npz")
     (folder / "image").write_bytes(b"\x89PNG\r\n\x1a\n and so on")
     (folder / "onnx").write_bytes(b"\x08\x07")
+    (folder / "model.onnx").write_bytes(tiny_onnx(quick_run))
+    Image.fromarray(stored["test_images"][0]).save(folder / "image.png")
     torch.save({"conv1.weight": torch.full((64, 3, 7, 7), torch.nan)}, folder / "nan_weights")
     torch.save({"encoder.weight": torch.zeros(3)}, folder / "foreign_weights")
     return {"missing": str(folder / "missing"), "run": str(quick_run)} | {
@@ -168,6 +180,7 @@ def snapshot(*folders) -> dict:
 def run_here(script, words, monkeypatch, capfd) -> tuple[int, str, str]:
     """Run a script in this process: (exit status, stdout, stderr). Any other end of it is the test's failure."""
     monkeypatch.setattr(sys, "argv", [script, *words])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     threads, random_state, handler = torch.get_num_threads(), torch.get_rng_state(), signal.getsignal(signal.SIGTERM)
     model.initial_state.cache_clear()
     capfd.readouterr()
@@ -194,16 +207,16 @@ def command_line(script, flag, value, places) -> list[str]:
     """A command that would run but for the one bad value."""
     value = value.format(**places)
     words = {"--data": places["npz"], "--weights": "none", "--stages": "2", "--epochs": "1", "--threads": "1"}
-    words = {
-        name: word for name, word in (words | {"--out": "out"}).items() if name in flags_of(script) and name != flag
-    }
+    words |= {"--out": "out.onnx" if script == "export.py" else "out"}
+    words = {name: word for name, word in words.items() if name in flags_of(script) and name != flag}
     if flag == "--data-root":
         words["--data"] = "breastmnist"
-    reads_run = [] if all(name.startswith("--") for name in flags_of(script)) else [places["run"]]
-    if not flag.startswith("--"):
-        return [value, *sum(words.items(), ())]
+    named = [name for name in flags_of(script) if not name.startswith("--")]
+    positional = [value if name == flag else places[POSITIONAL[name]] for name in named]
+    if flag in named:
+        return [*positional, *sum(words.items(), ())]
     bad = [f"{flag}{value}"] if row(script, flag) == NO_VALUE else [flag, value]
-    return [*reads_run, *sum(words.items(), ()), *bad]
+    return [*positional, *sum(words.items(), ()), *bad]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -243,17 +256,27 @@ class Bomb:
         return open, (str(self.path), "w")
 
 
-def tiny_onnx(run) -> bytes:
-    """A model of one node with what `onnxfile.write` puts around the network."""
-    graph = onnx.parser.parse_graph("""
-    tiny (uint8[batch, 28, 28] image) => (float[batch] probability, float[batch] logit) {
-        grey = Cast<to = 1>(image)
-        axes = Constant<value = int64[2] {1, 2}>()
-        logit = ReduceMean<keepdims = 0>(grey, axes)
-        probability = Sigmoid(logit)
-    }""")
-    network = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    onnx.helper.set_model_props(network, onnxfile.metadata(run, {}))
+IMAGE_FILES: dict[str, dict] = {  # with Pillow's options
+    "grey.png": {},
+    "grey.jpg": {"quality": 95},
+    "grey.bmp": {},
+    "pages.tif": {},
+    "packed pages.tif": {"compression": "tiff_lzw"},
+}
+TINY = """tiny (uint8[batch, height, width] image) => (float[batch] probability, float[batch] logit) {
+    grey = Cast<to = 1>(image)
+    axes = Constant<value = int64[2] {1, 2}>()
+    logit = ReduceMean<keepdims = 0>(grey, axes)
+    probability = Sigmoid(logit)
+}"""
+
+
+def tiny_onnx(folder: Path, graph: str = TINY, **about) -> bytes:
+    """A model of a few nodes with the metadata of a run; `about` is put into its place."""
+    opset = onnx.helper.make_opsetid("", onnxgraph.OPSET)
+    network = onnx.helper.make_model(onnx.parser.parse_graph(graph), opset_imports=[opset], ir_version=10)
+    known = onnxgraph.metadata(runs.load(folder), runs.read_json(folder / "metrics.json"))
+    onnx.helper.set_model_props(network, known | about)
     return network.SerializeToString()
 
 
@@ -266,10 +289,14 @@ def good(tmp_path_factory, quick_run, stored) -> dict[str, bytes]:
     checkpoint = torch.load(quick_run / "model.pt")
     small = checkpoint["state"]["trunk.fc.weight"]
     torch.save(checkpoint | {"state": {"trunk.fc.weight": small.clone()}}, folder / "model.pt")
-    (folder / "model.onnx").write_bytes(tiny_onnx(runs.load(quick_run)))
+    (folder / "model.onnx").write_bytes(tiny_onnx(quick_run))
     (folder / "best.json").write_text(json.dumps(dataclasses.asdict(Settings()), indent=2))
+    picture, *others = (Image.fromarray(image) for image in stored["test_images"][:3])
+    for name, how in IMAGE_FILES.items():
+        picture.save(folder / name, **how, **({"append_images": others, "save_all": True} if "pages" in name else {}))
     (folder / "calibration.json").write_text(json.dumps(dataclasses.asdict(Calibration(2.0, 0.3)), indent=2))
-    shutil.copy(quick_run / "predictions.csv", folder)
+    for name in ("predictions.csv", "metrics.json"):
+        shutil.copy(quick_run / name, folder)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -294,6 +321,16 @@ def read_model(path: Path) -> list:
     return [content, [(name, tensor.tolist()) for name, tensor in state]]
 
 
+def read_image(path: Path) -> list:
+    """Frames, or the line that predict.py prints."""
+    try:
+        frames = list(imagefile.frames(path))
+    except UserError as error:
+        raise UserError(f"{path} {error}") from None
+    assert frames and all(frame.dtype == np.uint8 and frame.ndim == 2 and min(frame.shape) >= 8 for frame in frames)
+    return [frame.tolist() for frame in frames]
+
+
 READ = {
     "own.npz": read_npz,
     "model.pt": read_model,
@@ -302,6 +339,8 @@ READ = {
     "best.json": lambda path: Settings(**read_params(path)),
     "calibration.json": runs.read_calibration,
     "predictions.csv": runs.read_predictions,
+    "metrics.json": lambda path: runs.read_metrics(path.parent),
+    **dict.fromkeys(IMAGE_FILES, read_image),
 }
 CHECKSUMMED = ("own.npz", "model.pt", "weights.pth")  # where damage cannot go unnoticed
 
@@ -327,14 +366,22 @@ def test_good_files_are_taken(name, good, tmp_path):
     assert refuses(name, good[name], tmp_path) is None
 
 
+def shows(name: str, content: bytes, folder: Path):
+    (folder / name).write_bytes(content)
+    return READ[name](folder / name)
+
+
 @pytest.mark.parametrize("name", READ)
 def test_truncated_files(name, good, tmp_path):
-    """Half a table is a table, and half an .onnx may be a model; every other file is refused wherever it is cut."""
+    """Half a table is a table, half an .onnx may be a model, and an image may do without its end, if it shows the same;
+    every other file is refused wherever it is cut."""
     whole = good[name]
     ends = sorted({0, 1, len(whole) - 1, *range(0, len(whole), max(len(whole) // 40, 1))})
     lines = {end: refuses(name, whole[:end], tmp_path) for end in ends}
     if name == "predictions.csv":
         ends = [end for end in ends if end < whole.index(b"\n") + 5]
+    if name in IMAGE_FILES:
+        ends = [end for end in ends if lines[end] or shows(name, whole[:end], tmp_path) != shows(name, whole, tmp_path)]
     assert all(lines[end] for end in ends), lines
 
 

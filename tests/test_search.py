@@ -21,12 +21,14 @@ def test_every_range_holds_values_that_the_setting_takes(name):
 
 
 def test_names_are_put_into_the_order_of_simplicity_and_unknown_ones_refused():
-    assert search.names("lr, label-smoothing,wd,lr") == ("wd", "lr", "label_smoothing")
+    assert search.names("lr, label-smoothing,wd") == ("wd", "lr", "label_smoothing")
     for text in ("lr,weights", "", "lr,,wd", "patience"):
         with pytest.raises(
             argparse.ArgumentTypeError, match="has no range to search; known are stages, wd, lr, epochs"
         ):
             search.names(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="twice"):
+        search.names("label-smoothing,lr,label_smoothing")
 
 
 def test_paired_error_of_two_settings_is_that_of_their_differences():
