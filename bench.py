@@ -35,6 +35,14 @@ def parse_args():
     return args
 
 
+def check_memory(args, settings) -> None:
+    """Raises: UserError when the phantoms to time would not fit in the memory of most machines."""
+    timed = args.steps * settings.batch_size * max(args.sizes) ** 2
+    for flag, size in (("--images", max(args.images) * 28**2), ("--steps times --batch-size", timed)):
+        if size > common.data.LARGEST:
+            raise common.errors.UserError(f"{flag}: {size / 1e9:.0f} GB of images; choose fewer")
+
+
 def seconds(function, *args) -> float:
     began = time.perf_counter()
     function(*args)
@@ -107,6 +115,7 @@ def count_row(images, labels, settings, steps: int) -> str:
 def main():
     args = parse_args()
     settings = common.settings.from_args(args)
+    check_memory(args, settings)
     common.model.initial_model(args.sizes[0], settings)  # bad --weights fail here, before anything is printed
     common.seed.set_seed(0, args.threads)
     peak = matmul_peak()

@@ -165,7 +165,9 @@ def main():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a shell reports a process that SIGPIPE ended
     if not tally.files:
-        raise common.errors.UserError("no image files there; give files, or folders that hold PNG, JPEG, BMP or TIFF")
+        raise common.errors.UserError(
+            "IMAGE: no image files there; give files, or folders that hold PNG, JPEG, BMP or TIFF"
+        )
     tally.say(tally.text())
     sys.exit(1 if tally.failed else 0)
 

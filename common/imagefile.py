@@ -3,13 +3,16 @@
 Nothing here unpickles, and no image is decoded that declares more pixels than Pillow's decompression-bomb limit.
 """
 
+import ctypes
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from common.errors import UserError
 
@@ -56,12 +59,29 @@ def check_size(height: int, width: int) -> None:
         raise UserError(f"declares {height}×{width} pixels, more than Pillow's limit of {limit}")
 
 
+def silence_libtiff() -> None:
+    """libtiff writes on stderr what it finds wrong, beside the error that Pillow raises, and Pillow has no switch for
+    it. Where libtiff cannot be reached, as on Windows, it goes on to do so."""
+    with suppress(OSError, AttributeError):
+        set_handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+        set_handler.argtypes, set_handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
+        set_handler(None)
+
+
+def check_directory(page: TiffImageFile) -> None:
+    """Raises: UserError where Pillow has read a part of the page's tags, and would show something else in its place."""
+    if page.tag_v2.next == page.tag_v2.offset:  # what follows the tags, the next page's place, was not read
+        raise UserError("is a damaged TIFF: a page's directory is cut off")
+
+
 def pillow_frames(path: Path) -> Iterator[np.ndarray]:
     """The picture of a PNG, JPEG or BMP, upright as its EXIF orientation says; every page of a TIFF."""
+    silence_libtiff()
     with Image.open(path, formats=FORMATS) as image:
-        for page in range(getattr(image, "n_frames", 1) if image.format == "TIFF" else 1):
-            if page:
+        for page in range(image.n_frames if isinstance(image, TiffImageFile) else 1):
+            if isinstance(image, TiffImageFile):
                 image.seek(page)
+                check_directory(image)
             check_size(image.height, image.width)
             yield to_grey(ImageOps.exif_transpose(image))
 

@@ -11,8 +11,7 @@ import onnxruntime
 
 from common.calibration import Calibration
 from common.data import describes_data
-from common.errors import UserError
-
+from common.errors import UserError, one_line
 
 # What a file takes and gives: {name: (type, number of dimensions)}.
 SIGNATURE = {"image": ("tensor(uint8)", 3), "probability": ("tensor(float)", 1), "logit": ("tensor(float)", 1)}
@@ -30,8 +29,8 @@ class OnnxModel:
     intended_use: str
 
     def logits(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]; h and w from 8 up. Raises: UserError
-        when a damaged file gives none."""
+        """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]; h and w from 8 up. Raises:
+        UserError when a damaged file gives none."""
         return self._run("logit", images, batch)
 
     def probabilities(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
@@ -43,7 +42,7 @@ class OnnxModel:
         try:
             found = np.concatenate([self.session.run([output], {"image": part})[0] for part in parts])
         except Exception as error:  # onnxruntime's own classes
-            raise UserError(f"{self.path}: cannot be computed ({error}); export the run again") from None
+            raise UserError(f"{self.path}: cannot be computed ({one_line(str(error))}); export the run again") from None
         if found.shape != (len(images),) or not np.isfinite(found).all():
             raise UserError(f"{self.path}: gives no {output} for each image, it is damaged; export the run again")
         return found
@@ -67,7 +66,9 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         raise UserError(f"{path}: not an ONNX file, or a damaged one; export the run again") from None
     ends = (*session.get_inputs(), *session.get_outputs())
     if {end.name: (end.type, len(end.shape)) for end in ends} != SIGNATURE:
-        raise UserError(f"{path}: an ONNX file that takes or gives something else than export.py's; export the run again")
+        raise UserError(
+            f"{path}: an ONNX file that takes or gives something else than export.py's; export the run again"
+        )
     try:
         props = session.get_modelmeta().custom_metadata_map
         rule, fitted_on, n = props["threshold_rule"], props["calibrated_on"], int(props["calibrated_on_n"])

@@ -13,8 +13,10 @@ import resource
 import runpy
 import shutil
 import signal
+import struct
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -82,15 +84,24 @@ BAD = {
     "--heartbeat": [*NUMBER, "0", "-1"],
     "--upsample": [*COUNT, "513"],
     "--sizes": [*COUNT, "0", "27"],
-    "--images": [*COUNT, "0"],
-    "--steps": [*COUNT, "0"],
+    "--images": [*COUNT, "0", "1000000000"],
+    "--steps": [*COUNT, "0", "1000000000"],
     "--split": [*WORD, "testing"],
     "--bootstrap": [*COUNT, "0", "99", "100001"],
     "--against": ["{missing}", "{folder}", "{text}", "{empty}", "{text}.csv", "{text}.onnx"],
     "evaluate.py RUN_OR_ONNX": ["", "{missing}", "{folder}", "{text}", "{missing}.onnx", "{onnx}", "{folder}.onnx"],
     "export.py RUN": ["", "{missing}", "{folder}", "{text}", "{onnx}"],
     "export.py --data": ["", "{missing}", "{folder}", "/dev/zero", "two\nlines", "mnist"],
-    "export.py --out": ["", "x", "x.ONNX", "x.onnx/", "{folder}", "{folder}.onnx", "{text}/x.onnx", "x" * 300 + ".onnx"],
+    "export.py --out": [
+        "",
+        "x",
+        "x.ONNX",
+        "x.onnx/",
+        "{folder}",
+        "{folder}.onnx",
+        "{text}/x.onnx",
+        "x" * 300 + ".onnx",
+    ],
     "--int8": NO_VALUE,
     "--benchmark": NO_VALUE,
     "--threshold": [*NUMBER, "-0.1", "1.1"],
@@ -271,12 +282,11 @@ TINY = """tiny (uint8[batch, height, width] image) => (float[batch] probability,
 }"""
 
 
-def tiny_onnx(folder: Path, graph: str = TINY, **about) -> bytes:
-    """A model of a few nodes with the metadata of a run; `about` is put into its place."""
+def tiny_onnx(folder: Path) -> bytes:
+    """A model of a few nodes with the metadata of a run."""
     opset = onnx.helper.make_opsetid("", onnxgraph.OPSET)
-    network = onnx.helper.make_model(onnx.parser.parse_graph(graph), opset_imports=[opset], ir_version=10)
-    known = onnxgraph.metadata(runs.load(folder), runs.read_json(folder / "metrics.json"))
-    onnx.helper.set_model_props(network, known | about)
+    network = onnx.helper.make_model(onnx.parser.parse_graph(TINY), opset_imports=[opset], ir_version=10)
+    onnx.helper.set_model_props(network, onnxgraph.metadata(runs.load(folder), runs.read_metrics(folder)))
     return network.SerializeToString()
 
 
@@ -295,8 +305,8 @@ def good(tmp_path_factory, quick_run, stored) -> dict[str, bytes]:
     for name, how in IMAGE_FILES.items():
         picture.save(folder / name, **how, **({"append_images": others, "save_all": True} if "pages" in name else {}))
     (folder / "calibration.json").write_text(json.dumps(dataclasses.asdict(Calibration(2.0, 0.3)), indent=2))
-    for name in ("predictions.csv", "metrics.json"):
-        shutil.copy(quick_run / name, folder)
+    shutil.copy(quick_run / "predictions.csv", folder)
+    (folder / "metrics.json").write_bytes((quick_run / "metrics.json").read_bytes().rstrip())
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -371,8 +381,9 @@ def shows(name: str, content: bytes, folder: Path):
     return READ[name](folder / name)
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", READ)
-def test_truncated_files(name, good, tmp_path):
+def test_truncated_files(name, good, tmp_path, capfd):
     """Half a table is a table, half an .onnx may be a model, and an image may do without its end, if it shows the same;
     every other file is refused wherever it is cut."""
     whole = good[name]
@@ -383,6 +394,7 @@ def test_truncated_files(name, good, tmp_path):
     if name in IMAGE_FILES:
         ends = [end for end in ends if lines[end] or shows(name, whole[:end], tmp_path) != shows(name, whole, tmp_path)]
     assert all(lines[end] for end in ends), lines
+    assert capfd.readouterr().err == ""
 
 
 DAMAGE = st.lists(
@@ -394,7 +406,7 @@ DAMAGE = st.lists(
 
 @pytest.mark.filterwarnings("ignore")  # of torch, numpy and zipfile, about files that are not their own
 @pytest.mark.parametrize("name", READ)
-def test_flipped_bits_and_foreign_bytes(name, good, tmp_path_factory):
+def test_flipped_bits_and_foreign_bytes(name, good, tmp_path_factory, capfd):
     """Each ends in one line, or leaves a file that can be read; where there are checksums, with the same content."""
     folder, taken, refused = tmp_path_factory.mktemp("damaged"), 0, 0
     (folder / name).write_bytes(good[name])
@@ -419,6 +431,7 @@ def test_flipped_bits_and_foreign_bytes(name, good, tmp_path_factory):
 
     damage()
     assert refused > 0 and taken + refused >= 100
+    assert capfd.readouterr().err == ""
 
 
 HUGE = torch.zeros(1).expand(2**40)  # four bytes in the file, four terabytes when anything copies it
@@ -454,6 +467,55 @@ def npy(array, **header) -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array) | header)
     return file.getvalue() + array.tobytes()
+
+
+def png_with(good, width: int, height: int) -> bytes:
+    """The good .png with another size in its header, checksum included."""
+    header = b"IHDR" + struct.pack(">II", width, height) + good["grey.png"][24:29]
+    return good["grey.png"][:12] + header + struct.pack(">I", zlib.crc32(header)) + good["grey.png"][33:]
+
+
+def jpeg_with(good, width: int, height: int) -> bytes:
+    """The good .jpg with another size in its frame header."""
+    frame = good["grey.jpg"].index(b"\xff\xc0")
+    return patched(good["grey.jpg"], frame + 5, struct.pack(">HH", height, width))
+
+
+def text_bomb() -> bytes:
+    """A compressed text chunk of a PNG, small in the file and 100 MB unpacked."""
+    chunk = b"zTXtx\0\0" + zlib.compress(bytes(100_000_000), 9)
+    return struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+def image_of(pixels, kind: str, **how) -> bytes:
+    """What Pillow writes of an array."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **how)
+    return file.getvalue()
+
+
+def patched(content: bytes, at: int, new: bytes) -> bytes:
+    return content[:at] + new + content[at + len(new) :]
+
+
+def tiff_with(content: bytes, tag: int, value: int) -> bytes:
+    """A little-endian TIFF with another value of a tag of its first page."""
+    (start,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, start)
+    entries = range(start + 2, start + 2 + 12 * count, 12)
+    (at,) = (entry for entry in entries if struct.unpack_from("<H", content, entry) == (tag,))
+    return patched(content, at + 2, struct.pack("<HII", 4, 1, value))
+
+
+def onnx_with(good, old: str = "", new: str = "", **about) -> bytes:
+    """The good .onnx with other words in its graph, or in its metadata."""
+    network = onnx.load_from_string(good["model.onnx"])
+    changed = onnx.parser.parse_graph(TINY.replace(old, new) if old else TINY)
+    assert not old or old in TINY
+    network.graph.CopyFrom(changed)
+    known = {entry.key: entry.value for entry in network.metadata_props}
+    onnx.helper.set_model_props(network, known | about)
+    return network.SerializeToString()
 
 
 def json_with(value, **changed) -> bytes:
@@ -528,6 +590,69 @@ CRAFTED = {
         "nested without end": lambda good: b'{"a": ' * 100_000,
         "a list": lambda good: b"[]",
     },
+    "metrics.json": {
+        **{f"{name} {value}": lambda good, n=name, v=value: json_with({"splits": {}}, **{n: v})
+           for name in ("splits", "operating_point", "folds") for value in (None, "x", 1)},
+        "no splits": lambda good: b"{}",
+        "a list": lambda good: b"[]",
+    },
+    "model.onnx": {
+        **{f"no {name}": lambda good, n=name: good["model.onnx"].replace(n.encode(), b"x" * len(n))
+           for name in ("temperature", "threshold_rule", "calibrated_on", "dataset", "intended_use", "probability")},
+        **{f"{old} for {new}": lambda good, o=old, n=new: onnx_with(good, o, n) for old, new in (
+            ("uint8[batch, height, width] image", "uint8[batch, 1, height, width] image"),
+            ("uint8[batch, height, width] image", "float[batch, height, width] image"),
+            ("uint8[batch, height, width] image", "uint8[batch, 64, 64] image"),
+            ("float[batch] logit)", "float[batch] logit, float[batch] probability_2)"),
+            ("Cast<to = 1>(image)", "Cast<to = 11>(image)"),
+            ("{1, 2}", "{0, 1}"), ("{1, 2}", "{1, 7}"),
+            ("Sigmoid(logit)", "Div(logit, logit)"),  # 0 / 0 of a black image
+        )},
+        **{f"{key} {value[:9]}": lambda good, k=key, v=value: onnx_with(good, **{k: v}) for key, value in (
+            ("temperature", "nan"), ("temperature", "0"), ("temperature", "hot"), ("threshold", "2"),
+            ("threshold", "nan"), ("calibrated_on_n", "1.5"), ("calibrated_on_n", "9" * 5000),
+            ("dataset_source", "{}"), ("dataset_source", "[" * 100_000), ("dataset_source", "x"),
+        )},
+        "nothing": lambda good: b"",
+    },
+    "grey.png": {
+        **{f"{size} declared": lambda good, s=size: png_with(good, *s) for size in (
+            (2**31 - 1, 2**31 - 1), (100_000, 100_000), (2**32 - 1, 1), (0, 0), (28, 7), (28, 8_000_000))},
+        "a GIF": lambda good: image_of(IMAGES[0], "GIF"),
+        "a WebP": lambda good: image_of(IMAGES[0], "WEBP"),
+        "PostScript": lambda good: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\nshowpage\n",
+        "a drawing": lambda good: b'<svg xmlns="http://www.w3.org/2000/svg" width="28" height="28"/>',
+        "a text of gigabytes": lambda good: good["grey.png"][:33] + text_bomb() + good["grey.png"][33:],
+        "nothing": lambda good: b"",
+        "its mark alone": lambda good: good["grey.png"][:8],
+    },
+    "grey.jpg": {
+        "65500 x 65500 declared": lambda good: jpeg_with(good, 65500, 65500),
+        "no height": lambda good: jpeg_with(good, 28, 0),
+        "no end, and taller": lambda good: jpeg_with(good, 28, 2000)[:-2],
+        "its mark alone": lambda good: b"\xff\xd8\xff",
+    },
+    "grey.bmp": {
+        **{f"{size} declared": lambda good, s=size: patched(good["grey.bmp"], 18, struct.pack("<ii", *s)) for size in (
+            (2**31 - 1, 2**31 - 1), (0, 0), (-28, 28), (28, -(2**31)), (28, 29))},
+        "9 bits": lambda good: patched(good["grey.bmp"], 28, b"\x09"),
+        "a palette of gigabytes": lambda good: patched(good["grey.bmp"], 46, b"\xff" * 4),
+    },
+    "pages.tif": {
+        "not a number": lambda good: image_of(np.full((28, 28), np.nan, np.float32), "TIFF"),
+        "infinite": lambda good: image_of(np.full((28, 28), np.inf, np.float32), "TIFF"),
+        "32 bits": lambda good: image_of(np.zeros((28, 28), np.int32), "TIFF"),
+        **{f"tag {tag} is {value}": lambda good, t=tag, v=value: tiff_with(good["pages.tif"], t, v) for tag, value in (
+            (256, 0), (256, 2**31), (256, 2**32 - 1), (257, 2**32 - 1), (258, 64), (259, 99), (262, 99),
+            (273, 2**32 - 1))},
+        "its mark alone": lambda good: b"II*\0",
+        "no page": lambda good: b"II*\0" + bytes(4),
+        "a page of itself": lambda good: good["pages.tif"][:8] + b"\1\0" + bytes(12) + b"\x08\0\0\0",
+    },
+    "packed pages.tif": {
+        "packed in another way": lambda good: tiff_with(good["packed pages.tif"], 259, 8),
+        "unpacks to less than declared": lambda good: tiff_with(good["packed pages.tif"], 257, 29),
+    },
     "predictions.csv": {
         f"{line!r}": lambda good, line=line: HEAD + line
         for line in (
@@ -542,9 +667,28 @@ CASES = [(name, what) for name, made in CRAFTED.items() for what in made]
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name, what", CASES, ids=[f"{name} {what[:40]}" for name, what in CASES])
-def test_crafted_files(name, what, good, tmp_path, monkeypatch):
+def test_crafted_files(name, what, good, tmp_path, monkeypatch, capfd):
     monkeypatch.setitem(READ, "weights.pth", lambda path: model.initial_state(str(path), 28, 2))
     assert refuses(name, CRAFTED[name][what](good), tmp_path)
+    assert capfd.readouterr().err == ""
+
+
+def test_predict_names_each_bad_image_and_does_the_others(good, places, tmp_path, monkeypatch, capfd):
+    crafted = {f"{what} {name}": make(good) for name in IMAGE_FILES for what, make in CRAFTED[name].items()}
+    bad = crafted | {f"half {name}": good[name][: len(good[name]) // 2] for name in IMAGE_FILES} | {"empty.png": b""}
+    for name, content in (bad | {name: good[name] for name in IMAGE_FILES}).items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    words = [places["model.onnx"], *bad, *IMAGE_FILES, "absent.png", "", "--json", "--threads", "1"]
+    status, out, err = run_here("predict.py", words, monkeypatch, capfd)
+    *errors, last = err.splitlines()
+    assert status == 1 and f"{len(bad) + 2} failed" in last
+    names = [*bad, "absent.png", "."]
+    assert [line[: len(f"error: {name} ")] for name, line in zip(names, errors)] == [f"error: {n} " for n in names]
+    done = [json.loads(line) for line in out.splitlines()]
+    pages = [(name, page) for name in IMAGE_FILES for page in ((1, 2, 3) if "pages" in name else (1,))]
+    assert [(row["image"], row["page"]) for row in done if row["image"] in IMAGE_FILES] == pages
+    assert all(0 <= row["probability"] <= 1 for row in done)
 
 
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(good, tmp_path, monkeypatch):
