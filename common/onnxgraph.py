@@ -53,7 +53,7 @@ head (float[batch] network_logit) => (float[batch] probability, float[batch] log
 
 def streamline(predictor: Predictor) -> Predictor:
     """A copy that computes the same in less time: batch normalisations are part of the convolutions before them
-    (torchvision's names), and the stem pools before its ReLU, because onnxruntime pools uint8 many times more slowly."""
+    (torchvision's names), and the stem pools before its ReLU, since onnxruntime is many times slower to pool uint8."""
     folded = copy.deepcopy(predictor).eval()
     for module in folded.modules():
         for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("0", "1")):
