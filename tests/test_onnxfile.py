@@ -82,8 +82,8 @@ def command(run, network, tmp_path, monkeypatch, capsys):
 
 
 class TestGraph:
-    def test_folding_changes_no_answer(self, run, phantoms):
-        folded = onnxgraph.fold_batch_norm(run.predictor)
+    def test_streamlining_changes_no_answer(self, run, phantoms):
+        folded = onnxgraph.streamline(run.predictor)
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
         assert any(isinstance(module, torch.nn.BatchNorm2d) for module in run.predictor.modules())  # a copy
         expected, found = (predict(predictor, phantoms.images) for predictor in (run.predictor, folded))
