@@ -6,6 +6,7 @@ distinct bad inputs is printed at the end of the test run.
 
 import argparse
 import dataclasses
+import functools
 import io
 import json
 import pickle
@@ -129,6 +130,7 @@ def parser_of(script: str) -> argparse.ArgumentParser:
     return caught.value.args[0]
 
 
+@functools.cache
 def flags_of(script: str) -> list[str]:
     """Every flag, by its long name, and every positional argument, by its metavar, of a script."""
     actions = [action for action in parser_of(script)._actions if action.dest != "help"]

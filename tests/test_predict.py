@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import predict
-from common import imagefile, onnxgraph, phantom
+from common import data, imagefile, onnxgraph, phantom
 from common.calibration import sigmoid
 
 REPO = Path(predict.__file__).parent
@@ -35,7 +35,8 @@ network (uint8[batch, 28, 28] prepared) => (float[batch] network_logit)
 """
 ABOUT = {
     "threshold": "0.4", "threshold_rule": "a rule", "temperature": "1.0", "calibrated_on": "val",
-    "calibrated_on_n": "9", "dataset": "PHANTOM data (generated, not ultrasound)", "dataset_source": "{}",
+    "calibrated_on_n": "9", "dataset": "PHANTOM data (generated, not ultrasound)",
+    "dataset_source": json.dumps(data.find("phantom", None, 28).describe() | {"trained_on": ["train"]}),
     "intended_use": "research only",
 }  # fmt: skip
 
