@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 import common
 
 
@@ -77,14 +79,16 @@ def export_int8(run, network, about, path, splits, threads) -> tuple:
 
 
 def agreement(run, model, splits) -> list:
-    """How an int8 model agrees with the run on each split. Raises: UserError where that is not enough."""
-    thresholds = (0.5, run.calibration.threshold)
-    rows = [
-        common.quantization.compare(
-            name, split.labels, run.probabilities(split.images), model.probabilities(split.images), thresholds
-        )
+    """How an int8 model agrees with the run on each split, and on train and val together. Raises: UserError where that
+    is not enough."""
+    thresholds, rows = (0.5, run.calibration.threshold), []
+    answers = {
+        name: (split.labels, run.probabilities(split.images), model.probabilities(split.images))
         for name, split in splits.items()
-    ]
+    }
+    answers[common.quantization.DECIDING] = map(np.concatenate, zip(answers["train"], answers["val"]))
+    for name, (labels, expected, found) in answers.items():
+        rows.append(common.quantization.compare(name, labels, expected, found, thresholds))
     if not all(row.acceptable for row in rows):
         raise common.errors.UserError(common.quantization.refusal(rows))
     return rows

@@ -217,11 +217,13 @@ class TestQuantization:
         labels, expected = np.array([1] * 50 + [0] * 150), np.linspace(0.9, 0.1, 200)
         found = expected.copy()
         found[[0, 1, 2]] = 0.05  # two more of 200 than 99 % allow one of
-        row = quantization.compare("val", labels, expected, found, (0.5, 0.07))
+        row = quantization.compare(quantization.DECIDING, labels, expected, found, (0.5, 0.07))
         assert row.agreement == 1 - 3 / 200 and row.auc_loss == pytest.approx(3 / 50) and not row.acceptable
         assert replace(row, agreement=0.99, auc_loss=0.005).acceptable
         assert not replace(row, auc_loss=0.0).acceptable and not replace(row, agreement=1.0).acceptable
-        assert replace(row, split="test").acceptable  # which decides nothing
+        assert (
+            replace(row, split="test").acceptable and replace(row, split="val").acceptable
+        )  # which decide nothing alone
         assert "98.50% of 200 labels" in quantization.refusal([row])
 
 
