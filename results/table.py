@@ -58,20 +58,23 @@ def spread(what: str, size: int, command: str, samples: list[dict], prefix: str 
 def our_rows() -> list[Row]:
     with open(FOLDER / "seeds.csv", newline="") as file:
         seeds = list(csv.DictReader(file))
-    grouped, large = read("crossval.json"), read("crossval_128.json")
+    grouped, small, large = (read(f"{name}.json")["splits"] for name in ("crossval", "crossval_28", "crossval_128"))
+    compared = read("crossval.json")["compare_groups"]
     seeds_command, grouped_command = "python -m results.seeds", "python crossval.py --compare-groups"
     large_command, study = "python crossval.py --size 128 --epochs 12 --refit", read("seed_study.json")["folds"]
     return [
         spread("one model, seeds 0–9, test", 28, seeds_command, seeds, "test_"),
         spread("… the 93 clean test images", 28, "", seeds, "clean_test_"),
         spread("… val, which chose the epoch", 28, "", seeds, "val_"),
-        scored("5 folds, out-of-fold, twins kept together", 28, grouped_command, grouped["compare_groups"]["twins"]),
-        scored("… every image by itself", 28, "", grouped["compare_groups"]["none"]),
-        scored("ensemble of the five (twins together), test", 28, "", grouped["splits"]["test"]),
-        scored("… the 93 clean test images", 28, "", grouped["splits"]["clean_test"]),
-        scored("5 folds, out-of-fold, twins kept together", 128, large_command, large["splits"]["out_of_fold"]),
-        scored("one model of all train and val images, test", 128, "", large["splits"]["test"]),
-        scored("… the 93 clean test images", 128, "", large["splits"]["clean_test"]),
+        scored("5 folds, out-of-fold, twins kept together", 28, grouped_command, compared["twins"]),
+        scored("… every image by itself", 28, "", compared["none"]),
+        scored("ensemble of the five (twins together), test", 28, "", grouped["test"]),
+        scored("… the 93 clean test images", 28, "", grouped["clean_test"]),
+        scored("one model of all train and val images, test", 28, "python crossval.py --refit", small["test"]),
+        scored("… the 93 clean test images", 28, "", small["clean_test"]),
+        scored("5 folds, out-of-fold, twins kept together", 128, large_command, large["out_of_fold"]),
+        scored("one model of all train and val images, test", 128, "", large["test"]),
+        scored("… the 93 clean test images", 128, "", large["clean_test"]),
         spread("the first study's protocol, mean of 5 folds of train", 28,
                "python crossval.py --folds 5 --groups none --pool train", study),
     ]  # fmt: skip
