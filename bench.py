@@ -29,10 +29,8 @@ def parse_args():
         "--steps", type=natural, default=20, metavar="N", help="training steps to time for each row (default: 20)"
     )
     common.cli.add_machine_flags(parser, device=False)
-    common.settings.add_flags(parser)
-    args = parser.parse_args()
-    args.weights = getattr(args, "weights", "none")  # what a step costs does not depend on where it starts
-    return args
+    common.settings.add_flags(parser, weights="none")  # what a step costs does not depend on where it starts
+    return parser.parse_args()
 
 
 def check_memory(args, settings) -> None:

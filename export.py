@@ -74,7 +74,8 @@ def export_int8(run, network, about, path, splits, threads) -> tuple:
     common.onnxgraph.write(model, about, path)
     rows = agreement(run, common.onnxfile.load(path, threads), splits)
     figures = quantization.figures(rows, line)
-    common.onnxgraph.write(model, about | {"quantization": json.dumps(common.runs.as_json(figures))}, path)
+    about = about | {"quantization": json.dumps(common.runs.as_json(figures)), "metrics_of": "the fp32 file"}
+    common.onnxgraph.write(model, about, path)
     return f"int8 against fp32\n{quantization.text(rows)}", {"file": checked_file(path)} | figures
 
 

@@ -80,7 +80,7 @@ def cross_validate(
     masks = unseen + [np.zeros(len(pool), bool)] * refit
     names = [f"fold {i + 1}" for i in range(len(unseen))] + ["refit"]
     tasks = [
-        (pool, mask, settings, seed + i, device, name, partial and partial / f"{groups} {name}.pt")
+        (pool, mask, settings, seed + i, device, name, partial and partial / f"{groups}_{name.split()[-1]}.pt")
         for i, (mask, name) in enumerate(zip(masks, names))
     ]
     results = list(parallel.run(train_fold, tasks, jobs, seed, max(threads // jobs, 1)))

@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.model import Predictor
 from common.runs import Run
 
-VERSION = "2"
+VERSION = "2"  # of inputs, outputs and metadata; 1 took images of the model's size only
 OPSET = 20
 
 # What common.imagefile.prepare does with Pillow. Resize computes on uint8 as Pillow does, in fixed point, and
@@ -106,6 +106,7 @@ def join(network: onnx.ModelProto, size: int, slope: float = 1.0, intercept: flo
     head = parse(HEAD, network, slope=float(slope), intercept=float(intercept))
     prepared = onnx.compose.merge_models(preparation(network, size), network, [("prepared", "prepared")])
     whole = onnx.compose.merge_models(prepared, head, [("network_logit", "network_logit")])
+    del whole.opset_import[1:]  # merge_models repeats it
     whole.graph.name, whole.producer_name = "breastmnist", "breastmnist-resnet18"
     return whole
 

@@ -35,7 +35,7 @@ PACKAGES = ("numpy", "torch", "torchvision", "medmnist", "optuna", "onnx", "onnx
 
 # What train.py and crossval.py write, and what evaluate.py and export.py make of it: a new run replaces all of this.
 FILES = ["model.pt", "fold_*.pt", "calibration.json", "predictions.csv", "metrics.json", "history.csv", "folds.csv"]
-FILES += ["curves.png", "model.onnx", "model.int8.onnx", "parity.json", "benchmark.json", "report.html"]
+FILES += ["curves.png", "model.onnx", "model.int8.onnx", "parity.json", "report.html"]
 FILES += ["report_train.html", "report_val.html", "evaluation_*.json", "breastmnist*_[[]AUC[]]*_[[]ACC[]]*@*.csv"]
 FIGURES = "roc precision_recall reliability scores confusion grad_cam folds comparison".split()
 FILES += [f"{figure}_{split}.png" for figure in FIGURES for split in SPLITS]

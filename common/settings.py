@@ -92,16 +92,17 @@ class Settings:
     mirror: str = setting("on", one_of("on", "off"), "average each prediction with the mirrored image's: on or off")
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag for each setting. Flags not given are absent from the namespace, so that --params can fill them."""
+def add_flags(parser: argparse.ArgumentParser, **defaults) -> None:
+    """One flag for each setting. Flags not given are absent from the namespace, so that --params can fill them; but
+    those whose default a script changes, by `defaults`, are there."""
     group = parser.add_argument_group("model and training")
     for f in fields(Settings):
         group.add_argument(
             f"--{f.name.replace('_', '-')}",
             type=f.metadata["kind"],
-            default=argparse.SUPPRESS,
+            default=defaults.get(f.name, argparse.SUPPRESS),
             metavar="X",
-            help=f"{f.metadata['help']} (default: {f.default})",
+            help=f"{f.metadata['help']} (default: {defaults.get(f.name, f.default)})",
         )
 
 

@@ -53,8 +53,11 @@ def main():
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
     args, flags = parser.parse_known_args()
     commands = {f"python {' '.join(command_of(seed, flags))}": seed for seed in args.seeds}
-    rows = [row for row in read_rows() if row["command"] in commands]
+    stored = read_rows()
+    rows = [row for row in stored if row["command"] in commands]
     missing = [seed for command, seed in commands.items() if command not in {row["command"] for row in rows}]
+    if missing and len(rows) < len(stored):
+        parser.error(f"{TABLE} holds rows of other commands, which would be lost; move it away, or give the same flags")
     with ThreadPoolExecutor(cli.cpu_count()) as pool:
         for row in pool.map(lambda seed: train(seed, flags), missing):
             rows.append(row)

@@ -11,17 +11,17 @@ import torchvision
 from common import data, phantom, settings
 
 torch.set_num_threads(1)
-BAD_INPUTS: set[tuple] = set()  # the distinct bad inputs that were refused as they should be, from test_bad_input.py
+BAD_INPUTS: set = set()  # the distinct bad inputs that were refused as they should be, from test_bad_input.py
 
 
 def pytest_sessionfinish(session):
     if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist: its count goes to the one that reports
-        session.config.workeroutput["bad_inputs"] = [list(bad_input) for bad_input in BAD_INPUTS]
+        session.config.workeroutput["bad_inputs"] = [repr(bad_input) for bad_input in BAD_INPUTS]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
-    BAD_INPUTS.update(map(tuple, getattr(node, "workeroutput", {}).get("bad_inputs", [])))
+    BAD_INPUTS.update(getattr(node, "workeroutput", {}).get("bad_inputs", []))
 
 
 def pytest_terminal_summary(terminalreporter):
