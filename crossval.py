@@ -1,5 +1,5 @@
 """Cross-validate the recipe: k models, each scored on the fold it has not seen; together they are an ensemble, or with
---refit one more model, trained on all images, takes their place.
+--refit one more model, trained on all of the pool, takes their place.
 
 By default near-duplicates share a fold, over train+val. Plain stratified folds over train, as in the study that this
 began as, are --folds 5 --groups none --pool train.

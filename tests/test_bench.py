@@ -1,0 +1,19 @@
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = str(Path(__file__).parent.parent / "bench.py")
+
+
+def test_a_row_for_each_size_and_number_of_images(monkeypatch, capsys):
+    flags = "--sizes 28 64 --images 40 20 --steps 1 --stages 2 --batch-size 8 --epochs 3 --threads 1"
+    monkeypatch.setattr(sys, "argv", ["bench.py", *flags.split()])
+    runpy.run_path(SCRIPT, run_name="__main__")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][0] == "PHANTOM"
+    small, large = (line for line in lines if line and line[0] in ("28", "64"))
+    assert 0 < float(small[3]) < float(large[3])  # GFLOP an image
+    assert float(small[1]) * float(small[2]) == pytest.approx(546, rel=0.2)  # seconds an epoch of 546, images a second
+    assert [line[0] for line in lines[-2:]] == ["20", "40"]
