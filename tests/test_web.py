@@ -357,7 +357,7 @@ def test_last_choice_wins_while_the_model_is_on_its_way(visit):
     for name in ("malignant.png", "benign.png"):
         page.locator(f"[data-phantom='{name}']").click()
         playwright.expect(page.locator("#status")).to_have_text("Waiting for the model…")
-    waiting[0].fulfill(body=standin())
+    waiting[-1].fulfill(body=standin())  # an earlier one is of the page before it was loaded again
     playwright.expect(page.locator("#given-caption")).to_contain_text("benign.png")
     playwright.expect(page.locator("#about")).to_contain_text("breastmnist.onnx, research only")
 
