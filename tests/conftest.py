@@ -1,6 +1,7 @@
 """What several test files share. Tests run on one thread: bit-identical results depend on the thread count."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import torchvision
 from common import data, phantom, settings
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a background shell leaves it, for every process to inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 BAD_INPUTS: set = set()  # the distinct bad inputs that were refused as they should be, from test_bad_input.py
 
 
