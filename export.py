@@ -33,14 +33,17 @@ def parse_args():
     return args
 
 
-def export(run, about, path, splits, threads) -> tuple:
-    """Write the fp32 file and check it. Returns: (network, text of the checks, their figures). Raises: UserError."""
+def export(run, about, path, splits, expected, threads) -> tuple:
+    """Write the fp32 file and check it. expected: {split: P(malignant) by PyTorch}.
+
+    Returns: (network, text of the checks, their figures). Raises: UserError.
+    """
     size = run.data["size"]
     network = common.onnxgraph.export_network(run.predictor, size)
     common.onnxgraph.write(common.onnxgraph.join(network, size), about, path)
     file = checked_file(path)
     model = common.onnxfile.load(path, threads)
-    rows = common.parity.of_splits(run, model, splits)
+    rows = common.parity.of_splits(model, splits, expected)
     sizes = common.parity.of_sizes(model, common.onnxgraph.preparation(network, size), size)
     common.parity.require(rows + sizes)
     text = f"PyTorch against onnxruntime\n{common.parity.text(rows)}\n\n"
@@ -65,31 +68,29 @@ def checked_file(path) -> dict:
     return file
 
 
-def export_int8(run, network, about, path, splits, threads) -> tuple:
+def export_int8(network, size, about, path, splits, expected, threads) -> tuple:
     """Write the int8 file and check it. Returns: (text of the checks, their figures). Raises: UserError."""
     quantization, train = common.quantization, splits["train"].images
     quantized = quantization.quantize(network, train)
     line = quantization.straight_line(*(quantization.logits(n, train, threads) for n in (quantized, network)))
-    model = common.onnxgraph.join(quantized, run.data["size"], *line)
+    model = common.onnxgraph.join(quantized, size, *line)
     common.onnxgraph.write(model, about, path)
-    rows = agreement(run, common.onnxfile.load(path, threads), splits)
+    rows = agreement(common.onnxfile.load(path, threads), splits, expected)
     figures = quantization.figures(rows, line)
     about = about | {"quantization": json.dumps(common.runs.as_json(figures)), "metrics_of": "the fp32 file"}
     common.onnxgraph.write(model, about, path)
     return f"int8 against fp32\n{quantization.text(rows)}", {"file": checked_file(path)} | figures
 
 
-def agreement(run, model, splits) -> list:
+def agreement(model, splits, expected) -> list:
     """How an int8 model agrees with the run on each split, and on train and val together. Raises: UserError where that
     is not enough."""
-    thresholds, rows = (0.5, run.calibration.threshold), []
     answers = {
-        name: (split.labels, run.probabilities(split.images), model.probabilities(split.images))
-        for name, split in splits.items()
+        name: (split.labels, expected[name], model.probabilities(split.images)) for name, split in splits.items()
     }
     answers[common.quantization.DECIDING] = map(np.concatenate, zip(answers["train"], answers["val"]))
-    for name, (labels, expected, found) in answers.items():
-        rows.append(common.quantization.compare(name, labels, expected, found, thresholds))
+    thresholds = common.parity.thresholds(model.calibration)
+    rows = [common.quantization.compare(name, *answer, thresholds) for name, answer in answers.items()]
     if not all(row.acceptable for row in rows):
         raise common.errors.UserError(common.quantization.refusal(rows))
     return rows
@@ -109,11 +110,14 @@ def main():
     with ExitStack() as whole:  # the files take their names together, after the last check
         parity_file = whole.enter_context(common.runs.replacing(out.with_name("parity.json")))
         beside = {"fp32": whole.enter_context(common.runs.replacing(out))}
-        network, text, figures = export(run, about, beside["fp32"], splits, args.threads)
+        expected = {name: run.probabilities(split.images) for name, split in splits.items()}
+        network, text, figures = export(run, about, beside["fp32"], splits, expected, args.threads)
         texts, parity = [f"{source.label}, {text}"], {"model": out.name} | figures
         if args.int8:
             beside["int8"] = whole.enter_context(common.runs.replacing(int8))
-            text, figures = export_int8(run, network, about, beside["int8"], splits, args.threads)
+            text, figures = export_int8(
+                network, run.data["size"], about, beside["int8"], splits, expected, args.threads
+            )
             texts, parity = [*texts, text], parity | {"int8": {"model": int8.name} | figures}
         if args.benchmark:
             measured = common.benchmark.measure(beside, run, splits["train"].images)

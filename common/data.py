@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from common import phantom
-from common.errors import UserError
+from common.errors import UserError, one_line
 
 SIZES = (28, 64, 128, 224)
 SPLITS = ("train", "val", "test")
@@ -179,7 +179,7 @@ def load(source: Source, *names: str) -> list[Split]:
     except UserError:
         raise
     except Exception as error:  # numpy and zipfile raise anything on a damaged file, on several lines too
-        reason = " ".join(str(error).split())
+        reason = one_line(str(error))
         raise UserError(f"{source.path}: not a readable .npz file ({reason}); download it again or check it") from None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from common.errors import UserError
+from common.errors import UserError, one_line
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
@@ -146,7 +146,7 @@ def frames(path: str | Path) -> Iterator[np.ndarray]:
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})") from None
     except Exception as error:  # Pillow and pydicom raise anything on a damaged file, on several lines too
-        raise UserError(f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from None
+        raise UserError(f"cannot be decoded ({one_line(str(error)) or type(error).__name__})") from None
 
 
 def find(paths) -> Iterator[Path]:

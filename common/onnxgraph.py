@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet
 
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.model import Predictor
 from common.runs import Run
 
@@ -155,7 +155,7 @@ def check(path: Path) -> dict:
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(str(error))
         raise UserError(f"the ONNX checker refuses the file, nothing is written: {reason}") from None
     model = onnx.load(path, load_external_data=False)
     outside = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]

@@ -6,8 +6,10 @@ import numpy as np
 import onnx
 
 from common import imagefile, metrics, onnxfile, phantom
+from common.calibration import Calibration
 from common.data import Split
 from common.errors import UserError
+from common.evaluation import STANDARD_THRESHOLD
 
 TOLERANCE = 1e-5  # of a probability, between PyTorch and onnxruntime in fp32
 AUC_TOLERANCE = 1e-6
@@ -62,14 +64,25 @@ def compare(name: str, split: Split, expected: np.ndarray, found: np.ndarray, ba
     return Row(name, len(split), batch, float(np.abs(found - expected).max()), differ, float(apart))
 
 
-def of_splits(run, model: onnxfile.OnnxModel, splits: dict[str, Split]) -> list[Row]:
-    """Every split at every batch size."""
-    thresholds, rows = (0.5, run.calibration.threshold), []
-    for name, split in splits.items():
-        expected = run.probabilities(split.images)
-        for batch in BATCHES:
-            rows.append(compare(name, split, expected, model.probabilities(split.images, batch), batch, thresholds))
-    return rows
+def thresholds(calibration: Calibration) -> tuple[float, float]:
+    """Where labels are compared."""
+    return STANDARD_THRESHOLD, calibration.threshold
+
+
+def of_splits(model: onnxfile.OnnxModel, splits: dict[str, Split], expected: dict[str, np.ndarray]) -> list[Row]:
+    """Every split at every batch size. expected: {split: P(malignant) [n] by PyTorch}."""
+    return [
+        compare(
+            name,
+            split,
+            expected[name],
+            model.probabilities(split.images, batch),
+            batch,
+            thresholds(model.calibration),
+        )
+        for name, split in splits.items()
+        for batch in BATCHES
+    ]
 
 
 def of_sizes(model: onnxfile.OnnxModel, preparation: onnx.ModelProto, size: int) -> list[SizeRow]:

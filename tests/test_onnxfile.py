@@ -162,7 +162,7 @@ class TestParity:
         assert not replace(size, max_difference=0.03).acceptable
 
     def test_every_image_is_compared_and_a_difference_is_seen(self, run, model, phantoms):
-        rows = parity.of_splits(run, model, {"train": phantoms})
+        rows = parity.of_splits(model, {"train": phantoms}, {"train": run.probabilities(phantoms.images)})
         assert [(row.n, row.batch) for row in rows] == [(48, 1), (48, 64)]
         parity.require(rows)
         expected = run.probabilities(phantoms.images)
