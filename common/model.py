@@ -185,8 +185,17 @@ def load_weights(model: BreastResNet, weights: str) -> None:
         model.trunk.load_state_dict(initial_state(weights, model.size, model.stages), strict=False)
 
 
+def freeze(model: BreastResNet, stages: int) -> None:
+    """The weights of the stem and of the first `stages` stages ask for no gradient, if there is one to freeze. Their
+    batch norms go on normalising by the batch, and averaging it."""
+    layers = [model.trunk.conv1, model.trunk.bn1] + [getattr(model.trunk, f"layer{i + 1}") for i in range(stages)]
+    for layer in layers if stages else []:
+        layer.requires_grad_(False)
+
+
 def initial_model(size: int, settings: Settings) -> BreastResNet:
     """A model as training starts with it; its random layers come from torch's generator. Raises: UserError."""
     model = BreastResNet(size, settings.stages, settings.upsample)
     load_weights(model, settings.weights)
+    freeze(model, settings.frozen_stages)
     return model

@@ -50,8 +50,9 @@ def learning_rate(step: int, steps: int, warmup: float) -> float:
 
 def make_optimiser(model: torch.nn.Module, settings: Settings) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter, ICLR 2019) with weight decay on matrices and filters, not on biases and norms."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    free = [p for p in model.parameters() if p.ndim <= 1]
+    learning = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in learning if p.ndim > 1]
+    free = [p for p in learning if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.wd}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 

@@ -31,6 +31,11 @@ CONFIGURATIONS = {
     "lr 1e-4": "--lr 1e-4",
     "batch 64": "--batch-size 64",
     "30 epochs": "--epochs 30",
+    "first stage frozen": "--frozen-stages 1",
+    "two stages frozen": "--frozen-stages 2",
+    "from scratch": "--weights none",
+    "upsampled to 112, four stages": "--upsample 112 --stages 4",
+    "64 px, four stages": "--size 64 --stages 4",
 }
 
 
