@@ -30,7 +30,7 @@ def parse_args():
         type=common.settings.number(int, 1, 1000),
         default=1,
         metavar="R",
-        help="repeat with other folds and seeds (default: %(default)s)",
+        help="repeat with other folds and seeds, and average (default: %(default)s)",
     )
     parser.add_argument(
         "--pool",
@@ -136,11 +136,11 @@ def score(validation, pool, origin, index, source, settings, args):
     return calibration, scored, rows
 
 
-def fold_table(folds) -> str:
-    """Metrics of each fold, then their mean and standard deviation."""
-    spread = common.intervals.spread(folds, common.tables.COLUMNS)
-    table = common.tables.metrics_table({f"fold {fold['fold']}": fold for fold in folds})
-    return table + "\n" + common.tables.spread_line("mean ± std over folds", spread)
+def spread_table(kind: str, scores: list[dict]) -> str:
+    """Metrics of each fold, or of each repeat, then their mean and standard deviation."""
+    spread = common.intervals.spread(scores, common.tables.COLUMNS)
+    table = common.tables.metrics_table({f"{kind} {score[kind]}": score for score in scores})
+    return table + "\n" + common.tables.spread_line(f"mean ± std over {kind}s", spread)
 
 
 def compare_groups(pool, validations) -> dict:
@@ -192,15 +192,16 @@ def main():
         validation = validations[args.groups]
         calibration, scored, rows = score(validation, pool, origin, index, source, settings, args)
         report = common.evaluation.report(scored, calibration)
-        folds = validation.score_folds(pool.labels)
-        metrics = common.runs.describe(args, settings, source) | report | {"folds": folds}
+        folds, repeats = validation.score_folds(pool.labels), validation.score_repeats(pool.labels)
+        metrics = common.runs.describe(args, settings, source) | report | {"folds": folds, "repeats": repeats}
         if args.compare_groups:
             metrics["compare_groups"] = compare_groups(pool, validations)
         with common.resume.finish(partial) as out:
             save(out, used_models(validation), settings, source, args, calibration, rows, metrics)
     if args.compare_groups:
         print(comparison_text(metrics["compare_groups"]), end="\n\n")
-    print(fold_table(folds), common.evaluation.report_text(report, source), f"written to {args.out}/", sep="\n\n")
+    spreads = [spread_table("fold", folds)] + ([spread_table("repeat", repeats)] if args.repeats > 1 else [])
+    print(*spreads, common.evaluation.report_text(report, source), f"written to {args.out}/", sep="\n\n")
 
 
 if __name__ == "__main__":

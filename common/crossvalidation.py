@@ -31,6 +31,10 @@ class CrossValidation:
             for i, where in enumerate(held_out)
         ]
 
+    def score_repeats(self, labels: np.ndarray) -> list[dict]:
+        """`metrics.summary` of each repeat's pooled predictions, with its number from 1. labels: [n]."""
+        return [{"repeat": i + 1} | metrics.summary(labels, sigmoid(z)) for i, z in enumerate(self.logits)]
+
 
 def train_fold(
     pool: Split,

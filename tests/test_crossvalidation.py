@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from common import crossvalidation, training
 from common.model import Predictor, predict
@@ -42,3 +43,7 @@ def test_repeats_use_other_folds_and_number_their_models_on(phantoms, validated)
     assert len(result.models) == 4 and set(result.fold[0]) == {0, 1} and set(result.fold[1]) == {2, 3}
     assert (result.fold[0] + 2 != result.fold[1]).any()
     assert [fold["fold"] for fold in result.score_folds(phantoms.labels)] == [1, 2, 3, 4]
+    repeats = result.score_repeats(phantoms.labels)
+    assert [repeat["repeat"] for repeat in repeats] == [1, 2]
+    for repeat, logits in zip(repeats, result.logits):
+        assert repeat["auc"] == pytest.approx(roc_auc_score(phantoms.labels, logits))

@@ -219,8 +219,10 @@ class TestCrossval:
         assert sum(row["split"] == "test" for row in rows) == 160
         metrics = read_json(out / "metrics.json")
         assert metrics["splits"]["out_of_fold"]["n"] == 380 and len(metrics["folds"]) == 4
+        assert [repeat["n"] for repeat in metrics["repeats"]] == [380, 380]
         assert len(read_csv(out / "folds.csv")) == 4
-        assert "mean ± std over folds" in stdout and "every image by itself" in stdout
+        assert all(f"mean ± std over {kind}" in stdout for kind in ("folds", "repeats"))
+        assert "every image by itself" in stdout
 
     def test_fewer_folds_leave_no_stale_model(self, crossvalidated, tmp_path):
         (tmp_path / "fold_7.pt").write_bytes(b"of an earlier run")
