@@ -1,8 +1,8 @@
 """What training costs on this machine, measured on phantoms, so that a run can be predicted before it is started.
 
-For each image size: images per second, the floating-point operations of a training step, counted, and their share of
-the machine's measured matrix-multiply peak. For each number of images: seconds and memory of the whole way to a
-trained epoch. Settings are train.py's.
+For each number of images: seconds and memory of the whole way to a trained epoch. For each image size: images per
+second, the floating-point operations of a training step, counted, and their share of the machine's measured
+matrix-multiply peak. Settings are train.py's.
 """
 
 import math
@@ -100,14 +100,15 @@ def size_row(size: int, settings, steps: int, peak: float) -> str:
     )
 
 
-def count_row(images, labels, settings, steps: int) -> str:
-    """What a number of images costs: an epoch (of `steps` steps, extrapolated), a run, the twin search, memory."""
+def count_row(n: int, settings, steps: int) -> str:
+    """What n images cost: an epoch (of `steps` steps, extrapolated), a run, the twin search, and all memory so far."""
+    images, labels = common.phantom.generate(n, 28, seed=0)
     twins = seconds(common.twins.find_groups, images)
-    bench, batches = prepare(images, labels, settings), math.ceil(len(images) / settings.batch_size)
+    bench, batches = prepare(images, labels, settings), math.ceil(n / settings.batch_size)
     timed = min(batches, steps)
     epoch = seconds(bench.run, timed) * batches / timed
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return f"{len(images):>8}{epoch:>11.1f}{settings.epochs * epoch / 60:>11.1f}{twins:>15.1f}{memory:>18.2f}"
+    return f"{n:>8}{epoch:>11.1f}{settings.epochs * epoch / 60:>11.1f}{twins:>15.1f}{memory:>18.2f}"
 
 
 def main():
@@ -119,14 +120,13 @@ def main():
     peak = matmul_peak()
     print(f"PHANTOM data, batch {settings.batch_size}, fp32; {args.threads} threads of {common.runs.cpu_name()}")
     print(f"matrix-multiply peak, measured: {peak / 1e9:.0f} GFLOP/s\n")
-    print("  size    s/epoch of 546   images/s    GFLOP/image    GFLOP/s   of peak")
+    print("  images    s/epoch    min/run    twins, seconds    peak memory, GB")
+    for n in sorted(args.images):  # before the sizes, which take more memory
+        print(count_row(n, settings, args.steps), flush=True)
+
+    print("\n  size    s/epoch of 546   images/s    GFLOP/image    GFLOP/s   of peak")
     for size in args.sizes:
         print(size_row(size, settings, args.steps, peak), flush=True)
-
-    images, labels = common.phantom.generate(max(args.images), 28, seed=0)
-    print("\n  images    s/epoch    min/run    twins, seconds    peak memory, GB")
-    for n in sorted(args.images):
-        print(count_row(images[:n], labels[:n], settings, args.steps), flush=True)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class Settings:
         0, number(int, 0, LARGEST_SIDE), "enlarge the images to this side first; 0: leave them as they are"
     )
     frozen_stages: int = setting(
-        0, one_of(0, 1, 2, 3), "the stem and this many stages keep the weights that they start with; 0: all learn"
+        0, one_of(0, 1, 2, 3, 4), "the stem and this many stages keep the weights that they start with; 0: all learn"
     )
     loss: str = setting("cross-entropy", one_of("cross-entropy", "focal"), "cross-entropy or focal")
     label_smoothing: float = setting(0.0, SHARE_BELOW_ONE, "share by which targets move towards 1/2")

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from common import onnxfile
+from results.log import markdown
 
 MODELS = Path(__file__).parent.parent / "models"
 STEMS = ("breastmnist", "breastmnist_128")
@@ -28,12 +29,6 @@ def parity(stem: str) -> dict:
 def with_interval(scores: dict, metric: str) -> str:
     low, high = scores[f"{metric}_ci95"]
     return f"{scores[metric]:.3f} ({low:.3f} to {high:.3f})"
-
-
-def markdown(header: str, rows: list[list[str]]) -> str:
-    columns = header.split(" | ")
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def score_table() -> str:

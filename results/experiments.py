@@ -1,19 +1,22 @@
 """Measure configurations by twin-aware 5-fold cross-validation over train+val; test is never read.
 
     python -m results.experiments [NAME ...] [--seeds 0 1] [--weights=FILE, or another flag for every run, with its "="]
+    python -m results.experiments --table
 
-Each row of results/experiments.csv is one configuration at one seed; rows that are there already are not run again.
+Each row of results/experiments.csv is one configuration at one seed; rows that are there already are not run again. The
+table gives a configuration's gain over the base on the seeds that both have, which means on the same folds.
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-TABLE = Path(__file__).with_name("experiments.csv")
+from results import log
+
+TABLE = "experiments.csv"
 COLUMNS = "name seed commit command auc auc_low auc_high accuracy accuracy_low accuracy_high seconds".split()
 
 # The defaults of common/settings.py when the comparison was made, and what each configuration changes.
@@ -32,19 +35,8 @@ CONFIGURATIONS = {
     "batch 64": "--batch-size 64",
     "30 epochs": "--epochs 30",
     "first stage frozen": "--frozen-stages 1",
-    "two stages frozen": "--frozen-stages 2",
     "from scratch": "--weights none",
-    "upsampled to 112, four stages": "--upsample 112 --stages 4",
-    "64 px, four stages": "--size 64 --stages 4",
 }
-
-
-def done() -> set[tuple[str, str]]:
-    """(name, seed) of the rows in the table."""
-    if not TABLE.exists():
-        return set()
-    with open(TABLE, newline="") as file:
-        return {(row["name"], row["seed"]) for row in csv.DictReader(file)}
 
 
 def measure(name: str, seed: int, flags: list[str]) -> dict:
@@ -62,24 +54,43 @@ def measure(name: str, seed: int, flags: list[str]) -> dict:
     return dict(zip(COLUMNS, [*values, f"{seconds:.0f}"]))
 
 
-def append(row: dict) -> None:
-    new = not TABLE.exists()
-    with open(TABLE, "a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+def interval(row: dict, metric: str) -> str:
+    return f"{float(row[metric]):.3f} ({float(row[f'{metric}_low']):.3f} to {float(row[f'{metric}_high']):.3f})"
+
+
+def table_line(rows: list[dict], base: list[dict]) -> list[str]:
+    """One line of the Markdown table, from the rows of a configuration and of the base."""
+    base_auc = {row["seed"]: float(row["auc"]) for row in base}
+    gains = [float(row["auc"]) - base_auc[row["seed"]] for row in rows if row["seed"] in base_auc]
+    means = {metric: log.spread([float(row[metric]) for row in rows], ".3f") for metric in ("auc", "accuracy")}
+    auc, accuracy = means.values() if len(rows) > 1 else (interval(rows[0], metric) for metric in means)
+    return [rows[0]["name"], str(len(rows)), auc, log.spread(gains, "+.3f") if rows != base else "", accuracy]
+
+
+def markdown_table(rows: list[dict]) -> str:
+    """All configurations, in order of their gain in AUC over the base."""
+    by_name: dict[str, list[dict]] = {}
+    for row in rows:
+        by_name.setdefault(row["name"], []).append(row)
+    lines = [table_line(found, by_name["base"]) for found in by_name.values()]
+    lines.sort(key=lambda line: float((line[3] or "0").split()[0]), reverse=True)
+    return log.markdown("configuration | seeds | AUC | minus base | accuracy", lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="configurations to run (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--table", action="store_true", help="print the table from experiments.csv, and run nothing")
     args, flags = parser.parse_known_args()
+    if args.table:
+        print(markdown_table(log.read(TABLE)))
+        return
+    done = {(row["name"], row["seed"]) for row in log.read(TABLE)}
     for seed in args.seeds:
         for name in args.names or CONFIGURATIONS:
-            if (name, str(seed)) not in done():
-                append(row := measure(name, seed, flags))
+            if (name, str(seed)) not in done:
+                log.append(TABLE, row := measure(name, seed, flags))
                 print(
                     f"{name:<24} seed {seed}  AUC {row['auc']}  accuracy {row['accuracy']}  {row['seconds']} s",
                     flush=True,

@@ -11,26 +11,24 @@ means on the same folds.
 """
 
 import copy
-import csv
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from common import cli, data, intervals, metrics, parallel, settings, twins
+from common import cli, data, metrics, parallel, settings, twins
 from common.calibration import negative_log_likelihood
 from common.folds import assign_folds
 from common.model import device_of
 from common.seed import set_seed
-from results import graph_lab
+from results import graph_lab, log
 from results.graph_lab import Options
+from results.log import spread
 
-TABLE = Path(__file__).with_name("ideas.csv")
-COLUMNS = "name size options seed auc accuracy nll device".split()
+TABLE = "ideas.csv"
 FOLDS = 5
 
 VIEWS = {"view": 128, "epochs": 30}
@@ -274,30 +272,12 @@ def score(name: str, seeds: Iterable[int], labels: np.ndarray, logits: np.ndarra
     return row | {key: f"{value:.6f}" for key, value in measures.items()} | {"device": device}
 
 
-def read_rows() -> list[dict]:
-    if not TABLE.exists():
-        return []
-    with open(TABLE, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append(row: dict) -> None:
+def keep(row: dict) -> None:
     """Add a row to the file, unless its configuration and seed are there already."""
-    rows = read_rows()
-    if (row["name"], row["seed"]) in {(old["name"], old["seed"]) for old in rows}:
+    if (row["name"], row["seed"]) in {(old["name"], old["seed"]) for old in log.read(TABLE)}:
         return
-    with open(TABLE, "a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not rows:
-            writer.writeheader()
-        writer.writerow(row)
+    log.append(TABLE, row)
     print(f"{row['name']:<56} {row['seed']:<8} AUC {row['auc']}  accuracy {row['accuracy']}", flush=True)
-
-
-def spread(values: list[float], form: str) -> str:
-    """Mean ± standard deviation over seeds; the mean alone of one."""
-    mean, std = intervals.mean_std(values)
-    return format(mean, form) + (f" ± {std:.3f}" if len(values) > 1 else "")
 
 
 def split_ensembles(rows: list[dict]) -> tuple[dict[str, dict], dict[str, dict]]:
@@ -313,7 +293,7 @@ def mean_auc(rows: list[dict]) -> float:
     return float(np.mean([float(row["auc"]) for row in split_ensembles(rows)[0].values()]))
 
 
-def table_line(name: str, rows: list[dict], base: list[dict]) -> str:
+def table_line(name: str, rows: list[dict], base: list[dict]) -> list[str]:
     """One line of the Markdown table, from the rows of a configuration and of its base."""
     (single, ensembles), (base_single, _) = split_ensembles(rows), split_ensembles(base)
     column = {key: [float(row[key]) for row in single.values()] for key in ("auc", "accuracy", "nll")}
@@ -322,8 +302,7 @@ def table_line(name: str, rows: list[dict], base: list[dict]) -> str:
     largest = max(ensembles, key=lambda seeds: seeds.count("+"), default=None)
     ensemble = f"{float(ensembles[largest]['auc']):.3f}" if largest else ""
     means = [f"{np.mean(column[key]):.3f}" for key in ("accuracy", "nll")]
-    cells = [name, str(len(single)), spread(column["auc"], ".3f"), gain, *means, ensemble]
-    return f"| {' | '.join(cells)} |"
+    return [name, str(len(single)), spread(column["auc"], ".3f"), gain, *means, ensemble]
 
 
 def markdown_table(rows: list[dict], size: int) -> str:
@@ -332,10 +311,9 @@ def markdown_table(rows: list[dict], size: int) -> str:
     by_name = {row["name"]: [] for row in rows if row["size"] == str(size)}
     for row in rows:
         by_name.get(row["name"], []).append(row)
-    columns = [f"{size}×{size}", "seeds", "AUC", f"minus {base}", "accuracy", "NLL", "AUC of the ensemble"]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     order = sorted(by_name, key=lambda name: mean_auc(by_name[name]), reverse=True)
-    return "\n".join(lines + [table_line(name, by_name[name], by_name.get(base, [])) for name in order])
+    header = f"{size}×{size} | seeds | AUC | minus {base} | accuracy | NLL | AUC of the ensemble"
+    return log.markdown(header, [table_line(name, by_name[name], by_name.get(base, [])) for name in order])
 
 
 def parse_args():
@@ -360,13 +338,13 @@ def parse_args():
 def main():
     args = parse_args()
     if args.table:
-        rows = read_rows()
+        rows = log.read(TABLE)
         print("\n\n".join(markdown_table(rows, size) for size in sorted({int(row["size"]) for row in rows})))
         return
     set_seed(0, args.threads)
     bench = Bench(args.weights, args.data_root, args.device)
     device = torch.cuda.get_device_name() if device_of(args.device).type == "cuda" else "cpu"
-    there = {(row["name"], row["seed"]) for row in read_rows()}
+    there = {(row["name"], row["seed"]) for row in log.read(TABLE)}
     tasks = [
         (name, seed, bench)
         for seed in dict.fromkeys(args.seeds)
@@ -378,10 +356,10 @@ def main():
     for (_, seed, _), logits in zip(tasks, found):
         for name, values in logits.items():
             by_seed.setdefault(name, {})[seed] = values
-            append(score(name, [seed], labels, values, device))
+            keep(score(name, [seed], labels, values, device))
     for name, values in by_seed.items():
         if len(values) > 1:
-            append(score(name, values, labels, np.mean(list(values.values()), 0), device))
+            keep(score(name, values, labels, np.mean(list(values.values()), 0), device))
 
 
 if __name__ == "__main__":

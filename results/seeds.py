@@ -7,7 +7,6 @@ there already are not run again. Every run has one CPU thread, and as many run a
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -15,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from common import cli, intervals
+from results import log
 
-TABLE = Path(__file__).with_name("seeds.csv")
+TABLE = "seeds.csv"
 METRICS = ("auc", "accuracy", "aupr", "f1", "precision", "recall", "specificity")
 
 
@@ -34,34 +34,20 @@ def train(seed: int, flags: list[str]) -> dict:
     return row | {f"{split}_{m}": f"{scores[m]:.6f}" for split, scores in run["splits"].items() for m in METRICS}
 
 
-def read_rows() -> list[dict]:
-    if not TABLE.exists():
-        return []
-    with open(TABLE, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_rows(rows: list[dict]) -> None:
-    with open(TABLE, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: int(row["seed"])))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
     args, flags = parser.parse_known_args()
     commands = {f"python {' '.join(command_of(seed, flags))}": seed for seed in args.seeds}
-    stored = read_rows()
+    stored = log.read(TABLE)
     rows = [row for row in stored if row["command"] in commands]
     missing = [seed for command, seed in commands.items() if command not in {row["command"] for row in rows}]
     if missing and len(rows) < len(stored):
-        parser.error(f"{TABLE} holds rows of other commands, which would be lost; move it away, or give the same flags")
+        parser.error(f"results/{TABLE} holds rows of other commands; move it away, or give the same flags")
     with ThreadPoolExecutor(cli.cpu_count()) as pool:
         for row in pool.map(lambda seed: train(seed, flags), missing):
+            log.append(TABLE, row)
             rows.append(row)
-            write_rows(rows)
     print(f"mean ± std over {len(rows)} seeds")
     for split in ("val", "test", "clean_test"):
         spread = {m: intervals.mean_std([float(row[f"{split}_{m}"]) for row in rows]) for m in METRICS}

@@ -3,14 +3,12 @@
 python -m results.table      prints the table, in Markdown, and writes results/results.png
 """
 
-import csv
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from common import figures, intervals
+from results import log
 
-FOLDER = Path(__file__).parent
 METRICS = ("accuracy", "auc")
 
 # Test results at one input size, (source, what, input size, accuracy, AUC); none of them has a published interval.
@@ -38,7 +36,7 @@ class Row:
 
 
 def read(name: str) -> dict:
-    return json.loads((FOLDER / name).read_text())
+    return json.loads((log.FOLDER / name).read_text())
 
 
 def scored(what: str, size: int, command: str, scores: dict) -> Row:
@@ -56,8 +54,7 @@ def spread(what: str, size: int, command: str, samples: list[dict], prefix: str 
 
 
 def our_rows() -> list[Row]:
-    with open(FOLDER / "seeds.csv", newline="") as file:
-        seeds = list(csv.DictReader(file))
+    seeds = log.read("seeds.csv")
     grouped, small, large = (read(f"{name}.json")["splits"] for name in ("crossval", "crossval_28", "crossval_128"))
     compared = read("crossval.json")["compare_groups"]
     seeds_command, grouped_command = "python -m results.seeds", "python crossval.py --compare-groups"
@@ -96,11 +93,11 @@ def cell(row: Row, metric: str) -> str:
 
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
-    lines = ["| what | input | command or source | accuracy | AUC |", "|---|---|---|---|---|"]
+    cells = []
     for row in rows:
         source = f"`{row.command}`" if row.command.startswith("python") else row.command
-        lines.append(f"| {row.what} | {row.size} | {source} | {cell(row, 'accuracy')} | {cell(row, 'auc')} |")
-    return "\n".join(lines)
+        cells.append([row.what, str(row.size), source, *(cell(row, metric) for metric in METRICS)])
+    return log.markdown("what | input | command or source | accuracy | AUC", cells)
 
 
 def main():
@@ -108,7 +105,7 @@ def main():
     print(table(ours + published))
     named = [(f"{row.what}, {row.size}×{row.size}", row in ours, row.values) for row in ours + published]
     title = "BreastMNIST; bars are 95 % intervals, or standard deviations over seeds or folds"
-    figures.save(figures.results(named, title), FOLDER / "results.png")
+    figures.save(figures.results(named, title), log.FOLDER / "results.png")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ BAD = {
     "--search": ["", "x", "lr,", "lr wd", "weights", "lr,lr", "batch-size,batch_size"],
     "--heartbeat": [*NUMBER, "0", "-1"],
     "--upsample": [*COUNT, "513"],
+    "--frozen-stages": [*COUNT, "5"],
     "--sizes": [*COUNT, "0", "27"],
     "--images": [*COUNT, "0", "1000000000"],
     "--steps": [*COUNT, "0", "1000000000"],

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from results import ideas, table
+from results import experiments, ideas, log, table
 
 ROOT = Path(__file__).parent.parent
 
@@ -12,5 +12,9 @@ def test_the_table_in_the_readme_is_made_from_the_result_files():
 
 
 def test_the_tables_of_ideas_are_made_from_their_rows():
-    text, rows = (ROOT / "results" / "ideas.md").read_text(), ideas.read_rows()
+    text, rows = (ROOT / "results" / "ideas.md").read_text(), log.read(ideas.TABLE)
     assert all(ideas.markdown_table(rows, size) in text for size in (28, 64, 128))
+
+
+def test_the_table_of_experiments_is_made_from_their_rows():
+    assert experiments.markdown_table(log.read(experiments.TABLE)) in (ROOT / "results" / "README.md").read_text()

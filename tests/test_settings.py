@@ -19,6 +19,7 @@ GOOD = {
     "weights": ["none", "imagenet", "some/file.pth"],
     "stages": ["auto", "2", "3", "4"],
     "upsample": ["0", "112"],
+    "frozen-stages": ["0", "4"],
     "loss": ["focal", "cross-entropy"],
     "label-smoothing": ["0", "0.99"],
     "class-weights": ["none", "balanced"],
@@ -38,6 +39,7 @@ BAD = {
     "warmup": [*NO_NUMBERS, "-0.1", "1.01"],
     "stages": [*NO_WHOLE_NUMBERS, "0", "1", "5"],
     "upsample": [*NO_WHOLE_NUMBERS, "513"],
+    "frozen-stages": [*NO_WHOLE_NUMBERS, "5"],
     "loss": ["", "Focal", "mse"],
     "label-smoothing": [*NO_NUMBERS, "-0.1", "1"],
     "class-weights": ["", "weighted"],
@@ -124,7 +126,7 @@ def test_a_flag_wins_over_the_file_which_wins_over_the_default(params):
 
 
 def test_every_setting_survives_a_file(params):
-    changed = Settings(1e-3, 0.1, 3, 8, 0.5, "none", 4, 112, "focal", 0.1, "balanced", 0.0, "off", 0.5, 0, "off")
+    changed = Settings(1e-3, 0.1, 3, 8, 0.5, "none", 4, 112, 1, "focal", 0.1, "balanced", 0.0, "off", 0.5, 0, "off")
     assert parse("--params", params(asdict(changed))) == changed
     assert not set(asdict(changed).items()) & set(asdict(Settings()).items())  # every one is changed
 

@@ -10,7 +10,7 @@ import torch
 from common import loss, training
 from common.data import Split
 from common.errors import UserError
-from common.model import BreastResNet
+from common.model import BreastResNet, initial_model
 from common.seed import set_seed
 
 CPU = torch.device("cpu")
@@ -131,6 +131,16 @@ def test_a_validation_loss_that_is_no_number_ends_the_training(tiny, quick, monk
 def test_a_learning_rate_that_diverges_says_so(tiny, quick):
     with pytest.raises(training.Diverged, match="lower --lr"):
         fit(tiny, tiny, dataclasses.replace(quick, lr=1e30))
+
+
+@pytest.mark.parametrize("stages, learning", [(0, "conv1 bn1 layer1 layer2 fc"), (1, "layer2 fc"), (4, "fc")])
+def test_frozen_stages_keep_their_weights_and_go_on_averaging_batches(tiny, quick, stages, learning):
+    settings = dataclasses.replace(quick, frozen_stages=stages, ema=0.0)
+    torch.manual_seed(0)
+    before, after = initial_model(28, settings), fit(tiny, None, settings).model
+    pairs = zip(before.named_parameters(), after.parameters())
+    assert {name.split(".")[1] for (name, old), new in pairs if not torch.equal(old, new)} == set(learning.split())
+    assert not torch.equal(before.trunk.bn1.running_mean, after.trunk.bn1.running_mean)
 
 
 # checkpoints
