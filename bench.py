@@ -2,10 +2,11 @@
 
 For each number of images: seconds and memory of the whole way to a trained epoch. For each image size: images per
 second, the floating-point operations of a training step, counted, and their share of the machine's measured
-matrix-multiply peak. Settings are train.py's.
+matrix-multiply peak. For the smallest size: the operators that take the time. Settings are train.py's.
 """
 
 import math
+import os
 import resource
 import time
 from dataclasses import dataclass
@@ -80,6 +81,11 @@ def prepare(images, labels, settings) -> Bench:
     return bench
 
 
+def phantoms(size: int, settings, steps: int) -> Bench:
+    """A training with as many phantoms as the steps take."""
+    return prepare(*common.phantom.generate(steps * settings.batch_size, size, seed=0), settings)
+
+
 def count_operations(bench: Bench) -> int:
     """Floating-point operations of one training step, forward and backward, counted call by call."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -91,13 +97,25 @@ def count_operations(bench: Bench) -> int:
 
 def size_row(size: int, settings, steps: int, peak: float) -> str:
     """How fast a model of one image size trains, and how much of the machine it uses."""
-    bench = prepare(*common.phantom.generate(steps * settings.batch_size, size, seed=0), settings)
+    bench = phantoms(size, settings, steps)
     step, operations = seconds(bench.run, steps) / steps, count_operations(bench)
     rate = settings.batch_size / step
     gflop = operations / settings.batch_size / 1e9
     return (
         f"{size:>6}{546 / rate:>18.1f}{rate:>11.0f}{gflop:>16.2f}{gflop * rate:>11.0f}{operations / step / peak:>10.0%}"
     )
+
+
+def operator_rows(bench: Bench, steps: int) -> list[str]:
+    """The operators that take most of a training step, and their shares of it, by torch's profiler."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it is talkative
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        bench.run(steps)
+    operators = sorted(profiler.key_averages(), key=lambda operator: -operator.self_cpu_time_total)
+    total = sum(operator.self_cpu_time_total for operator in operators)
+    return [f"{op.self_cpu_time_total / total:>6.0%}  {op.key.removeprefix('aten::')}" for op in operators[:8]]
 
 
 def count_row(n: int, settings, steps: int) -> str:
@@ -127,6 +145,10 @@ def main():
     print("\n  size    s/epoch of 546   images/s    GFLOP/image    GFLOP/s   of peak")
     for size in args.sizes:
         print(size_row(size, settings, args.steps, peak), flush=True)
+
+    smallest = min(args.sizes)
+    print(f"\n  time  operator at {smallest}×{smallest}")
+    print(*operator_rows(phantoms(smallest, settings, args.steps), args.steps), sep="\n")
 
 
 if __name__ == "__main__":
