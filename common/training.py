@@ -130,6 +130,27 @@ def update(state: State, batch_loss: torch.Tensor) -> None:
     state.average.update_parameters(state.model)
 
 
+def run_epoch(state: State, images, labels, class_weights, judge: Split | None, settings: Settings) -> dict:
+    """Train for an epoch, and validate the average if there is a split to `judge` it. Returns: what the history says
+    of it. Raises: Diverged."""
+    began = time.perf_counter()
+    entry = {"lr": state.schedule.get_last_lr()[0]}
+    entry["train_loss"] = train_epoch(state, images, labels, class_weights, settings)
+    if judge is not None:
+        entry |= validate(state.average.module, judge, settings)
+        if math.isnan(entry["val_loss"]):
+            raise Diverged(DIVERGED.format(settings.lr))
+    return entry | {"seconds": time.perf_counter() - began}
+
+
+def record(result: Fit, entry: dict, state: State, selecting: bool) -> None:
+    """Add an epoch to the history, and keep its weights if it is the best so far; without `selecting` the last is."""
+    if not selecting or all(entry["val_loss"] < earlier["val_loss"] for earlier in result.history):
+        result.best_epoch = entry["epoch"]
+        result.model.load_state_dict(state.average.module.state_dict())  # copies values: no alias
+    result.history.append(entry)
+
+
 def ended(result: Fit, settings: Settings, selecting: bool) -> bool:
     """Whether training is over: at the last epoch, or with `selecting` when `patience` epochs brought no better one."""
     epochs = len(result.history)
@@ -188,19 +209,9 @@ def fit(
         restore(checkpoint, result, state)
     with Progress(name, settings.epochs, len(result.history)) as progress:
         while not ended(result, settings, selecting):
-            began = time.perf_counter()
-            entry: dict = {"epoch": len(result.history) + 1, "lr": state.schedule.get_last_lr()[0]}
-            entry["train_loss"] = train_epoch(state, images, labels, class_weights, settings)
-            if judge is not None:
-                entry |= validate(state.average.module, judge, settings)
-                if math.isnan(entry["val_loss"]):
-                    raise Diverged(DIVERGED.format(settings.lr))
-            entry["seconds"] = time.perf_counter() - began
-            best = not selecting or all(entry["val_loss"] < earlier["val_loss"] for earlier in result.history)
-            result.history.append(entry)
-            if best:
-                result.best_epoch = entry["epoch"]
-                result.model.load_state_dict(state.average.module.state_dict())  # copies values: no alias
+            entry = {"epoch": len(result.history) + 1}
+            entry |= run_epoch(state, images, labels, class_weights, judge, settings)
+            record(result, entry, state, selecting)
             if checkpoint:
                 save_checkpoint(checkpoint, result, None if ended(result, settings, selecting) else state)
             progress.show(entry)
