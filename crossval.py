@@ -30,7 +30,7 @@ def parse_args():
         type=common.settings.number(int, 1, 1000),
         default=1,
         metavar="R",
-        help="repeat with other folds and seeds, and average (default: %(default)s)",
+        help="repeat with other folds and seeds, and average the logits (default: %(default)s)",
     )
     parser.add_argument(
         "--pool",
@@ -47,19 +47,22 @@ def parse_args():
         help="twins: near-duplicates share a fold; none: every image by itself (default: %(default)s)",
     )
     parser.add_argument(
-        "--compare-groups", action="store_true", help="also run the other way of --groups, and print both side by side"
+        "--compare-groups",
+        action="store_true",
+        help="also run the other way of --groups, and print both side by side (default: off)",
     )
     parser.add_argument(
         "--drop-test-twins",
         action="store_true",
-        help="leave out images with a near-duplicate in test, for a clean test of the ensemble",
+        help="leave out images with a near-duplicate in test, which makes all of test clean (default: off)",
     )
     parser.add_argument(
         "--refit",
         action="store_true",
-        help="train one more model, on all of the pool; it is the run instead of the ensemble, calibrated by the folds",
+        help="train one more model, on all of the pool; it is the run instead of the ensemble, calibrated by the folds "
+        "(default: off)",
     )
-    parser.add_argument("--no-test", action="store_true", help="do not read test: for choosing settings")
+    parser.add_argument("--no-test", action="store_true", help="do not read test: for choosing settings (default: off)")
     parser.add_argument(
         "--jobs",
         type=at_least_one,
@@ -124,7 +127,7 @@ def score_test(source, models, settings, temperature):
 def score(validation, pool, origin, index, source, settings, args):
     """Calibrate on the out-of-fold predictions, then predict test: (calibration, {name: Scored}, rows for
     predictions.csv)."""
-    logits = validation.logits.mean(0)
+    logits = validation.mean_logits
     calibration = common.calibration.calibrate(pool.labels, logits, args.sensitivity, "out-of-fold predictions")
     rows = held_out_rows(pool, origin, index, validation, calibration.temperature)
     probabilities = common.calibration.sigmoid(logits / calibration.temperature)
@@ -147,7 +150,7 @@ def compare_groups(pool, validations) -> dict:
     """What near-duplicates across folds are worth: pooled metrics of both ways of grouping, and their difference, none
     minus twins, on the same images."""
     labels = pool.labels
-    probabilities = {way: common.calibration.sigmoid(v.logits.mean(0)) for way, v in validations.items()}
+    probabilities = {way: common.calibration.sigmoid(v.mean_logits) for way, v in validations.items()}
     return {
         "twins": common.intervals.summary(labels, probabilities["twins"]),
         "none": common.intervals.summary(labels, probabilities["none"]),

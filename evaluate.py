@@ -34,7 +34,9 @@ def parse_args():
         help="resamples behind each 95 %% interval (default: %(default)s)",
     )
     parser.add_argument(
-        "--against", metavar="OTHER", help="compare with another run, .onnx or predictions.csv on the same images"
+        "--against",
+        metavar="OTHER",
+        help="compare with another run, .onnx or predictions.csv on the same images (default: none)",
     )
     parser.add_argument(
         "--sensitivity",
@@ -56,6 +58,12 @@ def open_model(name, args):
     if name.endswith(".onnx"):
         return common.onnxfile.load(name, args.threads)
     return common.runs.load(name, common.model.device_of(args.device))
+
+
+def name_of(path) -> str:
+    """What a run, an .onnx or a predictions.csv is called: its name without those endings."""
+    path = Path(path).resolve()
+    return path.stem if path.suffix in (".onnx", ".csv") else path.name
 
 
 def of_model(model) -> Path:
@@ -100,9 +108,12 @@ def score(model, source, name):
 
 
 def score_other(other, source, args):
-    """The Scored predictions of what --against names."""
+    """The Scored predictions of what --against names; a model of another input size gets the images of its size."""
     if not other.endswith(".csv"):
-        return score(open_model(other, args), source, args.split)[0]
+        model = open_model(other, args)
+        if model.data["size"] != source.size:
+            source = common.data.find_again(model.data, args.data, args.data_root, None, args.seed)
+        return score(model, source, args.split)[0]
     rows = [row for row in common.runs.read_predictions(Path(other)) if row["split"] == args.split]
     return common.evaluation.Scored(*common.runs.columns(rows))
 
@@ -130,15 +141,19 @@ def write_standard_result(out, name, scored, source, split) -> Path:
     import medmnist
 
     evaluator = medmnist.Evaluator("breastmnist", split, size=source.size, root=source.path.parent)
-    with tempfile.TemporaryDirectory(dir=out) as beside:
-        theirs = evaluator.evaluate(1 - scored.probabilities.astype(float), beside, name)
-        ours = common.metrics.summary(scored.labels, scored.probabilities)
-        if not np.allclose(theirs, (ours["auc"], ours["accuracy"]), rtol=0, atol=1e-12):
-            raise common.errors.UserError(f"MedMNIST's Evaluator finds {theirs}, not {ours['auc']}, {ours['accuracy']}")
-        file = out / evaluator.get_standard_evaluation_filename(theirs, name)
-        for earlier in out.glob(f"breastmnist*_{split}_*@{glob.escape(name)}.csv"):
-            earlier.unlink()
-        os.replace(Path(beside) / file.name, file)
+    metrics = common.metrics.summary(scored.labels, scored.probabilities)
+    ours = metrics["auc"], metrics["accuracy"]
+    try:
+        with tempfile.TemporaryDirectory(dir=out) as beside:
+            theirs = evaluator.evaluate(1 - scored.probabilities.astype(float), beside, name)
+            if not np.allclose(theirs, ours, rtol=0, atol=1e-12):
+                raise common.errors.UserError(f"MedMNIST's Evaluator finds {theirs}, not {ours}")
+            file = out / evaluator.get_standard_evaluation_filename(theirs, name)
+            for earlier in out.glob(f"breastmnist*_{split}_*@{glob.escape(name)}.csv"):
+                earlier.unlink()
+            os.replace(Path(beside) / file.name, file)
+    except OSError as error:
+        raise common.errors.UserError(f"{out}: cannot be written ({error.strerror}); free some space") from None
     return file
 
 
@@ -197,9 +212,9 @@ def sections(report, model, source, how, files) -> list:
     """What report.html shows: tables first, then the comparison, then the figures."""
     section, table = common.report.Section, common.report.metrics_table
     point, fit = report["operating_point"], report["calibration"]
-    split = next(iter(point["splits"]))
+    split, called = next(iter(point["splits"])), model.path.resolve().name
     paragraphs = [
-        f"{source.label}: {how} of {model.path.name}. Malignant is the positive class; brackets are 95 % bootstrap "
+        f"{source.label}: {how} of {called}. Malignant is the positive class; brackets are 95 % bootstrap "
         "intervals. “clean” leaves out images with a near-duplicate among the training or validation images.",
         f"The operating point {point['threshold']:.4f} is the {point['rule']}; the temperature "
         f"{fit['temperature']:.3f} was fitted on {fit['fitted_on']}.",
@@ -215,20 +230,20 @@ def sections(report, model, source, how, files) -> list:
         common.report.Table(["", "Brier score", "ECE"], rows, "Calibration; ECE in 10 bins of equal mass."),
     ]
     compared = [comparison_section(report["comparison"])] if "comparison" in report else []
-    pictures = [common.report.Picture(file, f"{what} of {model.path.name}", what) for what, file in files.items()]
+    pictures = [common.report.Picture(file, f"{what} of {called}", what) for what, file in files.items()]
     return [section("Metrics", paragraphs, shown), *compared, section("Figures", pictures=pictures)]
 
 
 def save(out, args, model, source, how, report, figures) -> Path:
     """Write evaluation_<split>.json, the figures and the page, whose path is returned."""
-    head = {"model": model.path.name, "split": args.split, "predictions": how}
+    head = {"model": model.path.resolve().name, "split": args.split, "predictions": how}
     provenance = {"provenance": common.runs.provenance(source, args.threads)}
     common.runs.write_json(out / f"evaluation_{args.split}.json", head | provenance | report, source)
     files = {what: out / f"{stem}_{args.split}.png" for what, (stem, _) in figures.items()}
     for what, (_, figure) in figures.items():
         common.figures.save(figure, files[what])
     page = out / ("report.html" if args.split == "test" else f"report_{args.split}.html")
-    title = f"{model.path.name} on {args.split}"
+    title = f"{model.path.resolve().name} on {args.split}"
     common.report.write_html(page, title, sections(report, model, source, how, files))
     return page
 
@@ -240,7 +255,7 @@ def main():
     source = common.data.find_again(model.data, args.data, args.data_root, args.size, args.seed)
     if args.sensitivity is not None:
         model = choose_operating_point(model, args.sensitivity)
-    name, seed = model.path.resolve().stem, source.seed if args.seed is None else args.seed
+    name, seed = name_of(model.path), source.seed if args.seed is None else args.seed
 
     scored, how = score(model, source, args.split)
     other = score_other(args.against, source, args) if args.against else None
@@ -249,14 +264,14 @@ def main():
     text = common.evaluation.report_text(report, source)
     if other:
         report["comparison"] = result = compare(name, scored, args.against, other, args.bootstrap, seed)
-        figure = common.figures.comparison(result["differences"], name, Path(args.against).stem, source.label)
+        figure = common.figures.comparison(result["differences"], name, name_of(args.against), source.label)
         figures["Comparison"] = ("comparison", figure)
         text += "\n" + result["conclusion"]
 
     out = common.runs.create(of_model(model) if args.out is None else args.out)
     if args.sensitivity is not None:
         common.runs.write_json(model.path / "calibration.json", asdict(model.calibration), source)
-        print("the new operating point is stored; an .onnx exported earlier keeps the old one", file=sys.stderr)
+        print("the new operating point is stored; metrics.json and earlier exports keep the old one", file=sys.stderr)
     page = save(out, args, model, source, how, report, figures)
     print(text)
     if source.name == "breastmnist":

@@ -10,8 +10,6 @@ import shlex
 import sys
 from dataclasses import asdict, replace
 from functools import partial
-from hashlib import md5
-from pathlib import Path
 
 import numpy as np
 
@@ -108,8 +106,8 @@ def make_score(pool, settings, args):
 def fixed_settings(settings, source, args) -> dict:
     """What all workers on a study must have in common; a file of weights counts by its content, wherever it lies."""
     fixed = {key: value for key, value in asdict(settings).items() if key not in (*args.search, "patience")}
-    if Path(settings.weights).is_file():
-        fixed["weights"] = "MD5 " + md5(Path(settings.weights).read_bytes()).hexdigest()
+    if fingerprint := common.model.weights_md5(settings.weights):
+        fixed["weights"] = f"MD5 {fingerprint}"
     return fixed | {"search": list(args.search), "folds": args.folds, "seed": args.seed, "data_md5": source.md5}
 
 

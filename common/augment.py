@@ -117,7 +117,7 @@ def main() -> None:
     captions = [f"train {i}, {'malignant' if train.labels[i] else 'benign'}: as stored, then augmented" for i in shown]
     file = runs.create(args.out) / "augmented.png"
     figures.save(figures.image_sheet(tiles, captions, 1, f"{source.label}, augmentation"), file)
-    print(f"figure: {file}")
+    print(f"{source.label}, augmentation: {file}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False)
 
     def error(self, message: str):
-        self.exit(2, f"error: {one_line(message)}; see python {self.prog} --help\n")
+        self.exit(2, f"error: {one_line(message)}; see --help\n")
 
 
 def cpu_count() -> int:
@@ -87,10 +87,12 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True) -> None:
         parser.add_argument(
             "--resume",
             action="store_true",
-            help="go on with the interrupted run in --out; the other flags stay the same",
+            help="go on with the interrupted run in --out; the other flags stay the same (default: off)",
         )
     parser.add_argument(
-        "--params", metavar="FILE", help="settings from a JSON file, such as tune.py's best.json; flags win"
+        "--params",
+        metavar="FILE",
+        help="settings from a JSON file, such as tune.py's best.json; flags win (default: none)",
     )
     if calibrates:
         parser.add_argument(

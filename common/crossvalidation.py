@@ -23,6 +23,11 @@ class CrossValidation:
     logits: np.ndarray
     refit: BreastResNet | None = None
 
+    @property
+    def mean_logits(self) -> np.ndarray:
+        """[n], the mean over repeats."""
+        return self.logits.mean(0)
+
     def score_folds(self, labels: np.ndarray) -> list[dict]:
         """`metrics.summary` of each fold by itself, with its number from 1. labels: [n]."""
         held_out = [(self.fold == i).nonzero() for i in range(len(self.models))]

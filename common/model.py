@@ -1,5 +1,6 @@
 """ResNet-18 for small grey images (He et al., CVPR 2016; torchvision's layers and names)."""
 
+import hashlib
 import os
 import sys
 import warnings
@@ -145,6 +146,17 @@ def read_weights(weights: str) -> dict:
     if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{weights}: not a state dict; {WAYS_OUT}")
     return state
+
+
+def weights_md5(weights: str) -> str | None:
+    """MD5 of a file of weights, which says more than its name; None for "imagenet" and "none". Raises: UserError."""
+    if weights in ("imagenet", "none"):
+        return None
+    try:
+        with open(weights, "rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as error:
+        raise UserError(f"{weights}: cannot be read ({error.strerror}); {WAYS_OUT}") from None
 
 
 def check_trunk(state: dict, weights: str) -> None:

@@ -112,8 +112,9 @@ def join(network: onnx.ModelProto, size: int, slope: float = 1.0, intercept: flo
 
 
 def metadata(run: Run, metrics: dict) -> dict[str, str]:
-    """The file's metadata_props, all text. metrics: the run's metrics.json."""
+    """The file's metadata_props, all text. metrics: the run's metrics.json, which may be of an earlier threshold."""
     size, point = run.data["size"], metrics.get("operating_point", {})
+    current = point.get("threshold") == run.calibration.threshold
     return {
         "input": "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up",
         "outputs": "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]",
@@ -132,7 +133,7 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
         "dataset_source": json.dumps(run.data),
         "dataset_md5": run.data["md5"],
         "metrics": json.dumps(metrics["splits"]),
-        "metrics_at_threshold": json.dumps(point.get("splits", {})),
+        "metrics_at_threshold": json.dumps(point.get("splits", {}) if current else {}),
         "calibration": json.dumps(metrics.get("calibration", {})),
         "version": VERSION,
         "license": "Apache-2.0",

@@ -33,8 +33,8 @@ def begin(args: argparse.Namespace, settings: Settings, source: Source, foreign:
     Args: foreign: a glob of files of another kind of run, which is not overwritten.
     Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume.
     """
-    described = runs.as_json(runs.describe(args, settings, source))
     initial_model(source.size, settings)  # its errors come before anything is written
+    described = runs.as_json(runs.describe(args, settings, source))
     new = not os.path.exists(args.out)
     out = runs.create(args.out, foreign)
     try:
@@ -93,9 +93,10 @@ def find(out: Path) -> Path | None:
 
 
 def identity(described: dict) -> dict:
-    """What must be equal for a run to go on: every flag and setting that decides a number, and the data's MD5."""
+    """What must be equal for a run to go on: every flag and setting that decides a number, and the MD5 of files."""
     deciding = {f"--{name.replace('_', '-')}": v for name, v in described["config"].items() if name not in FREE}
-    return deciding | {"data MD5": described["provenance"]["data"]["md5"]}
+    provenance = described["provenance"]
+    return deciding | {"data MD5": provenance["data"]["md5"], "weights MD5": provenance["weights_md5"]}
 
 
 def check_same(stored: dict, described: dict, file: Path) -> None:

@@ -27,7 +27,7 @@ import torch
 from common.calibration import Calibration, logit, sigmoid
 from common.data import SPLITS, Source, describes_data
 from common.errors import UserError
-from common.model import BreastResNet, Predictor, device_of, predict, read_tensors
+from common.model import BreastResNet, Predictor, device_of, predict, read_tensors, weights_md5
 from common.settings import LARGEST_SIDE, Settings
 
 FORMAT = "breastmnist-resnet18 v1"
@@ -205,7 +205,8 @@ def provenance(source: Source, threads: int) -> dict:
 def describe(args: argparse.Namespace, settings: Settings, source: Source) -> dict:
     """The "config", with the device that "auto" stands for, and the "provenance" of metrics.json. Raises: UserError."""
     config = vars(args) | {"device": device_of(args.device).type} | asdict(settings)
-    return {"config": config, "provenance": provenance(source, args.threads) | {"seed": args.seed}}
+    made_with = {"weights_md5": weights_md5(settings.weights), "seed": args.seed}
+    return {"config": config, "provenance": provenance(source, args.threads) | made_with}
 
 
 def write_tensors(path: Path, content: dict) -> None:

@@ -234,6 +234,12 @@ def command_line(script, flag, value, places) -> list[str]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
+def test_help_names_every_default(script):
+    flags = [action for action in parser_of(script)._actions if action.option_strings and action.dest != "help"]
+    assert [action.option_strings[-1] for action in flags if "(default: " not in (action.help or "")] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_every_flag_has_bad_values(script):
     missing = [flag for flag in flags_of(script) if not row(script, flag) and flag not in ANY_TEXT]
     assert not missing, f"name values that {script} must refuse in BAD"

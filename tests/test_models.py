@@ -1,6 +1,8 @@
 """The models that ship: each file gives, on the real test images, what it and its card say."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,16 @@ def test_a_shipped_file_gives_its_stored_metrics(shipped):
 @pytest.mark.parametrize("table", [card.score_table, card.threshold_table, card.int8_table, card.speed_table])
 def test_the_tables_of_the_card_are_made_from_the_files(table):
     assert table() in (MODELS / "README.md").read_text()
+
+
+def test_models_of_two_sizes_are_compared_each_at_its_own(breastmnist_root, tmp_path):
+    if not (breastmnist_root / "breastmnist_128.npz").exists():
+        pytest.skip(f"no breastmnist_128.npz in {breastmnist_root}")
+    small, large = MODELS / "breastmnist.onnx", MODELS / "breastmnist_128.onnx"
+    flags = ["--data-root", breastmnist_root, "--bootstrap", 100, "--threads", 1, "--out", tmp_path]
+    command = [sys.executable, "evaluate.py", small, "--against", large, *flags]
+    subprocess.run(list(map(str, command)), cwd=MODELS.parent, check=True, capture_output=True, timeout=300)
+    found = json.loads((tmp_path / "evaluation_test.json").read_text())["comparison"]["differences"]
+    stored = [json.loads(card.metadata(file.name)["metrics"])["test"] for file in (small, large)]
+    for name in ("auc", "accuracy"):
+        assert found[name]["difference"] == pytest.approx(stored[0][name] - stored[1][name], abs=1e-6)

@@ -117,6 +117,12 @@ class TestGraph:
         expected = 2 * quantization.logits(network, phantoms.images, 1) - 0.25
         assert np.allclose(logit, expected, atol=1e-4) and np.allclose(probability, sigmoid(expected), atol=1e-5)
 
+    def test_metrics_of_an_earlier_threshold_are_left_out(self, run):
+        for threshold, expected in ((CALIBRATION.threshold, {"test": {}}), (0.9, {})):
+            point = {"threshold": threshold, "splits": {"test": {}}}
+            about = onnxgraph.metadata(run, {"splits": {}, "operating_point": point})
+            assert json.loads(about["metrics_at_threshold"]) == expected
+
     def test_metadata_is_complete_and_of_no_machine(self, run, model):
         props = model.session.get_modelmeta().custom_metadata_map
         contract = "classes positive_class threshold threshold_rule temperature input_size dataset dataset_md5 metrics"

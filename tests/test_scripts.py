@@ -376,7 +376,7 @@ class TestModules:
         for module in ("common.twins", "common.augment"):
             command = [sys.executable, "-m", module, "--data", "phantom", "--out", str(tmp_path)]
             result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True, timeout=120)
-            assert "PHANTOM" in result.stdout or "augmented.png" in result.stdout
+            assert "PHANTOM" in result.stdout
         assert (tmp_path / "augmented.png").read_bytes().startswith(b"\x89PNG")
 
     def test_audit_of_the_real_data(self, breastmnist_root, tmp_path):
@@ -397,15 +397,6 @@ def test_bad_flags_end_in_one_line(flags, tmp_path):
 def test_pool_without_test_cannot_drop_its_twins(tmp_path):
     message = fails("crossval.py", "--pool", "all", "--drop-test-twins", "--out", tmp_path / "run")
     assert "leaves nothing to test on" in message
-
-
-@pytest.mark.parametrize("script", ["train.py", "tune.py", "crossval.py", "evaluate.py", "export.py", "predict.py"])
-def test_help_shows_every_default(script):
-    out, _ = run(script, "--help", COLUMNS="200")
-    options = [line for line in out.splitlines() if line.startswith("  --")]
-    assert len(options) >= (3 if script == "predict.py" else 6) and "default" in out
-    if script == "train.py":
-        assert "(default: 0.0003)" in out and "(default: imagenet)" in out and "(default: runs/train)" in out
 
 
 def test_no_data_and_no_network_names_the_way_out(tmp_path):

@@ -99,7 +99,10 @@ function measured(name, metrics, key) {
 function about({ props, size, name }) {
   const test = parsed(props.metrics)?.test ?? {};
   const figures = [measured("AUC", test, "auc"), measured("accuracy", test, "accuracy")].filter(Boolean);
-  const tested = figures.length ? ` On ${test.n} test images: ${figures.join(", ")}; 95 % intervals in brackets.` : "";
+  const whose = props.metrics_of ? `, with ${props.metrics_of}` : "";
+  const tested = figures.length
+    ? ` On ${test.n} test images${whose}: ${figures.join(", ")}; 95 % intervals in brackets.`
+    : "";
   return `${name}, ${props.intended_use}. It takes any grey image, cuts out the middle square and reads it at ` +
     `${size}×${size} pixels. Trained on ${props.dataset}.${tested}`;
 }
