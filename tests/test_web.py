@@ -293,6 +293,11 @@ def test_phone_and_desktop_light_and_dark(visit):
         assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing to scroll to sideways
 
 
+def test_metrics_of_another_file_are_called_so(visit):
+    about = visit(standin(metrics_of="the fp32 file")).locator("#about")
+    playwright.expect(about).to_contain_text("On 156 test images, with the fp32 file: AUC 0.920")
+
+
 def test_roles_names_and_disclaimer(visit):
     page = visit(standin())
     for role, name in (("heading", "Choose an image"), ("group", "or a phantom: generated, not ultrasound")):
