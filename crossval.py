@@ -168,7 +168,7 @@ def comparison_text(compared) -> str:
         if name in ("auc", "accuracy")
     ]
     table = common.tables.metrics_table(rows)
-    return f"{table}\nsplitting near-duplicates adds: {', '.join(added)}, 95 % intervals"
+    return f"{table}\nsplitting near-duplicates adds: {', '.join(added)}, 95 % intervals over images"
 
 
 def save(out, models, settings, source, args, calibration, rows, metrics):
