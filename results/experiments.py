@@ -35,7 +35,6 @@ CONFIGURATIONS = {
     "batch 64": "--batch-size 64",
     "30 epochs": "--epochs 30",
     "first stage frozen": "--frozen-stages 1",
-    "from scratch": "--weights none",
 }
 
 
