@@ -2,14 +2,18 @@
 
 import os
 import signal
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torchvision
 
-from common import data, phantom, settings
+from common import data, onnxfile, onnxgraph, phantom, quantization, runs, settings
+from common.calibration import Calibration
+from common.model import BreastResNet
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a background shell leaves it, for every process to inherit
@@ -85,3 +89,51 @@ def npz(tmp_path, stored):
         return data.find(str(path), None, size)
 
     return write
+
+
+def untrained_member(seed: int) -> BreastResNet:
+    """An untrained model with batch statistics that are not the identity."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = BreastResNet(28, 2)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.5, 0.5)
+                module.running_var.uniform_(0.5, 2)
+                module.weight.data.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def untrained(stored, tmp_path_factory) -> runs.Run:
+    """An ensemble of two untrained models, with mirror pass, in a folder as crossval.py would leave it."""
+    folder = tmp_path_factory.mktemp("untrained")
+    np.savez(folder / "own.npz", **stored)
+    source = data.find(str(folder / "own.npz"), None, 28)
+    for seed in (1, 2):
+        chosen = settings.Settings(weights="none", stages=2)
+        runs.save_model(folder / f"fold_{seed}.pt", untrained_member(seed), chosen, 0, source, ["train"])
+    runs.write_json(folder / "calibration.json", asdict(Calibration(1.5, 0.4, "a rule", "val", 12)), source)
+    runs.write_json(folder / "metrics.json", {"splits": {"test": {"auc": 0.75}}}, source)
+    return runs.load(folder)
+
+
+@pytest.fixture(scope="session")
+def network(untrained) -> onnx.ModelProto:
+    """What `untrained` computes between preparation and head."""
+    return onnxgraph.export_network(untrained.predictor, 28)
+
+
+@pytest.fixture(scope="session")
+def onnx_model(untrained, network, tmp_path_factory) -> onnxfile.OnnxModel:
+    """The ONNX file of `untrained`, open."""
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    about = onnxgraph.metadata(untrained, runs.read_json(untrained.path / "metrics.json"))
+    onnxgraph.write(onnxgraph.join(network, 28), about, path)
+    return onnxfile.load(path, 1)
+
+
+@pytest.fixture(scope="session")
+def quantized(network, phantoms) -> onnx.ModelProto:
+    """The int8 copy of `network`."""
+    return quantization.quantize(network, phantoms.images)

@@ -1,0 +1,71 @@
+"""export.py in process, on an ensemble of untrained models: what it stores, and what it refuses."""
+
+import json
+import re
+import sys
+
+import pytest
+
+import export
+from common import benchmark, onnxfile, onnxgraph, parity, quantization, runs
+from common.errors import UserError
+
+
+@pytest.fixture
+def command(untrained, network, tmp_path, monkeypatch, capsys):
+    """A function that runs export.py on `untrained` and returns what it prints; files go to tmp_path/out. The network
+    is not exported again each time, and few sizes are tried."""
+    monkeypatch.setattr(onnxgraph, "export_network", lambda *_: network)
+    monkeypatch.setattr(parity, "SIZES", ((90, 60), (8, 9)))
+
+    def command(*flags) -> str:
+        out = str(tmp_path / "out" / "model.onnx")
+        monkeypatch.setattr(sys, "argv", ["export.py", str(untrained.path), "--out", out, "--threads", "1", *flags])
+        export.main()
+        return capsys.readouterr().out
+
+    return command
+
+
+def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantization, "LEAST_AGREEMENT", 0.0)  # an untrained model calls all images nearly alike
+    monkeypatch.setattr(quantization, "MOST_AUC_LOSS", 1.0)
+    monkeypatch.setattr(benchmark, "SECONDS", 0)
+    monkeypatch.setattr(benchmark, "FEWEST", 2)
+    printed = command("--int8", "--benchmark")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "model.onnx", "model.int8.onnx", "parity.json"
+    }  # fmt: skip
+    for heading in ("PyTorch against onnxruntime", "against Pillow", "int8 against fp32", "images/s"):
+        assert heading in printed
+    stored = runs.read_json(tmp_path / "out/parity.json")
+    assert {(row["split"], row["n"], row["batch"]) for row in stored["rows"]} == {
+        (split, n, batch) for split, n in (("train", 24), ("val", 12), ("test", 12)) for batch in (1, 64)
+    }
+    assert stored["file"]["opset"] == onnxgraph.OPSET and len(stored["sizes"]) == len(parity.SIZES) + 1
+    measured = {(row["model"], row["threads"], row["batch"]) for row in stored["benchmark"]["latency"]}
+    assert measured == {(m, t, b) for m in ("fp32", "int8", "PyTorch") for t in (1, 2) for b in (1, 64)}
+    for figures in stored["benchmark"]["process"].values():
+        assert figures["load_seconds"] > 0 and (figures["peak_bytes"] is None or figures["peak_bytes"] < 300e6)
+    exact, rough = (onnxfile.load(tmp_path / "out" / name, 1) for name in ("model.onnx", "model.int8.onnx"))
+    about = [opened.session.get_modelmeta().custom_metadata_map for opened in (exact, rough)]
+    assert json.loads(about[1].pop("quantization"))["rows"] == stored["int8"]["rows"]
+    assert about[1].pop("metrics_of") == "the fp32 file" and about[0] == about[1]
+    assert rough.path.stat().st_size < 0.4 * exact.path.stat().st_size
+
+
+def test_a_refused_int8_leaves_everything_as_it_was(command, quantized, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantization, "quantize", lambda *_: quantized)
+    monkeypatch.setattr(quantization, "LEAST_AGREEMENT", 1.01)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/model.onnx").write_bytes(b"earlier")
+    with pytest.raises(UserError, match=re.escape("--int8 answers otherwise")):
+        command("--int8")
+    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"earlier"]
+
+
+def test_failed_parity_leaves_no_file(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnxfile.OnnxModel, "probabilities", lambda self, images, batch=64: images[:, 0, 0] * 0.001)
+    with pytest.raises(UserError, match="disagrees with PyTorch"):
+        command()
+    assert list((tmp_path / "out").iterdir()) == []
