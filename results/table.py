@@ -26,7 +26,7 @@ PUBLISHED = [
 @dataclass(frozen=True)
 class Row:
     """One result: {"accuracy": (value, low, high), "auc": …}; low and high are None where there is no interval, and
-    `spread` says that they are one standard deviation over seeds or folds to either side."""
+    `spread` says that they are one standard deviation over seeds, repeats or folds to either side."""
 
     what: str
     size: int
@@ -53,28 +53,51 @@ def spread(what: str, size: int, command: str, samples: list[dict], prefix: str 
     return Row(what, size, command, values, spread=True)
 
 
+def rows_on_test(what: str, size: int, command: str, splits: dict) -> list[Row]:
+    """The whole test split, and the clean images of it, out of the "splits" of a metrics.json."""
+    clean = f"… the {splits['clean_test']['n']} clean test images"
+    return [scored(f"{what}, test", size, command, splits["test"]), scored(clean, size, "", splits["clean_test"])]
+
+
+def repeated_rows(name: str, size: int, command: str) -> list[Row]:
+    """Repeated cross-validation: one model, the mean of one model a repeat, and all models on test."""
+    run = read(name)
+    repeats, models = len(run["repeats"]), len(run["folds"])
+    return [
+        spread(f"5 folds, out-of-fold, {repeats} times", size, command, run["repeats"]),
+        scored(f"… mean of the {repeats} models", size, "", run["splits"]["out_of_fold"]),
+        *rows_on_test(f"ensemble of all {models}", size, "", run["splits"]),
+    ]
+
+
+def refitted_rows(name: str, size: int, command: str, how: str = "") -> list[Row]:
+    """Cross-validation, and the model of all train and val images on test."""
+    splits = read(name)["splits"]
+    held_out = scored(f"5 folds{how}, out-of-fold", size, command, splits["out_of_fold"])
+    return [held_out, *rows_on_test(f"one model of all train and val images{how}", size, "", splits)]
+
+
 def our_rows() -> list[Row]:
-    seeds = log.read("seeds.csv")
-    grouped, small, large = (read(f"{name}.json")["splits"] for name in ("crossval", "crossval_28", "crossval_128"))
-    compared = read("crossval.json")["compare_groups"]
-    seeds_command, grouped_command = "python -m results.seeds", "python crossval.py --compare-groups"
-    large_command, study = "python crossval.py --size 128 --epochs 12 --refit", read("seed_study.json")["folds"]
+    seeds, grouped = log.read("seeds.csv"), read("crossval.json")
+    naive, refitted = read("crossval_28_naive.json")["repeats"], read("crossval_28.json")["splits"]
+    study = read("seed_study.json")["folds"]
+    seeds_command, study_command = "python -m results.seeds", "python crossval.py --folds 5 --groups none --pool train"
     return [
         spread("one model, seeds 0–9, test", 28, seeds_command, seeds, "test_"),
         spread("… the 93 clean test images", 28, "", seeds, "clean_test_"),
         spread("… val, which chose the epoch", 28, "", seeds, "val_"),
-        scored("5 folds, out-of-fold, twins kept together", 28, grouped_command, compared["twins"]),
-        scored("… every image by itself", 28, "", compared["none"]),
-        scored("ensemble of the five (twins together), test", 28, "", grouped["test"]),
-        scored("… the 93 clean test images", 28, "", grouped["clean_test"]),
-        scored("one model of all train and val images, test", 28, "python crossval.py --refit", small["test"]),
-        scored("… the 93 clean test images", 28, "", small["clean_test"]),
-        scored("5 folds, out-of-fold, twins kept together", 128, large_command, large["out_of_fold"]),
-        scored("one model of all train and val images, test", 128, "", large["test"]),
-        scored("… the 93 clean test images", 128, "", large["clean_test"]),
-        spread("the first study's protocol, mean of 5 folds of train", 28,
-               "python crossval.py --folds 5 --groups none --pool train", study),
-    ]  # fmt: skip
+        scored("5 folds, out-of-fold", 28, "python crossval.py --compare-groups", grouped["splits"]["out_of_fold"]),
+        *rows_on_test("ensemble of the five", 28, "", grouped["splits"]),
+        *repeated_rows("crossval_28_repeated.json", 28, "python crossval.py --repeats 4"),
+        spread("near-duplicates not kept together, 4 times", 28, "python crossval.py --repeats 4 --groups none", naive),
+        *rows_on_test("one model of all train and val images", 28, "python crossval.py --refit", refitted),
+        *refitted_rows(
+            "crossval_28_upsampled.json", 28, "python crossval.py --upsample 112 --refit", how=", enlarged to 112"
+        ),
+        *repeated_rows("crossval_64.json", 64, "python crossval.py --size 64 --repeats 3"),
+        *refitted_rows("crossval_128.json", 128, "python crossval.py --size 128 --epochs 12 --refit"),
+        spread("the first study's protocol, mean of 5 folds of train", 28, study_command, study),
+    ]
 
 
 def published_rows() -> list[Row]:
@@ -104,7 +127,7 @@ def main():
     ours, published = our_rows(), published_rows()
     print(table(ours + published))
     named = [(f"{row.what}, {row.size}×{row.size}", row in ours, row.values) for row in ours + published]
-    title = "BreastMNIST; bars are 95 % intervals, or standard deviations over seeds or folds"
+    title = "BreastMNIST; bars are 95 % intervals, or standard deviations over seeds, repeats or folds"
     figures.save(figures.results(named, title), log.FOLDER / "results.png")
 
 
