@@ -109,6 +109,8 @@ def test_another_run_is_not_resumed(interrupted, quick):
     source = data.find("phantom", None, 28, seed=1)
     assert f"data MD5 {SOURCE.md5}, not {source.md5}" in refused(interrupted, quick, source, resume=True)
     assert (interrupted / resume.PARTIAL / "model.pt").read_text() == "so far"
+    complete(interrupted, quick)
+    assert "--seed 0, not 4" in refused(interrupted, quick, resume=True, seed=4)  # of a complete run neither
 
 
 def test_other_weights_in_the_same_file_are_another_run(tmp_path, quick):
@@ -119,8 +121,6 @@ def test_other_weights_in_the_same_file_are_another_run(tmp_path, quick):
         raise KeyboardInterrupt
     torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)}, settings.weights)
     assert "weights MD5 " in refused(tmp_path / "run", settings, resume=True)
-    complete(interrupted, quick)
-    assert "--seed 0, not 4" in refused(interrupted, quick, resume=True, seed=4)  # of a complete run neither
 
 
 def test_a_moved_folder_is_resumed(interrupted, quick, tmp_path_factory):
