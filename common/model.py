@@ -148,8 +148,10 @@ def read_weights(weights: str) -> dict:
     return state
 
 
+@lru_cache
 def weights_md5(weights: str) -> str | None:
-    """MD5 of a file of weights, which says more than its name; None for "imagenet" and "none". Raises: UserError."""
+    """MD5 of a file of weights as it was when first asked for, which says more than its name; None for "imagenet" and
+    "none". Raises: UserError."""
     if weights in ("imagenet", "none"):
         return None
     try:

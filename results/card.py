@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from common import onnxfile
-from results.log import markdown
+from results import log
 
 MODELS = Path(__file__).parent.parent / "models"
 STEMS = ("breastmnist", "breastmnist_128")
@@ -27,8 +27,7 @@ def parity(stem: str) -> dict:
 
 
 def with_interval(scores: dict, metric: str) -> str:
-    low, high = scores[f"{metric}_ci95"]
-    return f"{scores[metric]:.3f} ({low:.3f} to {high:.3f})"
+    return log.with_interval(scores[metric], *scores[f"{metric}_ci95"])
 
 
 def score_table() -> str:
@@ -41,7 +40,7 @@ def score_table() -> str:
             cells = [with_interval(metrics[split], name) for name in ("auc", "accuracy")]
             cells += [with_interval(calibration[split], name) for name in ("brier", "ece")]
             rows.append([f"`{stem}.onnx`", what, *cells])
-    return markdown("file | on | AUC | accuracy | Brier score | ECE", rows)
+    return log.markdown("file | on | AUC | accuracy | Brier score | ECE", rows)
 
 
 def threshold_table() -> str:
@@ -52,7 +51,7 @@ def threshold_table() -> str:
         for split, scores in json.loads(about["metrics_at_threshold"]).items():
             cells = [with_interval(scores, name) for name in ("recall", "specificity")]
             rows.append([f"`{stem}.onnx`", SPLITS[split], f"{float(about['threshold']):.4f}", *cells])
-    return markdown("file | on | threshold | sensitivity | specificity", rows)
+    return log.markdown("file | on | threshold | sensitivity | specificity", rows)
 
 
 def int8_table() -> str:
@@ -63,7 +62,7 @@ def int8_table() -> str:
             if row["split"] in ("train+val", "test"):
                 cells = [f"{row['agreement']:.1%}", f"{row['auc_loss']:+.4f}", f"{row['max_difference']:.3f}"]
                 rows.append([f"`{stem}.int8.onnx`", row["split"], *cells])
-    return markdown("file | on | labels that agree | AUC lost | largest difference of P", rows)
+    return log.markdown("file | on | labels that agree | AUC lost | largest difference of P", rows)
 
 
 def speed_table() -> str:
@@ -77,7 +76,7 @@ def speed_table() -> str:
             cells = [f"{latency[threads, 1]['p50_ms']:.1f} ms" for threads in (1, 2)]
             cells += [f"{latency[2, 64]['images_per_second']:.0f} images/s", f"{process['load_seconds'] * 1e3:.0f} ms"]
             rows.append([f"`{file}`", *cells, f"{process['peak_bytes'] / 1e6:.0f} MB"])
-    return markdown(
+    return log.markdown(
         "file | an image, 1 thread | an image, 2 threads | batches of 64, 2 threads | loads in | memory", rows
     )
 

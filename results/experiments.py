@@ -54,7 +54,7 @@ def measure(name: str, seed: int, flags: list[str]) -> dict:
 
 
 def interval(row: dict, metric: str) -> str:
-    return f"{float(row[metric]):.3f} ({float(row[f'{metric}_low']):.3f} to {float(row[f'{metric}_high']):.3f})"
+    return log.with_interval(*(float(row[metric + limit]) for limit in ("", "_low", "_high")))
 
 
 def table_line(rows: list[dict], base: list[dict]) -> list[str]:

@@ -33,6 +33,11 @@ def spread(values: list[float], form: str) -> str:
     return format(mean, form) + (f" ± {std:.3f}" if len(values) > 1 else "")
 
 
+def with_interval(value: float, low: float, high: float) -> str:
+    """A value and its 95 % interval."""
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
 def markdown(header: str, rows: list[list[str]]) -> str:
     """A Markdown table; header: the names of the columns, with " | " between."""
     lines = [f"| {header} |", "|---" * len(header.split(" | ")) + "|"]

@@ -111,7 +111,7 @@ def cell(row: Row, metric: str) -> str:
     value, low, high = row.values[metric]
     if low is None:
         return f"{value:.3f}"
-    return f"{value:.3f} ± {high - value:.3f}" if row.spread else f"{value:.3f} ({low:.3f} to {high:.3f})"
+    return f"{value:.3f} ± {high - value:.3f}" if row.spread else log.with_interval(value, low, high)
 
 
 def table(rows: list[Row]) -> str:

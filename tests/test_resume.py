@@ -10,7 +10,7 @@ import torch
 
 from common import data, resume, runs
 from common.errors import UserError
-from common.model import BreastResNet
+from common.model import BreastResNet, weights_md5
 
 SOURCE = data.find("phantom", None, 28)
 
@@ -120,6 +120,7 @@ def test_other_weights_in_the_same_file_are_another_run(tmp_path, quick):
         (partial / "model.pt").write_text("so far")
         raise KeyboardInterrupt
     torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)}, settings.weights)
+    weights_md5.cache_clear()  # as in another process
     assert "weights MD5 " in refused(tmp_path / "run", settings, resume=True)
 
 
