@@ -9,135 +9,115 @@ import math
 import os
 import resource
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 
-import common
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from common import data, phantom, twins
+from common.data import Split
+from common.errors import UserError
+from common.run import flags
+from common.run.provenance import cpu_name
+from common.seed import set_seed
+from common.settings import POSITIVE_INT, Settings, add_flags, one_of
+from common.training import autocast, fit, multiplies_bf16
+from common.weights import initial_model
+
+CPU = torch.device("cpu")
+OPERATORS = 8  # that take the most time
 
 
 def parse_args():
-    parser = common.cli.Parser(__doc__)
-    natural = common.settings.POSITIVE_INT
-    sizes = common.settings.one_of(*common.data.SIZES)
-    parser.add_argument(
-        "--sizes", nargs="+", type=sizes, default=list(common.data.SIZES), metavar="S",
-        help="image sizes (default: all four)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--images", nargs="+", type=natural, default=[500, 5000, 50_000], metavar="N",
-        help="numbers of training images, at 28×28 (default: 500 5000 50000)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--steps", type=natural, default=20, metavar="N", help="training steps to time for each row (default: 20)"
-    )
-    common.cli.add_machine_flags(parser, device=False)
-    common.settings.add_flags(parser, weights="none")  # what a step costs does not depend on where it starts
+    parser = flags.Parser(__doc__)
+    flags.add(parser, "--sizes", one_of(*data.SIZES), "image sizes", list(data.SIZES), shown="all four", nargs="+")
+    counts = [500, 5000, 50_000]
+    shown = "500 5000 50000"
+    flags.add(parser, "--images", POSITIVE_INT, "numbers of training images, at 28×28", counts, shown, nargs="+")
+    flags.add(parser, "--steps", POSITIVE_INT, "training steps to time for each row", 20)
+    flags.add_machine_flags(parser, device=False)
+    add_flags(parser, weights="none")  # what a step costs does not depend on where it starts
     return parser.parse_args()
 
 
-def check_memory(args, settings) -> None:
+def check_memory(args, settings: Settings) -> None:
     """Raises: UserError when the phantoms to time would not fit in the memory of most machines."""
     timed = args.steps * settings.batch_size * max(args.sizes) ** 2
     for flag, size in (("--images", max(args.images) * 28**2), ("--steps times --batch-size", timed)):
-        if size > common.data.LARGEST:
-            raise common.errors.UserError(f"{flag}: {size / 1e9:.0f} GB of images; choose fewer")
+        if size > data.LARGEST:
+            raise UserError(f"{flag}: {size / 1e9:.0f} GB of images; choose fewer")
 
 
-def seconds(function, *args) -> float:
-    began = time.perf_counter()
-    function(*args)
-    return time.perf_counter() - began
+def phantoms(n: int, size: int) -> Split:
+    return Split(*phantom.generate(n, size, seed=0))
+
+
+def epoch_seconds(images: Split, settings: Settings) -> float:
+    """Seconds of an epoch after the first, in which memory is taken and kernels are chosen."""
+    return fit(images, None, replace(settings, epochs=2), 0, CPU, name="bench").history[-1]["seconds"]
 
 
 def matmul_peak(n: int = 2048) -> float:
-    """Best of ten fp32 products of n×n matrices, in floating-point operations per second."""
-    import torch
+    """Best of ten products of n×n matrices in the precision of training, in floating-point operations per second."""
 
-    a, b = torch.rand(2, n, n)
-    return 2 * n**3 / min(seconds(torch.mm, a, b) for _ in range(10))
+    def seconds(a, b) -> float:
+        began = time.perf_counter()
+        torch.mm(a, b)
+        return time.perf_counter() - began
 
-
-@dataclass
-class Bench:
-    """A training that can be timed: its state, and images and labels as train_epoch takes them."""
-
-    state: object
-    images: object
-    labels: object
-    settings: object
-
-    def run(self, steps: int) -> None:
-        """The first `steps` batches as an epoch."""
-        n, weights = steps * self.settings.batch_size, common.loss.class_weights(self.labels, "none")
-        common.training.train_epoch(self.state, self.images[:n], self.labels[:n], weights, self.settings)
+    with autocast(CPU):
+        return 2 * n**3 / min(seconds(*torch.rand(2, n, n)) for _ in range(10))
 
 
-def prepare(images, labels, settings) -> Bench:
-    """A model that has taken its first two steps on the images."""
-    import torch
-
-    state = common.training.start(images.shape[-1], 10**6, settings, 0, torch.device("cpu"))
-    bench = Bench(state, torch.from_numpy(images), torch.from_numpy(labels), settings)
-    bench.run(2)
-    return bench
-
-
-def phantoms(size: int, settings, steps: int) -> Bench:
-    """A training with as many phantoms as the steps take."""
-    return prepare(*common.phantom.generate(steps * settings.batch_size, size, seed=0), settings)
-
-
-def count_operations(bench: Bench) -> int:
-    """Floating-point operations of one training step, forward and backward, counted call by call."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        bench.run(1)
-    return counter.get_total_flops()
+def count_row(n: int, settings: Settings, steps: int) -> str:
+    """What n images cost: an epoch (of `steps` steps, extrapolated), a run, the twin search, and all memory so far."""
+    images = phantoms(n, 28)
+    began = time.perf_counter()
+    twins.find_groups(images.images)
+    searched = time.perf_counter() - began
+    timed = images[: steps * settings.batch_size]
+    epoch = (
+        epoch_seconds(timed, settings)
+        * math.ceil(n / settings.batch_size)
+        / math.ceil(len(timed) / settings.batch_size)
+    )
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return f"{n:>8}{epoch:>11.1f}{settings.epochs * epoch / 60:>11.1f}{searched:>15.1f}{memory:>18.2f}"
 
 
-def size_row(size: int, settings, steps: int, peak: float) -> str:
+def size_row(size: int, settings: Settings, steps: int, peak: float) -> str:
     """How fast a model of one image size trains, and how much of the machine it uses."""
-    bench = phantoms(size, settings, steps)
-    step, operations = seconds(bench.run, steps) / steps, count_operations(bench)
-    rate = settings.batch_size / step
-    gflop = operations / settings.batch_size / 1e9
+    images = phantoms(steps * settings.batch_size, size)
+    rate = len(images) / epoch_seconds(images, settings)
+    with FlopCounterMode(display=False) as counter:
+        fit(images[: settings.batch_size], None, replace(settings, epochs=1), 0, CPU, name="count")
+    operations = counter.get_total_flops() / settings.batch_size
     return (
-        f"{size:>6}{546 / rate:>18.1f}{rate:>11.0f}{gflop:>16.2f}{gflop * rate:>11.0f}{operations / step / peak:>10.0%}"
+        f"{size:>6}{546 / rate:>18.1f}{rate:>11.0f}{operations / 1e9:>16.2f}{operations * rate / 1e9:>11.0f}"
+        f"{operations * rate / peak:>10.0%}"
     )
 
 
-def operator_rows(bench: Bench, steps: int) -> list[str]:
-    """The operators that take most of a training step, and their shares of it, by torch's profiler."""
+def operator_rows(size: int, settings: Settings, steps: int) -> list[str]:
+    """The operators that take most of a training run, and their shares of it, by torch's profiler."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it is talkative
-    from torch.profiler import ProfilerActivity, profile
-
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        bench.run(steps)
+        epoch_seconds(phantoms(steps * settings.batch_size, size), settings)
     operators = sorted(profiler.key_averages(), key=lambda operator: -operator.self_cpu_time_total)
     total = sum(operator.self_cpu_time_total for operator in operators)
-    return [f"{op.self_cpu_time_total / total:>6.0%}  {op.key.removeprefix('aten::')}" for op in operators[:8]]
-
-
-def count_row(n: int, settings, steps: int) -> str:
-    """What n images cost: an epoch (of `steps` steps, extrapolated), a run, the twin search, and all memory so far."""
-    images, labels = common.phantom.generate(n, 28, seed=0)
-    twins = seconds(common.twins.find_groups, images)
-    bench, batches = prepare(images, labels, settings), math.ceil(n / settings.batch_size)
-    timed = min(batches, steps)
-    epoch = seconds(bench.run, timed) * batches / timed
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return f"{n:>8}{epoch:>11.1f}{settings.epochs * epoch / 60:>11.1f}{twins:>15.1f}{memory:>18.2f}"
+    return [f"{op.self_cpu_time_total / total:>6.0%}  {op.key.removeprefix('aten::')}" for op in operators[:OPERATORS]]
 
 
 def main():
     args = parse_args()
-    settings = common.settings.from_args(args)
+    settings = Settings.from_args(args)
     check_memory(args, settings)
-    common.model.initial_model(args.sizes[0], settings)  # bad --weights fail here, before anything is printed
-    common.seed.set_seed(0, args.threads)
-    peak = matmul_peak()
-    print(f"PHANTOM data, batch {settings.batch_size}, fp32; {args.threads} threads of {common.runs.cpu_name()}")
-    print(f"matrix-multiply peak, measured: {peak / 1e9:.0f} GFLOP/s\n")
+    initial_model(args.sizes[0], settings)  # bad --weights fail here, before anything is printed
+    set_seed(0, args.threads)
+    peak, precision = matmul_peak(), "bf16" if multiplies_bf16(CPU) else "fp32"
+    print(f"PHANTOM data, batch {settings.batch_size}, {precision}; {args.threads} threads of {cpu_name()}")
+    print(f"matrix-multiply peak in {precision}, measured: {peak / 1e9:.0f} GFLOP/s\n")
     print("  images    s/epoch    min/run    twins, seconds    peak memory, GB")
     for n in sorted(args.images):  # before the sizes, which take more memory
         print(count_row(n, settings, args.steps), flush=True)
@@ -148,8 +128,8 @@ def main():
 
     smallest = min(args.sizes)
     print(f"\n  time  operator at {smallest}×{smallest}")
-    print(*operator_rows(phantoms(smallest, settings, args.steps), args.steps), sep="\n")
+    print(*operator_rows(smallest, settings, args.steps), sep="\n")
 
 
 if __name__ == "__main__":
-    common.cli.run(main)
+    flags.run(main)

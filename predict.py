@@ -15,24 +15,29 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-import common
+from common import imagefile
+from common.calibration import sigmoid
+from common.deploy import onnxfile
+from common.errors import UserError
+from common.run import flags
+from common.settings import SHARE
 
 BATCH_IMAGES, BATCH_PIXELS = 16, 4_000_000  # together at most: bounds memory
 PROGRESS_SECONDS = 0.2
 
 
 def parse_args():
-    parser = common.cli.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument("model", metavar="MODEL.onnx", help="a file that export.py wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="files and folders (default: paths from stdin)")
     parser.add_argument(
         "--threshold",
-        type=common.settings.SHARE,
+        type=SHARE,
         metavar="P",
         help="call an image malignant from this probability up (default: the model's operating point)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object a line (default: a table)")
-    common.cli.add_machine_flags(parser, device=False)
+    flags.add_machine_flags(parser, device=False)
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
     if not args.images and sys.stdin.isatty():
         parser.error("give image files or folders, or their paths on stdin")
@@ -78,12 +83,12 @@ def named_paths(arguments):
 
 def read(paths, tally):
     """(path, page from 1, image uint8 [h, w]) of every image that can be read; the others are reported."""
-    for path in common.imagefile.find(paths):
+    for path in imagefile.find(paths):
         tally.files += 1
         try:
-            for page, image in enumerate(common.imagefile.frames(path), 1):
+            for page, image in enumerate(imagefile.frames(path), 1):
                 yield path, page, image
-        except common.errors.UserError as error:
+        except UserError as error:
             tally.failed += 1
             tally.say(f"error: {printable(path)} {error}")
         tally.show()
@@ -139,7 +144,7 @@ def predict(model, items, threshold, rule, as_json, tally) -> None:
             print(header(model, threshold, rule))
         images = np.stack([image for _, _, image in batch])
         logits = model.logits(images)
-        for (path, page, _), logit, probability in zip(batch, logits, common.calibration.sigmoid(logits)):
+        for (path, page, _), logit, probability in zip(batch, logits, sigmoid(logits)):
             print(
                 json_line(path, page, probability, logit, threshold, model)
                 if as_json
@@ -155,7 +160,7 @@ def main():
     warnings.simplefilter("ignore")  # Pillow and pydicom warn of flaws in files that they still read
     sys.stdin.reconfigure(errors="surrogateescape")  # paths are bytes that need not be text
     sys.stdout.reconfigure(errors="backslashreplace")
-    model = common.onnxfile.load(args.model, args.threads)
+    model = onnxfile.load(args.model, args.threads)
     own = model.calibration
     threshold, rule = (own.threshold, own.threshold_rule) if args.threshold is None else (args.threshold, "--threshold")
     tally = Tally()
@@ -165,12 +170,10 @@ def main():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a shell reports a process that SIGPIPE ended
     if not tally.files:
-        raise common.errors.UserError(
-            "IMAGE: no image files there; give files, or folders that hold PNG, JPEG, BMP or TIFF"
-        )
+        raise UserError("IMAGE: no image files there; give files, or folders that hold PNG, JPEG, BMP or TIFF")
     tally.say(tally.text())
     sys.exit(1 if tally.failed else 0)
 
 
 if __name__ == "__main__":
-    common.cli.run(main)
+    flags.run(main)

@@ -1,60 +1,67 @@
 """Train one model on train, choose its epoch, temperature and threshold on val, and only then look at test."""
 
 from dataclasses import asdict
+from pathlib import Path
 
-import common
+from common import data
+from common.calibration import Calibration, calibrate, sigmoid
+from common.files import write_csv, write_json
+from common.model import Predictor, device_of, predict
+from common.run import flags, folders, provenance, resume
+from common.scoring import Scored, clean_mask, evaluate_splits
+from common.seed import set_seed
+from common.settings import Settings
+from common.show import figures, tables
+from common.training import Fit, fit
 
 
 def parse_args():
-    parser = common.cli.Parser(__doc__)
-    common.cli.add_run_flags(parser, "runs/train")
+    parser = flags.Parser(__doc__)
+    flags.add_run_flags(parser, "runs/train")
     return parser.parse_args()
 
 
-def score(fit, settings, source, train, val, sensitivity):
-    """Calibrate on val, then predict test: (calibration, {"val": Scored, "test": Scored})."""
-    predictor = common.model.Predictor([fit.model], settings.mirror == "on")
-    val_logits = common.model.predict(predictor, val.images)
-    calibration = common.calibration.calibrate(val.labels, val_logits, sensitivity, "val")
-    (test,) = common.data.load(source, "test")  # read only now, when everything is chosen
-    logits = {"val": val_logits, "test": common.model.predict(predictor, test.images)}
-    probabilities = {name: common.calibration.sigmoid(z / calibration.temperature) for name, z in logits.items()}
-    clean = common.evaluation.clean_mask(test, train, val)
-    scored = common.evaluation.Scored
+def score(fitted: Fit, settings: Settings, source, train, val, sensitivity) -> tuple[Calibration, dict[str, Scored]]:
+    """Calibrate on val, then predict test: (calibration, {"val": …, "test": …})."""
+    predictor = Predictor([fitted.model], settings.mirror)
+    val_logits = predict(predictor, val.images)
+    calibration = calibrate(val.labels, val_logits, sensitivity, "val")
+    (test,) = data.load(source, "test")  # read only now, when everything is chosen
+    test_logits = predict(predictor, test.images)
     return calibration, {
-        "val": scored(val.labels, probabilities["val"]),
-        "test": scored(test.labels, probabilities["test"], clean),
+        "val": Scored(val.labels, sigmoid(val_logits / calibration.temperature)),
+        "test": Scored(test.labels, sigmoid(test_logits / calibration.temperature), clean_mask(test, train, val)),
     }
 
 
-def save(out, fit, settings, source, seed, calibration, scored, metrics):
+def save(out: Path, fitted: Fit, settings: Settings, source, seed, calibration, scored, metrics) -> None:
     """Write the files of the run."""
-    rows = [common.runs.prediction_rows(name, s.labels, s.probabilities) for name, s in scored.items()]
-    common.runs.save_model(out / "model.pt", fit.model, settings, seed, source, ["train"])
-    common.runs.write_json(out / "calibration.json", asdict(calibration), source)
-    common.runs.write_csv(out / "history.csv", fit.history, source)
-    common.runs.write_csv(out / "predictions.csv", sum(rows, []), source)
-    common.figures.save(common.figures.training_curves(fit.history, fit.best_epoch, source.label), out / "curves.png")
-    common.runs.write_json(out / "metrics.json", metrics, source)
+    rows = [folders.prediction_rows(name, s.labels, s.probabilities) for name, s in scored.items()]
+    folders.save_model(out / "model.pt", fitted.model, settings, seed, source, ["train"])
+    write_json(out / "calibration.json", asdict(calibration), source.notice)
+    write_csv(out / "history.csv", fitted.history, source.notice)
+    write_csv(out / "predictions.csv", sum(rows, []), source.notice)
+    figures.save(figures.training_curves(fitted.history, fitted.best_epoch, source.label), out / "curves.png")
+    write_json(out / "metrics.json", metrics, source.notice)
 
 
 def main():
     args = parse_args()
-    settings = common.settings.from_args(args)
-    source = common.data.find(args.data, args.data_root, args.size, args.seed)
-    train, val = common.data.load(source, "train", "val")
+    settings = Settings.from_args(args)
+    source = data.find(args.data, args.data_root, args.size, args.seed)
+    train, val = data.load(source, "train", "val")
 
-    with common.resume.begin(args, settings, source, foreign="fold_*.pt") as partial:
-        common.seed.set_seed(args.seed, args.threads)
-        device = common.model.device_of(args.device)
-        fit = common.training.fit(train, val, settings, args.seed, device, checkpoint=partial / "model.pt")
-        calibration, scored = score(fit, settings, source, train, val, args.sensitivity)
-        report = common.evaluation.report(scored, calibration)
-        metrics = common.runs.describe(args, settings, source) | {"best_epoch": fit.best_epoch} | report
-        with common.resume.finish(partial) as out:
-            save(out, fit, settings, source, args.seed, calibration, scored, metrics)
-    print(common.evaluation.report_text(report, source), f"written to {args.out}/", sep="\n")
+    with resume.begin(args, settings, source, foreign="fold_*.pt") as partial:
+        set_seed(args.seed, args.threads)
+        fitted = fit(train, val, settings, args.seed, device_of(args.device), checkpoint=partial / "model.pt")
+        calibration, scored = score(fitted, settings, source, train, val, args.sensitivity)
+        scores = evaluate_splits(scored, calibration)
+        made_with = provenance.describe(args, settings, source)
+        metrics = made_with | {"best_epoch": fitted.best_epoch} | scores
+        with resume.finish(partial) as out:
+            save(out, fitted, settings, source, args.seed, calibration, scored, metrics)
+    print(tables.scores_text(scores, source), f"written to {args.out}/", sep="\n")
 
 
 if __name__ == "__main__":
-    common.cli.run(main)
+    flags.run(main)

@@ -8,12 +8,21 @@ stopped, and run several times at once, here or on other machines, it shares the
 import math
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-import common
+from common import crossvalidation, data, files, parallel, training, twins, weights
+from common.errors import UserError
+from common.intervals import mean_std
+from common.metrics import auc
+from common.model import device_of
+from common.run import flags, folders, search, study
+from common.run.provenance import provenance
+from common.seed import set_seed
+from common.settings import NATURAL, POSITIVE, POSITIVE_INT, Settings, number
+from common.show import figures, tables
 
 TOP_SHARE = 0.25  # of the search's trials, best first, span the range of the grid
 SHOWN = 5  # of the search's trials, best first, in the table
@@ -21,31 +30,31 @@ GRID = ("lr", "wd")  # down and across
 
 
 def parse_args():
-    parser = common.cli.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--trials",
-        type=common.settings.POSITIVE_INT,
+        type=POSITIVE_INT,
         default=30,
         metavar="N",
         help="trials of the search in all, by all workers and earlier sessions (default: %(default)s)",
     )
     parser.add_argument(
         "--search",
-        type=common.search.names,
+        type=search.names,
         default="lr,wd",
         metavar="NAMES",
-        help=f"settings to search, of {', '.join(common.search.RANGES)} (default: %(default)s)",
+        help=f"settings to search, of {', '.join(search.RANGES)} (default: %(default)s)",
     )
     parser.add_argument(
         "--grid",
-        type=common.settings.NATURAL,
+        type=NATURAL,
         default=3,
         metavar="G",
         help="then a grid of G x G values of lr and wd, if searched, inside the range; 0: none (default: %(default)s)",
     )
     parser.add_argument(
         "--folds",
-        type=common.settings.number(int, 2, math.inf),
+        type=number(int, 2, math.inf),
         default=3,
         metavar="K",
         help="twin-aware folds that score a setting (default: %(default)s)",
@@ -61,19 +70,19 @@ def parse_args():
     )
     parser.add_argument(
         "--jobs",
-        type=common.settings.POSITIVE_INT,
+        type=POSITIVE_INT,
         default=1,
         metavar="J",
         help="workers to start here, which share --threads (default: %(default)s)",
     )
     parser.add_argument(
         "--heartbeat",
-        type=common.settings.POSITIVE,
+        type=POSITIVE,
         default=15,
         metavar="S",
         help="seconds between a worker's signs of life; without four, it is taken for dead (default: %(default)s)",
     )
-    common.cli.add_run_flags(parser, "runs/tune", calibrates=False)
+    flags.add_run_flags(parser, "runs/tune", calibrates=False)
     return parser.parse_args()
 
 
@@ -81,19 +90,20 @@ def make_score(pool, settings, args):
     """The function that scores a trial of a stage: its mean AUC over the folds, reported fold by fold to the pruner."""
     import optuna
 
-    groups = common.twins.find_groups(pool.images)
-    fold_of = common.folds.assign_folds(pool.labels, groups, args.folds, args.seed)
+    device = device_of(args.device)
+    groups = twins.find_groups(pool.images)
+    fold_of = crossvalidation.assign_folds(pool.labels, groups, args.folds, args.seed)
 
     def score(stage: str, trial) -> float:
-        tried = replace(settings, **{name: common.search.RANGES[name].suggest(trial, name) for name in args.search})
+        tried = replace(settings, **{name: search.RANGES[name].suggest(trial, name) for name in args.search})
         scores = []
         for fold in range(args.folds):
-            name, unseen = f"{stage} {common.study.place(trial)} fold {fold + 1}", fold_of == fold
+            name, unseen = f"{stage} {study.place(trial)} fold {fold + 1}", fold_of == fold
             try:
-                _, logits = common.crossvalidation.train_fold(pool, unseen, tried, args.seed + fold, args.device, name)
-            except common.training.Diverged:
+                _, logits = crossvalidation.train_fold(pool, unseen, tried, args.seed + fold, device, name)
+            except training.Diverged:
                 raise optuna.TrialPruned() from None
-            scores.append(float(common.metrics.auc(pool.labels[unseen], logits)))
+            scores.append(float(auc(pool.labels[unseen], logits)))
             trial.set_user_attr("scores", scores)
             trial.report(float(np.mean(scores)), fold)
             if fold + 1 < args.folds and trial.should_prune():
@@ -105,8 +115,8 @@ def make_score(pool, settings, args):
 
 def fixed_settings(settings, source, args) -> dict:
     """What all workers on a study must have in common; a file of weights counts by its content, wherever it lies."""
-    fixed = {key: value for key, value in asdict(settings).items() if key not in (*args.search, "patience")}
-    if fingerprint := common.model.weights_md5(settings.weights):
+    fixed = {key: value for key, value in settings.as_dict().items() if key not in (*args.search, "patience")}
+    if fingerprint := weights.weights_md5(settings.weights):
         fixed["weights"] = f"MD5 {fingerprint}"
     return fixed | {"search": list(args.search), "folds": args.folds, "seed": args.seed, "data_md5": source.md5}
 
@@ -115,11 +125,11 @@ def join(url, settings, source, args):
     """Open the study of stage one. Returns: (storage, study). Raises: UserError."""
     import optuna
 
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=common.study.STARTUP_TRIALS, n_warmup_steps=1)
-    storage = common.study.open_storage(url)
-    with common.study.explained(url, "cannot be read"):
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=study.STARTUP_TRIALS, n_warmup_steps=1)
+    storage = study.open_storage(url)
+    with study.explained(url, "cannot be read"):
         fixed = fixed_settings(settings, source, args)
-        return storage, common.study.open_study(storage, args.study, fixed, pruner)
+        return storage, study.open_study(storage, args.study, fixed, pruner)
 
 
 def open_grid(storage, fixed, top, args):
@@ -127,7 +137,7 @@ def open_grid(storage, fixed, top, args):
     import optuna
 
     name = f"{args.study} grid {args.grid} after {args.trials}"
-    grid = common.study.open_study(storage, name, fixed, optuna.pruners.NopPruner())
+    grid = study.open_study(storage, name, fixed, optuna.pruners.NopPruner())
     if "cells" not in grid.user_attrs:
         grid.set_user_attr("cells", grid_cells(top, args))
     return grid, grid.user_attrs["cells"]
@@ -156,10 +166,10 @@ def grid_cells(top, args) -> list[dict]:
 def trial_rows(stage: str, study, places: int, settings, args) -> list[dict]:
     """A row for each finished trial, for trials.csv; lr and wd are there also when they are not searched."""
     rows = []
-    for trial in common.study.finished(study, places):
+    for trial in study.finished(study, places):
         scores = trial.user_attrs.get("scores", [])
-        mean, std = common.intervals.mean_std(scores)
-        row = {"stage": stage, "trial": common.study.place(trial), "state": trial.state.name.lower()}
+        mean, std = mean_std(scores)
+        row = {"stage": stage, "trial": study.place(trial), "state": trial.state.name.lower()}
         row |= {name: trial.params.get(name, getattr(settings, name)) for name in dict.fromkeys(GRID + args.search)}
         row |= {"auc": mean, "standard_error": std / math.sqrt(max(len(scores), 1))}
         rows.append(row | {f"fold_{i + 1}": scores[i] if i < len(scores) else None for i in range(args.folds)})
@@ -170,7 +180,7 @@ def complete(rows, stage: str) -> list[dict]:
     """The complete rows of a stage, best first. Raises: UserError."""
     found = sorted((r for r in rows if r["stage"] == stage and r["state"] == "complete"), key=lambda r: -r["auc"])
     if not found:
-        raise common.errors.UserError(f"no setting of the {stage} was completed, all diverged; give more --trials")
+        raise UserError(f"no setting of the {stage} was completed, all diverged; give more --trials")
     return found
 
 
@@ -185,14 +195,14 @@ def take_part(url, pool, source, settings, args) -> tuple[list[dict], dict]:
     folds; then the grid. Returns: (a row a trial, importances of the searched settings)."""
     storage, study = join(url, settings, source, args)
     score = make_score(pool, settings, args)
-    with common.study.explained(url, "failed; the same command goes on from here"):
-        common.study.work(study, [{}] * args.trials, partial(score, "trial"), args.seed, args.heartbeat)
+    with study.explained(url, "failed; the same command goes on from here"):
+        study.work(study, [{}] * args.trials, partial(score, "trial"), args.seed, args.heartbeat)
         rows = trial_rows("search", study, args.trials, settings, args)
         if gridded(args):
             grid, cells = open_grid(storage, study.user_attrs["fixed"], best_share(rows), args)
-            common.study.work(grid, cells, partial(score, "cell"), args.seed, args.heartbeat)
+            study.work(grid, cells, partial(score, "cell"), args.seed, args.heartbeat)
             rows += trial_rows("grid", grid, len(cells), settings, args)
-        return rows, common.study.importances(study, args.search)
+        return rows, study.importances(study, args.search)
 
 
 def choose(rows, args) -> tuple[dict, dict, float]:
@@ -200,7 +210,7 @@ def choose(rows, args) -> tuple[dict, dict, float]:
     search's best."""
     near = complete(rows, "grid") if gridded(args) else best_share(rows)
     scores = np.array([[row[f"fold_{i + 1}"] for i in range(args.folds)] for row in near])
-    chosen, best, error = common.search.choose([{name: row[name] for name in args.search} for row in near], scores)
+    chosen, best, error = search.choose([{name: row[name] for name in args.search} for row in near], scores)
     return near[chosen], near[best], error
 
 
@@ -219,10 +229,10 @@ def setting_text(row, args) -> str:
 
 def search_table(rows, args) -> str:
     """The best trials of the search, and the range that the grid covers."""
-    lines = [common.tables.line("mean AUC ± standard error", ["AUC", *args.search], 18)]
+    lines = [tables.line("mean AUC ± standard error", ["AUC", *args.search], 18)]
     for row in complete(rows, "search")[:SHOWN]:
         cells = [score_text(row), *(text(row[name]) for name in args.search)]
-        lines.append(common.tables.line(f"trial {row['trial']}", cells, 18))
+        lines.append(tables.line(f"trial {row['trial']}", cells, 18))
     if gridded(args):
         ends = ((name, *span(best_share(rows), name)) for name in gridded(args))
         lines.append("range: " + ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, low, high in ends))
@@ -239,15 +249,13 @@ def grid_table(rows) -> str:
     """Mean AUC ± standard error, learning rates down, weight decays across."""
     lrs, wds = grid_axes(rows)
     cells = {(row["lr"], row["wd"]): score_text(row) for row in rows}
-    header = common.tables.line("lr \\ wd", [f"{wd:.3g}" for wd in wds], 18)
-    return "\n".join(
-        [header, *(common.tables.line(f"{lr:.3g}", [cells.get((lr, wd), "") for wd in wds], 18) for lr in lrs)]
-    )
+    header = tables.line("lr \\ wd", [f"{wd:.3g}" for wd in wds], 18)
+    return "\n".join([header, *(tables.line(f"{lr:.3g}", [cells.get((lr, wd), "") for wd in wds], 18) for lr in lrs)])
 
 
 def draw(rows, importances, chosen, best, source, out):
     """study.png: the score of every trial of the search; importance.png; grid.png: the grid as a heat map."""
-    figures, title = common.figures, f"{source.label}, mean AUC over folds"
+    title = f"{source.label}, mean AUC over folds"
     found = {row["trial"]: row["auc"] for row in complete(rows, "search")}
     history = [found.get(i) for i in range(1 + max(row["trial"] for row in rows if row["stage"] == "search"))]
     figures.save(figures.search_history(history, title, "AUC"), out / "study.png")
@@ -264,11 +272,11 @@ def draw(rows, importances, chosen, best, source, out):
         figures.save(figures.heat_map(lrs, wds, scores, errors, *marked, title), out / "grid.png")
 
 
-def provenance(source, args) -> dict:
+def made_with(source, args) -> dict:
     """`runs.provenance` with the storage's password left out of the command."""
-    made = common.runs.provenance(source, args.threads)
+    made = provenance(source, args.threads)
     if args.storage:
-        words = [word.replace(args.storage, common.study.shown(args.storage)) for word in sys.argv]
+        words = [word.replace(args.storage, study.shown(args.storage)) for word in sys.argv]
         made["command"] = shlex.join(["python", *words])
     return made
 
@@ -276,13 +284,13 @@ def provenance(source, args) -> dict:
 def save(rows, importances, chosen, best, error, settings, source, args, out):
     """Write best.json, whose keys with an underscore are for people, trials.csv and the figures."""
     found = {"_auc": chosen["auc"], "_standard_error": chosen["standard_error"], "_folds": args.folds}
-    found |= {"_rule": common.search.RULE, "_paired_error": error}
+    found |= {"_rule": search.RULE, "_paired_error": error}
     found |= {"_best_by_mean": {key: best[key] for key in (*args.search, "auc", "standard_error")}}
-    found |= {"_importances": importances, "_provenance": provenance(source, args)}
-    common.runs.write_csv(out / "trials.csv", rows, source)
+    found |= {"_importances": importances, "_provenance": made_with(source, args)}
+    files.write_csv(out / "trials.csv", rows, source.notice)
     draw(rows, importances, chosen, best, source, out)
-    tuned = asdict(replace(settings, **{name: chosen[name] for name in args.search}))
-    common.runs.write_json(out / "best.json", tuned | found, source)
+    tuned = replace(settings, **{name: chosen[name] for name in args.search}).as_dict()
+    files.write_json(out / "best.json", tuned | found, source.notice)
 
 
 def report(rows, chosen, best, error, source, args) -> str:
@@ -304,18 +312,18 @@ def report(rows, chosen, best, error, source, args) -> str:
 
 def main():
     args = parse_args()
-    settings = common.settings.from_args(args)
-    source = common.data.find(args.data, args.data_root, args.size, args.seed)
-    pool = common.data.join(*common.data.load(source, "train", "val"))
-    common.model.initial_model(source.size, settings)  # its errors come before anything is written
+    settings = Settings.from_args(args)
+    source = data.find(args.data, args.data_root, args.size, args.seed)
+    pool = data.concatenate(*data.load(source, "train", "val"))
+    weights.initial_model(source.size, settings)  # its errors come before anything is written
     if args.storage:
         join(args.storage, settings, source, args)  # what it refuses, it refuses before --out is made
-    out = common.runs.create(args.out)
+    out = folders.make_output(args.out)
 
     threads = max(args.threads // args.jobs, 1)
-    common.seed.set_seed(args.seed, threads)
-    task = args.storage or common.study.beside(out), pool, source, settings, args
-    with common.parallel.companions(take_part, task, args.jobs - 1, args.seed, threads):
+    set_seed(args.seed, threads)
+    task = args.storage or study.beside(out), pool, source, settings, args
+    with parallel.companions(take_part, task, args.jobs - 1, args.seed, threads):
         rows, importances = take_part(*task)
 
     chosen, best, error = choose(rows, args)
@@ -325,4 +333,4 @@ def main():
 
 
 if __name__ == "__main__":
-    common.cli.run(main)
+    flags.run(main)

@@ -4,8 +4,6 @@ What changes here is what changes between two scans of the same lesion: the prob
 rotation), depth setting and position (scale, shift), gain and dynamic range (brightness, contrast), and what the view
 hides (erasing). Images are never turned upside down: depth runs downward from the probe, so an acoustic shadow falls
 below its lesion, and a picture with the shadow above it shows something that no scanner produces.
-
-    python -m common.augment      draws a sheet: training images, and what augmentation makes of them
 """
 
 from dataclasses import dataclass
@@ -94,33 +92,3 @@ def mixup(images: torch.Tensor, targets: torch.Tensor, alpha: float, generator: 
     partner = torch.randperm(len(images), generator=generator).to(images.device)
     blended = images.lerp(images[partner], 1 - share[:, None, None])
     return blended, targets.lerp(targets[partner], 1 - share)
-
-
-def main() -> None:
-    import numpy as np
-
-    from common import cli, data, figures, runs  # the sheet's own needs, which importers of this module do not have
-
-    parser = cli.Parser("Draw training images, four of each class, beside five augmented copies of each.")
-    parser.add_argument(
-        "--out", default="runs/augment", metavar="DIR", help="folder for the figure (default: %(default)s)"
-    )
-    cli.add_data_flags(parser)
-    args = parser.parse_args()
-    source = data.find(args.data, args.data_root, args.size, args.seed)
-    (train,) = data.load(source, "train")
-    shown = np.concatenate([np.flatnonzero(train.labels == c)[:4] for c in (1, 0)])
-    stored = torch.from_numpy(train.images[shown]).float() / 255
-    generator = torch.Generator().manual_seed(args.seed)
-    copies = [augment(stored, Strength(), generator) for _ in range(5)]
-    tiles = (torch.stack([stored, *copies], 1) * 255).round().byte().numpy()
-    captions = [f"train {i}, {'malignant' if train.labels[i] else 'benign'}: as stored, then augmented" for i in shown]
-    file = runs.create(args.out) / "augmented.png"
-    figures.save(figures.image_sheet(tiles, captions, 1, f"{source.label}, augmentation"), file)
-    print(f"{source.label}, augmentation: {file}")
-
-
-if __name__ == "__main__":
-    from common.cli import run
-
-    run(main)

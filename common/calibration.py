@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 EPSILON = 1e-12  # probabilities closer than this to 0 or 1 count as this close: logits stay within +-27.6
+OUT_OF_FOLD = "out-of-fold predictions"  # what cross-validation calibrates on
 TEMPERATURES = (0.05, 20.0)  # the range that a fitted temperature is limited to
 
 

@@ -9,8 +9,8 @@ from math import comb, erfc, sqrt
 import numpy as np
 
 from common import intervals, metrics
+from common.intervals import Z95
 
-Z95 = 1.959963984540054  # 97.5 % point of the standard normal distribution
 SIGNIFICANCE = 0.05
 COMPARED = ("accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity")
 

@@ -2,12 +2,10 @@
 
 import hashlib
 import os
-import runpy
 import sys
 import tempfile
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,13 @@ import numpy as np
 from common import phantom
 from common.errors import UserError, one_line
 
-SIZES = (28, 64, 128, 224)
+OFFICIAL_MD5 = {  # of medmnist.INFO["breastmnist"], whose import takes seconds
+    28: "750601b1f35ba3300ea97c75c52ff8f6",
+    64: "742edef2a1fd1524b2efff4bd7ba9364",
+    128: "363e4b3f8d712e9b5de15470a2aaadf1",
+    224: "b56378a6eefa9fed602bb16d192d4c8b",
+}
+SIZES = tuple(OFFICIAL_MD5)
 SPLITS = ("train", "val", "test")
 LARGEST = 4 << 30  # bytes of one array; a small compressed file can unpack to any number
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
@@ -36,7 +40,7 @@ class Split:
         return Split(self.images[index], self.labels[index])
 
 
-def join(*splits: Split) -> Split:
+def concatenate(*splits: Split) -> Split:
     """The images of several splits, one after the other."""
     return Split(np.concatenate([s.images for s in splits]), np.concatenate([s.labels for s in splits]))
 
@@ -62,6 +66,11 @@ class Source:
         if self.path is None:
             return f"PHANTOM data {side} (generated, not ultrasound)"
         return f"{'BreastMNIST' if self.name == 'breastmnist' else self.path.name} {side}"
+
+    @property
+    def notice(self) -> str | None:
+        """What every file of results on phantoms says of them; None for real images."""
+        return self.label if self.synthetic else None
 
     def describe(self) -> dict:
         """What a run keeps of its source, enough to find it again."""
@@ -92,7 +101,7 @@ def find(name: str, root: str | None, size: int, seed: int = 0) -> Source:
             md5 = hashlib.file_digest(file, "md5").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give --data a readable .npz file") from None
-    if name == "breastmnist" and md5 != official_md5(size):
+    if name == "breastmnist" and md5 != OFFICIAL_MD5[size]:
         print(f"warning: {path} is not the official file (MD5 {md5}); results cannot be compared", file=sys.stderr)
     return Source(name, size, path, md5)
 
@@ -117,21 +126,10 @@ def describes_data(data) -> bool:
     return known and data["size"] in SIZES
 
 
-def size_flag(size: int) -> str:
-    """MedMNIST's suffix of an image size: "" for 28, else "_64" and so on."""
-    return "" if size == 28 else f"_{size}"
-
-
-def official_md5(size: int) -> str:
-    """MedMNIST's own checksum, out of its info.py alone: the package imports scikit-learn, which takes seconds."""
-    info = distribution("medmnist").locate_file("medmnist/info.py")
-    return runpy.run_path(str(info))["INFO"]["breastmnist"][f"MD5{size_flag(size)}"]
-
-
 def breastmnist_file(root: str | None, size: int) -> Path:
     """The path of BreastMNIST at a size, downloaded if it is absent. Raises: UserError."""
     folder = Path(root or os.environ.get("MEDMNIST_ROOT") or Path.home() / ".medmnist")
-    path = folder / f"breastmnist{size_flag(size)}.npz"
+    path = folder / f"breastmnist{'' if size == 28 else f'_{size}'}.npz"
     if not path.exists():
         try:
             download(path, size)

@@ -10,6 +10,7 @@ import numpy as np
 from common import metrics
 
 LEVELS = (2.5, 97.5)  # percentiles of a 95 % interval
+Z95 = 1.959963984540054  # 97.5 % point of the standard normal distribution
 
 
 def resample_counts(labels, resamples: int = 2000, seed: int = 0) -> np.ndarray:
@@ -33,6 +34,17 @@ def percentile_interval(value: float, resampled: np.ndarray) -> list[float]:
     """
     defined = resampled[~np.isnan(resampled)]
     return [np.nan, np.nan] if np.isnan(value) or not len(defined) else np.percentile(defined, LEVELS).tolist()
+
+
+def wilson(share, n) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval (low, high) of a proportion (Wilson, JASA 1927).
+
+    Args: share: [...] in [0, 1], observed; n: [...], number of cases, 1 or above.
+    """
+    share, n = np.asarray(share, float), np.asarray(n, float)
+    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
+    return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)  # rounding must not leave out the share
 
 
 def _beside(values: dict, resampled: dict) -> dict:

@@ -34,11 +34,14 @@ def class_weights(labels: torch.Tensor, scheme: str) -> torch.Tensor:
     return len(labels) / (2 * torch.bincount(labels.long(), minlength=2))
 
 
-def weighted_loss(logits, targets, loss: str, label_smoothing: float, class_weights: torch.Tensor) -> torch.Tensor:
-    """The training loss of a batch: the weighted mean of `loss` (cross-entropy or focal) over the images.
+LOSSES = {"cross-entropy": cross_entropy, "focal": focal}  # by the names of --loss
+
+
+def training_loss(logits, targets, loss: str, label_smoothing: float, class_weights: torch.Tensor) -> torch.Tensor:
+    """The training loss of a batch: the weighted mean of `loss` (a name of LOSSES) over the images.
 
     Args: logits, targets: [n]; label_smoothing in [0, 1); class_weights: [2], blended as the target is.
     """
     weights = class_weights[1] * targets + class_weights[0] * (1 - targets)
-    per_image = {"cross-entropy": cross_entropy, "focal": focal}[loss](logits, smooth(targets, label_smoothing))
+    per_image = LOSSES[loss](logits, smooth(targets, label_smoothing))
     return (weights * per_image).sum() / weights.sum()

@@ -10,6 +10,8 @@ the metric itself. A metric that is undefined (a class is absent, nothing is pre
 
 import numpy as np
 
+STANDARD_THRESHOLD = 0.5  # of a probability, where no operating point is named
+
 
 def _weights(labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     return np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=float)

@@ -1,28 +1,19 @@
 """ResNet-18 for small grey images (He et al., CVPR 2016; torchvision's layers and names)."""
 
-import hashlib
-import os
-import sys
-import warnings
-import zipfile
+import copy
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from functools import lru_cache
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.errors import UserError
-from common.settings import Settings
 
-# ImageNet's channel statistics averaged over the three colours: what a grey image looks like to the trunk.
-CHANNEL_STD = (0.229, 0.224, 0.225)
-GREY_MEAN, GREY_STD = 0.449, 0.226
-WAYS_OUT = "give --weights FILE (a state dict of torchvision's ResNet-18), or --weights none to train from scratch"
+GREY_MEAN, GREY_STD = 0.449, 0.226  # ImageNet's, averaged over the three colours
 
 
 class BreastResNet(nn.Module):
@@ -35,13 +26,15 @@ class BreastResNet(nn.Module):
         stages: of the trunk, cut from the end: 2 to 4, or "auto".
         upsample: enlarge the images to this side first, bilinearly; 0 leaves them as they are.
 
-    Raises: UserError when `upsample` would shrink them.
+    Raises: UserError when `upsample` would shrink them; ValueError for a number of stages that ResNet-18 has not.
     """
 
     def __init__(self, size: int, stages: int | str = "auto", upsample: int = 0):
         super().__init__()
         if 0 < upsample < size:
             raise UserError(f"--upsample {upsample}: images of {size}×{size} would shrink; give a larger side, or 0")
+        if stages not in ("auto", 2, 3, 4):
+            raise ValueError(f"stages: {stages!r}")
         small = (upsample or size) < 64
         self.size, self.upsample = size, upsample
         self.stages = (3 if small else 4) if stages == "auto" else int(stages)
@@ -52,12 +45,47 @@ class BreastResNet(nn.Module):
         trunk.fc = nn.Linear(64 * 2 ** (self.stages - 1), 1)
         self.trunk = trunk.to(memory_format=torch.channels_last)  # a third faster on CPU
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: float [n, size, size] in [0, 1]. Returns: logits [n]."""
+    @property
+    def architecture(self) -> dict:
+        """The arguments beside `size` that make this model again."""
+        return {"stages": self.stages, "upsample": self.upsample}
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """The last stage's activations [n, channels, rows, columns]. images: float [n, size, size] in [0, 1]."""
         inputs = ((images - GREY_MEAN) / GREY_STD)[:, None]
         if self.upsample:
             inputs = F.interpolate(inputs, [self.upsample] * 2, mode="bilinear")
-        return self.trunk(inputs.contiguous(memory_format=torch.channels_last))[:, 0]
+        trunk, inputs = self.trunk, inputs.contiguous(memory_format=torch.channels_last)
+        stem = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(inputs))))
+        return trunk.layer4(trunk.layer3(trunk.layer2(trunk.layer1(stem))))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: float [n, size, size] in [0, 1]. Returns: logits [n]."""
+        return self.trunk.fc(self.trunk.avgpool(self.features(images)).flatten(1))[:, 0]
+
+    def evidence(self, images: torch.Tensor) -> torch.Tensor:
+        """What each position adds to the logit: float [n, rows, columns], whose mean is the logit (class activation
+        mapping, Zhou et al., CVPR 2016). images: float [n, size, size] in [0, 1]."""
+        return torch.einsum("nchw,c->nhw", self.features(images), self.trunk.fc.weight[0]) + self.trunk.fc.bias
+
+    def freeze(self, stages: int) -> None:
+        """Leave the weights of the stem and of the first `stages` stages as they are; 0 freezes nothing. Their batch
+        norms go on normalising by the batch and averaging it: fixed statistics measured far worse (results/ideas.md).
+        """
+        for name in ["conv1", "bn1", *(f"layer{stage + 1}" for stage in range(stages))] if stages else []:
+            getattr(self.trunk, name).requires_grad_(False)
+
+    def streamlined(self) -> "BreastResNet":
+        """A copy that computes the same in less time: batch normalisations are part of the convolutions before them,
+        and the stem pools before its ReLU, since onnxruntime is many times slower to pool uint8."""
+        folded = copy.deepcopy(self).eval()
+        for module in folded.modules():
+            for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("0", "1")):  # torchvision's names
+                if isinstance(getattr(module, norm, None), nn.BatchNorm2d):
+                    setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                    setattr(module, norm, nn.Identity())
+        folded.trunk.relu, folded.trunk.maxpool = folded.trunk.maxpool, folded.trunk.relu
+        return folded
 
 
 class Predictor(nn.Module):
@@ -69,7 +97,7 @@ class Predictor(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module], mirror: bool, temperature: float = 1.0):
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members: Any = nn.ModuleList(members)  # each a BreastResNet
         self.mirror, self.temperature = mirror, temperature
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -93,122 +121,3 @@ def predict(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.nd
     predictor.eval()
     parts = torch.from_numpy(images).split(batch)
     return torch.cat([predictor(part.to(device)).cpu() for part in parts]).double().numpy()
-
-
-def grey_stem(filters: torch.Tensor) -> torch.Tensor:
-    """Colour filters [64, 3, 7, 7] as grey ones [64, 1, 7, 7] with the same response to a grey image: their sum, each
-    colour rescaled from its own standard deviation to the grey one's."""
-    scale = GREY_STD / filters.new_tensor(CHANNEL_STD)
-    return (filters * scale[:, None, None]).sum(1, keepdim=True)
-
-
-def check_zip(path: str | Path) -> None:
-    """torch's files are zip files without compression, whose checksums torch.load leaves unread. Raises: ValueError
-    when one is wrong, or when a member would unpack to more than the file holds."""
-    if not zipfile.is_zipfile(path):  # of an old torch: checked while it is read
-        return
-    with zipfile.ZipFile(path) as members:
-        if sum(member.file_size for member in members.infolist()) > os.path.getsize(path) or members.testzip():
-            raise ValueError("damaged")
-
-
-def read_tensors(path: str | Path, kind: str, way_out: str):
-    """What torch saved in a file, if it is tensors and plain values: weights_only, so no code in it ever runs.
-
-    Args: kind, way_out: words for the error. Raises: UserError.
-    """
-    try:
-        check_zip(path)
-        with warnings.catch_warnings(action="ignore"):  # of torch, about files that are not its own
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {way_out}") from None
-    except Exception:  # torch.load raises anything on a file that is not its own
-        raise UserError(f"{path}: not {kind}, or a damaged one; {way_out}") from None
-
-
-def read_weights(weights: str) -> dict:
-    """A state dict of torchvision's ResNet-18.
-
-    Args: weights: "imagenet" (downloaded once into torch's cache, its hash checked), or the path of a file.
-    Raises: UserError.
-    """
-    if weights != "imagenet":
-        state = read_tensors(weights, "a file of plain tensors saved by torch", WAYS_OUT)
-    else:
-        try:
-            with redirect_stdout(sys.stderr):
-                published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-                state = published.get_state_dict(progress=False, check_hash=True)
-        except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
-            raise UserError(f"ImageNet weights cannot be downloaded ({error}); {WAYS_OUT}") from None
-    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
-    if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{weights}: not a state dict; {WAYS_OUT}")
-    return state
-
-
-@lru_cache
-def weights_md5(weights: str) -> str | None:
-    """MD5 of a file of weights as it was when first asked for, which says more than its name; None for "imagenet" and
-    "none". Raises: UserError."""
-    if weights in ("imagenet", "none"):
-        return None
-    try:
-        with open(weights, "rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
-    except OSError as error:
-        raise UserError(f"{weights}: cannot be read ({error.strerror}); {WAYS_OUT}") from None
-
-
-def check_trunk(state: dict, weights: str) -> None:
-    """Raises: UserError on a name or shape that is not torchvision's ResNet-18's, or on values that are no numbers."""
-    reference = torchvision.models.resnet18().state_dict()
-    for name, tensor in state.items():
-        if name not in reference:
-            raise UserError(f"{weights}: {name!r} is no layer of torchvision's ResNet-18; {WAYS_OUT}")
-        if tensor.shape != reference[name].shape:
-            shapes = f"{list(tensor.shape)}, ResNet-18 has {list(reference[name].shape)}"
-            raise UserError(f"{weights}: {name} has shape {shapes}; {WAYS_OUT}")
-        if tensor.layout != torch.strided or not tensor.isfinite().all():
-            raise UserError(f"{weights}: {name} holds values that are no numbers; {WAYS_OUT}")
-
-
-@lru_cache
-def initial_state(weights: str, size: int, stages: int) -> dict:
-    """The published weights that fit a BreastResNet, grey stem included; what stays random is named in a line.
-
-    Args: weights: "imagenet" or a path; a file may be complete or a trunk, and its `fc`, of other classes, is not used.
-    Raises: UserError.
-    """
-    state = {name: tensor for name, tensor in read_weights(weights).items() if not name.startswith("fc.")}
-    check_trunk(state, weights)
-    own = BreastResNet(size, stages).trunk.state_dict()
-    if not state.keys() & own.keys():
-        raise UserError(f"{weights}: holds no layer of the model; {WAYS_OUT}")
-    absent = {name.split(".")[0] for name in own if name not in state and not name.endswith("num_batches_tracked")}
-    print(f"weights: {weights}; these layers start at random: {', '.join(sorted(absent))}", file=sys.stderr)
-    if "conv1.weight" in state:
-        state["conv1.weight"] = grey_stem(state["conv1.weight"])
-    return {name: tensor for name, tensor in state.items() if name in own}
-
-
-def load_weights(model: BreastResNet, weights: str) -> None:
-    """Start `model`, in place, from "imagenet" or a file, or leave it as it is for "none". Raises: UserError."""
-    if weights != "none":
-        model.trunk.load_state_dict(initial_state(weights, model.size, model.stages), strict=False)
-
-
-def freeze(model: BreastResNet, stages: int) -> None:
-    """Leave the weights of the stem and of the first `stages` stages as they are; 0 freezes nothing. Their batch norms
-    go on normalising by the batch and averaging it: fixed statistics measured far worse (results/ideas.md)."""
-    for name in ["conv1", "bn1", *(f"layer{stage + 1}" for stage in range(stages))] if stages else []:
-        getattr(model.trunk, name).requires_grad_(False)
-
-
-def initial_model(size: int, settings: Settings) -> BreastResNet:
-    """A model as training starts with it; its random layers come from torch's generator. Raises: UserError."""
-    model = BreastResNet(size, settings.stages, settings.upsample)
-    load_weights(model, settings.weights)
-    freeze(model, settings.frozen_stages)
-    return model

@@ -5,18 +5,31 @@ results/README.md says which defaults were measured, and how.
 """
 
 import argparse
-import json
 import math
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from common.errors import UserError
+from common.files import read_json
 
 
-def number(kind, low, high, low_open=False, high_open=False):
-    """An argparse type: an int or float within bounds, finite; the message names the bounds."""
+@dataclass(frozen=True)
+class Kind:
+    """What a flag takes: an argparse type that reads its text, and what --help shows in its place."""
 
-    def parse(text: str):
+    read: Callable[[str], Any]
+    metavar: str
+
+    def __call__(self, text: str):
+        """Raises: argparse.ArgumentTypeError, which names what would be right."""
+        return self.read(text)
+
+
+def number(kind, low, high, low_open=False, high_open=False) -> Kind:
+    """An int or float within bounds, finite; the message names the bounds."""
+
+    def read(text: str):
         try:
             value = kind(text)
             finite = math.isfinite(value)
@@ -31,31 +44,38 @@ def number(kind, low, high, low_open=False, high_open=False):
             raise argparse.ArgumentTypeError(f"{text!r} is not {what} {' and '.join(bounds)}")
         return value
 
-    return parse
+    return Kind(read, "N" if kind is int else "X")
 
 
-def one_of(*choices):
-    """An argparse type: one of the given words or numbers."""
+def one_of(*choices) -> Kind:
+    """One of the given words or numbers."""
 
-    def parse(text: str):
+    def read(text: str):
         for choice in choices:
             if text == str(choice):
                 return choice
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(map(str, choices))}")
 
-    return parse
+    return Kind(read, f"{{{','.join(map(str, choices))}}}")
 
 
+def written(value):
+    """A setting as files and the command line have it: on and off for a boolean."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+ON_OFF = Kind(lambda text: one_of("on", "off")(text) == "on", "{on,off}")
+TEXT = Kind(str, "TEXT")
 POSITIVE_INT = number(int, 1, 10**9)
 NATURAL = number(int, 0, 2**32 - 1)
 POSITIVE = number(float, 0, math.inf, low_open=True)
 NOT_NEGATIVE = number(float, 0, math.inf)
 SHARE = number(float, 0, 1)
-LARGEST_SIDE = 512  # pixels that images are enlarged to at most
 SHARE_BELOW_ONE = number(float, 0, 1, high_open=True)
+LARGEST_SIDE = 512  # pixels that images are enlarged to at most
 
 
-def setting(default, kind, reason: str):
+def setting(default, kind: Kind, reason: str):
     """A dataclass field with what its flag needs."""
     return field(default=default, metadata={"kind": kind, "help": reason})
 
@@ -69,7 +89,9 @@ class Settings:
     epochs: int = setting(20, POSITIVE_INT, "passes over the training images")
     batch_size: int = setting(32, POSITIVE_INT, "images per step")
     warmup: float = setting(0.2, SHARE, "share of the steps in which the rate climbs; then it falls as a cosine to 0")
-    weights: str = setting("imagenet", str, "start from torchvision's ImageNet weights, from 'none', or from a FILE")
+    weights: str = setting(
+        "imagenet", Kind(str, "WHAT"), "start from torchvision's ImageNet weights, from 'none', or from a FILE"
+    )
     stages: int | str = setting(
         "auto", one_of("auto", 2, 3, 4), "residual stages of the trunk; auto: 3 for what is below 64 pixels, else all 4"
     )
@@ -83,16 +105,28 @@ class Settings:
     label_smoothing: float = setting(0.0, SHARE_BELOW_ONE, "share by which targets move towards 1/2")
     class_weights: str = setting("none", one_of("none", "balanced"), "none, or balanced: both classes weigh the same")
     mixup: float = setting(0.4, number(float, 0, 1000), "alpha of mixup's Beta distribution; 0 turns it off")
-    augment: str = setting(
-        "on", one_of("on", "off"), "random mirror, rotation, scale, shift, gain and erasing: on or off"
-    )
+    augment: bool = setting(True, ON_OFF, "random mirror, rotation, scale, shift, gain and erasing")
     ema: float = setting(
         0.98, SHARE_BELOW_ONE, "decay per step of the weight average that is kept; 0 keeps the last weights"
     )
     patience: int = setting(
         10, NATURAL, "train.py: stop after this many epochs without a lower validation loss; 0: keep the last"
     )
-    mirror: str = setting("on", one_of("on", "off"), "average each prediction with the mirrored image's: on or off")
+    mirror: bool = setting(True, ON_OFF, "average each prediction with the mirrored image's")
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> "Settings":
+        """Settings from the command line: a flag wins over --params, which wins over the default. Raises: UserError."""
+        params = read_params(args.params) if getattr(args, "params", None) else {}
+        given = {f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)}
+        return cls(**(params | given))
+
+    def as_dict(self) -> dict:
+        """{name: value} as files keep it, from which `read_params` makes the same settings."""
+        return {f.name: written(getattr(self, f.name)) for f in fields(self)}
+
+
+KINDS: dict[str, Kind] = {f.name: f.metadata["kind"] for f in fields(Settings)}
 
 
 def add_flags(parser: argparse.ArgumentParser, **defaults) -> None:
@@ -100,40 +134,28 @@ def add_flags(parser: argparse.ArgumentParser, **defaults) -> None:
     those whose default a script changes, by `defaults`, are there."""
     group = parser.add_argument_group("model and training")
     for f in fields(Settings):
+        kind, default = f.metadata["kind"], defaults.get(f.name, f.default)
         group.add_argument(
             f"--{f.name.replace('_', '-')}",
-            type=f.metadata["kind"],
+            type=kind,
             default=defaults.get(f.name, argparse.SUPPRESS),
-            metavar="X",
-            help=f"{f.metadata['help']} (default: {defaults.get(f.name, f.default)})",
+            metavar=kind.metavar,
+            help=f"{f.metadata['help']} (default: {written(default)})",
         )
 
 
 def read_params(path: str) -> dict:
     """Settings from a JSON file, such as tune.py's best.json. "synthetic" and keys with an underscore are for people;
     any other that is no setting is refused. Raises: UserError."""
-    try:
-        params = json.loads(Path(path).read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); give a file that tune.py wrote") from None
-    if not isinstance(params, dict):
-        raise UserError(f"{path}: holds no JSON object; give a file that tune.py wrote")
+    params = read_json(path, "give a file that tune.py wrote")
     return {name: check(name, value, path) for name, value in params.items() if name[:1] != "_" and name != "synthetic"}
 
 
 def check(name: str, value, path: str):
-    """One setting out of a file, held to the same bounds as its flag."""
-    kinds = {f.name: f.metadata["kind"] for f in fields(Settings)}
-    if name not in kinds:
-        raise UserError(f"{path}: {name!r} is no setting; known are {', '.join(kinds)}")
+    """One setting out of a file, held to the same bounds as its flag. Raises: UserError."""
+    if name not in KINDS:
+        raise UserError(f"{path}: {name!r} is no setting; known are {', '.join(KINDS)}")
     try:
-        return kinds[name](str(value))
+        return KINDS[name](str(value))
     except argparse.ArgumentTypeError as error:
         raise UserError(f"{path}: {name}: {error}") from None
-
-
-def from_args(args: argparse.Namespace) -> Settings:
-    """Settings from the command line: a flag wins over --params, which wins over the default."""
-    params = read_params(args.params) if getattr(args, "params", None) else {}
-    given = {name: value for name, value in vars(args).items() if name in asdict(Settings())}
-    return Settings(**(params | given))

@@ -6,7 +6,7 @@ python -m results.card      prints them, in Markdown
 import json
 from pathlib import Path
 
-from common import onnxfile
+from common.deploy import onnxfile
 from results import log
 
 MODELS = Path(__file__).parent.parent / "models"

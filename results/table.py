@@ -6,7 +6,8 @@ python -m results.table      prints the table, in Markdown, and writes results/r
 import json
 from dataclasses import dataclass
 
-from common import figures, intervals
+from common import intervals
+from common.show import figures
 from results import log
 
 METRICS = ("accuracy", "auc")

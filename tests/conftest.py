@@ -11,9 +11,11 @@ import pytest
 import torch
 import torchvision
 
-from common import data, onnxfile, onnxgraph, phantom, quantization, runs, settings
+from common import data, files, phantom, settings
 from common.calibration import Calibration
+from common.deploy import graph, int8, onnxfile
 from common.model import BreastResNet
+from common.run import folders
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a background shell leaves it, for every process to inherit
@@ -105,35 +107,35 @@ def untrained_member(seed: int) -> BreastResNet:
 
 
 @pytest.fixture(scope="session")
-def untrained(stored, tmp_path_factory) -> runs.Run:
+def untrained(stored, tmp_path_factory) -> folders.Run:
     """An ensemble of two untrained models, with mirror pass, in a folder as crossval.py would leave it."""
     folder = tmp_path_factory.mktemp("untrained")
     np.savez(folder / "own.npz", **stored)
     source = data.find(str(folder / "own.npz"), None, 28)
     for seed in (1, 2):
         chosen = settings.Settings(weights="none", stages=2)
-        runs.save_model(folder / f"fold_{seed}.pt", untrained_member(seed), chosen, 0, source, ["train"])
-    runs.write_json(folder / "calibration.json", asdict(Calibration(1.5, 0.4, "a rule", "val", 12)), source)
-    runs.write_json(folder / "metrics.json", {"splits": {"test": {"auc": 0.75}}}, source)
-    return runs.load(folder)
+        folders.save_model(folder / f"fold_{seed}.pt", untrained_member(seed), chosen, 0, source, ["train"])
+    files.write_json(folder / "calibration.json", asdict(Calibration(1.5, 0.4, "a rule", "val", 12)), source.notice)
+    files.write_json(folder / "metrics.json", {"splits": {"test": {"auc": 0.75}}}, source.notice)
+    return folders.load(folder)
 
 
 @pytest.fixture(scope="session")
 def network(untrained) -> onnx.ModelProto:
     """What `untrained` computes between preparation and head."""
-    return onnxgraph.export_network(untrained.predictor, 28)
+    return graph.export_network(untrained.predictor, 28)
 
 
 @pytest.fixture(scope="session")
 def onnx_model(untrained, network, tmp_path_factory) -> onnxfile.OnnxModel:
     """The ONNX file of `untrained`, open."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    about = onnxgraph.metadata(untrained, runs.read_json(untrained.path / "metrics.json"))
-    onnxgraph.write(onnxgraph.join(network, 28), about, path)
+    about = graph.metadata(untrained, files.read_json(untrained.path / "metrics.json"))
+    graph.write(graph.join(network, 28), about, path)
     return onnxfile.load(path, 1)
 
 
 @pytest.fixture(scope="session")
 def quantized(network, phantoms) -> onnx.ModelProto:
     """The int8 copy of `network`."""
-    return quantization.quantize(network, phantoms.images)
+    return int8.quantize(network, phantoms.images)

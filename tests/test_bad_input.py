@@ -29,9 +29,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common import data, imagefile, model, onnxfile, onnxgraph, runs
+from common import data, files, imagefile, model, weights
 from common.calibration import Calibration
+from common.deploy import graph, onnxfile
 from common.errors import UserError
+from common.run import folders
 from common.settings import Settings, read_params
 
 REPO = Path(__file__).parent.parent
@@ -178,10 +180,10 @@ def quick_run(tmp_path_factory, phantoms) -> Path:
     source = data.find("phantom", None, 28)
     torch.manual_seed(0)
     network = model.BreastResNet(28, 2)
-    runs.save_model(folder / "model.pt", network, chosen, 0, source, ["train"])
-    runs.write_json(folder / "metrics.json", {"config": {}, "splits": {}}, source)
-    rows = runs.prediction_rows("val", phantoms.labels, np.linspace(0.01, 0.99, len(phantoms)))
-    runs.write_csv(folder / "predictions.csv", rows, source)
+    folders.save_model(folder / "model.pt", network, chosen, 0, source, ["train"])
+    files.write_json(folder / "metrics.json", {"config": {}, "splits": {}}, source.notice)
+    rows = folders.prediction_rows("val", phantoms.labels, np.linspace(0.01, 0.99, len(phantoms)))
+    files.write_csv(folder / "predictions.csv", rows, source.notice)
     return folder
 
 
@@ -196,7 +198,7 @@ def run_here(script, words, monkeypatch, capfd) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", [script, *words])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     threads, random_state, handler = torch.get_num_threads(), torch.get_rng_state(), signal.getsignal(signal.SIGTERM)
-    model.initial_state.cache_clear()
+    weights.initial_state.cache_clear()
     capfd.readouterr()
     try:
         with pytest.raises(SystemExit) as ended:
@@ -293,9 +295,9 @@ TINY = """tiny (uint8[batch, height, width] image) => (float[batch] probability,
 
 def tiny_onnx(folder: Path) -> bytes:
     """A model of a few nodes with the metadata of a run."""
-    opset = onnx.helper.make_opsetid("", onnxgraph.OPSET)
+    opset = onnx.helper.make_opsetid("", graph.OPSET)
     network = onnx.helper.make_model(onnx.parser.parse_graph(TINY), opset_imports=[opset], ir_version=10)
-    onnx.helper.set_model_props(network, onnxgraph.metadata(runs.load(folder), runs.read_metrics(folder)))
+    onnx.helper.set_model_props(network, graph.metadata(folders.load(folder), folders.read_metrics(folder)))
     return network.SerializeToString()
 
 
@@ -331,11 +333,11 @@ def read_onnx(path: Path) -> bytes:
 
 
 def read_weights(path: Path) -> list:
-    return [(name, tensor.tolist()) for name, tensor in model.read_weights(str(path)).items()]
+    return [(name, tensor.tolist()) for name, tensor in weights.read_weights(str(path)).items()]
 
 
 def read_model(path: Path) -> list:
-    content = runs.read_checkpoint(path)
+    content = folders.read_checkpoint(path)
     state = content.pop("state").items()
     return [content, [(name, tensor.tolist()) for name, tensor in state]]
 
@@ -356,9 +358,9 @@ READ = {
     "weights.pth": read_weights,
     "model.onnx": read_onnx,
     "best.json": lambda path: Settings(**read_params(path)),
-    "calibration.json": runs.read_calibration,
-    "predictions.csv": runs.read_predictions,
-    "metrics.json": lambda path: runs.read_metrics(path.parent),
+    "calibration.json": folders.read_calibration,
+    "predictions.csv": folders.read_predictions,
+    "metrics.json": lambda path: folders.read_metrics(path.parent),
     **dict.fromkeys(IMAGE_FILES, read_image),
 }
 CHECKSUMMED = ("own.npz", "model.pt", "weights.pth")  # where damage cannot go unnoticed
@@ -677,7 +679,7 @@ CASES = [(name, what) for name, made in CRAFTED.items() for what in made]
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name, what", CASES, ids=[f"{name} {what[:40]}" for name, what in CASES])
 def test_crafted_files(name, what, good, tmp_path, monkeypatch, capfd):
-    monkeypatch.setitem(READ, "weights.pth", lambda path: model.initial_state(str(path), 28, 2))
+    monkeypatch.setitem(READ, "weights.pth", lambda path: weights.initial_state(str(path), 28, 2))
     assert refuses(name, CRAFTED[name][what](good), tmp_path)
     assert capfd.readouterr().err == ""
 

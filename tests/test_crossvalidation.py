@@ -38,7 +38,7 @@ def test_the_refit_model_is_trained_on_all_images_and_changes_no_fold(phantoms, 
 
 
 def test_repeats_use_other_folds_and_number_their_models_on(phantoms, validated):
-    settings = replace(validated[0], augment="off")
+    settings = replace(validated[0], augment=False)
     result = crossvalidation.cross_validate(phantoms, "none", settings, 2, 2, 5, 1, 1, "cpu")
     assert len(result.models) == 4 and set(result.fold[0]) == {0, 1} and set(result.fold[1]) == {2, 3}
     assert (result.fold[0] + 2 != result.fold[1]).any()

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 import export
-from common import benchmark, onnxfile, onnxgraph, parity, quantization, runs
+from common import files
+from common.deploy import graph, int8, latency, onnxfile, parity
 from common.errors import UserError
 
 
@@ -15,7 +16,7 @@ from common.errors import UserError
 def command(untrained, network, tmp_path, monkeypatch, capsys):
     """A function that runs export.py on `untrained` and returns what it prints; files go to tmp_path/out. The network
     is not exported again each time, and few sizes are tried."""
-    monkeypatch.setattr(onnxgraph, "export_network", lambda *_: network)
+    monkeypatch.setattr(graph, "export_network", lambda *_: network)
     monkeypatch.setattr(parity, "SIZES", ((90, 60), (8, 9)))
 
     def command(*flags) -> str:
@@ -28,21 +29,21 @@ def command(untrained, network, tmp_path, monkeypatch, capsys):
 
 
 def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantization, "LEAST_AGREEMENT", 0.0)  # an untrained model calls all images nearly alike
-    monkeypatch.setattr(quantization, "MOST_AUC_LOSS", 1.0)
-    monkeypatch.setattr(benchmark, "SECONDS", 0)
-    monkeypatch.setattr(benchmark, "FEWEST", 2)
+    monkeypatch.setattr(int8, "LEAST_AGREEMENT", 0.0)  # an untrained model calls all images nearly alike
+    monkeypatch.setattr(int8, "MOST_AUC_LOSS", 1.0)
+    monkeypatch.setattr(latency, "SECONDS", 0)
+    monkeypatch.setattr(latency, "FEWEST", 2)
     printed = command("--int8", "--benchmark")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "model.onnx", "model.int8.onnx", "parity.json"
     }  # fmt: skip
     for heading in ("PyTorch against onnxruntime", "against Pillow", "int8 against fp32", "images/s"):
         assert heading in printed
-    stored = runs.read_json(tmp_path / "out/parity.json")
+    stored = files.read_json(tmp_path / "out/parity.json")
     assert {(row["split"], row["n"], row["batch"]) for row in stored["rows"]} == {
         (split, n, batch) for split, n in (("train", 24), ("val", 12), ("test", 12)) for batch in (1, 64)
     }
-    assert stored["file"]["opset"] == onnxgraph.OPSET and len(stored["sizes"]) == len(parity.SIZES) + 1
+    assert stored["file"]["opset"] == graph.OPSET and len(stored["sizes"]) == len(parity.SIZES) + 1
     measured = {(row["model"], row["threads"], row["batch"]) for row in stored["benchmark"]["latency"]}
     assert measured == {(m, t, b) for m in ("fp32", "int8", "PyTorch") for t in (1, 2) for b in (1, 64)}
     for figures in stored["benchmark"]["process"].values():
@@ -55,8 +56,8 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
 
 
 def test_a_refused_int8_leaves_everything_as_it_was(command, quantized, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantization, "quantize", lambda *_: quantized)
-    monkeypatch.setattr(quantization, "LEAST_AGREEMENT", 1.01)
+    monkeypatch.setattr(int8, "quantize", lambda *_: quantized)
+    monkeypatch.setattr(int8, "LEAST_AGREEMENT", 1.01)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/model.onnx").write_bytes(b"earlier")
     with pytest.raises(UserError, match=re.escape("--int8 answers otherwise")):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
+from common.crossvalidation import assign_folds
 from common.errors import UserError
-from common.folds import assign_folds
 
 
 def counts(labels, fold, folds) -> np.ndarray:

@@ -8,7 +8,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from common import model
+from common import model, weights
 from common.calibration import sigmoid
 from common.errors import UserError
 from common.model import BreastResNet, Predictor
@@ -19,7 +19,7 @@ COLOUR_STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)
 
 @pytest.fixture(autouse=True)
 def forget_weights():
-    model.initial_state.cache_clear()
+    weights.initial_state.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def responses(means: torch.Tensor, padding: int) -> tuple[torch.Tensor, torch.Te
     colour = (images - means[:, None, None]) / COLOUR_STD[:, None, None]
     grey = (images - model.GREY_MEAN) / model.GREY_STD
     by_colour = nn.functional.conv2d(colour, filters, padding=padding)
-    return by_colour, nn.functional.conv2d(grey, model.grey_stem(filters), padding=padding), filters
+    return by_colour, nn.functional.conv2d(grey, weights.grey_stem(filters), padding=padding), filters
 
 
 def test_grey_stem_answers_as_the_colour_stem_up_to_a_constant_of_each_filter():
@@ -97,7 +97,7 @@ def test_images_are_normalised_before_the_trunk():
 def test_trunk_file_fills_what_it_holds_and_names_what_it_lacks(imagenet_trunk, capsys, stages, lacking):
     network = BreastResNet(28, stages)
     before = {name: tensor.clone() for name, tensor in network.trunk.state_dict().items()}
-    model.load_weights(network, str(imagenet_trunk))
+    weights.load_weights(network, str(imagenet_trunk))
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1
     assert printed.err.endswith(f"start at random: {lacking}\n") and str(imagenet_trunk) in printed.err
@@ -106,7 +106,7 @@ def test_trunk_file_fills_what_it_holds_and_names_what_it_lacks(imagenet_trunk, 
         if name.startswith(("layer4", "fc")):
             expected = before[name]
         else:
-            expected = model.grey_stem(stored[name]) if name == "conv1.weight" else stored[name]
+            expected = weights.grey_stem(stored[name]) if name == "conv1.weight" else stored[name]
         assert torch.equal(tensor, expected), name
 
 
@@ -115,7 +115,7 @@ def test_complete_file_lacks_only_the_classifier(tmp_path, capsys):
     torch.save(state, tmp_path / "complete.pth")
     network = BreastResNet(28, 4)
     fc = network.trunk.fc.weight.clone()
-    model.load_weights(network, str(tmp_path / "complete.pth"))
+    weights.load_weights(network, str(tmp_path / "complete.pth"))
     assert capsys.readouterr().err.endswith("start at random: fc\n")
     assert torch.equal(network.trunk.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
     assert torch.equal(network.trunk.fc.weight, fc)
@@ -124,18 +124,18 @@ def test_complete_file_lacks_only_the_classifier(tmp_path, capsys):
 def test_none_leaves_the_model_as_it_is(capsys):
     network = BreastResNet(28, 2)
     before = network.trunk.conv1.weight.clone()
-    model.load_weights(network, "none")
+    weights.load_weights(network, "none")
     assert torch.equal(network.trunk.conv1.weight, before) and capsys.readouterr().err == ""
 
 
 def test_training_one_model_does_not_change_the_next_one_s_start(imagenet_trunk):
     first, second = BreastResNet(28, 2), BreastResNet(28, 2)
-    model.load_weights(first, str(imagenet_trunk))
+    weights.load_weights(first, str(imagenet_trunk))
     start = {name: tensor.clone() for name, tensor in first.trunk.state_dict().items() if not name.startswith("fc")}
     with torch.no_grad():
         for tensor in first.state_dict().values():
             tensor.fill_(7)
-    model.load_weights(second, str(imagenet_trunk))
+    weights.load_weights(second, str(imagenet_trunk))
     after = second.trunk.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in start.items())
 
@@ -168,7 +168,7 @@ def test_bad_states_are_one_line_that_names_the_file(tmp_path, state, reason):
     path = tmp_path / "weights.pth"
     torch.save(state(), path)
     with pytest.raises(UserError, match=reason) as caught:
-        model.initial_state(str(path), 28, 3)
+        weights.initial_state(str(path), 28, 3)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value) and "--weights none" in str(caught.value)
 
 
@@ -177,7 +177,7 @@ def test_weights_never_run_code(tmp_path, zipped):
     path, made = tmp_path / "weights.pth", tmp_path / "made by the pickle"
     torch.save({"conv1.weight": Bomb(made)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match="not a file of plain tensors"):
-        model.initial_state(str(path), 28, 3)
+        weights.initial_state(str(path), 28, 3)
     assert not made.exists()
     pickle.loads(pickle.dumps(Bomb(made))).close()
     assert made.exists()  # the bomb is real
@@ -188,14 +188,14 @@ def test_files_that_are_not_torch_s(tmp_path, content):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     with pytest.raises(UserError, match="not a file of plain tensors") as caught:
-        model.initial_state(str(path), 28, 3)
+        weights.initial_state(str(path), 28, 3)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["absent.pth", "."])
 def test_files_that_cannot_be_read(tmp_path, name):
     with pytest.raises(UserError, match="cannot be read .*--weights FILE.*--weights none") as caught:
-        model.initial_state(str(tmp_path / name), 28, 3)
+        weights.initial_state(str(tmp_path / name), 28, 3)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -206,7 +206,7 @@ def test_imagenet_without_a_network_names_both_ways_out(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     with pytest.raises(UserError, match="cannot be downloaded .*Name or service not known") as caught:
-        model.load_weights(BreastResNet(28, 2), "imagenet")
+        weights.load_weights(BreastResNet(28, 2), "imagenet")
     message = str(caught.value)
     assert "--weights FILE" in message and "--weights none" in message and "\n" not in message
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common import data, metrics, onnxfile
-from common.tables import COLUMNS
+from common import data, metrics
+from common.deploy import onnxfile
+from common.show.tables import COLUMNS
 from results import card
 
 MODELS = Path(__file__).parent.parent / "models"

@@ -16,14 +16,15 @@ import pytest
 from PIL import Image
 
 import predict
-from common import data, imagefile, onnxgraph, phantom
+from common import data, imagefile, phantom
 from common.calibration import sigmoid
+from common.deploy import graph
 
 REPO = Path(predict.__file__).parent
 
 # Stands in for a trained network: the log-odds grow with the mean grey level. 128 is even odds.
 NETWORK = f"""
-<ir_version: 10, opset_import: ["": {onnxgraph.OPSET}]>
+<ir_version: 10, opset_import: ["": {graph.OPSET}]>
 network (uint8[batch, 28, 28] prepared) => (float[batch] network_logit)
 <float even = {{128.0}}, float scale = {{0.05}}, int64[2] axes = {{1, 2}}>
 {{
@@ -56,7 +57,7 @@ def bare(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.onnx"
-    onnxgraph.write(onnxgraph.join(onnx.parser.parse_model(NETWORK), 28), ABOUT, path)
+    graph.write(graph.join(onnx.parser.parse_model(NETWORK), 28), ABOUT, path)
     return path
 
 

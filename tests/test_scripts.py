@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from common import runs, settings
+from common import settings
+from common.run import folders
 
 REPO = Path(__file__).parent.parent
 QUICK = ["--data", "phantom", "--weights", "none", "--epochs", "2", "--stages", "2", "--threads", "1"]
@@ -250,7 +251,9 @@ class TestCrossval:
         evaluation = read_json(out / "evaluation_val.json")
         assert evaluation["predictions"] == "out-of-fold predictions" and evaluation["splits"]["val"]["n"] == 80
         assert (out / "folds_val.png").exists()
-        assert set(runs.files(out)) == set(out.iterdir())  # so that the next run in this folder leaves nothing stale
+        assert set(folders.contents(out)) == set(
+            out.iterdir()
+        )  # so that the next run in this folder leaves nothing stale
 
 
 class TestExportAndEvaluate:
@@ -261,7 +264,7 @@ class TestExportAndEvaluate:
         assert all(row["max_difference"] <= 1e-5 and row["labels_differ"] == 0 for row in rows)
         assert "PHANTOM" in stdout and "against Pillow" in stdout
         assert list(file.parent.glob("model.onnx*")) == [file]  # one file, no external data
-        assert {file, file.with_name("parity.json")} <= set(runs.files(file.parent))
+        assert {file, file.with_name("parity.json")} <= set(folders.contents(file.parent))
 
     def test_onnx_gives_the_run_s_probabilities(self, exported):
         import onnxruntime

@@ -6,8 +6,8 @@ from dataclasses import asdict, fields, replace
 import pytest
 
 from common import settings
-from common.cli import Parser
 from common.errors import UserError
+from common.run.flags import Parser
 from common.settings import Settings
 
 GOOD = {

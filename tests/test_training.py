@@ -10,8 +10,9 @@ import torch
 from common import loss, training
 from common.data import Split
 from common.errors import UserError
-from common.model import BreastResNet, initial_model
+from common.model import BreastResNet
 from common.seed import set_seed
+from common.weights import initial_model
 
 CPU = torch.device("cpu")
 
@@ -47,7 +48,7 @@ def script_validation(monkeypatch, losses) -> list[dict]:
 
 
 def test_training_lowers_the_loss_and_finds_what_it_trains_on(phantoms, quick):
-    settings = dataclasses.replace(quick, epochs=6, augment="off", mixup=0, lr=1e-3, ema=0.0, patience=0, batch_size=8)
+    settings = dataclasses.replace(quick, epochs=6, augment=False, mixup=0, lr=1e-3, ema=0.0, patience=0, batch_size=8)
     result = fit(phantoms[:24], None, settings)
     losses = [entry["train_loss"] for entry in result.history]
     assert losses[-1] < 0.5 * losses[0] and losses[-1] < 0.3
@@ -296,7 +297,7 @@ def test_settings_reach_the_loss(phantoms, quick, monkeypatch):
 
 
 def test_every_setting_changes_the_model(tiny, quick):
-    changes = {"augment": "off", "mixup": 0.0, "class_weights": "balanced", "loss": "focal", "label_smoothing": 0.2,
+    changes = {"augment": False, "mixup": 0.0, "class_weights": "balanced", "loss": "focal", "label_smoothing": 0.2,
                "wd": 5.0, "lr": 1e-3, "ema": 0.5, "warmup": 0.9, "batch_size": 4}  # fmt: skip
     settings = [quick, *(dataclasses.replace(quick, **{name: value}) for name, value in changes.items())]
     models = [fit(tiny[:8], None, each).model for each in settings]

@@ -10,8 +10,9 @@ import optuna
 import pytest
 
 import tune
-from common import data, search, settings, study
+from common import data, settings
 from common.errors import UserError
+from common.run import search, study
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from PIL import Image
 
 from common import twins
 from common.data import SPLITS, Split, find, load, size_flag
-from common.evaluation import clean_mask
+from common.scoring import clean_mask
 
 
 def brute_force(images, threshold=twins.THRESHOLD) -> dict[tuple[int, int], float]:

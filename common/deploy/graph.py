@@ -1,0 +1,152 @@
+"""Building the ONNX file: MedMNIST's preparation, the network, and all that its caller must know, in one graph."""
+
+import json
+from pathlib import Path
+
+import onnx
+import torch
+
+from common.errors import UserError, one_line
+from common.model import Predictor
+from common.run.folders import Run
+
+VERSION = "2"  # of inputs, outputs and metadata; 1 took images of the model's size only
+OPSET = 20
+
+# What common.imagefile.prepare does with Pillow. Resize computes on uint8 as Pillow does, in fixed point, and
+# exclude_outside gives its weights at the borders; of the two, more than one grey level apart has not been seen.
+PREPARATION = """
+<ir_version: {ir_version}, opset_import: ["": {opset}]>
+preparation (uint8[batch, height, width] image) => (uint8[batch, {size}, {size}] prepared)
+<int64[1] channel_axis = {{1}}, int64[2] crop_axes = {{1, 2}}, int64[1] two = {{2}},
+    int64[2] sides = {{{size}, {size}}}>
+{{
+    image_sides = Shape <start = 1, end = 3> (image)
+    short_side = ReduceMin (image_sides)
+    crop_spare = Sub (image_sides, short_side)
+    crop_start = Div (crop_spare, two)
+    crop_end = Add (crop_start, short_side)
+    square = Slice (image, crop_start, crop_end, crop_axes)
+    square_channel = Unsqueeze (square, channel_axis)
+    prepared_channel = Resize <mode = "linear", antialias = 1, exclude_outside = 1,
+        coordinate_transformation_mode = "half_pixel", axes = [2, 3]> (square_channel, , , sides)
+    prepared = Squeeze (prepared_channel, channel_axis)
+}}
+"""
+
+# The straight line brings an int8 network's logits back to those of the fp32 one (see common.deploy.int8).
+HEAD = """
+<ir_version: {ir_version}, opset_import: ["": {opset}]>
+head (float[batch] network_logit) => (float[batch] probability, float[batch] logit)
+<float slope = {{{slope!r}}}, float intercept = {{{intercept!r}}}>
+{{
+    scaled_logit = Mul (network_logit, slope)
+    logit = Add (scaled_logit, intercept)
+    probability = Sigmoid (logit)
+}}
+"""
+
+
+def forget_sources(model: onnx.ModelProto) -> None:
+    """Remove, in place, the exporter's notes of the source lines behind each node: paths of this machine."""
+    graph = model.graph
+    for item in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+
+
+def export_network(predictor: Predictor, size: int) -> onnx.ModelProto:
+    """The network alone: `prepared`, uint8 [batch, size, size], to `network_logit`, float32 [batch]."""
+    program = torch.onnx.export(
+        Predictor([member.streamlined() for member in predictor.members], predictor.mirror, predictor.temperature),
+        (torch.zeros(2, size, size, dtype=torch.uint8),),
+        input_names=["prepared"],
+        output_names=["network_logit"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None  # it is None only for a path to save to
+    network = program.model_proto  # made anew each time it is asked for
+    forget_sources(network)
+    return network
+
+
+def parse(text: str, network: onnx.ModelProto, **values) -> onnx.ModelProto:
+    """A model from its text, of the same versions as the network that it will be joined to."""
+    return onnx.parser.parse_model(text.format(ir_version=network.ir_version, opset=OPSET, **values))
+
+
+def preparation(network: onnx.ModelProto, size: int) -> onnx.ModelProto:
+    """`image`, uint8 [batch, height, width], to `prepared`, uint8 [batch, size, size]."""
+    return parse(PREPARATION, network, size=size)
+
+
+def join(network: onnx.ModelProto, size: int, slope: float = 1.0, intercept: float = 0.0) -> onnx.ModelProto:
+    """Preparation, network and head in one graph: `image` to `probability` and `logit`."""
+    head = parse(HEAD, network, slope=float(slope), intercept=float(intercept))
+    prepared = onnx.compose.merge_models(preparation(network, size), network, [("prepared", "prepared")])
+    whole = onnx.compose.merge_models(prepared, head, [("network_logit", "network_logit")])
+    del whole.opset_import[1:]  # merge_models repeats it
+    whole.graph.name, whole.producer_name = "breastmnist", "breastmnist-resnet18"
+    return whole
+
+
+def metadata(run: Run, metrics: dict) -> dict[str, str]:
+    """The file's metadata_props, all text. metrics: the run's metrics.json, which may be of an earlier threshold."""
+    size, point = run.data["size"], metrics.get("operating_point", {})
+    current = point.get("threshold") == run.calibration.threshold
+    return {
+        "input": "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up",
+        "outputs": "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]",
+        "preparation": f"in the graph: centre crop to the short side, antialiased bilinear resize to {size}x{size}",
+        "input_size": str(size),
+        "classes": json.dumps(["normal or benign", "malignant"]),
+        "positive_class": "malignant",
+        "threshold": repr(run.calibration.threshold),
+        "threshold_rule": run.calibration.threshold_rule,
+        "temperature": repr(run.calibration.temperature),
+        "calibrated_on": run.calibration.fitted_on,
+        "calibrated_on_n": str(run.calibration.n),
+        "members": str(len(run.predictor.members)),
+        "mirror": "on" if run.predictor.mirror else "off",
+        "dataset": "PHANTOM data (generated, not ultrasound)" if run.data["synthetic"] else Path(run.data["name"]).name,
+        "dataset_source": json.dumps(run.data),
+        "dataset_md5": run.data["md5"],
+        "metrics": json.dumps(metrics["splits"]),
+        "metrics_at_threshold": json.dumps(point.get("splits", {}) if current else {}),
+        "calibration": json.dumps(metrics.get("calibration", {})),
+        "version": VERSION,
+        "license": "Apache-2.0",
+        "intended_use": "research only, not a medical device",
+    }
+
+
+def write(model: onnx.ModelProto, about: dict[str, str], path: Path) -> None:
+    """Save a joined model with its metadata, weights inside."""
+    onnx.helper.set_model_props(model, about)
+    onnx.save(model, path)
+
+
+def check(path: Path) -> dict:
+    """What the ONNX checker and shape inference say of a file, reloaded from disk.
+
+    Returns: {"opset", "operator_sets", "external_data": number of tensors outside the file, "bytes"}.
+    Raises: UserError when they find a fault.
+    """
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = one_line(str(error))
+        raise UserError(f"the ONNX checker refuses the file, nothing is written: {reason}") from None
+    model = onnx.load(path, load_external_data=False)
+    outside = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    used = {node.domain for node in model.graph.node}
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    return {
+        "opset": versions[""],
+        "operator_sets": sorted(domain or "ai.onnx" for domain in used),
+        "external_data": len(outside),
+        "bytes": path.stat().st_size,
+    }

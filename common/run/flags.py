@@ -1,0 +1,100 @@
+"""What the scripts' command lines share: flags, exit codes, and the one line that explains an error."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from common import settings
+from common.data import SIZES
+from common.errors import UserError, one_line
+from common.settings import NATURAL, Kind, number, one_of
+
+INNER_SHARE = number(float, 0, 1, low_open=True, high_open=True)
+THREADS = number(int, 1, 1024)  # far more than any machine has; the system refuses to start thousands
+FILE, FOLDER = Kind(str, "FILE"), Kind(str, "DIR")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with a bad flag ending in one line instead of the whole usage, as every other error does."""
+
+    def __init__(self, description: str | None):
+        super().__init__(description=description, allow_abbrev=False)
+
+    def error(self, message: str):
+        self.exit(2, f"error: {one_line(message)}; see --help\n")
+
+
+def add(parser, flag: str, kind: Kind, help: str, default=None, shown: str | None = None, **more) -> None:
+    """A flag that takes a value; its help ends with the default, or with what `shown` says of it."""
+    text = f"{help} (default: {'%(default)s' if shown is None else shown})"
+    parser.add_argument(flag, type=kind, default=default, metavar=kind.metavar, help=text, **more)
+
+
+def add_switch(parser, flag: str, help: str) -> None:
+    """A flag that takes none, and is off by default."""
+    parser.add_argument(flag, action="store_true", help=f"{help} (default: off)")
+
+
+def cpu_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def add_machine_flags(parser: Parser, device: bool = True) -> None:
+    """--threads and, where torch does the work, --device."""
+    group = parser.add_argument_group("machine")
+    add(group, "--threads", THREADS, "CPU threads", cpu_count(), shown="all")
+    if device:
+        add(group, "--device", one_of("auto", "cpu", "cuda"), "auto is a GPU if there is one", "auto")
+
+
+def add_data_flags(parser: Parser, of_run: bool = False) -> None:
+    """The flags that say which images, and which seed.
+
+    Args: of_run: the script reads a run or a model, whose own data are the default (None here).
+    """
+    group = parser.add_argument_group("data")
+    kinds = "breastmnist, phantom (generated, no network), or a FILE.npz with MedMNIST's keys"
+    defaults = {"data": "breastmnist", "size": 28, "seed": 0}
+    shown = {"data": "what the run was trained on", "size": "the run's", "seed": "0, or the run's for its phantoms"}
+    own = {name: (None, shown[name]) if of_run else (value, None) for name, value in defaults.items()}
+    add(group, "--data", Kind(str, "WHAT"), kinds, *own["data"])
+    add(group, "--data-root", FOLDER, "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
+    add(group, "--size", one_of(*SIZES), "side of the images in pixels", *own["size"])
+    add(group, "--seed", NATURAL, "seed of everything random", *own["seed"])
+
+
+def add_run_flags(parser: Parser, out: str, calibrates: bool = True) -> None:
+    """The flags of a script that trains: where to, on what, how.
+
+    Args: out: default of --out; calibrates: the script leaves a run behind, with an operating point, and can resume it.
+    """
+    add(parser, "--out", FOLDER, "folder for the results", out)
+    add(parser, "--params", FILE, "settings from a JSON file, such as tune.py's best.json; flags win", shown="none")
+    if calibrates:
+        add_switch(parser, "--resume", "go on with the interrupted run in --out; the other flags stay the same")
+        point = "operating point: the threshold that finds at least this share of the malignant held-out images"
+        add(parser, "--sensitivity", INNER_SHARE, f"{point}, and calls the fewest others", 0.95)
+    add_data_flags(parser)
+    add_machine_flags(parser)
+    settings.add_flags(parser)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's main: 0 when it returns, 2 with one line for a user's error, 130 for Ctrl-C, 143 for SIGTERM, 141,
+    as a shell says it, when whoever reads the output has enough, as head does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        sys.exit(141)

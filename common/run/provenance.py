@@ -1,0 +1,58 @@
+"""With what a run was made: enough to make it again, or to see why it cannot be."""
+
+import argparse
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from common.data import Source
+from common.model import device_of
+from common.settings import Settings
+from common.weights import weights_md5
+
+PACKAGES = ("numpy", "torch", "torchvision", "medmnist", "optuna", "onnx", "onnxscript", "onnxruntime")
+
+
+def command(*words: str) -> str | None:
+    """What a small program prints; None if it is not there or fails."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def cpu_name() -> str:
+    """The processor's name as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def provenance(source: Source, threads: int) -> dict:
+    """With what a run was made: code, packages, processor, data, command. Nothing here changes from one run of the same
+    command to the next; what cannot be known, such as the commit of a copy without git, is None."""
+    changes = command("git", "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": command("git", "rev-parse", "HEAD"),
+        "uncommitted_changes": None if changes is None else bool(changes),
+        "command": shlex.join(["python", *sys.argv]),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "cpu": cpu_name(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": threads,
+        "data": source.describe(),
+    }
+
+
+def describe(args: argparse.Namespace, settings: Settings, source: Source) -> dict:
+    """The "config", with the device that "auto" stands for, and the "provenance" of metrics.json. Raises: UserError."""
+    config = vars(args) | {"device": device_of(args.device).type} | settings.as_dict()
+    made_with = {"weights_md5": weights_md5(settings.weights), "seed": args.seed}
+    return {"config": config, "provenance": provenance(source, args.threads) | made_with}

@@ -1,0 +1,102 @@
+"""Fixed-width tables for people; machines read metrics.json."""
+
+import math
+
+from common.data import Source
+from common.metrics import STANDARD_THRESHOLD
+
+COLUMNS = {
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "aupr": "AUPR",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "specificity": "specificity",
+}
+UNDEFINED = {
+    "auc": "a class is absent",
+    "aupr": "no malignant image",
+    "precision": "nothing is called malignant",
+    "recall": "no malignant image",
+    "specificity": "no benign image",
+    "f1": "no malignant image, and nothing called so",
+}
+
+
+def number(value: float) -> str:
+    """Four decimals, or n/a for nan."""
+    return "n/a" if math.isnan(value) else f"{value:.4f}"
+
+
+def interval(limits) -> str:
+    """[.812 .903]: a 95 % interval to three decimals; empty for nan."""
+    return "" if math.isnan(limits[0]) else "[" + " ".join(f"{limit:.3f}".removeprefix("0") for limit in limits) + "]"
+
+
+def line(name: str, cells, width: int = 14) -> str:
+    """One row: a name, then right-aligned cells."""
+    return f"{name:<28}" + "".join(f"{cell:>{width}}" for cell in cells)
+
+
+def undefined_notes(summaries: dict[str, dict]) -> list[str]:
+    """A sentence for each metric that is n/a somewhere, with the reason."""
+    absent = [m for m in UNDEFINED if any(math.isnan(summary[m]) for summary in summaries.values())]
+    return [f"n/a: {COLUMNS[metric]} is undefined where {UNDEFINED[metric]}." for metric in absent]
+
+
+def metrics_table(summaries: dict[str, dict]) -> str:
+    """A row for each named summary (`metrics.summary`, or with intervals `intervals.summary`), intervals below; what
+    is n/a is explained at the end."""
+    lines = [line(f"{'n':>28}", COLUMNS.values())]
+    for name, summary in summaries.items():
+        lines.append(line(f"{name:<22}{summary['n']:>6}", (number(summary[metric]) for metric in COLUMNS)))
+        if "auc_ci95" in summary:
+            lines.append(line("  95 % interval", (interval(summary[f"{metric}_ci95"]) for metric in COLUMNS)))
+    return "\n".join(lines + undefined_notes(summaries))
+
+
+def spread_line(name: str, spread: dict[str, tuple[float, float]]) -> str:
+    """A row of mean ± standard deviation, under the columns of `metrics_table`. spread: {metric: (mean, std)}."""
+    return line(name, (f"{mean:.3f} ± {std:.3f}" for mean, std in (spread[metric] for metric in COLUMNS)))
+
+
+def with_interval(summary: dict, metric: str) -> str:
+    """0.9012 [.852 .943]: a metric and its interval."""
+    return f"{number(summary[metric])} {interval(summary[f'{metric}_ci95'])}".strip()
+
+
+def operating_rates(name: str, summary: dict) -> str:
+    """What a threshold gives in a clinic's words: sensitivity, specificity, PPV and NPV with their intervals."""
+    benign = summary["benign"]
+    rates = [(summary, "recall", "sensitivity"), (summary, "specificity", "specificity")]
+    rates += [(summary, "precision", "PPV"), (benign, "precision", "NPV")]
+    return f"{name}: " + ", ".join(f"{label} {with_interval(values, metric)}" for values, metric, label in rates)
+
+
+def calibration_table(measures: dict) -> str:
+    """Brier score and expected calibration error of each split that `measures` holds one of."""
+    splits = {name: summary for name, summary in measures.items() if isinstance(summary, dict)}
+    rows = [
+        line(name, [number(s["brier"]), interval(s["brier_ci95"]), number(s["ece"]), interval(s["ece_ci95"])])
+        for name, s in splits.items()
+    ]
+    return "\n".join([line("", ["Brier", "95 %", "ECE", "95 %"]), *rows, "ECE: 10 bins of equal mass"])
+
+
+def scores_text(scores: dict, source: Source) -> str:
+    """The tables of `scoring.evaluate_splits`, the number that matters last."""
+    splits, point, calibration = scores["splits"], scores["operating_point"], scores["calibration"]
+    last = [name for name in splits if not name.startswith("clean_")][-1]
+    headline = [with_interval(splits[last], metric) for metric in ("auc", "accuracy")]
+    return "\n\n".join(
+        [
+            f"{source.label}, malignant is positive",
+            f"threshold {STANDARD_THRESHOLD}\n{metrics_table(splits)}",
+            f"operating point {point['threshold']:.4f}: {point['rule']}\n{metrics_table(point['splits'])}\n"
+            + operating_rates(last, point["splits"][last]),
+            f"calibration, temperature {calibration['temperature']:.3f} fitted on {calibration['fitted_on']}\n"
+            + calibration_table(calibration),
+            f"{source.label}: {last} AUC {headline[0]}, accuracy {headline[1]} on {splits[last]['n']} images",
+        ]
+    )

@@ -1,0 +1,95 @@
+"""The graph of the ONNX file: preparation, network and head against Pillow and PyTorch."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import untrained_member
+
+from common import imagefile, phantom
+from common.calibration import sigmoid
+from common.deploy import graph, int8, onnxfile
+from common.errors import UserError
+from common.model import Predictor, predict
+
+REPO = str(Path(__file__).parents[2])
+
+
+def test_streamlining_changes_no_answer(untrained, phantoms):
+    folded = graph.streamline(untrained.predictor)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in untrained.predictor.modules())  # a copy
+    expected, found = (predict(predictor, phantoms.images) for predictor in (untrained.predictor, folded))
+    assert np.allclose(found, expected, rtol=1e-4, atol=1e-5) and np.ptp(expected) > 1e-3
+
+
+@pytest.mark.parametrize("size", [28, 64])
+@pytest.mark.parametrize("shape", [(8, 8), (28, 28), (29, 28), (64, 64), (90, 47), (333, 500), (500, 333)])
+def test_preparation_is_pillow_s_to_one_grey_level(network, shape, size):
+    session = onnxfile.open_session(graph.preparation(network, size).SerializeToString(), 1)
+    images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)  # noise: the hardest to resize
+    (found,) = session.run(None, {"image": images})
+    expected = np.stack([imagefile.prepare(image, size) for image in images])
+    assert found.dtype == np.uint8 and np.abs(found.astype(int) - expected).max() <= 1
+    if shape == (size, size):
+        assert np.array_equal(found, images)
+
+
+def test_any_size_and_batch_gives_what_the_run_gives(untrained, onnx_model):
+    large, _ = phantom.generate(3, 300, seed=3)
+    for images in (large, large[:, :77, :151], large[:, :9, :8]):
+        prepared = np.stack([imagefile.prepare(image, 28) for image in images])
+        assert np.allclose(onnx_model.probabilities(images), untrained.probabilities(prepared), atol=0.02)
+        one_by_one = [onnx_model.probabilities(images[i : i + 1])[0] for i in range(3)]
+        assert np.allclose(onnx_model.probabilities(images), one_by_one, atol=1e-6)
+
+
+def test_a_straight_line_moves_the_logit_and_its_probability(network, phantoms):
+    session = onnxfile.open_session(graph.join(network, 28, 2.0, -0.25).SerializeToString(), 1)
+    probability, logit = session.run(["probability", "logit"], {"image": phantoms.images})
+    expected = 2 * int8.logits(network, phantoms.images, 1) - 0.25
+    assert np.allclose(logit, expected, atol=1e-4) and np.allclose(probability, sigmoid(expected), atol=1e-5)
+
+
+def test_metrics_of_an_earlier_threshold_are_left_out(untrained):
+    for threshold, expected in ((untrained.calibration.threshold, {"test": {}}), (0.9, {})):
+        point = {"threshold": threshold, "splits": {"test": {}}}
+        about = graph.metadata(untrained, {"splits": {}, "operating_point": point})
+        assert json.loads(about["metrics_at_threshold"]) == expected
+
+
+def test_metadata_is_complete_and_of_no_machine(untrained, onnx_model):
+    props = onnx_model.session.get_modelmeta().custom_metadata_map
+    contract = "classes positive_class threshold threshold_rule temperature input_size dataset dataset_md5 metrics"
+    assert set(props) >= {*contract.split(), "version", "license", "intended_use"}
+    assert json.loads(props["metrics"]) == {"test": {"auc": 0.75}} and props["members"] == "2"
+    assert onnx_model.calibration == untrained.calibration and onnx_model.data == untrained.data
+    assert REPO.encode() not in onnx_model.path.read_bytes()
+
+
+def test_file_stands_by_itself(onnx_model):
+    found = graph.check(onnx_model.path)
+    assert found["external_data"] == 0 and found["operator_sets"] == ["ai.onnx"]
+    assert found["opset"] == graph.OPSET and found["bytes"] == onnx_model.path.stat().st_size
+    (entry,) = onnx_model.session.get_inputs()
+    assert (entry.name, entry.type, entry.shape) == ("image", "tensor(uint8)", ["batch", "height", "width"])
+    outputs = [(output.name, output.type, output.shape) for output in onnx_model.session.get_outputs()]
+    assert outputs == [(name, "tensor(float)", ["batch"]) for name in ("probability", "logit")]
+
+
+def test_what_the_checker_refuses_is_one_line(onnx_model, tmp_path):
+    broken = onnx.load(onnx_model.path)
+    broken.graph.node[0].op_type = "Nonsense"
+    onnx.save(broken, tmp_path / "broken.onnx")
+    with pytest.raises(UserError, match="checker refuses the file"):
+        graph.check(tmp_path / "broken.onnx")
+
+
+def test_predictor_without_mirror_exports_too(phantoms):
+    predictor = Predictor([untrained_member(3)], mirror=False, temperature=0.7)
+    session = onnxfile.open_session(graph.join(graph.export_network(predictor, 28), 28).SerializeToString(), 1)
+    (logit,) = session.run(["logit"], {"image": phantoms.images[:5]})
+    assert np.allclose(logit, predict(predictor, phantoms.images[:5]), rtol=1e-4, atol=1e-4)

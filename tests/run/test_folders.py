@@ -1,0 +1,378 @@
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common import data, files
+from common.calibration import Calibration, logit, sigmoid
+from common.errors import UserError
+from common.model import BreastResNet, Predictor, predict
+from common.run import folders, provenance
+
+REAL = data.Source("own.npz", 28, Path("own.npz"), "1234")
+PHANTOM = data.find("phantom", None, 28)
+
+
+def refused(function, *given) -> str:
+    """The one line with which a function refuses."""
+    with pytest.raises(UserError) as caught:
+        function(*given)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def members(n: int) -> list[BreastResNet]:
+    """Different random models, batch norm's statistics included."""
+    torch.manual_seed(0)
+    made = [BreastResNet(28, 2).eval() for _ in range(n)]
+    for model in made:
+        for name, tensor in model.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 2)
+    return made
+
+
+@pytest.fixture(scope="module")
+def model() -> BreastResNet:
+    return members(1)[0]
+
+
+@pytest.fixture
+def checkpoint(tmp_path, model, quick):
+    folders.save_model(tmp_path / "model.pt", model, quick, 3, REAL, ["train"])
+    return tmp_path / "model.pt"
+
+
+def change_checkpoint(path, **changed) -> None:
+    torch.save(torch.load(path) | changed, path)
+
+
+# files
+
+
+def test_replacing_leaves_old_or_new(tmp_path):
+    path = tmp_path / "file"
+    with files.replacing(path) as beside:
+        beside.write_text("old")
+        assert not path.exists() and beside.parent == tmp_path
+    assert path.read_text() == "old"
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error), files.replacing(path) as beside:
+            beside.write_text("half")
+            raise error
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with files.replacing(path) as beside:
+        beside.write_text("new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch, model, quick):
+    writers = {
+        "metrics.json": lambda path: files.write_json(path, {"a": 1}, REAL.notice),
+        "history.csv": lambda path: files.write_csv(path, [{"a": 1}], REAL.notice),
+        "model.pt": lambda path: folders.save_model(path, model, quick, 0, REAL, ["train"]),
+    }
+    for name in writers:
+        (tmp_path / name).write_text("old")
+    monkeypatch.setattr("os.replace", full_disk)
+    for name, write in writers.items():
+        message = refused(write, tmp_path / name)
+        assert str(tmp_path / name) in message and "No space left on device" in message
+        assert (tmp_path / name).read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == set(writers)
+
+
+def test_torch_s_own_words_for_a_full_disk(tmp_path, monkeypatch, model, quick):
+    def fail(content, path):
+        path.write_text("half")
+        raise RuntimeError("PytorchStreamWriter failed writing file\nframe #0: c10")
+
+    monkeypatch.setattr(torch, "save", fail)
+    assert "failed writing file" in refused(folders.save_model, tmp_path / "model.pt", model, quick, 0, REAL, ["train"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_create_makes_the_folder_and_leaves_it_empty(tmp_path):
+    made = folders.make_output(tmp_path / "a" / "b")
+    assert made == folders.make_output(str(made)) and list(made.iterdir()) == []
+
+
+def test_create_refuses_what_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    for path in (tmp_path / "file", tmp_path / "file" / "under"):
+        assert f"--out {path}: cannot be made" in refused(folders.make_output, path)
+    assert (tmp_path / "file").read_text() == "kept"
+    monkeypatch.setattr("os.replace", full_disk)
+    assert "No space left" in refused(folders.make_output, tmp_path / "full")
+
+
+def test_create_refuses_a_run_of_another_kind(tmp_path):
+    (tmp_path / "fold_1.pt").write_text("kept")
+    assert "another kind" in refused(folders.make_output, tmp_path, "fold_*.pt")
+    assert folders.make_output(tmp_path, "model.pt") == folders.make_output(tmp_path) == tmp_path
+    assert (tmp_path / "fold_1.pt").read_text() == "kept"
+
+
+def test_json_is_strict_and_nan_is_null(tmp_path):
+    value = {"a": math.nan, "b": [np.float64(0.1), np.inf, -math.inf], "c": np.arange(2)}
+    value |= {"d": (np.bool_(True), None, "nan"), "e": {"f": np.float32(0.5), "g": np.int64(3)}}
+    files.write_json(tmp_path / "file.json", value, REAL.notice)
+    read = json.loads((tmp_path / "file.json").read_text(), parse_constant=pytest.fail)
+    assert read == {"a": None, "b": [0.1, None, None], "c": [0, 1], "d": [True, None, "nan"], "e": {"f": 0.5, "g": 3}}
+    assert math.isnan(value["a"])  # a copy
+
+
+def test_phantom_results_say_so(tmp_path):
+    rows = [{"a": 0.1, "b": "x"}, {"a": 1 / 3, "b": "y"}]
+    for source in (REAL, PHANTOM):
+        files.write_csv(tmp_path / "file.csv", rows, source.notice)
+        files.write_json(tmp_path / "file.json", {"a": 1}, source.notice)
+        csv, text = (tmp_path / "file.csv").read_text(), (tmp_path / "file.json").read_text()
+        if source.synthetic:
+            assert csv == "a,b,synthetic\n0.1,x,phantom\n0.3333333333333333,y,phantom\n"
+            assert "PHANTOM" in text.splitlines()[1]
+        else:
+            assert csv == "a,b\n0.1,x\n0.3333333333333333,y\n" and json.loads(text) == {"a": 1}
+
+
+# predictions
+
+
+def test_predictions_survive_their_file(tmp_path):
+    labels, probabilities = np.array([1, 0, 1]), np.array([0.1, 1 / 3, 1 - 1e-16])
+    rows = folders.prediction_rows("val", labels, probabilities)
+    rows += folders.prediction_rows("train", labels[:2], probabilities[:2], index=[7, 5], fold=[1, 2])
+    path = tmp_path / "predictions.csv"
+    files.write_csv(path, [{"fold": ""} | row for row in rows], REAL.notice)
+    read = folders.read_predictions(path)
+    assert [(row["split"], row["index"], row["out_of_fold"]) for row in read] == [
+        ("val", 0, False), ("val", 1, False), ("val", 2, False), ("train", 7, True), ("train", 5, True)
+    ]  # fmt: skip
+    assert [row["probability"] for row in read] == [*probabilities, *probabilities[:2]]  # to the last digit
+    assert folders.held_out(read) == read[3:] and folders.held_out(read[:3]) == read[:3]
+    in_order = folders.columns(read[3:])
+    assert in_order[0].tolist() == [0, 1] and in_order[1].tolist() == [1 / 3, 0.1]
+
+
+HEADER = "split,index,label,probability\n"
+
+
+def test_repeats_are_averaged_as_logits(tmp_path):
+    path = tmp_path / "predictions.csv"
+    rows = ["split,index,label,probability,fold", "val,3,1,0.9,1", "val,4,0,0.2,1", "val,3,1,0.5,7", "val,3,1,0.6,9"]
+    path.write_text("\n".join(rows))
+    first, second = folders.read_predictions(path)
+    expected = sigmoid(np.mean([logit(p) for p in (0.9, 0.5, 0.6)]))
+    assert first.pop("probability") == pytest.approx(expected, abs=1e-12)
+    assert first == {"split": "val", "index": 3, "label": 1, "out_of_fold": True}
+    assert second["probability"] == 0.2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        HEADER,
+        "no table at all",
+        HEADER.replace("label", "target") + "val,0,1,0.5\n",
+        HEADER + "val,0,1\n",
+        HEADER + "val,0,2,0.5\n",
+        HEADER + "val,0,malignant,0.5\n",
+        HEADER + "val,0.5,1,0.5\n",
+        HEADER + "val,x,1,0.5\n",
+        HEADER + "val,0,1,high\n",
+        HEADER + "val,0,1,nan\n",
+        HEADER + "val,0,1,1.01\n",
+        HEADER + "val,0,1,0.5\nval,1,1,-0.1\n",
+        b"\xff\xfe\x00\x01",
+        HEADER + "val,0,1,0.5\0\n",
+        HEADER + '"' + "x" * 200_000 + '",0,1,0.5\n',
+    ],
+)
+def test_bad_prediction_files_are_one_line_that_names_them(tmp_path, content):
+    path = tmp_path / "predictions.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert refused(folders.read_predictions, path).startswith(f"{path}: ")
+
+
+def test_prediction_files_that_cannot_be_read(tmp_path):
+    for path in (tmp_path / "absent.csv", tmp_path):
+        assert "cannot be read" in refused(folders.read_predictions, path)
+
+
+# models
+
+
+def test_a_model_survives_its_file(tmp_path, phantoms, model, checkpoint, quick):
+    assert quick.mirror
+    expected = predict(Predictor([model], True), phantoms.images)
+    run = folders.load(tmp_path)
+    assert np.array_equal(run.probabilities(phantoms.images), sigmoid(expected))
+    assert run.data == REAL.describe() | {"trained_on": ["train"]} and run.calibration == Calibration()
+    chosen = Calibration(2.5, 0.3, "a rule", "val", 78)
+    files.write_json(tmp_path / "calibration.json", dataclasses.asdict(chosen), REAL.notice)
+    run = folders.load(str(tmp_path))
+    assert run.calibration == chosen
+    np.testing.assert_allclose(run.probabilities(phantoms.images), sigmoid(expected / 2.5), atol=1e-7)
+
+
+def test_a_run_remembers_not_to_mirror(tmp_path, phantoms, model, quick):
+    folders.save_model(tmp_path / "model.pt", model, dataclasses.replace(quick, mirror=False), 0, REAL, ["train"])
+    expected = predict(Predictor([model], False), phantoms.images)
+    assert np.array_equal(folders.load(tmp_path).probabilities(phantoms.images), sigmoid(expected))
+
+
+def test_a_checkpoint_holds_plain_values(checkpoint, quick):
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["format"] == folders.FORMAT and content["seed"] == 3
+    assert content["settings"] == dataclasses.asdict(quick)
+    assert all(tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in content["state"].values())
+
+
+def test_an_ensemble_is_read_in_order_of_its_folds(tmp_path, phantoms, quick):
+    models = members(3)
+    for fold, model in zip((10, 2, 1), models):
+        folders.save_model(tmp_path / f"fold_{fold}.pt", model, quick, 0, REAL, ["train"])
+    run = folders.load(tmp_path)
+    biases = [member.trunk.fc.bias.item() for member in run.predictor.members]
+    assert biases == [model.trunk.fc.bias.item() for model in reversed(models)]
+    expected = predict(Predictor(models, True), phantoms.images)
+    np.testing.assert_allclose(run.probabilities(phantoms.images), sigmoid(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"mirror": False}, {"data": {**REAL.describe(), "md5": "other", "trained_on": []}}])
+def test_folds_of_different_runs_are_refused(tmp_path, model, quick, change):
+    for fold in (1, 2):
+        folders.save_model(tmp_path / f"fold_{fold}.pt", model, quick, 0, REAL, ["train"])
+    change_checkpoint(tmp_path / "fold_2.pt", **change)
+    message = refused(folders.load, tmp_path)
+    assert str(tmp_path) in message and "different runs" in message
+
+
+def test_images_of_another_size_are_refused(tmp_path, checkpoint):
+    message = refused(folders.load(tmp_path).probabilities, np.zeros((1, 64, 64), np.uint8))
+    assert "28×28, not 64×64" in message
+
+
+def test_folders_without_a_run(tmp_path):
+    for path in (tmp_path, tmp_path / "absent"):
+        assert "no run folder" in refused(folders.load, path)
+
+
+class Bomb:
+    """Pickled, it would make a file on loading."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("name", ["model.pt", "fold_1.pt", "fold_best.pt"])
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 cut off", b"\x80\x02"])
+def test_files_that_are_no_checkpoints(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    message = refused(folders.load, tmp_path)
+    assert str(tmp_path / name) in message and "not a checkpoint" in message
+
+
+def test_a_truncated_checkpoint(tmp_path, checkpoint):
+    whole = checkpoint.read_bytes()
+    for end in (100, len(whole) // 2, len(whole) - 10):
+        checkpoint.write_bytes(whole[:end])
+        assert "not a checkpoint, or a damaged one" in refused(folders.load, tmp_path)
+
+
+def test_a_checkpoint_never_runs_code(tmp_path, checkpoint):
+    change_checkpoint(checkpoint, seed=Bomb(tmp_path / "made by the pickle"))
+    assert "not a checkpoint" in refused(folders.load, tmp_path)
+    assert not (tmp_path / "made by the pickle").exists()
+
+
+@pytest.mark.parametrize("content", [[1], {}, {"format": "other v9"}, {"conv1.weight": torch.zeros(2)}, torch.zeros(2)])
+def test_checkpoints_of_others(tmp_path, content):
+    torch.save(content, tmp_path / "model.pt")
+    assert "not a checkpoint of this project" in refused(folders.load, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, value", [("stages", 3), ("stages", "x"), ("state", {}), ("state", 3), ("data", {}), ("data", 3)]
+)
+def test_checkpoints_that_contradict_themselves(tmp_path, checkpoint, name, value):
+    change_checkpoint(checkpoint, **{name: value})
+    message = refused(folders.load, tmp_path)
+    assert str(checkpoint) in message and ("do not fit" in message or "damaged" in message)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers(tmp_path, checkpoint, value):
+    state = torch.load(checkpoint)["state"]
+    state["trunk.fc.bias"].fill_(value)
+    change_checkpoint(checkpoint, state=state)
+    assert "not all numbers" in refused(folders.load, tmp_path)
+
+
+def test_a_flipped_bit_in_the_weights_is_found(tmp_path, model, checkpoint):
+    content = bytearray(checkpoint.read_bytes())
+    content[content.index(model.trunk.conv1.weight.detach().contiguous().numpy().tobytes()[:40])] ^= 1
+    checkpoint.write_bytes(content)
+    assert "not a checkpoint, or a damaged one" in refused(folders.load, tmp_path)
+
+
+# calibration
+
+GOOD = dataclasses.asdict(Calibration(2.0, 0.25, "rule", "val", 78))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[1]", "{}", b"\xff\xfe", {"temperature": None}, {"temperature": "hot"}, {"n": "x"}, {"threshold": []}],
+)
+def test_damaged_calibrations(tmp_path, checkpoint, content):
+    path = tmp_path / "calibration.json"
+    text = json.dumps(GOOD | content) if isinstance(content, dict) else content
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert refused(folders.load, tmp_path).startswith(f"{path}: ")
+
+
+def test_calibration_of_phantoms_and_of_later_versions(tmp_path):
+    path = tmp_path / "calibration.json"
+    files.write_json(path, GOOD | {"more": 1}, PHANTOM.notice)
+    assert folders.read_calibration(path) == Calibration(**GOOD)
+
+
+# provenance
+
+
+def test_provenance_is_the_same_from_run_to_run_and_says_what_was_used():
+    first, again = (provenance.provenance(REAL, 2) for _ in range(2))
+    assert first == again and first["threads"] == 2 and first["data"] == REAL.describe()
+    assert first["packages"].keys() >= {"numpy", "torch", "torchvision", "medmnist", "onnxruntime"}
+    assert first["packages"]["numpy"] == np.__version__
+    assert first["command"].startswith("python ") and first["cpu"] and files.as_json(first) == first
+
+
+def test_commands_that_fail_say_nothing():
+    assert provenance.command("echo", "hello") == "hello"
+    assert provenance.command("no-such-program-anywhere") is None and provenance.command("false") is None
+
+
+def test_a_copy_without_git_does_not_claim_to_be_clean(monkeypatch):
+    monkeypatch.setattr(provenance, "command", lambda *words: None)
+    described = provenance.provenance(REAL, 1)
+    assert described["commit"] is None and described["uncommitted_changes"] is None
+
+
+@pytest.mark.parametrize("name", [folders.CLEARING, folders.MOVING])
+def test_a_folder_between_two_runs_is_refused(tmp_path, checkpoint, name):
+    (tmp_path / name).mkdir()
+    assert "--resume" in refused(folders.load, tmp_path)
