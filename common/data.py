@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,9 @@ def find(name: str, root: str | None, size: int, seed: int = 0) -> Source:
     if name == "phantom":
         description = f"phantom size {size} seed {seed}"
         return Source(name, size, None, hashlib.md5(description.encode()).hexdigest(), seed)
-    path = breastmnist_file(root, size) if name == "breastmnist" else Path(name)
+    path = breastmnist_path(root, size) if name == "breastmnist" else Path(name)
+    if name == "breastmnist" and not path.exists():
+        download(path, size)
     try:
         if path.exists() and not path.is_file():
             raise OSError(0, "not a file")
@@ -126,39 +128,35 @@ def describes_data(data) -> bool:
     return known and data["size"] in SIZES
 
 
-def breastmnist_file(root: str | None, size: int) -> Path:
-    """The path of BreastMNIST at a size, downloaded if it is absent. Raises: UserError."""
+def breastmnist_path(root: str | None, size: int) -> Path:
+    """Where BreastMNIST of a size lies, or will."""
     folder = Path(root or os.environ.get("MEDMNIST_ROOT") or Path.home() / ".medmnist")
-    path = folder / f"breastmnist{'' if size == 28 else f'_{size}'}.npz"
-    if not path.exists():
-        try:
-            download(path, size)
-        except (RuntimeError, OSError) as error:
-            reason = error if isinstance(error, OSError) else error.__context__  # medmnist's own text is a long manual
-            if isinstance(reason, KeyboardInterrupt):  # which medmnist takes for a failed download
-                raise reason from None
-            raise UserError(
-                f"{path} is absent and cannot be downloaded ({reason}); give --data-root (or MEDMNIST_ROOT) a folder "
-                f"that holds it, or try --data phantom --weights none, which needs no network"
-            ) from None
-    return path
+    return folder / ("breastmnist.npz" if size == 28 else f"breastmnist_{size}.npz")
 
 
 def download(path: Path, size: int) -> None:
     """Fetch BreastMNIST with medmnist, which checks the MD5, into a folder of its own, then move it to `path`: a
-    download that was cut off leaves nothing."""
-    import medmnist
+    download that was cut off leaves nothing. Raises: UserError."""
+    import medmnist  # takes seconds, for scikit-learn
 
     new = not path.parent.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as beside, redirect_stdout(sys.stderr):
             medmnist.BreastMNIST(split="train", download=True, root=beside, size=size)
             os.replace(Path(beside) / path.name, path)
-    except BaseException:
+    except (RuntimeError, OSError) as error:
+        reason = error if isinstance(error, OSError) else error.__context__  # medmnist's own text is a long manual
+        if isinstance(reason, KeyboardInterrupt):  # which medmnist takes for a failed download
+            raise reason from None
+        raise UserError(
+            f"{path} is absent and cannot be downloaded ({reason}); give --data-root (or MEDMNIST_ROOT) a folder "
+            f"that holds it, or try --data phantom --weights none, which needs no network"
+        ) from None
+    finally:
         if new:
-            path.parent.rmdir()
-        raise
+            with suppress(OSError):  # it holds the file, or could not be made
+                path.parent.rmdir()
 
 
 def load(source: Source, *names: str) -> list[Split]:

@@ -4,18 +4,102 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
 
 from common import crossvalidation, training
+from common.crossvalidation import Scheme, assign_folds
+from common.errors import UserError
 from common.model import Predictor, predict
 from common.settings import Settings
+
+CPU = torch.device("cpu")
+TWO_FOLDS = Scheme("twins", folds=2, repeats=1, seed=5, refit=True, jobs=1, threads=1, device=CPU)
+
+
+def counts(labels, fold, folds) -> np.ndarray:
+    """[folds, 2]: images of class 0 and 1 in each fold."""
+    return np.stack([np.bincount(fold[labels == c], minlength=folds) for c in (0, 1)], 1)
+
+
+def random_case(seed: int, n: int = 300, largest: int = 8):
+    """Labels, a quarter malignant, and groups of 1 to `largest` images, mostly of one class."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n), rng.integers(1, largest + 1, n) ** rng.integers(0, 2, n))[:n]
+    labels = (rng.random(n) < 0.25)[groups] ^ (rng.random(n) < 0.05)
+    shuffled = rng.permutation(n)
+    return labels[shuffled].astype(np.uint8), 7 * groups[shuffled] + 3  # names of groups are not indices
+
+
+@pytest.mark.parametrize("folds", [2, 5, 10])
+@pytest.mark.parametrize("seed", range(5))
+def test_every_image_has_one_fold_and_groups_stay_whole(seed, folds):
+    labels, groups = random_case(seed)
+    fold = assign_folds(labels, groups, folds, seed)
+    assert fold.shape == labels.shape and set(fold) == set(range(folds))
+    assert all(len(set(fold[groups == g])) == 1 for g in groups)
+
+
+@pytest.mark.parametrize("folds", [2, 5, 10])
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_of_groups_are_balanced_in_class_and_size(seed, folds):
+    labels, groups = random_case(seed)
+    per_class = counts(labels, assign_folds(labels, groups, folds, seed), folds)
+    assert np.ptp(per_class, axis=0).max() <= 2 and np.ptp(per_class.sum(1)) <= 3
+
+
+@pytest.mark.parametrize("folds, malignant, benign", [(5, 147, 399), (3, 10, 20), (7, 7, 50), (2, 3, 3), (9, 99, 456)])
+def test_without_groups_class_counts_are_scikit_learns(folds, malignant, benign):
+    labels = np.random.default_rng(0).permutation(np.repeat([1, 0], [malignant, benign]))
+    fold = assign_folds(labels, np.arange(len(labels)), folds, seed=1)
+    expected = np.empty(len(labels), int)
+    for i, (_, held_out) in enumerate(StratifiedKFold(folds, shuffle=True, random_state=1).split(labels, labels)):
+        expected[held_out] = i
+    for c in (0, 1):
+        ours, theirs = counts(labels, fold, folds)[:, c], counts(labels, expected, folds)[:, c]
+        assert sorted(ours) == sorted(theirs)
+
+
+def test_the_seed_decides():
+    labels, groups = random_case(0)
+    first, again, other = (assign_folds(labels, groups, 5, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and (first != other).mean() > 0.5
+
+
+def test_the_names_of_groups_do_not_matter():
+    labels, groups = random_case(0)
+    _, renamed = np.unique(groups, return_inverse=True)
+    assert np.array_equal(assign_folds(labels, groups, 5, 0), assign_folds(labels, renamed, 5, 0))
+
+
+@pytest.mark.parametrize(
+    "labels, groups, folds, fewest",
+    [
+        pytest.param([0] * 20 + [1] * 4, range(24), 5, 4, id="few malignant"),
+        pytest.param([1] * 20 + [0] * 2, range(22), 3, 2, id="few benign"),
+        pytest.param([0] * 20, range(20), 2, 0, id="one class"),
+        pytest.param([0] * 20 + [1] * 6, [*range(20), 20, 20, 20, 20, 20, 21], 3, 2, id="many images, few groups"),
+        pytest.param([], [], 2, 0, id="no images"),
+    ],
+)
+def test_too_few_separate_images_of_a_class(labels, groups, folds, fewest):
+    with pytest.raises(UserError, match=f"{folds} folds need .* there are {fewest}"):
+        assign_folds(np.array(labels, int), np.array(groups, int), folds, 0)
+
+
+def test_as_many_groups_as_folds_is_enough():
+    labels, groups = np.array([0, 0, 0, 1, 1, 1, 1]), np.array([0, 1, 2, 3, 3, 4, 5])
+    fold = assign_folds(labels, groups, 3, 0)
+    assert (counts(labels, fold, 3)[:, 1] > 0).all() and fold[3] == fold[4]
+
+
+# models
 
 
 @pytest.fixture(scope="module")
 def validated(phantoms) -> tuple[Settings, crossvalidation.CrossValidation]:
     """Two folds and the refit model of 48 phantoms, one epoch each."""
     settings = Settings(weights="none", stages=2, epochs=1, batch_size=16)
-    how = settings, 2, 1, 5, 1, 1, "cpu"
-    return settings, crossvalidation.cross_validate(phantoms, "twins", *how, refit=True)
+    return settings, crossvalidation.cross_validate(phantoms, settings, TWO_FOLDS)
 
 
 def test_each_image_is_scored_by_the_model_that_has_not_seen_it(phantoms, validated):
@@ -29,17 +113,17 @@ def test_each_image_is_scored_by_the_model_that_has_not_seen_it(phantoms, valida
 
 def test_the_refit_model_is_trained_on_all_images_and_changes_no_fold(phantoms, validated):
     settings, result = validated
-    expected = training.fit(phantoms, None, settings, 5 + 2, torch.device("cpu")).model.state_dict()
+    expected = training.fit(phantoms, None, settings, 5 + 2, CPU).model.state_dict()
     for name, tensor in result.refit.state_dict().items():
         torch.testing.assert_close(tensor, expected[name])
-    alone = crossvalidation.cross_validate(phantoms, "twins", settings, 2, 1, 5, 1, 1, "cpu")
+    alone = crossvalidation.cross_validate(phantoms, settings, replace(TWO_FOLDS, refit=False))
     assert alone.refit is None and len(alone.models) == len(result.models) == 2
     np.testing.assert_array_equal(alone.logits, result.logits)
 
 
 def test_repeats_use_other_folds_and_number_their_models_on(phantoms, validated):
-    settings = replace(validated[0], augment=False)
-    result = crossvalidation.cross_validate(phantoms, "none", settings, 2, 2, 5, 1, 1, "cpu")
+    settings, scheme = validated[0], replace(TWO_FOLDS, groups="none", repeats=2, refit=False)
+    result = crossvalidation.cross_validate(phantoms, settings, scheme)
     assert len(result.models) == 4 and set(result.fold[0]) == {0, 1} and set(result.fold[1]) == {2, 3}
     assert (result.fold[0] + 2 != result.fold[1]).any()
     assert [fold["fold"] for fold in result.score_folds(phantoms.labels)] == [1, 2, 3, 4]

@@ -1,4 +1,3 @@
-import hashlib
 import shutil
 import urllib.error
 import zipfile
@@ -10,13 +9,6 @@ import pytest
 
 from common import data
 from common.errors import UserError
-
-OFFICIAL_MD5 = {  # Zenodo record 10519652
-    28: "750601b1f35ba3300ea97c75c52ff8f6",
-    64: "742edef2a1fd1524b2efff4bd7ba9364",
-    128: "363e4b3f8d712e9b5de15470a2aaadf1",
-    224: "b56378a6eefa9fed602bb16d192d4c8b",
-}
 
 
 def one_line(caught) -> str:
@@ -144,6 +136,7 @@ def test_files_of_another_kind(tmp_path, stored):
         assert str(path) in one_line(caught)
 
 
+@pytest.mark.slow
 def test_no_changed_byte_gets_past_the_check(npz):
     source, rng = npz(), np.random.default_rng(0)
     content, refused = source.path.read_bytes(), 0
@@ -203,7 +196,7 @@ def test_no_network_names_both_ways_out(tmp_path, monkeypatch, size):
     with pytest.raises(UserError) as caught:
         data.find("breastmnist", str(tmp_path / "root"), size)
     message = one_line(caught)
-    for part in (str(tmp_path / "root"), f"breastmnist{data.size_flag(size)}.npz", "Name or service not known"):
+    for part in (str(tmp_path / "root"), data.breastmnist_path("", size).name, "Name or service not known"):
         assert part in message
     assert "--data-root" in message and "--data phantom --weights none" in message
 
@@ -251,24 +244,28 @@ def test_find_again_takes_the_run_s_data_and_warns_of_others(npz, capsys):
     assert f"MD5 {changed.md5}, is not" in (err := capsys.readouterr().err) and f"MD5 {own.md5})" in err
 
 
-def test_join_and_index():
+def test_concatenate_and_index():
     one, two = (data.Split(np.full((n, 28, 28), n, np.uint8), np.full(n, n % 2, np.uint8)) for n in (1, 2))
-    joined = data.join(one, two)
+    joined = data.concatenate(one, two)
     assert len(joined) == 3 and joined.labels.tolist() == [1, 0, 0] and joined.images[:, 0, 0].tolist() == [1, 2, 2]
     assert joined[joined.labels == 0].images[:, 0, 0].tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("size", data.SIZES)
-def test_real_files_are_official(breastmnist_root, size):
-    path = breastmnist_root / f"breastmnist{data.size_flag(size)}.npz"
-    if not path.exists():
-        pytest.skip(f"no {path.name} in {breastmnist_root}")
-    assert hashlib.md5(path.read_bytes()).hexdigest() == OFFICIAL_MD5[size] == data.official_md5(size)
+def test_official_checksums_are_medmnist_s(size):
+    assert data.OFFICIAL_MD5[size] == medmnist.INFO["breastmnist"]["MD5" if size == 28 else f"MD5_{size}"]
 
 
-def test_real_counts(breastmnist_root, capsys):
+@pytest.mark.parametrize("size", data.SIZES)
+def test_real_files_are_official(breastmnist_root, size, capsys):
+    if not data.breastmnist_path(str(breastmnist_root), size).exists():
+        pytest.skip(f"no BreastMNIST of size {size} in {breastmnist_root}")
+    assert data.find("breastmnist", str(breastmnist_root), size).md5 == data.OFFICIAL_MD5[size]
+    assert capsys.readouterr().err == ""
+
+
+def test_real_counts(breastmnist_root):
     source = data.find("breastmnist", str(breastmnist_root), 28)
-    assert source.md5 == OFFICIAL_MD5[28] and capsys.readouterr().err == ""
     splits = data.load(source, "train", "val", "test")
     assert [(len(split), int(split.labels.sum())) for split in splits] == [(546, 147), (78, 21), (156, 42)]
     assert medmnist.INFO["breastmnist"]["label"]["0"] == "malignant"

@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from common import loss
-
-LOSSES = {"cross-entropy": loss.cross_entropy, "focal": loss.focal}
+from common.loss import LOSSES
+from common.run.search import RANGES
+from common.settings import KINDS
 
 
 @pytest.fixture
@@ -65,32 +66,32 @@ def test_balanced_class_weights_are_scikit_learns(malignant):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_weighted_loss_is_the_weighted_mean(logits, targets, name):
+def test_training_loss_is_the_weighted_mean(logits, targets, name):
     weights = torch.tensor([0.6, 2.5], dtype=torch.float64)
     of_image = weights[targets.long()].numpy()
     per_image = LOSSES[name](logits, targets * 0.8 + 0.1).numpy()  # smoothing 0.2; weights see the target itself
     expected = np.average(per_image, weights=of_image)
-    assert float(loss.weighted_loss(logits, targets, name, 0.2, weights)) == pytest.approx(expected, rel=1e-12)
+    assert float(loss.training_loss(logits, targets, name, 0.2, weights)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_weighted_loss_is_torch_s_two_class_cross_entropy(logits, targets):
+def test_training_loss_is_torch_s_two_class_cross_entropy(logits, targets):
     weights = torch.tensor([0.6, 2.5], dtype=torch.float64)
     two = torch.stack([torch.zeros_like(logits), logits], 1)
     expected = F.cross_entropy(two, targets.long(), weight=weights)
-    torch.testing.assert_close(loss.weighted_loss(logits, targets, "cross-entropy", 0.0, weights), expected)
+    torch.testing.assert_close(loss.training_loss(logits, targets, "cross-entropy", 0.0, weights), expected)
 
 
 def test_weights_of_blended_targets_are_blended(logits, blended):
     weights = torch.tensor([1.0, 3.0], dtype=torch.float64)
     expected = np.average(loss.cross_entropy(logits, blended), weights=1 + 2 * blended.numpy())
-    assert float(loss.weighted_loss(logits, blended, "cross-entropy", 0.0, weights)) == pytest.approx(expected)
+    assert float(loss.training_loss(logits, blended, "cross-entropy", 0.0, weights)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_right_and_finite_at_large_logits(name):
     logits = torch.tensor([-1e4, -100.0, 0.0, 100.0, 1e4] * 2, requires_grad=True)
     targets = torch.tensor([0.0] * 5 + [1.0] * 5)
-    value = loss.weighted_loss(logits, targets, name, 0.0, torch.ones(2))
+    value = loss.training_loss(logits, targets, name, 0.0, torch.ones(2))
     value.backward()
     assert value.isfinite() and logits.grad.isfinite().all()
     assert (logits.grad[:5] >= 0).all() and (logits.grad[5:] <= 0).all()
@@ -101,3 +102,9 @@ def test_gradients_are_right_and_finite_at_large_logits(name):
 def test_gradient_is_the_numerical_one(name, blended):
     logits = torch.linspace(-4, 4, 9, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: LOSSES[name](z, blended[:9]), logits)
+
+
+def test_every_loss_can_be_chosen_and_searched():
+    for name in LOSSES:
+        assert KINDS["loss"](name) == name and name in RANGES["loss"].values
+    assert len(LOSSES) == len(RANGES["loss"].values)

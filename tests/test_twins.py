@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from common import twins
-from common.data import SPLITS, Split, find, load, size_flag
+from common.data import SPLITS, Split, breastmnist_path, find, load
 from common.scoring import clean_mask
 
 
@@ -113,24 +113,21 @@ def test_audit_counts_what_crosses_splits_and_what_contradicts():
     train = Split(np.stack([a, a[:, ::-1], b]), np.array([1, 0, 0]))
     test = Split(np.stack([b, c, b // 2, d]), np.array([0, 1, 0, 1]))
     found = twins.audit({"train": train, "test": test})
-    assert (found["images"], found["groups"], found["pairs"]) == (7, 4, 4)
-    assert found["pairs_across_splits"] == 2 and found["pairs_with_opposite_labels"] == 1
-    assert found["images_with_a_twin_in_another_split"] == {"train": 1, "test": 2}
-    correlations = [r for *_, r in found["listed"]]
+    assert (found.images, found.groups, len(found.pairs)) == (7, 4, 4)
+    assert found.across_splits == 2 and found.leaking == {"train": 1, "test": 2}
+    correlations = [r for *_, r in found.pairs]
     assert correlations == sorted(correlations, reverse=True)
-    assert (("train", 0, 1), ("train", 1, 0)) in [pair[:2] for pair in found["listed"]]
-    assert "train 0 malignant and train 1 benign" in twins.audit_text(found)
+    ((*pair, _),) = found.opposite
+    assert pair == [twins.Named("train", 0, 1), twins.Named("train", 1, 0)]
 
 
 @pytest.mark.parametrize("size", [28, 64, 128, 224])
 def test_the_real_file(breastmnist_root, size):
-    if not (breastmnist_root / f"breastmnist{size_flag(size)}.npz").exists():
+    if not breastmnist_path(str(breastmnist_root), size).exists():
         pytest.skip(f"no file of size {size} in {breastmnist_root}")
     source = find("breastmnist", str(breastmnist_root), size)
     train, val, test = load(source, *SPLITS)
     found = twins.audit(dict(zip(SPLITS, (train, val, test))))
-    assert (found["images"], found["groups"], found["pairs_across_splits"]) == (780, 593, 128)
-    assert found["images_with_a_twin_in_another_split"] == {"train": 116, "val": 35, "test": 63}
-    assert clean_mask(test, train, val).sum() == 93
-    most_alike = next(pair for pair in found["listed"] if pair[0][2] != pair[1][2])
-    assert most_alike[2] == pytest.approx(1, abs=1e-5)  # one pair is the same image under both labels
+    assert (found.images, len(found.pairs) > 230, found.groups, found.across_splits) == (780, True, 593, 128)
+    assert found.leaking == {"train": 116, "val": 35, "test": 63} and clean_mask(test, train, val).sum() == 93
+    assert found.opposite[0][2] == pytest.approx(1, abs=1e-5)  # one pair is the same image under both labels
