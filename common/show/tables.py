@@ -3,17 +3,8 @@
 import math
 
 from common.data import Source
-from common.metrics import STANDARD_THRESHOLD
+from common.metrics import NAMES, STANDARD_THRESHOLD
 
-COLUMNS = {
-    "accuracy": "accuracy",
-    "auc": "AUC",
-    "aupr": "AUPR",
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "specificity": "specificity",
-}
 UNDEFINED = {
     "auc": "a class is absent",
     "aupr": "no malignant image",
@@ -24,9 +15,9 @@ UNDEFINED = {
 }
 
 
-def number(value: float) -> str:
+def number(value: float, form: str = ".4f") -> str:
     """Four decimals, or n/a for nan."""
-    return "n/a" if math.isnan(value) else f"{value:.4f}"
+    return "n/a" if math.isnan(value) else format(value, form)
 
 
 def interval(limits) -> str:
@@ -34,36 +25,56 @@ def interval(limits) -> str:
     return "" if math.isnan(limits[0]) else "[" + " ".join(f"{limit:.3f}".removeprefix("0") for limit in limits) + "]"
 
 
+def with_interval(summary: dict, metric: str, between: str = " ") -> str:
+    """0.9012 [.852 .943]: a metric and, where there is one, its interval."""
+    limits = summary.get(f"{metric}_ci95", [math.nan])
+    return (number(summary[metric]) + between + interval(limits)).strip()
+
+
+def with_limits(value: float, limits, form: str = ".3f") -> str:
+    """0.901 (0.852 to 0.943): a value and its 95 % interval in a sentence or a figure."""
+    return number(value, form) if math.isnan(value) else f"{value:{form}} ({limits[0]:{form}} to {limits[1]:{form}})"
+
+
+def plus_minus(mean: float, std: float, form: str = ".3f") -> str:
+    """0.901 ± 0.012: mean and standard deviation of several runs; of one run alone, the mean."""
+    return number(mean, form) if math.isnan(std) else f"{mean:{form}} ± {std:.3f}"
+
+
 def line(name: str, cells, width: int = 14) -> str:
     """One row: a name, then right-aligned cells."""
     return f"{name:<28}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
+def columns(header, rows) -> str:
+    """A table as wide as its cells, four spaces between them: the first column to the left, the others to the right."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    first, *others = (max(map(len, column)) for column in zip(*cells))
+    return "\n".join(
+        f"{row[0]:<{first}}" + "".join(f"{cell:>{width + 4}}" for cell, width in zip(row[1:], others)) for row in cells
+    )
+
+
 def undefined_notes(summaries: dict[str, dict]) -> list[str]:
     """A sentence for each metric that is n/a somewhere, with the reason."""
     absent = [m for m in UNDEFINED if any(math.isnan(summary[m]) for summary in summaries.values())]
-    return [f"n/a: {COLUMNS[metric]} is undefined where {UNDEFINED[metric]}." for metric in absent]
+    return [f"n/a: {NAMES[metric]} is undefined where {UNDEFINED[metric]}." for metric in absent]
 
 
 def metrics_table(summaries: dict[str, dict]) -> str:
     """A row for each named summary (`metrics.summary`, or with intervals `intervals.summary`), intervals below; what
     is n/a is explained at the end."""
-    lines = [line(f"{'n':>28}", COLUMNS.values())]
+    lines = [line(f"{'n':>28}", NAMES.values())]
     for name, summary in summaries.items():
-        lines.append(line(f"{name:<22}{summary['n']:>6}", (number(summary[metric]) for metric in COLUMNS)))
+        lines.append(line(f"{name:<22}{summary['n']:>6}", (number(summary[metric]) for metric in NAMES)))
         if "auc_ci95" in summary:
-            lines.append(line("  95 % interval", (interval(summary[f"{metric}_ci95"]) for metric in COLUMNS)))
+            lines.append(line("  95 % interval", (interval(summary[f"{metric}_ci95"]) for metric in NAMES)))
     return "\n".join(lines + undefined_notes(summaries))
 
 
 def spread_line(name: str, spread: dict[str, tuple[float, float]]) -> str:
     """A row of mean ± standard deviation, under the columns of `metrics_table`. spread: {metric: (mean, std)}."""
-    return line(name, (f"{mean:.3f} ± {std:.3f}" for mean, std in (spread[metric] for metric in COLUMNS)))
-
-
-def with_interval(summary: dict, metric: str) -> str:
-    """0.9012 [.852 .943]: a metric and its interval."""
-    return f"{number(summary[metric])} {interval(summary[f'{metric}_ci95'])}".strip()
+    return line(name, (plus_minus(*spread[metric]) for metric in NAMES))
 
 
 def operating_rates(name: str, summary: dict) -> str:
