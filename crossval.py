@@ -16,7 +16,7 @@ from common.calibration import OUT_OF_FOLD, calibrate, sigmoid
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Source, Split
 from common.files import write_csv, write_json
-from common.metrics import flatten
+from common.metrics import NAMES, flatten
 from common.model import BreastResNet, Predictor, device_of, predict
 from common.run import flags, folders, provenance, resume
 from common.scoring import Scored, clean_mask, evaluate_splits
@@ -116,7 +116,7 @@ def score(validation: CrossValidation, pool: Pool, source: Source, settings: Set
 
 def spread_table(kind: str, scores: list[dict]) -> str:
     """Metrics of each fold, or of each repeat, then their mean and standard deviation."""
-    spread = intervals.spread(scores, tables.COLUMNS)
+    spread = intervals.spread(scores)
     table = tables.metrics_table({f"{kind} {score[kind]}": score for score in scores})
     return table + "\n" + tables.spread_line(f"mean ± std over {kind}s", spread)
 
@@ -136,9 +136,8 @@ def comparison_text(compared: dict) -> str:
     """Both ways of grouping side by side, and what the naive one adds."""
     rows = {"twins kept together": compared["twins"], "every image by itself": compared["none"]}
     added = [
-        f"{tables.COLUMNS[name]} {difference['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        f"{NAMES[name]} {tables.with_limits(difference['difference'], difference['ci95'], '+.4f')}"
         for name, difference in compared["differences"].items()
-        for low, high in [difference["ci95"]]
         if name in ("auc", "accuracy")
     ]
     return (
@@ -164,7 +163,7 @@ def main():
     labels, device = pool.images.labels, device_of(args.device)
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)
 
-    with resume.begin(args, settings, source, foreign="fold_*.pt" if args.refit else "model.pt") as partial:
+    with resume.begin(args, settings, source) as partial:
         set_seed(args.seed, args.threads)
         validation = cross_validate(pool.images, settings, scheme, partial)
         calibration, scored, rows = score(validation, pool, source, settings, args)

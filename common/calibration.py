@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.metrics import STANDARD_THRESHOLD
+
 EPSILON = 1e-12  # probabilities closer than this to 0 or 1 count as this close: logits stay within +-27.6
 OUT_OF_FOLD = "out-of-fold predictions"  # what cross-validation calibrates on
 TEMPERATURES = (0.05, 20.0)  # the range that a fitted temperature is limited to
@@ -26,8 +28,9 @@ def logit(probabilities) -> np.ndarray:
     return np.log(probabilities) - np.log1p(-probabilities)
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else np.nan
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over the last axis, nan of nothing."""
+    return values.mean(-1) if values.shape[-1] else np.full(values.shape[:-1], np.nan)
 
 
 def _margins(logits, labels) -> np.ndarray:
@@ -37,7 +40,7 @@ def _margins(logits, labels) -> np.ndarray:
 
 def negative_log_likelihood(labels, logits) -> float:
     """Mean of -log of the probability given to the true class, in nats. Args: labels: [n] of 0 or 1; logits: [n]."""
-    return _mean(np.logaddexp(0, -_margins(logits, labels)))
+    return float(_mean(np.logaddexp(0, -_margins(logits, labels))))
 
 
 def fit_temperature(logits, labels) -> float:
@@ -68,9 +71,28 @@ def fit_temperature(logits, labels) -> float:
     return 2 / (low + high)
 
 
-def brier(labels, probabilities) -> float:
-    """Mean squared distance of probability and label (Brier, Monthly Weather Review 1950), in [0, 1], 0 best."""
+def brier(labels, probabilities) -> np.ndarray:
+    """Mean squared distance of probability and label (Brier, Monthly Weather Review 1950), in [0, 1], 0 best.
+
+    Args: labels: [..., n] of 0 or 1; probabilities: [..., n]; leading axes are samples of their own.
+    """
     return _mean((np.asarray(probabilities, float) - np.asarray(labels, float)) ** 2)
+
+
+def _bins(labels, probabilities, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `reliability` returns, of each sample [..., n]: each [..., bins], a count of 0 where ties leave no bin."""
+    order = np.argsort(probabilities, axis=-1, kind="stable")
+    labels, probabilities = (np.take_along_axis(np.asarray(x, float), order, -1) for x in (labels, probabilities))
+    *samples, n = labels.shape
+    place = np.arange(n)
+    ties_begin = np.where(np.diff(probabilities, prepend=-1) != 0, place, 0)
+    edges = [part[0] for part in np.array_split(place, bins) if len(part)]
+    starts = np.maximum.accumulate(ties_begin, axis=-1)[..., edges]
+    counts = np.diff(starts, append=n)
+    in_flat = (starts + n * np.arange(np.prod(samples, dtype=int)).reshape(*samples, 1)).ravel()
+    sums = (np.add.reduceat(x.ravel(), in_flat).reshape(starts.shape) for x in (probabilities, labels))
+    predicted, observed = (total / np.maximum(counts, 1) for total in sums)
+    return predicted, observed, counts
 
 
 def reliability(labels, probabilities, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,27 +104,27 @@ def reliability(labels, probabilities, bins: int = 10) -> tuple[np.ndarray, np.n
     Args: labels: [n] of 0 or 1; probabilities: [n]; bins: 1 or above.
     Returns: (mean probability, share of malignant, count), each [bins or fewer], probabilities ascending.
     """
-    order = np.argsort(probabilities, kind="stable")
-    labels, probabilities = np.asarray(labels, float)[order], np.asarray(probabilities, float)[order]
-    firsts = [part[0] for part in np.array_split(probabilities, bins) if len(part)]
-    starts = np.unique(np.searchsorted(probabilities, firsts))
-    counts = np.diff(np.r_[starts, len(labels)])
-    return np.add.reduceat(probabilities, starts) / counts, np.add.reduceat(labels, starts) / counts, counts
+    predicted, observed, counts = _bins(labels, probabilities, bins)
+    return predicted[counts > 0], observed[counts > 0], counts[counts > 0]
 
 
-def expected_calibration_error(labels, probabilities, bins: int = 10) -> float:
+def expected_calibration_error(labels, probabilities, bins: int = 10) -> np.ndarray:
     """Mean over cases of |mean probability - observed share| of their bin in `reliability`, in [0, 1], 0 best (Naeini
-    et al., AAAI 2015, with bins of equal mass: of equal width, most would be nearly empty here)."""
-    predicted, observed, counts = reliability(labels, probabilities, bins)
-    return float((counts * np.abs(predicted - observed)).sum() / counts.sum()) if len(counts) else np.nan
+    et al., AAAI 2015, with bins of equal mass: of equal width, most would be nearly empty here).
+
+    Args: labels: [..., n] of 0 or 1; probabilities: [..., n]; leading axes are samples of their own.
+    """
+    n = np.shape(labels)[-1]
+    if n == 0:
+        return np.full(np.shape(labels)[:-1], np.nan)
+    predicted, observed, counts = _bins(labels, probabilities, bins)
+    return (counts * np.abs(predicted - observed)).sum(-1) / n
 
 
 def operating_point(labels, probabilities, sensitivity: float) -> float:
-    """A threshold at which recall of malignant (probability >= threshold) is at least `sensitivity`, and which calls as
-    few other images malignant as that allows.
-
-    It lies midway between the lowest probability that it must call and the next one below (or 0), so that no image sits
-    on it, where the last digits of another runtime would decide.
+    """The largest threshold at which recall of malignant (probability >= threshold) is at least `sensitivity`, moved
+    midway to the next probability below (or 0): that calls the same images, and none sits on the threshold, where the
+    last digits of another runtime would decide.
 
     Args: labels: [n] of 0 or 1; probabilities: [n]; sensitivity: in (0, 1].
     Raises: ValueError without positives, or for a sensitivity outside (0, 1].
@@ -127,8 +149,8 @@ class Calibration:
     """
 
     temperature: float = 1.0
-    threshold: float = 0.5
-    threshold_rule: str = "0.5, nothing chosen"
+    threshold: float = STANDARD_THRESHOLD
+    threshold_rule: str = f"{STANDARD_THRESHOLD}, nothing chosen"
     fitted_on: str = "nothing"
     n: int = 0
 
@@ -148,6 +170,9 @@ def calibrate(labels, logits, sensitivity: float, fitted_on: str) -> Calibration
     return Calibration(temperature, threshold, threshold_rule(sensitivity, fitted_on), fitted_on, len(labels))
 
 
-def threshold_rule(sensitivity: float, fitted_on: str) -> str:
-    """The words that go with an operating point."""
-    return f"highest threshold with a sensitivity of at least {sensitivity:g} on {fitted_on}"
+def threshold_rule(sensitivity: float | str, fitted_on: str) -> str:
+    """What an `operating_point` is, in the words that files, tables and --help share."""
+    return (
+        f"largest threshold with a sensitivity of at least {sensitivity} on {fitted_on}, "
+        "midway to the next probability below"
+    )

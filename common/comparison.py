@@ -12,7 +12,6 @@ from common import intervals, metrics
 from common.intervals import Z95
 
 SIGNIFICANCE = 0.05
-COMPARED = ("accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity")
 
 
 def _midranks(scores: np.ndarray) -> np.ndarray:
@@ -70,24 +69,28 @@ def mcnemar(labels, called_a, called_b) -> dict:
 
 
 def paired_bootstrap(
-    labels, probabilities_a, probabilities_b, threshold_a=0.5, threshold_b=0.5, resamples: int = 2000, seed: int = 0
+    labels,
+    probabilities_a,
+    probabilities_b,
+    threshold: float = STANDARD_THRESHOLD,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> dict:
     """Bootstrap intervals of the differences a minus b, both models scored on the same resamples.
 
     Args: labels: [n], 1 for malignant; probabilities_a, probabilities_b: [n], P(malignant).
-    Returns: {metric: {"difference", "ci95": [low, high]}} for the metrics in COMPARED, nan where one is undefined.
+    Returns: {metric: {"difference", "ci95": [low, high]}} for `metrics.NAMES`, nan where one is undefined.
     """
-    counts = intervals.resample_counts(labels, resamples, seed)
-    models = ((probabilities_a, threshold_a), (probabilities_b, threshold_b))
-    a, b = (metrics.summary(labels, *model) for model in models)
-    resampled_a, resampled_b = (metrics.summary(labels, *model, counts) for model in models)
+    counts, models = intervals.resample_counts(labels, resamples, seed), (probabilities_a, probabilities_b)
+    a, b = (metrics.summary(labels, probabilities) for probabilities in models)
+    resampled_a, resampled_b = (metrics.summary(labels, probabilities, weights=counts) for probabilities in models)
 
     def compare(name: str) -> dict:
         difference = float(a[name] - b[name])
         interval = intervals.percentile_interval(difference, resampled_a[name] - resampled_b[name])
         return {"difference": difference, "ci95": interval}
 
-    return {name: compare(name) for name in COMPARED}
+    return {name: compare(name) for name in metrics.NAMES}
 
 
 def _p(p: float) -> str:

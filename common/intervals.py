@@ -8,6 +8,7 @@ of malignant images. All resamples are scored at once, as case weights [resample
 import numpy as np
 
 from common import metrics
+from common.metrics import STANDARD_THRESHOLD
 
 LEVELS = (2.5, 97.5)  # percentiles of a 95 % interval
 Z95 = 1.959963984540054  # 97.5 % point of the standard normal distribution
@@ -24,6 +25,13 @@ def resample_counts(labels, resamples: int = 2000, seed: int = 0) -> np.ndarray:
     for members in (np.flatnonzero(labels == c) for c in np.unique(labels)):
         counts[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), resamples)
     return counts
+
+
+def drawn_cases(counts: np.ndarray) -> np.ndarray:
+    """The cases of each resample one by one, for what takes no weights: indices [resamples, n] of `counts` of the same
+    shape, ascending."""
+    resamples, n = counts.shape
+    return np.repeat(np.tile(np.arange(n), resamples), counts.astype(int).ravel()).reshape(resamples, n)
 
 
 def percentile_interval(value: float, resampled: np.ndarray) -> list[float]:
@@ -60,14 +68,20 @@ def _beside(values: dict, resampled: dict) -> dict:
     return result
 
 
-def summary(labels, probabilities, threshold: float = 0.5, resamples: int = 2000, seed: int = 0) -> dict:
-    """`metrics.summary` with `<metric>_ci95: [low, high]` beside every metric, also those of "benign".
+def summaries(labels, probabilities, thresholds, counts) -> list[dict]:
+    """`metrics.summaries` with `<metric>_ci95: [low, high]` beside every metric, also those of "benign".
 
-    Args: labels: [n], 1 for malignant; probabilities: [n], P(malignant); threshold: as in `metrics.summary`.
+    Args: labels: [n], 1 for malignant; probabilities: [n], P(malignant); thresholds: as in `metrics.summaries`;
+        counts: [resamples, n] from `resample_counts`.
     """
-    counts = resample_counts(labels, resamples, seed)
-    resampled = metrics.summary(labels, probabilities, threshold, counts)
-    return _beside(metrics.summary(labels, probabilities, threshold), resampled)
+    values = metrics.summaries(labels, probabilities, thresholds)
+    resampled = metrics.summaries(labels, probabilities, thresholds, counts)
+    return [_beside(*pair) for pair in zip(values, resampled)]
+
+
+def summary(labels, probabilities, threshold: float = STANDARD_THRESHOLD, resamples: int = 2000, seed: int = 0) -> dict:
+    """The one of `summaries` at a threshold, over resamples of its own."""
+    return summaries(labels, probabilities, [threshold], resample_counts(labels, resamples, seed))[0]
 
 
 def _band(curves) -> tuple[np.ndarray, np.ndarray]:
@@ -113,6 +127,6 @@ def mean_std(values) -> tuple[float, float]:
     return float(mean), float(values.std(ddof=1) if len(values) > 1 else np.nan)
 
 
-def spread(summaries: list[dict], names) -> dict[str, tuple[float, float]]:
-    """`mean_std` of each named metric over several summaries, of folds or seeds."""
-    return {name: mean_std([summary[name] for summary in summaries]) for name in names}
+def spread(summaries: list[dict]) -> dict[str, tuple[float, float]]:
+    """`mean_std` of each of `metrics.NAMES` over several summaries, of folds or repeats."""
+    return {name: mean_std([summary[name] for summary in summaries]) for name in metrics.NAMES}

@@ -11,6 +11,15 @@ the metric itself. A metric that is undefined (a class is absent, nothing is pre
 import numpy as np
 
 STANDARD_THRESHOLD = 0.5  # of a probability, where no operating point is named
+NAMES = {  # of the metrics that tables and comparisons show, and what they are called there
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "aupr": "AUPR",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "specificity": "specificity",
+}
 
 
 def _weights(labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -122,41 +131,50 @@ def precision_recall_curve(labels, scores, weights=None):
     return _ratio(true, true[..., -1:]), _ratio(true, true + false)
 
 
-def summary(labels, probabilities, threshold: float = 0.5, weights=None) -> dict:
-    """Every metric of a set of predictions.
+def summaries(labels, probabilities, thresholds, weights=None) -> list[dict]:
+    """Every metric of a set of predictions at each of several thresholds; AUC and AUPR, which no threshold changes, are
+    computed once.
 
     Args:
         labels: [n], 1 for malignant.
         probabilities: [n], P(malignant) in [0, 1].
-        threshold: a case is called malignant when its probability is at least this.
+        thresholds: a case is called malignant when its probability is at least this.
         weights: [..., n], how often each case counts.
 
-    Returns: {"n", "accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity", "macro_f1",
+    Returns: of each threshold {"n", "accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity", "macro_f1",
         "macro_precision", "macro_recall", "benign": {"f1", "aupr", "precision", "recall"}}; each metric is a float,
         or an array [...] when weights have leading axes.
     """
     labels, probabilities = np.asarray(labels, int), np.asarray(probabilities)
-    malignant = labels, probabilities >= threshold, weights
-    benign = 1 - labels, probabilities < threshold, weights
-    return {
-        "n": len(labels),
-        "accuracy": accuracy(*malignant),
-        "auc": auc(labels, probabilities, weights),
-        "aupr": average_precision(labels, probabilities, weights),
-        "f1": f1(*malignant),
-        "precision": precision(*malignant),
-        "recall": recall(*malignant),
-        "specificity": specificity(*malignant),
-        "macro_f1": (f1(*malignant) + f1(*benign)) / 2,
-        "macro_precision": (precision(*malignant) + precision(*benign)) / 2,
-        "macro_recall": (recall(*malignant) + recall(*benign)) / 2,
-        "benign": {
-            "f1": f1(*benign),
-            "aupr": average_precision(1 - labels, -probabilities, weights),
-            "precision": precision(*benign),
-            "recall": recall(*benign),
-        },
-    }
+    auc_value = auc(labels, probabilities, weights)
+    aupr = average_precision(labels, probabilities, weights)
+    benign_aupr = average_precision(1 - labels, -probabilities, weights)
+
+    def at(threshold: float) -> dict:
+        malignant = labels, probabilities >= threshold, weights
+        benign = 1 - labels, probabilities < threshold, weights
+        f1s, precisions, recalls = ((metric(*malignant), metric(*benign)) for metric in (f1, precision, recall))
+        return {
+            "n": len(labels),
+            "accuracy": accuracy(*malignant),
+            "auc": auc_value,
+            "aupr": aupr,
+            "f1": f1s[0],
+            "precision": precisions[0],
+            "recall": recalls[0],
+            "specificity": specificity(*malignant),
+            "macro_f1": sum(f1s) / 2,
+            "macro_precision": sum(precisions) / 2,
+            "macro_recall": sum(recalls) / 2,
+            "benign": {"f1": f1s[1], "aupr": benign_aupr, "precision": precisions[1], "recall": recalls[1]},
+        }
+
+    return [at(threshold) for threshold in thresholds]
+
+
+def summary(labels, probabilities, threshold: float = STANDARD_THRESHOLD, weights=None) -> dict:
+    """The one of `summaries` at a threshold."""
+    return summaries(labels, probabilities, [threshold], weights)[0]
 
 
 def flatten(summary: dict) -> dict:

@@ -31,15 +31,14 @@ def clean_mask(split: Split, *others: Split) -> np.ndarray:
     return ~np.isin(groups[: len(split)], groups[len(split) :])
 
 
-def calibration_summary(labels, probabilities, resamples: int, seed: int) -> dict:
-    """Brier score and expected calibration error, each with its bootstrap interval."""
-    counts = intervals.resample_counts(labels, resamples, seed)
-    drawn = [np.repeat(np.arange(len(labels)), row) for row in counts.astype(int)]
-    measures = {"brier": calibration.brier, "ece": calibration.expected_calibration_error}
+def calibration_summary(labels, probabilities, counts: np.ndarray) -> dict:
+    """Brier score and expected calibration error, each with its interval over the resamples of
+    `intervals.resample_counts`."""
+    drawn = intervals.drawn_cases(counts)
     summary: dict = {}
-    for name, measure in measures.items():
-        value = measure(labels, probabilities)
-        resampled = np.array([measure(labels[index], probabilities[index]) for index in drawn])
+    for name, measure in (("brier", calibration.brier), ("ece", calibration.expected_calibration_error)):
+        value = float(measure(labels, probabilities))
+        resampled = measure(labels[drawn], probabilities[drawn])
         summary |= {name: value, f"{name}_ci95": intervals.percentile_interval(value, resampled)}
     return summary
 
@@ -50,23 +49,21 @@ def evaluate_splits(
     """Every metric of the named predictions, with intervals: the "splits", "operating_point" and "calibration" of
     metrics.json.
 
-    "splits" uses the standard threshold 0.5, "operating_point" the chosen one, "calibration" none.
+    "splits" uses the standard threshold, "operating_point" the chosen one, "calibration" none.
     """
     parts = {name: part for split, whole in scored.items() for name, part in whole.parts(split).items()}
-
-    def at(threshold: float) -> dict:
-        return {
-            name: intervals.summary(part.labels, part.probabilities, threshold, resamples, seed)
-            for name, part in parts.items()
-        }
-
+    drawn = {name: intervals.resample_counts(part.labels, resamples, seed) for name, part in parts.items()}
+    thresholds = STANDARD_THRESHOLD, chosen.threshold
+    summaries = {
+        name: intervals.summaries(part.labels, part.probabilities, thresholds, drawn[name])
+        for name, part in parts.items()
+    }
+    standard, at_chosen = ({name: pair[i] for name, pair in summaries.items()} for i in (0, 1))
+    calibrated = {
+        name: calibration_summary(part.labels, part.probabilities, drawn[name]) for name, part in parts.items()
+    }
     return {
-        "splits": at(STANDARD_THRESHOLD),
-        "operating_point": {
-            "threshold": chosen.threshold,
-            "rule": chosen.threshold_rule,
-            "splits": at(chosen.threshold),
-        },
-        "calibration": {"temperature": chosen.temperature, "fitted_on": chosen.fitted_on}
-        | {name: calibration_summary(part.labels, part.probabilities, resamples, seed) for name, part in parts.items()},
+        "splits": standard,
+        "operating_point": {"threshold": chosen.threshold, "rule": chosen.threshold_rule, "splits": at_chosen},
+        "calibration": {"temperature": chosen.temperature, "fitted_on": chosen.fitted_on} | calibrated,
     }

@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from common import intervals
+from common.metrics import NAMES
 from results import log
 
 TABLE = "seeds.csv"
-METRICS = ("auc", "accuracy", "aupr", "f1", "precision", "recall", "specificity")
 
 
 def command_of(seed: int, flags: list[str]) -> list[str]:
@@ -31,7 +31,7 @@ def train(seed: int, flags: list[str]) -> dict:
     run = json.loads((out / "metrics.json").read_text())
     row = {"seed": seed, "commit": run["provenance"]["commit"][:10], "command": f"python {' '.join(command)}"}
     row["best_epoch"] = run["best_epoch"]
-    return row | {f"{split}_{m}": f"{scores[m]:.6f}" for split, scores in run["splits"].items() for m in METRICS}
+    return row | {f"{split}_{m}": f"{scores[m]:.6f}" for split, scores in run["splits"].items() for m in NAMES}
 
 
 def main():
@@ -50,7 +50,7 @@ def main():
             rows.append(row)
     print(f"mean ± std over {len(rows)} seeds")
     for split in ("val", "test", "clean_test"):
-        spread = {m: intervals.mean_std([float(row[f"{split}_{m}"]) for row in rows]) for m in METRICS}
+        spread = {m: intervals.mean_std([float(row[f"{split}_{m}"]) for row in rows]) for m in NAMES}
         print(f"{split:<12}" + "".join(f"  {m} {mean:.4f} ± {std:.4f}" for m, (mean, std) in spread.items()))
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from common import settings
+from common.calibration import threshold_rule
 from common.data import SIZES
 from common.errors import UserError, one_line
 from common.settings import NATURAL, Kind, number, one_of
@@ -75,8 +76,8 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True) -> None:
     add(parser, "--params", FILE, "settings from a JSON file, such as tune.py's best.json; flags win", shown="none")
     if calibrates:
         add_switch(parser, "--resume", "go on with the interrupted run in --out; the other flags stay the same")
-        point = "operating point: the threshold that finds at least this share of the malignant held-out images"
-        add(parser, "--sensitivity", INNER_SHARE, f"{point}, and calls the fewest others", 0.95)
+        point = f"operating point: {threshold_rule('this', 'the held-out images')}"
+        add(parser, "--sensitivity", INNER_SHARE, point, 0.95)
     add_data_flags(parser)
     add_machine_flags(parser)
     settings.add_flags(parser)

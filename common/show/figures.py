@@ -18,7 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from common import calibration, intervals, metrics
 from common.files import replacing
 from common.intervals import wilson
-from common.show.tables import COLUMNS, UNDEFINED
+from common.metrics import NAMES
+from common.show.tables import UNDEFINED
 
 MALIGNANT, BENIGN = "#D55E00", "#0072B2"
 MODEL, CHOSEN, INK, MUTED, FAINT = "#009E73", "#CC79A7", "#222222", "#707070", "#E5E5E5"
@@ -69,9 +70,9 @@ def _headline(metric: str, function, labels, probabilities, counts) -> str:
     """ "AUC 0.912, 95 % interval 0.857 to 0.956", or why there is none."""
     value = function(labels, probabilities)
     if math.isnan(value):
-        return f"{COLUMNS[metric]} n/a: {UNDEFINED[metric]}"
+        return f"{NAMES[metric]} n/a: {UNDEFINED[metric]}"
     low, high = intervals.percentile_interval(value, function(labels, probabilities, counts))
-    return f"{COLUMNS[metric]} {value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
+    return f"{NAMES[metric]} {value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
 
 
 def _wrap(title: str, inches: float) -> str:
@@ -409,7 +410,7 @@ def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
             axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center_baseline")
         axes.set_yticks([0, 1, 2], ["pooled, 95 % interval", "mean ± std", "folds"])
         axes.set(ylim=(-0.6, 2.6))
-        axes.set_title(COLUMNS[name], weight="bold")
+        axes.set_title(NAMES[name], weight="bold")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=FAINT)
@@ -428,7 +429,7 @@ def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: st
         axes.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", color=MODEL, markersize=7, capsize=4)
         text = "n/a" if math.isnan(value) else f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
         axes.text(1.02, y, text.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center_baseline")
-    axes.set_yticks(range(len(differences)), [COLUMNS[name] for name in differences])
+    axes.set_yticks(range(len(differences)), [NAMES[name] for name in differences])
     axes.set(ylim=(len(differences) - 0.5, -0.5))
     axes.set_xlabel(textwrap.fill(f"{name_a} minus {name_b}, with 95 % interval", 48))
     axes.tick_params(axis="y", length=0)
@@ -449,7 +450,7 @@ def results(rows: list[tuple[str, bool, dict]], title: str) -> Figure:
             limits = None if low is None else [[value - low], [high - value]]
             colour, marker = (MODEL, "o") if ours else (MUTED, "D")
             axes.errorbar(value, y, xerr=limits, fmt=marker, color=colour, markersize=6, capsize=3)
-        axes.set_title(COLUMNS[metric], weight="bold")
+        axes.set_title(NAMES[metric], weight="bold")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=FAINT)
