@@ -68,15 +68,8 @@ def mcnemar(labels, called_a, called_b) -> dict:
     return {"only_a_correct": only_a, "only_b_correct": only_b, "p": min(1.0, 2 * tail)}
 
 
-def paired_bootstrap(
-    labels,
-    probabilities_a,
-    probabilities_b,
-    threshold: float = STANDARD_THRESHOLD,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> dict:
-    """Bootstrap intervals of the differences a minus b, both models scored on the same resamples.
+def paired_bootstrap(labels, probabilities_a, probabilities_b, resamples: int = 2000, seed: int = 0) -> dict:
+    """Bootstrap intervals of the differences a minus b at the standard threshold, on the same resamples for both.
 
     Args: labels: [n], 1 for malignant; probabilities_a, probabilities_b: [n], P(malignant).
     Returns: {metric: {"difference", "ci95": [low, high]}} for `metrics.NAMES`, nan where one is undefined.
