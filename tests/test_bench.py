@@ -8,7 +8,7 @@ SCRIPT = str(Path(__file__).parent.parent / "bench.py")
 
 
 def test_a_row_for_each_size_and_number_of_images(monkeypatch, capsys):
-    flags = "--sizes 28 64 --images 40 20 --steps 1 --stages 2 --batch-size 8 --epochs 3 --threads 1"
+    flags = "--sizes 28 64 --images 40 20 --steps 2 --stages 2 --batch-size 8 --epochs 3 --threads 1"
     monkeypatch.setattr(sys, "argv", ["bench.py", *flags.split()])
     runpy.run_path(SCRIPT, run_name="__main__")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
