@@ -63,9 +63,9 @@ def main():
     args = parse_args()
     source = data.find(args.data, args.data_root, args.size, args.seed)
     splits = dict(zip(data.SPLITS, data.load(source, *data.SPLITS)))
+    out = folders.make_output(args.out)
     found = twins.audit(splits)
     print(f"{source.label}\n{audit_text(found)}")
-    out = folders.make_output(args.out)
     sheets = {
         "twins_threshold": ("twins nearest the threshold", found.pairs[-PAIRS:][::-1]),
         "twins_labels": ("twins of opposite labels", found.opposite[:PAIRS]),

@@ -1,7 +1,10 @@
 """What several test files share. Tests run on one thread: bit-identical results depend on the thread count."""
 
+import io
 import os
+import runpy
 import signal
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 import torch
 import torchvision
 
-from common import data, files, phantom, settings
+from common import data, files, phantom, settings, weights
 from common.calibration import Calibration
 from common.deploy import graph, int8, onnxfile
 from common.model import BreastResNet
@@ -20,6 +23,7 @@ from common.run import folders
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a background shell leaves it, for every process to inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
+REPO = Path(__file__).resolve().parent.parent
 BAD_INPUTS: set = set()  # the distinct bad inputs that were refused as they should be, from test_bad_input.py
 
 
@@ -38,10 +42,36 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"{len(BAD_INPUTS)} distinct bad inputs refused in one line each")
 
 
+@pytest.fixture
+def run_here(monkeypatch, capfd):
+    """A function that runs a script in this process, as `python SCRIPT WORDS` would, and returns (exit status, stdout,
+    stderr). Any other end of the script is the test's failure."""
+
+    def run(script: str, *words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+        random_state, handler = torch.get_rng_state(), signal.getsignal(signal.SIGTERM)
+        weights.initial_state.cache_clear()
+        capfd.readouterr()
+        try:
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(REPO / script), run_name="__main__")
+                sys.exit(0)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+            torch.set_num_threads(1)
+            torch.set_rng_state(random_state)
+            torch.use_deterministic_algorithms(False)
+        out, err = capfd.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def breastmnist_root() -> Path:
     """The folder of the real files; tests that need it are skipped, with the reason, where there is none."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    beside = REPO.parent / "shared" / "data"
     root = Path(os.environ.get("MEDMNIST_ROOT") or beside)
     if not (root / "breastmnist.npz").exists():
         pytest.skip(f"no breastmnist.npz in {root}; set MEDMNIST_ROOT to the folder that holds it")
@@ -100,9 +130,8 @@ def untrained_member(seed: int) -> BreastResNet:
         model = BreastResNet(28, 2)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.uniform_(-0.5, 0.5)
-                module.running_var.uniform_(0.5, 2)
-                module.weight.data.uniform_(0.5, 1.5)
+                for name, low, high in (("running_mean", -0.5, 0.5), ("running_var", 0.5, 2), ("weight", 0.5, 1.5)):
+                    getattr(module, name).data.uniform_(low, high)
     return model.eval()
 
 

@@ -62,10 +62,11 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         raise UserError(f"{path}: no such file; export.py makes one from a run folder")
     try:
         session = open_session(path, threads)
+        ends = (*session.get_inputs(), *session.get_outputs())
+        found = {end.name: (end.type, len(end.shape)) for end in ends}  # a damaged name may be no UTF-8
     except Exception:  # onnxruntime raises its own classes, all plain Exceptions
         raise UserError(f"{path}: not an ONNX file, or a damaged one; export the run again") from None
-    ends = (*session.get_inputs(), *session.get_outputs())
-    if {end.name: (end.type, len(end.shape)) for end in ends} != SIGNATURE:
+    if found != SIGNATURE:
         raise UserError(
             f"{path}: an ONNX file that takes or gives something else than export.py's; export the run again"
         )
