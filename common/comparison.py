@@ -10,6 +10,7 @@ import numpy as np
 
 from common import intervals, metrics
 from common.intervals import Z95
+from common.metrics import STANDARD_THRESHOLD
 
 SIGNIFICANCE = 0.05
 
@@ -132,3 +133,16 @@ def conclusion(name_a: str, name_b: str, delong_result: dict, mcnemar_result: di
     auc_finding = f"{name_a}'s AUC is {_auc_finding(delong_result)}"
     accuracy_finding = f"its accuracy {_compared(accuracy)} (McNemar {_p(mcnemar_result['p'])})"
     return f"On these {n} images, compared with {name_b}, {auc_finding} and {accuracy_finding}: {verdict}."
+
+
+def compare(labels, a: np.ndarray, b: np.ndarray, names: tuple[str, str], resamples: int, seed: int) -> dict:
+    """All of the above at the standard threshold, as evaluate.py stores it. a, b: [n], P(malignant)."""
+    delong_result, called = delong(labels, a, b), (a >= STANDARD_THRESHOLD, b >= STANDARD_THRESHOLD)
+    mcnemar_result = mcnemar(labels, *called)
+    return {
+        "against": names[1],
+        "differences": paired_bootstrap(labels, a, b, resamples, seed),
+        "delong": delong_result,
+        "mcnemar": mcnemar_result,
+        "conclusion": conclusion(*names, delong_result, mcnemar_result, len(labels)),
+    }

@@ -62,10 +62,9 @@ class Source:
     @property
     def label(self) -> str:
         """What to call the data in tables and figures."""
-        side = f"{self.size}×{self.size}"
         if self.path is None:
-            return f"PHANTOM data {side} (generated, not ultrasound)"
-        return f"{'BreastMNIST' if self.name == 'breastmnist' else self.path.name} {side}"
+            return phantom_label(self.size)
+        return f"{'BreastMNIST' if self.name == 'breastmnist' else self.path.name} {self.size}×{self.size}"
 
     @property
     def notice(self) -> str | None:
@@ -77,6 +76,11 @@ class Source:
         return {
             "name": self.name, "size": self.size, "seed": self.seed, "md5": self.md5, "synthetic": self.synthetic
         }  # fmt: skip
+
+
+def phantom_label(size: int) -> str:
+    """What every result on phantoms is labelled with."""
+    return f"PHANTOM data {size}×{size} (generated, not ultrasound)"
 
 
 def find(name: str, root: str | None, size: int, seed: int = 0) -> Source:
@@ -119,6 +123,14 @@ def find_again(described: dict, name: str | None, root: str | None, size: int | 
         now = f"{source.label}, MD5 {source.md5},"
         print(f"warning: {now} is not what the model was trained on ({was})", file=sys.stderr)
     return source
+
+
+def same_images(described: dict, source: Source) -> bool:
+    """Whether a source has the images that a `describe()` is of, perhaps at another size: then the MD5 differs, but is
+    also an official one, or of phantoms of the same seed."""
+    official = {described["md5"], source.md5} <= set(OFFICIAL_MD5.values())
+    phantoms = described["synthetic"] and source.synthetic and described["seed"] == source.seed
+    return described["md5"] == source.md5 or official or phantoms
 
 
 def describes_data(data) -> bool:

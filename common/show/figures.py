@@ -1,11 +1,11 @@
 """Figures of a run, in one style: each function takes arrays and returns a matplotlib Figure, `save` writes it.
 
 The colours are Okabe & Ito's (Color Universal Design, 2008), which colour-blind readers tell apart too. Vermillion is
-malignant and blue is benign everywhere; all other things have other colours. Lines are labelled where they end.
+malignant and blue is benign everywhere; all other things have other colours.
 """
 
-import math
 import textwrap
+from math import isnan, nan
 from pathlib import Path
 
 import matplotlib.style
@@ -17,13 +17,11 @@ from matplotlib.ticker import MaxNLocator
 
 from common import calibration, intervals, metrics
 from common.files import replacing
-from common.intervals import wilson
 from common.metrics import NAMES
-from common.show.tables import UNDEFINED
+from common.show import tables
 
 MALIGNANT, BENIGN = "#D55E00", "#0072B2"
 MODEL, CHOSEN, INK, MUTED, FAINT = "#009E73", "#CC79A7", "#222222", "#707070", "#E5E5E5"
-WRONG, RIGHT = CHOSEN, MODEL
 THRESHOLD_STYLES = ((INK, "o", "-"), (CHOSEN, "D", "--"), ("#56B4E9", "s", "-."), ("#E69F00", "^", ":"))
 DPI = 150
 STYLE = {
@@ -49,9 +47,8 @@ STYLE = {
 }
 matplotlib.style.use(["default", STYLE])  # "default": a reader's own matplotlibrc does not change the figures
 
-SHEET_SIDE = 168  # pixels that a small image is enlarged to in a sheet, as nearly as whole factors allow
-GAP, HAIR, LINE, FRAME = 18, 4, 25, 5  # pixels in a sheet: between tiles, within a tile, a line of text, a frame
-LETTER = 13.0  # mean width of a letter of size 11, pixels
+SIDE = 1.12  # inches of an image in a sheet
+LETTERS = 11  # an inch, of size 11
 HEAT_OPACITY = 0.65
 DEEPEST = 0.7  # share of a colour in a cell's tint
 
@@ -62,65 +59,17 @@ def save(figure: Figure, path: str | Path) -> None:
         figure.savefig(beside, format="png", metadata={"Software": None})
 
 
-def _number(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.3f}"
-
-
-def _headline(metric: str, function, labels, probabilities, counts) -> str:
-    """ "AUC 0.912, 95 % interval 0.857 to 0.956", or why there is none."""
-    value = function(labels, probabilities)
-    if math.isnan(value):
-        return f"{NAMES[metric]} n/a: {UNDEFINED[metric]}"
-    low, high = intervals.percentile_interval(value, function(labels, probabilities, counts))
-    return f"{NAMES[metric]} {value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
-
-
-def _wrap(title: str, inches: float) -> str:
-    """A bold title, broken into lines that fit the width."""
-    return textwrap.fill(title, max(int(8.5 * inches), 12))
-
-
 def _canvas(title: str, width: float, height: float, rows: int = 1, columns: int = 1, **grid):
     """(figure, axes) with a title at the left; sizes in inches, the height that of a figure with one line of title."""
-    title = _wrap(title, width)
+    title = textwrap.fill(title, max(int(8.5 * width), 12))
     figure = Figure((width, height + 0.22 * title.count("\n")), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left")
     return figure, figure.subplots(rows, columns, **grid)
 
 
-def _unit_square(axes, x_label: str, y_label: str) -> None:
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=x_label, ylabel=y_label)
-
-
 def _legend_below(figure: Figure, columns: int = 1) -> None:
     """Under the axes, where no curve can run into it."""
     figure.legend(loc="outside lower left", ncols=columns)
-
-
-def _styled(thresholds: dict[str, float]):
-    """(name with value, threshold, (colour, marker, line style)) of each threshold."""
-    names = [f"{name}, threshold {threshold:.3g}" for name, threshold in thresholds.items()]
-    return zip(names, thresholds.values(), THRESHOLD_STYLES)
-
-
-def _point(axes, x: float, y: float, style: tuple[str, str, str], text: str) -> None:
-    """A threshold's place on a curve; nan draws none, but keeps its words in the legend."""
-    axes.plot(x, y, style[1], color=style[0], markersize=9, clip_on=False, zorder=5, label=text)
-
-
-def _label_ends(axes, x: float, ends: dict[str, tuple[float, str]]) -> None:
-    """Names of one or two lines at their right ends, apart even where the ends meet. ends: {name: (y, colour)}."""
-    sides = ["center"] if len(ends) == 1 else ["top", "bottom"]
-    for side, (name, (y, colour)) in zip(sides, sorted(ends.items(), key=lambda end: end[1][0])):
-        axes.annotate(name, (x, y), (7, 0), textcoords="offset points", color=colour, va=side)
-
-
-def _curve(axes, history: list[dict], keys: dict[str, tuple[str, str]]) -> None:
-    """Some entries of the history against the epoch. keys: {key: (name, colour)}."""
-    epochs = [entry["epoch"] for entry in history]
-    for key, (_, colour) in keys.items():
-        axes.plot(epochs, [entry[key] for entry in history], color=colour, marker="o", markersize=3)
-    _label_ends(axes, epochs[-1], {name: (history[-1][key], colour) for key, (name, colour) in keys.items()})
 
 
 def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
@@ -135,26 +84,49 @@ def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
         panels["on validation"] = {"val_accuracy": ("accuracy", INK), "val_auc": ("AUC", MODEL)}
     panels["learning rate"] = {"lr": ("", MUTED)}
     ratios = [2] * (len(panels) - 1) + [1]
-    figure, axes = _canvas(title, 6.4, 1.2 * sum(ratios) + 0.8, len(panels), sharex=True, height_ratios=ratios)
-    for panel, (name, keys) in zip(axes, panels.items()):
-        panel.axvline(best_epoch, color=CHOSEN, linestyle="--", linewidth=1.5)
-        panel.margins(y=0.14)
-        _curve(panel, history, keys)
+    figure, axes = _canvas(title, 7.2, 1.2 * sum(ratios) + 0.8, len(panels), sharex=True, height_ratios=ratios)
+    epochs = [entry["epoch"] for entry in history]
+    for panel, (name, lines) in zip(axes, panels.items()):
+        for key, (label, colour) in lines.items():
+            panel.plot(epochs, [entry[key] for entry in history], color=colour, marker="o", markersize=3, label=label)
+        kept = f"kept: epoch {best_epoch}" if panel is axes[0] else None
+        panel.axvline(best_epoch, color=CHOSEN, linestyle="--", linewidth=1.5, label=kept)
         panel.set_title(name)
-    late = best_epoch > len(history) / 2
-    axes[0].annotate(
-        f"kept: epoch {best_epoch}",
-        (best_epoch, 1),
-        (-6 if late else 6, 0),
-        va="top",
-        ha="right" if late else "left",
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-    )
+        if name != "learning rate":
+            panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axes[-1].set(xlabel="epoch", xlim=(0.5, len(history) + 0.5), ylim=(0, None))
     axes[-1].yaxis.set_major_formatter("{x:g}")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
+
+
+def _headline(metric: str, function, labels, probabilities, counts) -> str:
+    """ "AUC 0.912, 95 % interval 0.857 to 0.956", or why there is none."""
+    value = function(labels, probabilities)
+    if isnan(value):
+        return f"{NAMES[metric]} n/a: {tables.UNDEFINED[metric]}"
+    low, high = intervals.percentile_interval(value, function(labels, probabilities, counts))
+    return f"{NAMES[metric]} {value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
+
+
+def _unit_square(title: str, headline: str, x_label: str, y_label: str, band):
+    """(figure, axes) of a curve from 0 to 1, with its bootstrap band (grid, low, high)."""
+    figure, axes = _canvas(title, 6, 7)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=x_label, ylabel=y_label)
+    axes.set_title(headline)
+    axes.fill_between(*band, color=MODEL, alpha=0.2, linewidth=0, label="95 % bootstrap band, pointwise")
+    return figure, axes
+
+
+def _styled(thresholds: dict[str, float]):
+    """(name with value, threshold, (colour, marker, line style)) of each threshold."""
+    names = [f"{name}, threshold {threshold:.3g}" for name, threshold in thresholds.items()]
+    return zip(names, thresholds.values(), THRESHOLD_STYLES)
+
+
+def _point(axes, x: float, y: float, style: tuple[str, str, str], text: str) -> None:
+    """A threshold's place on a curve; nan draws none, but keeps its words in the legend."""
+    axes.plot(x, y, style[1], color=style[0], markersize=9, clip_on=False, zorder=5, label=text)
 
 
 def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str) -> Figure:
@@ -163,30 +135,17 @@ def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str)
     Args: labels: [n], 1 for malignant; probabilities: [n]; counts: [resamples, n] from `intervals.resample_counts`.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
-    figure, axes = _canvas(title, 6, 7)
-    grid, low, high = intervals.roc_band(labels, probabilities, counts)
-    axes.fill_between(grid, low, high, color=MODEL, alpha=0.2, linewidth=0, label="95 % bootstrap band, pointwise")
-    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5)
-    axes.text(
-        0.62,
-        0.6,
-        "chance",
-        color=MUTED,
-        va="top",
-        ha="center",
-        rotation=45,
-        rotation_mode="anchor",
-        transform_rotates_text=True,
-    )
+    positives = int(labels.sum())
+    names = f"1 − specificity ({len(labels) - positives} benign)", f"sensitivity ({positives} malignant)"
+    headline = _headline("auc", metrics.auc, labels, probabilities, counts)
+    figure, axes = _unit_square(title, headline, *names, intervals.roc_band(labels, probabilities, counts))
+    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5, label="chance")
     axes.plot(*metrics.roc_curve(labels, probabilities), color=MODEL, clip_on=False)
     for name, threshold, style in _styled(thresholds):
         called = probabilities >= threshold
         sensitivity, specificity = metrics.recall(labels, called), metrics.specificity(labels, called)
-        text = f"{name}: sensitivity {_number(sensitivity)}, specificity {_number(specificity)}"
-        _point(axes, 1 - specificity, sensitivity, style, text)
-    axes.set_title(_headline("auc", metrics.auc, labels, probabilities, counts))
-    positives = int(np.sum(labels))
-    _unit_square(axes, f"1 − specificity ({len(labels) - positives} benign)", f"sensitivity ({positives} malignant)")
+        rates = f"sensitivity {tables.number(sensitivity, '.3f')}, specificity {tables.number(specificity, '.3f')}"
+        _point(axes, 1 - specificity, sensitivity, style, f"{name}: {rates}")
     _legend_below(figure)
     return figure
 
@@ -197,13 +156,12 @@ def precision_recall(labels, probabilities, counts, thresholds: dict[str, float]
     Args: labels: [n], 1 for malignant; probabilities: [n]; counts: [resamples, n] from `intervals.resample_counts`.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
-    figure, axes = _canvas(title, 6, 7)
-    grid, low, high = intervals.precision_recall_band(labels, probabilities, counts)
-    axes.fill_between(grid, low, high, color=MODEL, alpha=0.2, linewidth=0, label="95 % bootstrap band, pointwise")
-    prevalence = np.mean(labels)
-    axes.axhline(prevalence, color=MUTED, linestyle=":", linewidth=1.5)
-    side = "bottom" if prevalence < 0.5 else "top"
-    axes.text(0.02, prevalence, f"share of malignant {prevalence:.2f}", color=MUTED, va=side)
+    headline = _headline("aupr", metrics.average_precision, labels, probabilities, counts)
+    band = intervals.precision_recall_band(labels, probabilities, counts)
+    figure, axes = _unit_square(title, headline, f"recall ({labels.sum()} malignant)", "precision", band)
+    prevalence = labels.mean()
+    chance = f"chance: the share of malignant, {prevalence:.2f}"
+    axes.axhline(prevalence, color=MUTED, linestyle=":", linewidth=1.5, label=chance)
     recalls, precisions = metrics.precision_recall_curve(labels, probabilities)
     first = np.unique(recalls, return_index=True)[1]  # each recall at the highest threshold that reaches it
     first = first[recalls[first] != 0]  # average precision leaves out thresholds that reach no positive
@@ -211,9 +169,8 @@ def precision_recall(labels, probabilities, counts, thresholds: dict[str, float]
     for name, threshold, style in _styled(thresholds):
         called = probabilities >= threshold
         recall, precision = metrics.recall(labels, called), metrics.precision(labels, called)
-        _point(axes, recall, precision, style, f"{name}: recall {_number(recall)}, precision {_number(precision)}")
-    axes.set_title(_headline("aupr", metrics.average_precision, labels, probabilities, counts))
-    _unit_square(axes, f"recall ({int(np.sum(labels))} malignant)", "precision")
+        rates = f"recall {tables.number(recall, '.3f')}, precision {tables.number(precision, '.3f')}"
+        _point(axes, recall, precision, style, f"{name}: {rates}")
     _legend_below(figure)
     return figure
 
@@ -223,18 +180,11 @@ def reliability(labels, probabilities, title: str, bins: int = 10) -> Figure:
     many images have which probability. labels: [n], 1 for malignant; probabilities: [n]."""
     figure, (axes, strip) = _canvas(title, 6, 7.2, 2, sharex=True, height_ratios=[5, 1])
     predicted, observed, sizes = calibration.reliability(labels, probabilities, bins)
-    low, high = wilson(observed, sizes)
-    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5)
+    low, high = intervals.wilson(observed, sizes)
+    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5, label="what a calibrated model has")
+    style = {"fmt": "o", "color": MODEL, "markersize": 7, "elinewidth": 1.5, "clip_on": False}
     axes.errorbar(
-        predicted,
-        observed,
-        (observed - low, high - observed),
-        fmt="o",
-        color=MODEL,
-        markersize=7,
-        elinewidth=1.5,
-        clip_on=False,
-        label="a bin, with its 95 % interval",
+        predicted, observed, (observed - low, high - observed), **style, label="a bin, with its 95 % interval"
     )
     score = calibration.brier(labels, probabilities)
     error = calibration.expected_calibration_error(labels, probabilities, bins)
@@ -250,6 +200,14 @@ def reliability(labels, probabilities, title: str, bins: int = 10) -> Figure:
 def _shade(colour: str, share: float) -> np.ndarray:
     """White for a share of 0 or nan, the deepest tint of a colour on which dark text is still readable for 1."""
     return 1 - DEEPEST * np.nan_to_num(share) * (1 - np.array(to_rgb(colour)))
+
+
+def _cells(axes, columns, rows, **more) -> None:
+    """Names of the cells of a table, in the place of ticks and frame."""
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows, **more)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
 def confusion(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
@@ -274,15 +232,11 @@ def _matrix(axes, counts: np.ndarray) -> None:
     cells = [[_shade(colour, share) for share in row] for colour, row in zip((MALIGNANT, BENIGN), shares)]
     axes.imshow(cells, aspect="auto")
     for (i, j), share in np.ndenumerate(shares):
-        percentage = "n/a" if np.isnan(share) else f"{100 * share:.0f} %"
         axes.text(j, i - 0.06, f"{counts[i, j]:.0f}", size=18, weight="bold", ha="center", va="center")
-        axes.text(j, i + 0.2, percentage, ha="center", va="center")
+        axes.text(j, i + 0.2, "n/a" if isnan(share) else f"{100 * share:.0f} %", ha="center", va="center")
     names = ["malignant", "benign"]
-    axes.set_xticks([0, 1], names)
-    axes.set_yticks([0, 1], names, rotation=90, va="center")
+    _cells(axes, names, names, rotation=90, va="center")
     axes.set_xlabel("called")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
 
 
 def score_histogram(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
@@ -297,98 +251,68 @@ def score_histogram(labels, probabilities, thresholds: dict[str, float], title: 
         axes.set_title(f"{members.sum()} {name}", color=colour, weight="bold")
         axes.set(ylabel="images", xlim=(0, 1))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
-    for name, threshold, (colour, _, style) in _styled(thresholds):
-        for axes in panels:
-            axes.axvline(threshold, color=colour, linestyle=style, label=name if axes is panels[0] else None)
+        for label, threshold, (line_colour, _, line) in _styled(thresholds):
+            label = label if axes is panels[0] else None
+            axes.axvline(threshold, color=line_colour, linestyle=line, label=label)
     panels[1].set_xlabel("P(malignant)")
     _legend_below(figure)
     return figure
 
 
-def overlay(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Grey images with heat laid over them, the stronger the hotter; where heat is nan or 0 the grey shows as it is.
-
-    Args: images: uint8 [...]; heat: [...] in [0, 1]. Returns: uint8 [..., 3].
-    """
-    grey, heat = images[..., None] / 255, np.nan_to_num(heat)
-    colour = matplotlib.colormaps["plasma"](0.4 + 0.6 * heat)[..., :3]
-    opacity = HEAT_OPACITY * heat[..., None]
-    return (255 * ((1 - opacity) * grey + opacity * colour)).round().astype(np.uint8)
-
-
-def _enlarged(tiles: np.ndarray, factor: int) -> np.ndarray:
-    """uint8 [n, k, h, w, 3] as [n, H, W, 3]: every pixel a square of side `factor`, the k images side by side."""
-    squares = tiles.repeat(factor, 2).repeat(factor, 3)
-    parted = np.pad(squares, ((0, 0), (0, 0), (0, 0), (0, HAIR), (0, 0)), constant_values=255)
-    n, k, height, width, _ = parted.shape
-    return parted.transpose(0, 2, 1, 3, 4).reshape(n, height, k * width, 3)[:, :, :-HAIR]
-
-
-def _page(title: str, note: str, width: int, height: int):
-    """(figure, axes, top): a figure of `width` pixels, axes that count in pixels from the upper left, and the height of
-    title and note, under which `height` pixels are free."""
-    title = _wrap(title, width / DPI)
-    note = textwrap.fill(note, int((width - 2 * GAP) / LETTER))
-    note_top = GAP + (title.count("\n") + 1) * 33
-    top = note_top + (note.count("\n") + 1) * LINE * bool(note) + GAP + FRAME
-    figure = Figure(((width + 0.1) / DPI, (top + height + 0.1) / DPI))  # 0.1: a half pixel less would round down
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(top + height, 0))
-    axes.axis("off")
-    axes.text(GAP, GAP, title, size=13, weight="bold", va="top")
-    axes.text(GAP, note_top, note, va="top")
-    return figure, axes, top
-
-
-def image_sheet(
-    images, captions: list[str], columns: int, title: str, enlarge: int | None = None, heat=None, frames=None, note=""
-) -> Figure:
+def image_sheet(images, captions: list[str], columns: int, title: str, heat=None, frames=None, note="") -> Figure:
     """Images at readable size in a grid, every pixel a crisp square, a caption below each.
 
     Args:
         images: uint8 [n, h, w], or [n, k, h, w] for tiles of k images side by side under one caption.
         captions: [n], broken into lines that fit.
-        enlarge: pixels in the figure for one of an image; None for a readable size.
-        heat: as `images`, in [0, 1], laid over them; nan where nothing is.
+        heat: as `images`, in [0, 1], laid over them, the stronger the hotter; nan where nothing is.
         frames: [n], the colour around a tile, or None for no frames.
-        note: what the reader should know, below the title.
+        note: what the reader should know, below the images.
     """
     tiles = images if images.ndim == 4 else images[:, None]
-    heat = np.zeros(tiles.shape) if heat is None else heat.reshape(tiles.shape)
-    tiles = _enlarged(overlay(tiles, heat), enlarge or max(1, round(SHEET_SIDE / images.shape[-2])))
-    n, height, width, _ = tiles.shape
-    captions = ["\n".join(textwrap.fill(part, int(width / LETTER)) for part in text.split("\n")) for text in captions]
+    n, k = tiles.shape[:2]
+    columns, width = max(min(columns, n), 1), k * SIDE
+    rows = max(-(-n // columns), 1)
+    captions = ["\n".join(textwrap.fill(part, int(LETTERS * width)) for part in text.split("\n")) for text in captions]
     lines = max((text.count("\n") + 1 for text in captions), default=0)
-    pitch = height + FRAME + HAIR + lines * LINE + GAP
-    columns = max(min(columns, n), 1)
-    figure, axes, top = _page(title, note, max(columns * (width + GAP) + GAP, 4 * DPI), -(-n // columns) * pitch)
-    for i, (tile, text) in enumerate(zip(tiles, captions)):
-        x, y = GAP + i % columns * (width + GAP), top + i // columns * pitch
-        if frames is not None:
-            corner, sides = (x - FRAME, y - FRAME), (width + 2 * FRAME, height + 2 * FRAME)
-            axes.add_patch(Rectangle(corner, *sides, color=frames[i], linewidth=0, zorder=-1))
-        axes.imshow(tile, extent=(x, x + width, y + height, y), interpolation="nearest", aspect="auto")
-        axes.text(x, y + height + HAIR + FRAME, text, va="top")
+    size = max(columns * (width + 0.15) + 0.15, 4), rows * (SIDE + 0.19 * lines + 0.2) + 0.9
+    figure, grid = _canvas(title, *size, rows, columns, squeeze=False)
+    for axes in grid.flat[n:]:
+        axes.set_axis_off()
+    for i, (axes, text) in enumerate(zip(grid.flat, captions)):
+        axes.imshow(_side_by_side(tiles[i], 255), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        if heat is not None:
+            hot = _side_by_side(heat.reshape(tiles.shape)[i], nan)
+            opacity = HEAT_OPACITY * np.nan_to_num(hot)  # the colours begin in the middle of the map: no dark ones
+            axes.imshow(hot, cmap="plasma", vmin=-2 / 3, vmax=1, alpha=opacity, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_xlabel(text, loc="left")
+        axes.spines[:].set(visible=frames is not None, color=frames[i] if frames is not None else None, linewidth=4)
+    figure.supxlabel(textwrap.fill(note, int(LETTERS * size[0])), x=0.01, ha="left", size=11)
     return figure
 
 
-def grad_cam_sheet(images, heat, labels, probabilities, indices, title: str, columns: int = 3) -> Figure:
-    """Each image beside its Grad-CAM map, framed by whether the call at 0.5 is right.
+def _side_by_side(images: np.ndarray, gap: float) -> np.ndarray:
+    """[k, h, w] as [h, w of all], with a little of `gap` between."""
+    pixels = max(1, round(images.shape[-1] / 28))
+    padded = np.pad(images, ((0, 0), (0, 0), (0, pixels)), constant_values=gap)
+    return np.hstack(list(padded))[:, :-pixels]
 
-    Args: all of the m images to show: images: uint8 [m, h, w]; heat: [m, h, w] in [0, 1]; labels: [m], 1 for malignant;
-        probabilities: [m]; indices: [m], the numbers that the captions give.
-    """
-    labels, right = np.asarray(labels, bool), (np.asarray(probabilities) >= 0.5) == np.asarray(labels, bool)
-    captions = [
-        f"image {i}, {'malignant' if label else 'benign'}\nP(malignant) {p:.2f}, {'right' if r else 'wrong'}"
-        for i, label, p, r in zip(indices, labels, probabilities, right)
-    ]
-    pairs, maps = np.stack([images, images], 1), np.stack([np.full_like(heat, np.nan), heat], 1)
-    frames = [RIGHT if r else WRONG for r in right]
-    note = (
-        "The most confident errors (pink frame) and hits (green) at threshold 0.5. Beside each image, in colour, what "
-        "raises P(malignant) most (Grad-CAM, each image to its own scale); no colour: nothing does."
-    )
-    return image_sheet(pairs, captions, columns, title, heat=maps, frames=frames, note=note)
+
+def _interval(axes, y: int, value: float, limits, text: str = "", colour: str = MODEL, marker: str = "o") -> None:
+    """A value with its interval in a row of its own, and in words at the right."""
+    errors = [[value - limits[0]], [limits[1] - value]]
+    axes.errorbar(value, y, xerr=errors, fmt=marker, color=colour, markersize=7, capsize=4)
+    axes.text(1.02, y, text.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center_baseline")
+
+
+def _name_rows(axes, names: list[str]) -> None:
+    """From top to bottom, in the place of an axis."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color=FAINT)
 
 
 def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
@@ -400,20 +324,13 @@ def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
     for axes, name in zip(panels, ("auc", "accuracy")):
         values = np.array([fold[name] for fold in folds], float)  # None, as JSON has it, becomes nan
         mean, std = intervals.mean_std(values)
-        low, high = pooled[f"{name}_ci95"]
-        axes.plot(values, np.full(len(values), 2), "o", color=MUTED, markersize=8, alpha=0.6, markeredgewidth=0)
-        axes.errorbar(mean, 1, xerr=std, fmt="s", color=INK, markersize=7, capsize=4)
-        limits = [[pooled[name] - low], [high - pooled[name]]]
-        axes.errorbar(pooled[name], 0, xerr=limits, fmt="D", color=MODEL, markersize=7, capsize=4)
-        pooled_text = f"{_number(pooled[name])} ({_number(low)} to {_number(high)})"
-        for y, text in enumerate([pooled_text, f"{_number(mean)} ± {_number(std)}", f"{len(values)} folds"]):
-            axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center_baseline")
-        axes.set_yticks([0, 1, 2], ["pooled, 95 % interval", "mean ± std", "folds"])
-        axes.set(ylim=(-0.6, 2.6))
+        axes.plot(values, np.zeros(len(values)), "o", color=MUTED, markersize=8, alpha=0.6, markeredgewidth=0)
+        _interval(axes, 0, nan, (nan, nan), f"{len(values)} folds")
+        _interval(axes, 1, mean, (mean - std, mean + std), tables.plus_minus(mean, std), INK, "s")
+        value, limits = pooled[name], pooled[f"{name}_ci95"]
+        _interval(axes, 2, value, limits, tables.with_limits(value, limits), marker="D")
+        _name_rows(axes, ["folds", "mean ± std", "pooled, 95 % interval"])
         axes.set_title(NAMES[name], weight="bold")
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="x", color=FAINT)
     return figure
 
 
@@ -425,16 +342,10 @@ def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: st
     figure, axes = _canvas(title, 6.6, 1.5 + 0.42 * len(differences))
     axes.axvline(0, color=MUTED, linestyle=":", linewidth=1.5)
     for y, result in enumerate(differences.values()):
-        value, (low, high) = result["difference"], result["ci95"]
-        axes.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", color=MODEL, markersize=7, capsize=4)
-        text = "n/a" if math.isnan(value) else f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
-        axes.text(1.02, y, text.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center_baseline")
-    axes.set_yticks(range(len(differences)), [NAMES[name] for name in differences])
-    axes.set(ylim=(len(differences) - 0.5, -0.5))
+        value, limits = result["difference"], result["ci95"]
+        _interval(axes, y, value, limits, tables.with_limits(value, limits, "+.3f"))
+    _name_rows(axes, [NAMES[name] for name in differences])
     axes.set_xlabel(textwrap.fill(f"{name_a} minus {name_b}, with 95 % interval", 48))
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x", color=FAINT)
     return figure
 
 
@@ -446,16 +357,10 @@ def results(rows: list[tuple[str, bool, dict]], title: str) -> Figure:
     figure, panels = _canvas(title, 11, 1.2 + 0.3 * len(rows), 1, 2, sharey=True)
     for axes, metric in zip(panels, ("auc", "accuracy")):
         for y, (_, ours, values) in enumerate(rows):
-            value, low, high = values[metric]
-            limits = None if low is None else [[value - low], [high - value]]
-            colour, marker = (MODEL, "o") if ours else (MUTED, "D")
-            axes.errorbar(value, y, xerr=limits, fmt=marker, color=colour, markersize=6, capsize=3)
+            value, *limits = (nan if number is None else number for number in values[metric])
+            _interval(axes, y, value, limits, "", *((MODEL, "o") if ours else (MUTED, "D")))
+        _name_rows(axes, [name for name, *_ in rows])
         axes.set_title(NAMES[metric], weight="bold")
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="x", color=FAINT)
-    panels[0].set_yticks(range(len(rows)), [name for name, *_ in rows])
-    panels[0].set(ylim=(len(rows) - 0.5, -0.5))
     return figure
 
 
@@ -478,8 +383,8 @@ def heat_map(
     shares = (scores - low) / max(high - low, 1e-12)
     axes.imshow([[_shade(MODEL, share) for share in row] for row in shares], aspect="auto")
     for (i, j), score in np.ndenumerate(scores):
-        error = "" if errors is None or np.isnan(score) else f"\n± {_number(float(errors[i, j]))}"
-        axes.text(j, i, _number(score) + error, ha="center", va="center")
+        error = "" if errors is None or isnan(score) else f"\n± {tables.number(float(errors[i, j]), '.3f')}"
+        axes.text(j, i, tables.number(score, ".3f") + error, ha="center", va="center")
     frames = {"chosen": (chosen, INK, "-"), "best by mean": (best, CHOSEN, "--")}
     if chosen == best:
         frames = {"chosen, best by mean": (chosen, INK, "-")}
@@ -488,18 +393,15 @@ def heat_map(
         frame.set(edgecolor=colour, linestyle=style, linewidth=4)
         axes.add_patch(frame)
     _legend_below(figure, columns=2)
-    axes.set_xticks(range(len(wds)), [f"{wd:.2g}" for wd in wds])
-    axes.set_yticks(range(len(lrs)), [f"{lr:.2g}" for lr in lrs])
+    _cells(axes, [f"{wd:.2g}" for wd in wds], [f"{lr:.2g}" for lr in lrs])
     axes.set(xlabel="weight decay", ylabel="learning rate")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     return figure
 
 
 def search_history(scores: list[float | None], title: str, score_name: str = "score") -> Figure:
     """The score of each trial in order, higher is better, with the best so far; None for a trial that was pruned."""
     figure, axes = _canvas(title, 6.4, 4)
-    values = np.array([np.nan if score is None else score for score in scores], float)
+    values = np.array(scores, float)
     trials, pruned = np.arange(len(values)), np.flatnonzero(np.isnan(values))
     best = np.fmax.accumulate(values)
     axes.plot(trials, best, color=INK, drawstyle="steps-post", linewidth=1.5, label="best so far")
@@ -507,7 +409,7 @@ def search_history(scores: list[float | None], title: str, score_name: str = "sc
     at_foot = {"transform": axes.get_xaxis_transform(), "label": "pruned trial"}
     axes.plot(pruned, np.full(len(pruned), 0.03), "x", color=MUTED, **at_foot)
     if not np.isnan(best).all():
-        axes.set_title(f"best {score_name} {_number(np.nanmax(values))}, trial {np.nanargmax(values)}")
+        axes.set_title(f"best {score_name} {np.nanmax(values):.3f}, trial {np.nanargmax(values)}")
     axes.set(xlabel="trial", ylabel=score_name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _legend_below(figure, columns=3)

@@ -3,11 +3,18 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 
 from common.metrics import STANDARD_THRESHOLD
 from common.model import BreastResNet, Predictor
+from common.show import figures
 
 BATCH = 256  # images at once
+SHOWN = 6  # errors, and as many hits, in a sheet
+NOTE = (
+    "The most confident errors (pink frame) and hits (green) at the standard threshold. Beside each image, in colour, "
+    "what raises P(malignant) most (Grad-CAM, each image to its own scale); no colour: nothing does."
+)
 
 
 def _map(member: BreastResNet, images: torch.Tensor) -> torch.Tensor:
@@ -43,7 +50,7 @@ def grad_cam(predictor: Predictor, images: np.ndarray) -> np.ndarray:
 
 
 def most_confident(labels, probabilities, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The n wrongest and the n rightest calls at 0.5, by distance from it.
+    """The n wrongest and the n rightest calls at the standard threshold, by distance from it.
 
     Args: labels: [m], 1 for malignant; probabilities: [m]. Returns: (errors, hits), indices, at most n each, the
         farthest first; equally far ones in their order.
@@ -52,3 +59,20 @@ def most_confident(labels, probabilities, n: int) -> tuple[np.ndarray, np.ndarra
     order = np.argsort(-np.abs(probabilities - STANDARD_THRESHOLD), kind="stable")
     right = ((probabilities >= STANDARD_THRESHOLD) == np.asarray(labels, bool))[order]
     return order[~right][:n], order[right][:n]
+
+
+def sheet(predictor: Predictor, images: np.ndarray, labels, probabilities, title: str) -> Figure:
+    """Where the model looks in the images that it gets most confidently wrong and right, each beside its map.
+
+    Args: images: uint8 [n, s, s]; labels: [n], 1 for malignant; probabilities: [n], P(malignant).
+    """
+    errors, hits = most_confident(labels, probabilities, SHOWN)
+    shown, verdicts = np.r_[errors, hits], ["wrong"] * len(errors) + ["right"] * len(hits)
+    captions = [
+        f"image {i}, {'malignant' if labels[i] else 'benign'}\nP(malignant) {probabilities[i]:.2f}, {verdict}"
+        for i, verdict in zip(shown, verdicts)
+    ]
+    heat = grad_cam(predictor, images[shown])
+    pairs, maps = np.stack([images[shown]] * 2, 1), np.stack([np.full_like(heat, np.nan), heat], 1)
+    frames = [figures.MODEL if verdict == "right" else figures.CHOSEN for verdict in verdicts]
+    return figures.image_sheet(pairs, captions, 3, title, heat=maps, frames=frames, note=NOTE)

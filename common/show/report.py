@@ -1,0 +1,47 @@
+"""What the report of an evaluation says, in which order: the tables, the comparison, the figures."""
+
+from pathlib import Path
+
+from common.metrics import NAMES, STANDARD_THRESHOLD
+from common.show import page, tables
+
+
+def _metrics(what: str, split: str, scores: dict) -> str:
+    point, fit = scores["operating_point"], scores["calibration"]
+    paragraphs = [
+        f"{what}. Malignant is the positive class; brackets are 95 % bootstrap intervals. “clean” leaves out images "
+        "with a near-duplicate among the training or validation images.",
+        f"The operating point {point['threshold']:.4f} is the {point['rule']}; the temperature "
+        f"{fit['temperature']:.3f} was fitted on {fit['fitted_on']}.",
+        f"At the operating point, {tables.operating_rates(split, point['splits'][split])}.",
+    ]
+    calibrated = [[name, *(tables.with_interval(fit[name], m) for m in ("brier", "ece"))] for name in scores["splits"]]
+    return page.section(
+        "Metrics",
+        *map(page.paragraph, paragraphs),
+        page.metrics_table(scores["splits"], f"At the standard threshold {STANDARD_THRESHOLD}."),
+        page.metrics_table(point["splits"], "At the operating point."),
+        page.table(["", "Brier score", "ECE"], calibrated, "Calibration; ECE in 10 bins of equal mass."),
+    )
+
+
+def _comparison(tests: dict) -> str:
+    rows = [
+        [NAMES[name], f"{x['difference']:+.4f}", " to ".join(f"{limit:+.4f}" for limit in x["ci95"])]
+        for name, x in tests["differences"].items()
+    ]
+    table = page.table(["", "difference", "95 % interval"], rows, "Paired bootstrap, at the standard threshold.")
+    return page.section("Comparison", page.paragraph(tests["conclusion"]), table)
+
+
+def write(path: Path, called: str, what: str, split: str, scores: dict, pictures: dict[str, Path]) -> None:
+    """Write the report of a split. Raises: UserError when the disk refuses.
+
+    Args: called: the model's name; what: the data, and how it was predicted; scores: `scoring.evaluate_splits`, and
+        under "comparison" what `comparison.compare` found; pictures: {what it shows: PNG file}.
+    """
+    drawn = [page.picture(file, f"{name} of {called}", name) for name, file in pictures.items()]
+    sections = [_metrics(what, split, scores), page.section("Figures", page.figures(*drawn))]
+    if "comparison" in scores:
+        sections.insert(1, _comparison(scores["comparison"]))
+    page.write_html(path, f"{called} on {split}", *sections)
