@@ -51,7 +51,7 @@ def main():
     source = data.find(args.data, args.data_root, args.size, args.seed)
     train, val = data.load(source, "train", "val")
 
-    with resume.begin(args, settings, source, foreign="fold_*.pt") as partial:
+    with resume.begin(args, settings, source) as partial:
         set_seed(args.seed, args.threads)
         fitted = fit(train, val, settings, args.seed, device_of(args.device), checkpoint=partial / "model.pt")
         calibration, scored = score(fitted, settings, source, train, val, args.sensitivity)

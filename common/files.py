@@ -15,20 +15,29 @@ from common.errors import UserError
 
 
 @contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Make one line of it when the disk refuses. Raises: UserError."""
+    try:
+        yield
+    except OSError as error:
+        way_out = "check the folder and the space on its disk"
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); {way_out}") from None
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path to write beside `path`, and rename it there if all goes well: `path` is old or new, never half.
     Raises: UserError when the disk refuses, of a bad name before there is work to lose."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        beside.touch()
-        yield beside
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        with writing_to(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            beside.touch()
+            yield beside
+            with open(beside, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(beside, path)
     finally:
         with suppress(OSError):  # it is gone, or never was
             beside.unlink()

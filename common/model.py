@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.errors import UserError
+from common.settings import LARGEST_SIDE
 
 GREY_MEAN, GREY_STD = 0.449, 0.226  # ImageNet's, averaged over the three colours
 
@@ -26,17 +27,17 @@ class BreastResNet(nn.Module):
         stages: of the trunk, cut from the end: 2 to 4, or "auto".
         upsample: enlarge the images to this side first, bilinearly; 0 leaves them as they are.
 
-    Raises: UserError when `upsample` would shrink them; ValueError for a number of stages that ResNet-18 has not.
+    Raises: UserError when `upsample` would shrink them; ValueError for a side or a number of stages that cannot be.
     """
 
     def __init__(self, size: int, stages: int | str = "auto", upsample: int = 0):
         super().__init__()
         if 0 < upsample < size:
             raise UserError(f"--upsample {upsample}: images of {size}×{size} would shrink; give a larger side, or 0")
-        if stages not in ("auto", 2, 3, 4):
-            raise ValueError(f"stages: {stages!r}")
+        if stages not in ("auto", 2, 3, 4) or upsample not in range(LARGEST_SIDE + 1):
+            raise ValueError(f"no ResNet-18 has {stages!r} stages, or no image is enlarged to {upsample!r}")
         small = (upsample or size) < 64
-        self.size, self.upsample = size, upsample
+        self.size, self.upsample = size, int(upsample)
         self.stages = (3 if small else 4) if stages == "auto" else int(stages)
         trunk = torchvision.models.resnet18(num_classes=1)
         trunk.conv1 = nn.Conv2d(1, 64, 7, stride=1 if small else 2, padding=3, bias=False)

@@ -63,10 +63,10 @@ def grey_stem(filters: torch.Tensor) -> torch.Tensor:
 
 
 def read_weights(weights: str) -> dict:
-    """A state dict of torchvision's ResNet-18.
+    """The trunk in a state dict of torchvision's ResNet-18, all of it or a part; `fc`, of other classes, is left out.
 
     Args: weights: "imagenet" (downloaded once into torch's cache, its hash checked), or the path of a file.
-    Raises: UserError.
+    Raises: UserError; in a file, on what is not torchvision's by name or shape, and on values that are no numbers.
     """
     if weights != "imagenet":
         state = read_tensors(weights, "a file of plain tensors saved by torch", WAYS_OUT)
@@ -77,10 +77,51 @@ def read_weights(weights: str) -> dict:
                 state = published.get_state_dict(progress=False, check_hash=True)
         except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
             raise UserError(f"ImageNet weights cannot be downloaded ({error}); {WAYS_OUT}") from None
-    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
-    if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise UserError(f"{weights}: not a state dict; {WAYS_OUT}")
-    return state
+    trunk = {name: tensor for name, tensor in state.items() if not str(name).startswith("fc.")}
+    with torch.device("meta"):  # shapes alone
+        reference = torchvision.models.resnet18().state_dict()
+    for name, tensor in trunk.items():
+        if problem := find_problem(name, tensor, reference):
+            raise UserError(f"{weights}: {problem}; {WAYS_OUT}")
+    return trunk
+
+
+def find_problem(name, tensor: torch.Tensor, reference: dict) -> str | None:
+    """Why a tensor is no layer of a state dict, in words; None if it is one."""
+    if name not in reference:
+        return f"{name!r} is no layer of torchvision's ResNet-18"
+    if tensor.shape != reference[name].shape:
+        return f"{name} has shape {list(tensor.shape)}, ResNet-18 has {list(reference[name].shape)}"
+    if tensor.layout != torch.strided or not tensor.isfinite().all():
+        return f"{name} holds values that are no numbers"
+    return None
+
+
+@lru_cache
+def initial_state(weights: str, size: int, stages: int) -> dict:
+    """Of "imagenet" or a file, the layers of a BreastResNet, grey stem included; what stays random is named in a line.
+    Raises: UserError."""
+    trunk = read_weights(weights)
+    with torch.device("meta"):
+        own = BreastResNet(size, stages).trunk.state_dict()
+    if not trunk.keys() & own.keys():
+        raise UserError(f"{weights}: holds no layer of the model; {WAYS_OUT}")
+    absent = {name.split(".")[0] for name in own if name not in trunk and not name.endswith("num_batches_tracked")}
+    print(f"weights: {weights}; these layers start at random: {', '.join(sorted(absent))}", file=sys.stderr)
+    if "conv1.weight" in trunk:
+        trunk["conv1.weight"] = grey_stem(trunk["conv1.weight"])
+    return {name: tensor for name, tensor in trunk.items() if name in own}
+
+
+def initial_model(size: int, settings: Settings) -> BreastResNet:
+    """A model as training starts with it; its random layers come from torch's generator. Raises: UserError."""
+    model = BreastResNet(size, settings.stages, settings.upsample)
+    if settings.weights != "none":
+        model.trunk.load_state_dict(initial_state(settings.weights, size, model.stages), strict=False)
+    model.freeze(settings.frozen_stages)
+    return model
 
 
 @lru_cache
@@ -94,50 +135,3 @@ def weights_md5(weights: str) -> str | None:
             return hashlib.file_digest(file, "md5").hexdigest()
     except OSError as error:
         raise UserError(f"{weights}: cannot be read ({error.strerror}); {WAYS_OUT}") from None
-
-
-def check_trunk(state: dict, weights: str) -> None:
-    """Raises: UserError on a name or shape that is not torchvision's ResNet-18's, or on values that are no numbers."""
-    with torch.device("meta"):  # shapes alone
-        reference = torchvision.models.resnet18().state_dict()
-    for name, tensor in state.items():
-        if name not in reference:
-            raise UserError(f"{weights}: {name!r} is no layer of torchvision's ResNet-18; {WAYS_OUT}")
-        if tensor.shape != reference[name].shape:
-            shapes = f"{list(tensor.shape)}, ResNet-18 has {list(reference[name].shape)}"
-            raise UserError(f"{weights}: {name} has shape {shapes}; {WAYS_OUT}")
-        if tensor.layout != torch.strided or not tensor.isfinite().all():
-            raise UserError(f"{weights}: {name} holds values that are no numbers; {WAYS_OUT}")
-
-
-@lru_cache
-def initial_state(weights: str, size: int, stages: int) -> dict:
-    """The published weights that fit a BreastResNet, grey stem included; what stays random is named in a line.
-
-    Args: weights: "imagenet" or a path; a file may be complete or a trunk, and its `fc`, of other classes, is not used.
-    Raises: UserError.
-    """
-    state = {name: tensor for name, tensor in read_weights(weights).items() if not name.startswith("fc.")}
-    check_trunk(state, weights)
-    own = BreastResNet(size, stages).trunk.state_dict()
-    if not state.keys() & own.keys():
-        raise UserError(f"{weights}: holds no layer of the model; {WAYS_OUT}")
-    absent = {name.split(".")[0] for name in own if name not in state and not name.endswith("num_batches_tracked")}
-    print(f"weights: {weights}; these layers start at random: {', '.join(sorted(absent))}", file=sys.stderr)
-    if "conv1.weight" in state:
-        state["conv1.weight"] = grey_stem(state["conv1.weight"])
-    return {name: tensor for name, tensor in state.items() if name in own}
-
-
-def load_weights(model: BreastResNet, weights: str) -> None:
-    """Start `model`, in place, from "imagenet" or a file, or leave it as it is for "none". Raises: UserError."""
-    if weights != "none":
-        model.trunk.load_state_dict(initial_state(weights, model.size, model.stages), strict=False)
-
-
-def initial_model(size: int, settings: Settings) -> BreastResNet:
-    """A model as training starts with it; its random layers come from torch's generator. Raises: UserError."""
-    model = BreastResNet(size, settings.stages, settings.upsample)
-    load_weights(model, settings.weights)
-    model.freeze(settings.frozen_stages)
-    return model

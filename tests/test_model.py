@@ -1,54 +1,18 @@
-import pickle
-import urllib.error
-
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import Image
 from torch import nn
 
-from common import model, weights
+from common import model
 from common.calibration import sigmoid
 from common.errors import UserError
 from common.model import BreastResNet, Predictor
-
-COLOUR_MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)  # torchvision's ImageNet preset
-COLOUR_STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)
-
-
-@pytest.fixture(autouse=True)
-def forget_weights():
-    weights.initial_state.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def uint8_images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (11, 28, 28), np.uint8)
-
-
-def responses(means: torch.Tensor, padding: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The stem's response to random grey images: of colour filters to three equal channels, normalised with `means`;
-    of the grey filters; and the colour filters."""
-    torch.manual_seed(0)
-    images, filters = torch.rand(3, 1, 20, 20).double(), torch.randn(64, 3, 7, 7).double()
-    colour = (images - means[:, None, None]) / COLOUR_STD[:, None, None]
-    grey = (images - model.GREY_MEAN) / model.GREY_STD
-    by_colour = nn.functional.conv2d(colour, filters, padding=padding)
-    return by_colour, nn.functional.conv2d(grey, weights.grey_stem(filters), padding=padding), filters
-
-
-def test_grey_stem_answers_as_the_colour_stem_up_to_a_constant_of_each_filter():
-    colour, grey, filters = responses(COLOUR_MEAN, padding=0)
-    offset = torch.einsum("ochw,c->o", filters, (model.GREY_MEAN - COLOUR_MEAN) / COLOUR_STD)
-    torch.testing.assert_close(colour, grey + offset[:, None, None], rtol=0, atol=1e-10)
-
-
-def test_grey_stem_answers_exactly_as_the_colour_stem_when_the_channel_means_are_equal():
-    colour, grey, _ = responses(torch.full((3,), model.GREY_MEAN, dtype=torch.float64), padding=3)
-    torch.testing.assert_close(colour, grey, rtol=0, atol=1e-10)
-    assert model.GREY_MEAN == pytest.approx(float(COLOUR_MEAN.mean()), abs=1e-3)
-    assert model.GREY_STD == pytest.approx(float(COLOUR_STD.mean()), abs=1e-3)
 
 
 @pytest.mark.parametrize("stages", [2, 3, 4])
@@ -80,9 +44,12 @@ def test_upsampled_images_are_enlarged_bilinearly_before_the_stem():
     np.testing.assert_allclose(seen[0][0, 0].numpy(), expected, atol=1e-5)
 
 
-def test_upsampling_never_shrinks():
+def test_models_that_cannot_be():
     with pytest.raises(UserError, match="--upsample 32: images of 64×64 would shrink"):
         BreastResNet(64, upsample=32)
+    for impossible in [{"stages": 5}, {"stages": "3"}, {"upsample": 10**9}, {"upsample": 56.5}]:
+        with pytest.raises(ValueError):
+            BreastResNet(28, **impossible)
 
 
 def test_images_are_normalised_before_the_trunk():
@@ -91,124 +58,6 @@ def test_images_are_normalised_before_the_trunk():
     with torch.inference_mode():
         network(torch.tensor([model.GREY_MEAN, model.GREY_MEAN + model.GREY_STD])[:, None, None].expand(2, 28, 28))
     torch.testing.assert_close(seen[0][:, 0, 0, 0], torch.tensor([0.0, 1.0]))
-
-
-@pytest.mark.parametrize("stages, lacking", [(2, "fc"), (3, "fc"), (4, "fc, layer4")])
-def test_trunk_file_fills_what_it_holds_and_names_what_it_lacks(imagenet_trunk, capsys, stages, lacking):
-    network = BreastResNet(28, stages)
-    before = {name: tensor.clone() for name, tensor in network.trunk.state_dict().items()}
-    weights.load_weights(network, str(imagenet_trunk))
-    printed = capsys.readouterr()
-    assert printed.out == "" and printed.err.count("\n") == 1
-    assert printed.err.endswith(f"start at random: {lacking}\n") and str(imagenet_trunk) in printed.err
-    stored = torch.load(imagenet_trunk)
-    for name, tensor in network.trunk.state_dict().items():
-        if name.startswith(("layer4", "fc")):
-            expected = before[name]
-        else:
-            expected = weights.grey_stem(stored[name]) if name == "conv1.weight" else stored[name]
-        assert torch.equal(tensor, expected), name
-
-
-def test_complete_file_lacks_only_the_classifier(tmp_path, capsys):
-    state = torchvision.models.resnet18().state_dict()
-    torch.save(state, tmp_path / "complete.pth")
-    network = BreastResNet(28, 4)
-    fc = network.trunk.fc.weight.clone()
-    weights.load_weights(network, str(tmp_path / "complete.pth"))
-    assert capsys.readouterr().err.endswith("start at random: fc\n")
-    assert torch.equal(network.trunk.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
-    assert torch.equal(network.trunk.fc.weight, fc)
-
-
-def test_none_leaves_the_model_as_it_is(capsys):
-    network = BreastResNet(28, 2)
-    before = network.trunk.conv1.weight.clone()
-    weights.load_weights(network, "none")
-    assert torch.equal(network.trunk.conv1.weight, before) and capsys.readouterr().err == ""
-
-
-def test_training_one_model_does_not_change_the_next_one_s_start(imagenet_trunk):
-    first, second = BreastResNet(28, 2), BreastResNet(28, 2)
-    weights.load_weights(first, str(imagenet_trunk))
-    start = {name: tensor.clone() for name, tensor in first.trunk.state_dict().items() if not name.startswith("fc")}
-    with torch.no_grad():
-        for tensor in first.state_dict().values():
-            tensor.fill_(7)
-    weights.load_weights(second, str(imagenet_trunk))
-    after = second.trunk.state_dict()
-    assert all(torch.equal(after[name], tensor) for name, tensor in start.items())
-
-
-class Bomb:
-    """Pickled, it would make a file on loading."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
-BAD_STATES = {
-    "another network's name": (lambda: {"features.0.weight": torch.zeros(1)}, "'features.0.weight' is no layer"),
-    "another shape": (lambda: {"conv1.weight": torch.zeros(64, 1, 7, 7)}, r"conv1.weight has shape \[64, 1, 7, 7\]"),
-    "no layer": (dict, "holds no layer"),
-    "classifier only": (lambda: {"fc.weight": torch.zeros(1000, 512)}, "holds no layer"),
-    "layers left off only": (lambda: {"layer4.0.bn1.bias": torch.zeros(512)}, "holds no layer"),
-    "tensor": (lambda: torch.zeros(3), "not a state dict"),
-    "values": (lambda: {"conv1.weight": 3}, "not a state dict"),
-    "numbered": (lambda: {1: torch.zeros(3)}, "not a state dict"),
-    "network": (lambda: nn.Linear(1, 1), "not a file of plain tensors"),
-}
-
-
-@pytest.mark.parametrize("state, reason", BAD_STATES.values(), ids=BAD_STATES)
-def test_bad_states_are_one_line_that_names_the_file(tmp_path, state, reason):
-    path = tmp_path / "weights.pth"
-    torch.save(state(), path)
-    with pytest.raises(UserError, match=reason) as caught:
-        weights.initial_state(str(path), 28, 3)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value) and "--weights none" in str(caught.value)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_weights_never_run_code(tmp_path, zipped):
-    path, made = tmp_path / "weights.pth", tmp_path / "made by the pickle"
-    torch.save({"conv1.weight": Bomb(made)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match="not a file of plain tensors"):
-        weights.initial_state(str(path), 28, 3)
-    assert not made.exists()
-    pickle.loads(pickle.dumps(Bomb(made))).close()
-    assert made.exists()  # the bomb is real
-
-
-@pytest.mark.parametrize("content", [b"", b"plain text", b"PK\x03\x04 cut off", b"\x80\x02"])
-def test_files_that_are_not_torch_s(tmp_path, content):
-    path = tmp_path / "weights.pth"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="not a file of plain tensors") as caught:
-        weights.initial_state(str(path), 28, 3)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["absent.pth", "."])
-def test_files_that_cannot_be_read(tmp_path, name):
-    with pytest.raises(UserError, match="cannot be read .*--weights FILE.*--weights none") as caught:
-        weights.initial_state(str(tmp_path / name), 28, 3)
-    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_imagenet_without_a_network_names_both_ways_out(monkeypatch, tmp_path):
-    def fail(*args, **kwargs):
-        raise urllib.error.URLError("Name or service not known")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
-    with pytest.raises(UserError, match="cannot be downloaded .*Name or service not known") as caught:
-        weights.load_weights(BreastResNet(28, 2), "imagenet")
-    message = str(caught.value)
-    assert "--weights FILE" in message and "--weights none" in message and "\n" not in message
 
 
 class Brightness(nn.Module):

@@ -88,14 +88,16 @@ def run(main: Callable[[], None]) -> None:
     as a shell says it, when whoever reads the output has enough, as head does."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        main()
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        try:
+            main()
+        except UserError as error:
+            print(f"error: {one_line(str(error))}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
         sys.exit(141)

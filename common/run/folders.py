@@ -5,6 +5,7 @@ A folder with model.pt is one model; one with fold_1.pt, fold_2.pt, … is an en
 """
 
 import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
@@ -13,30 +14,27 @@ import numpy as np
 import torch
 
 from common.calibration import Calibration, logit, sigmoid
-from common.data import SPLITS, Source, describes_data
+from common.data import Source, describes_data
 from common.errors import UserError
 from common.files import read_json, replacing
 from common.model import BreastResNet, Predictor, predict
-from common.settings import LARGEST_SIDE, Settings
+from common.settings import Settings
 from common.weights import read_tensors, write_tensors
 
 FORMAT = "breastmnist-resnet18 v1"
+FINISHED = ".finished"  # a new run's files on their way into the place of an earlier run's
+CONTENTS = re.compile(  # what a new run replaces: the files of train.py and crossval.py, export.py, evaluate.py
+    r"""(model|fold_.*)\.pt | (calibration|metrics)\.json | (predictions|history|folds)\.csv | curves\.png
+    | model(\.int8)?\.onnx | parity\.json
+    | evaluation_.*\.json | report(_train|_val)?\.html | breastmnist.*_\[AUC\].*_\[ACC\].*@.*\.csv
+    | (roc|precision_recall|reliability|scores|confusion|grad_cam|folds|comparison)_(train|val|test)\.png""",
+    re.VERBOSE,
+)
 
-# What train.py and crossval.py write, and what evaluate.py and export.py make of it: a new run replaces all of this.
-FILES = ["model.pt", "fold_*.pt", "calibration.json", "predictions.csv", "metrics.json", "history.csv", "folds.csv"]
-FILES += ["curves.png", "model.onnx", "model.int8.onnx", "parity.json", "report.html"]
-FILES += ["report_train.html", "report_val.html", "evaluation_*.json", "breastmnist*_[[]AUC[]]*_[[]ACC[]]*@*.csv"]
-FIGURES = "roc precision_recall reliability scores confusion grad_cam folds comparison".split()
-FILES += [f"{figure}_{split}.png" for figure in FIGURES for split in SPLITS]
-CLEARING, MOVING = ".clearing", ".moving"  # folders that are there only while a new run replaces an earlier one
 
-
-def make_output(folder: str | Path, foreign: str | None = None) -> Path:
+def make_output(folder: str | Path) -> Path:
     """Make an output folder and prove that it can be written, before hours of work rather than after.
-
-    Args: foreign: a glob of files that this kind of run must not mix with.
-    Raises: UserError.
-    """
+    Raises: UserError."""
     path = Path(folder)
     if not str(folder):
         raise UserError("--out: is empty; name a folder")
@@ -44,17 +42,15 @@ def make_output(folder: str | Path, foreign: str | None = None) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from None
-    if foreign and any(path.glob(foreign)):
-        raise UserError(f"--out {folder}: holds a run of another kind ({foreign}); choose another folder")
     with replacing(path / ".writable") as probe:
-        probe.write_text("")
+        probe.touch()
     (path / ".writable").unlink(missing_ok=True)  # two workers of one search may be here at once
     return path
 
 
 def contents(folder: Path) -> list[Path]:
     """The files of the run in a folder, and what was made of them."""
-    return sorted(file for pattern in FILES for file in folder.glob(pattern) if file.is_file())
+    return sorted(file for file in folder.iterdir() if CONTENTS.fullmatch(file.name) and file.is_file())
 
 
 def prediction_rows(split: str, labels, probabilities, index=None, fold=None) -> list[dict]:
@@ -69,14 +65,14 @@ def prediction_rows(split: str, labels, probabilities, index=None, fold=None) ->
 
 
 def read_predictions(path: Path) -> list[dict]:
-    """The rows of a predictions.csv, typed, an image once: {"split", "index", "label", "probability", "out_of_fold"}.
+    """The rows of a predictions.csv, typed, an image once: {"split", "index", "label", "out_of_fold", "probability"}.
 
     The predictions of an image in several repeats are averaged as logits, as `Predictor` does; `out_of_fold` says that
     a fold held the image out. Raises: UserError.
     """
+    merged: dict[tuple, list[float]] = {}
     try:
         with open(path, newline="") as file:
-            merged: dict[tuple, list] = {}
             for row in csv.DictReader(file):
                 if None in row:
                     raise ValueError("more cells than columns")  # of a decimal comma
@@ -88,10 +84,8 @@ def read_predictions(path: Path) -> list[dict]:
         raise UserError(f"{path}: no predictions file; it needs the columns split,index,label,probability") from None
     if not merged or not all(0 <= p <= 1 for probabilities in merged.values() for p in probabilities):
         raise UserError(f"{path}: holds no predictions, or probabilities outside 0 to 1")
-    return [
-        dict(zip(("split", "index", "label", "out_of_fold"), image)) | {"probability": mean_probability(probabilities)}
-        for image, probabilities in merged.items()
-    ]
+    names = ("split", "index", "label", "out_of_fold", "probability")
+    return [dict(zip(names, (*image, mean_probability(repeats)))) for image, repeats in merged.items()]
 
 
 def mean_probability(probabilities: list[float]) -> float:
@@ -134,34 +128,34 @@ def read_checkpoint(path: Path) -> dict:
     content = read_tensors(path, "a checkpoint", "train the run again")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project; give a folder that train.py or crossval.py wrote")
-    if not describes_itself(content):
-        raise UserError(f"{path}: damaged; train the run again")
+    kinds = {"state": dict, "mirror": bool, "settings": dict, "seed": int}
+    try:
+        if any(type(content.get(key)) is not kind for key, kind in kinds.items()) or not describes_data(
+            content["data"]
+        ):
+            raise TypeError("a value of another kind")
+        described_model(content)  # raises, if there can be none
+    except (KeyError, TypeError, ValueError, RuntimeError, UserError):
+        raise UserError(f"{path}: damaged; train the run again") from None
     return content
 
 
-def describes_itself(content: dict) -> bool:
-    """Whether what stands beside the tensors of a checkpoint is there and possible: a model of it has a sane size."""
-    kinds = {"stages": int, "upsample": int, "mirror": bool, "settings": dict, "seed": int, "state": dict}
-    known = all(type(content.get(key)) is kind for key, kind in kinds.items()) and describes_data(content.get("data"))
-    return known and content["stages"] in (2, 3, 4) and content["upsample"] in range(LARGEST_SIDE + 1)
+def described_model(content: dict) -> BreastResNet:
+    """The model that a checkpoint describes, without memory for its weights as yet."""
+    with torch.device("meta"):
+        return BreastResNet(content["data"]["size"], content["stages"], content["upsample"])
 
 
 def build_model(content: dict, path: Path) -> BreastResNet:
     """The model of a checkpoint, ready to predict. Raises: UserError when its tensors do not fit."""
+    model = described_model(content).to_empty(device="cpu")
     try:
-        model = BreastResNet(content["data"]["size"], content["stages"], content["upsample"])
         model.load_state_dict(content["state"])
-    except (RuntimeError, KeyError, TypeError, AttributeError):
+    except (RuntimeError, TypeError, AttributeError):
         raise UserError(f"{path}: its tensors do not fit its description; train the run again") from None
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
         raise UserError(f"{path}: its weights are not all numbers; train the run again")
     return model.eval()
-
-
-def check_size(images: np.ndarray, size: int, path: Path) -> None:
-    """Raises: UserError when images [n, h, w] are not what the model at `path` takes."""
-    if images.shape[1:] != (size, size):
-        raise UserError(f"{path}: takes images of {size}×{size}, not {images.shape[1]}×{images.shape[2]}")
 
 
 @dataclass(frozen=True)
@@ -178,14 +172,16 @@ class Run:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Calibrated P(malignant), float64 [n], of uint8 images [n, size, size]. Raises: UserError on another size."""
-        check_size(images, self.data["size"], self.path)
+        size, (height, width) = self.data["size"], images.shape[1:]
+        if (height, width) != (size, size):
+            raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{width}")
         return sigmoid(predict(self.predictor, images))
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     """Read a run folder: one model, or an ensemble of folds, on a device. Raises: UserError."""
     path = Path(folder)
-    if (path / CLEARING).exists() or (path / MOVING).exists():
+    if (path / FINISHED).exists():
         raise UserError(
             f"{folder}: a new run was cut off while it replaced this one; --resume of its command ends that"
         )
@@ -206,7 +202,7 @@ def read_metrics(folder: Path) -> dict:
     """The metrics.json of a run. Raises: UserError when it is absent, damaged or without "splits"."""
     path = folder / "metrics.json"
     metrics = read_json(path)
-    kinds = {"splits": dict, "operating_point": dict, "folds": list}
+    kinds = {"config": dict, "splits": dict, "operating_point": dict, "folds": list}
     if "splits" not in metrics or not all(isinstance(metrics.get(name, kind()), kind) for name, kind in kinds.items()):
         raise UserError(f"{path}: holds no metrics of a run; train the run again")
     return metrics

@@ -1,53 +1,90 @@
 """Runs that survive an interruption: what train.py and crossval.py share of --resume.
 
-While a run is at work, --out holds a lock and the folder .partial: run.json says which run it is, and the checkpoints
-of `training.fit` lie beside it. An earlier run's files stay as they are. The finished run is written into .partial
-too; one rename of that folder makes it the run of --out, and its files are then moved to their places. What is cut
-off after the rename is completed by `settle`, so that no reader ever gets files of two folders.
+While a run is at work, --out holds the file .lock and the folder .partial: run.json says which run it is, and the
+checkpoints of `training.fit` lie beside it. An earlier run's files stay as they are. The finished run is written into
+.partial too; one rename of that folder makes it the run of --out, and `settle` then puts its files in their places.
 """
 
 import argparse
+import fcntl
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from common.data import Source
 from common.errors import UserError
-from common.files import as_json, read_json, write_json
-from common.run import folders, lock, provenance
+from common.files import as_json, read_json, write_json, writing_to
+from common.run import folders, provenance
 from common.settings import Settings
 from common.weights import initial_model
 
-PARTIAL = ".partial"
+LOCK, PARTIAL = ".lock", ".partial"
 FREE = {"out", "data", "data_root", "params", "resume"}  # flags that decide no number; for the data, their MD5 does
 MACHINE = ("commit", "uncommitted_changes", "python", "packages", "cpu", "gpu")
 
 
 @contextmanager
-def begin(args: argparse.Namespace, settings: Settings, source: Source, foreign: str) -> Iterator[Path]:
+def begin(args: argparse.Namespace, settings: Settings, source: Source) -> Iterator[Path]:
     """Lock --out and yield the folder of the run's checkpoints: with those of an interrupted run under --resume, empty
     otherwise. Ends the process with 0 when --resume finds the run complete.
 
-    Args: foreign: a glob of files of another kind of run, which is not overwritten.
     Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume.
     """
     initial_model(source.size, settings)  # its errors come before anything is written
     described = as_json(provenance.describe(args, settings, source))
     new = not os.path.exists(args.out)
-    out = folders.make_output(args.out, foreign)
+    out = folders.make_output(args.out)
     try:
-        with lock.hold(out):
-            settle(out)
-            partial = prepare(out, described, source, args.resume)
+        with locked(out):
+            with writing_to(out):
+                settle(out)
+                partial = prepare(out, described, source, args.resume)
             with kept(partial):
                 yield partial
     finally:
         if new:
             with suppress(OSError):
                 out.rmdir()  # of a run that ended before it left anything
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder: the system's, which ends with its holder, on a file that names that.
+    Raises: UserError when another process holds it, or may hold it."""
+    path = folder / LOCK
+    with writing_to(path):
+        file = open(path, "a+")
+    with file:
+        with writing_to(path):
+            claim(file, path)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def claim(file: TextIO, path: Path) -> None:
+    """Lock the open file and write pid and host into it. Over NFS, flock reaches other hosts only where the mount passes
+    it on: what another host left is never taken over. Raises: UserError, OSError."""
+    host, way_out = f" on {platform.node()}", "wait for its end, or choose another folder"
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = path.exists() and os.path.samefile(path, file.fileno())  # else its holder has just removed it
+    except BlockingIOError:
+        free = False
+    file.seek(0)
+    holder = file.read().strip()
+    if holder and not holder.endswith(host):
+        free, way_out = False, f"{way_out}; if that run is dead, delete {path}"
+    if not free:
+        raise UserError(f"--out {path.parent}: another run is at work there ({holder}); {way_out}")
+    file.truncate(0)
+    print(f"pid {os.getpid()}{host}", file=file, flush=True)
 
 
 @contextmanager
@@ -60,37 +97,32 @@ def kept(partial: Path) -> Iterator[None]:
         raise
     except UserError:
         if not any(partial.glob("*.pt")):
-            shutil.rmtree(partial)
+            shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
 def prepare(out: Path, described: dict, source: Source, resume: bool) -> Path:
-    """The folder .partial of a run: kept if it is to be resumed, made anew otherwise. Raises: UserError."""
-    partial, found = out / PARTIAL, find(out)
-    if resume and found:
-        check_same(read_json(found), described, found)
-        if found.parent == out:
-            print(f"{out}: the run is complete; there is nothing to resume")
-            sys.exit(0)
+    """The folder .partial of a run: kept if it is to be resumed, made anew otherwise. Raises: UserError, OSError."""
+    partial = out / PARTIAL
+    unfinished, finished = partial / "run.json", out / "metrics.json"
+    if resume and unfinished.exists():
+        check_same(unfinished, described)
         for half in partial.glob(".*.part"):  # of a process killed while it wrote
             half.unlink()
         return partial
+    if resume and finished.exists():
+        check_same(finished, described)
+        print(f"{out}: the run is complete; there is nothing to resume")
+        sys.exit(0)
     if resume:
         print(f"note: nothing to resume in {out}; starting from the beginning", file=sys.stderr)
-    elif found and found.parent == partial:
+    elif unfinished.exists():
         print(f"note: the unfinished run in {out} is discarded; --resume would have gone on with it", file=sys.stderr)
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # run.json is written first: without it, the rest is worth nothing
-        partial.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{partial}: cannot be made ({error.strerror}); choose another --out") from None
-    write_json(partial / "run.json", described, source.notice)
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir()
+    write_json(unfinished, described, source.notice)
     return partial
-
-
-def find(out: Path) -> Path | None:
-    """The file that describes the unfinished run of a folder, else the finished one, else None."""
-    return next((file for file in (out / PARTIAL / "run.json", out / "metrics.json") if file.exists()), None)
 
 
 def identity(described: dict) -> dict:
@@ -100,11 +132,10 @@ def identity(described: dict) -> dict:
     return deciding | {"data MD5": made["data"]["md5"], "weights MD5": made["weights_md5"]}
 
 
-def check_same(stored: dict, described: dict, file: Path) -> None:
-    """Refuse to go on with another run; warn when code or machine changed, which may change the last digits.
-
-    Args: stored, described: as `provenance.describe` makes them. Raises: UserError.
-    """
+def check_same(file: Path, described: dict) -> None:
+    """Refuse to go on with another run than `provenance.describe` described; warn when code or machine changed, which
+    may change the last digits. Raises: UserError."""
+    stored = read_json(file)
     try:
         was, now = identity(stored), identity(described)
         changed = [key for key in MACHINE if stored["provenance"].get(key) != described["provenance"][key]]
@@ -112,38 +143,35 @@ def check_same(stored: dict, described: dict, file: Path) -> None:
         raise UserError(f"{file}: damaged; begin anew without --resume") from None
     different = [f"{key} {was.get(key)}, not {now.get(key)}" for key in now | was if was.get(key) != now.get(key)]
     if different:
-        raise UserError(
-            f"{file}: made with {'; '.join(different)}; give --resume the same flags and data, or leave it out"
-        )
+        way_out = "give --resume the same flags and data, or leave it out"
+        raise UserError(f"{file}: made with {'; '.join(different)}; {way_out}")
     if changed:
         print(f"warning: begun with other {', '.join(changed)}: the last digits may differ", file=sys.stderr)
 
 
 @contextmanager
 def finish(partial: Path) -> Iterator[Path]:
-    """Yield a folder for the finished run's files; then make them the run of --out in the place of an earlier one.
-    What goes wrong before, a full disk say, leaves the earlier run and the checkpoints as they were."""
+    """Yield a folder for the finished run's files; then make them the run of --out in the place of an earlier one. What
+    goes wrong before leaves the earlier run and the checkpoints as they were. Raises: UserError."""
     out, staged = partial.parent, partial / "finished"
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir()
+    with writing_to(staged):
+        shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed while it wrote them
+        staged.mkdir()
     yield staged
-    os.rename(staged, out / folders.CLEARING)
-    settle(out)
+    with writing_to(out):
+        os.rename(staged, out / folders.FINISHED)
+        settle(out)
 
 
 def settle(out: Path) -> None:
-    """Complete what a finished run was cut off in: clear the earlier run's files away, then move its own into place.
-    The folder's two names tell how far it came; each step can be repeated. Raises: UserError."""
-    clearing, moving = out / folders.CLEARING, out / folders.MOVING
-    try:
-        if clearing.exists():
-            for file in folders.contents(out):
-                file.unlink()
-            os.rename(clearing, moving)
-        if moving.exists():
-            for file in moving.iterdir():
-                os.replace(file, out / file.name)
-            shutil.rmtree(out / PARTIAL, ignore_errors=True)
-            moving.rmdir()
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}); then run it with --resume") from None
+    """Put a finished run's files in their places, and an earlier run's out of the way. A kill at any step is mended by
+    the next call. Raises: OSError."""
+    finished, partial = out / folders.FINISHED, out / PARTIAL
+    if finished.exists() and partial.exists():  # nothing is moved as yet: what is there is the earlier run's
+        for file in folders.contents(out):
+            file.unlink()
+        shutil.rmtree(partial)
+    if finished.exists():
+        for file in finished.iterdir():
+            os.replace(file, out / file.name)
+        finished.rmdir()

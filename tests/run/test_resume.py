@@ -1,8 +1,10 @@
 import argparse
 import dataclasses
 import os
+import platform
 import resource
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,12 @@ from common.model import BreastResNet
 from common.run import folders, provenance, resume
 from common.weights import weights_md5
 
-SOURCE = data.find("phantom", None, 28)
+SOURCE, HOST = data.find("phantom", None, 28), platform.node()
+RUN = {"model.pt", "calibration.json", "history.csv", "metrics.json"}
+# of an earlier run of another kind, of export.py and evaluate.py; and what a user has there
+STALE = {"fold_9.pt", "folds.csv", "model.onnx", "model.int8.onnx", "parity.json", "roc_test.png", "report.html"}
+STALE |= {"report_val.html", "evaluation_val.json", "breastmnist_test_[AUC]0.9_[ACC]0.8@run.csv"}
+OWN = {"notes.txt", "photo_test.png", "other.onnx", "xfold_1.pt", "model.pt.txt"}
 
 
 def arguments(out, **changed) -> argparse.Namespace:
@@ -24,7 +31,7 @@ def arguments(out, **changed) -> argparse.Namespace:
 
 
 def begin(out, settings, source=SOURCE, **changed):
-    return resume.begin(arguments(out, **changed), settings, source, "fold_*.pt")
+    return resume.begin(arguments(out, **changed), settings, source)
 
 
 def refused(*given, **more) -> str:
@@ -34,8 +41,8 @@ def refused(*given, **more) -> str:
     return str(caught.value)
 
 
-def write_run(folder: Path, text: str) -> None:
-    for name in ("model.pt", "calibration.json", "history.csv", "metrics.json"):
+def write(folder: Path, names, text: str) -> None:
+    for name in names:
         (folder / name).write_text(text)
 
 
@@ -46,10 +53,9 @@ def content(folder: Path) -> dict:
 def complete(out, settings, **changed) -> None:
     """A run from beginning to end."""
     with begin(out, settings, **changed) as partial, resume.finish(partial) as staged:
-        write_run(staged, "new")
-        files.write_json(
-            staged / "metrics.json", provenance.describe(arguments(out, **changed), settings, SOURCE.notice), SOURCE
-        )
+        write(staged, RUN, "new")
+        described = provenance.describe(arguments(out, **changed), settings, SOURCE)
+        files.write_json(staged / "metrics.json", described, SOURCE.notice)
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ def interrupted(tmp_path, quick, capsys) -> Path:
 def test_a_run_leaves_its_files_and_nothing_else(tmp_path, quick):
     complete(tmp_path, quick)
     assert set(content(tmp_path)) == {path.name for path in tmp_path.iterdir()}
-    assert set(content(tmp_path)) == {"model.pt", "calibration.json", "history.csv", "metrics.json"}
+    assert set(content(tmp_path)) == RUN
 
 
 def test_resume_keeps_the_checkpoints(interrupted, quick, capsys):
@@ -156,14 +162,14 @@ def test_two_runs_at_once(tmp_path, quick):
         assert (partial / "model.pt").read_text() == "so far"
 
 
-# the step from an earlier run to a new one
+def test_a_run_of_another_kind_is_replaced_whole(tmp_path, quick):
+    write(tmp_path, STALE | RUN, "of crossval.py")
+    write(tmp_path, OWN, "a user's")
+    complete(tmp_path, quick)
+    assert set(content(tmp_path)) == RUN | OWN
 
-STALE = ["model.onnx", "model.int8.onnx", "parity.json", "roc_test.png", "report.html", "evaluation_val.json"]
-STALE += ["fold_9.pt", "breastmnist_test_[AUC]0.9_[ACC]0.8@run.csv"]
-OWN = ["notes.txt", "photo_test.png", "other.onnx"]
 
-
-def killed_at(step: int, out: Path, partial: Path) -> bool:
+def killed_at(step: int, partial: Path) -> bool:
     """Finish a run in a process that dies at once before its n-th change of the file system; whether it did."""
     left = iter(range(step))
 
@@ -180,49 +186,52 @@ def killed_at(step: int, out: Path, partial: Path) -> bool:
             setattr(os, name, mortal(getattr(os, name)))
         try:
             with resume.finish(partial) as staged:
-                write_run(staged, "new")
+                write(staged, RUN, "new")
         finally:
             os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_no_reader_gets_files_of_two_runs(tmp_path, quick):
     states, step, alive = [], 0, False
     while not alive:
         out, step = tmp_path / str(step), step + 1
         with begin(out, quick) as partial:
-            write_run(out, "old")
-            for name in STALE + OWN:
-                (out / name).write_text("old" if name in STALE else "own")
-            alive = not killed_at(step - 1, out, partial)
+            write(partial, ["model.pt", "more.pt"], "so far")
+            write(out, RUN | STALE, "old")
+            write(out, OWN, "own")
+            alive = not killed_at(step - 1, partial)
         before = content(out)
-        try:
+        with pytest.raises(UserError) as caught:  # each file of the test's runs is damaged
             folders.load(out)
-        except UserError as error:
-            refused_to_read = "cut off while it replaced" in str(error)
-        if not refused_to_read:  # one run or the other, whole
+        between = "cut off while it replaced" in str(caught.value)
+        if not between:  # one run or the other, whole
             assert {before.pop(name) for name in OWN} == {"own"}
-            assert set(before) == ({*STALE, *content_names()} if "old" in before.values() else content_names())
+            assert set(before) == (RUN | STALE if "old" in before.values() else RUN)
             assert len(set(before.values())) == 1
         resume.settle(out)
         after = content(out)
-        whole = {name: after[name] for name in content_names()}
-        assert set(whole.values()) == ({"new"} if refused_to_read else set(before.values()))
+        assert {after[name] for name in RUN} == ({"new"} if between else set(before.values()))
         assert {after[name] for name in OWN} == {"own"}
-        states.append("between" if refused_to_read else after["model.pt"])
+        states.append("between" if between else after["model.pt"])
         if states[-1] != "old":
-            assert not set(STALE) & set(after) and not list(out.glob(".*"))
+            assert set(after) == RUN | OWN and not list(out.glob(".*"))
     assert step > 15 and states == sorted(states, key=["old", "between", "new"].index)
     assert {"old", "between", "new"} == set(states)
 
 
-def content_names() -> set[str]:
-    return {"model.pt", "calibration.json", "history.csv", "metrics.json"}
+def test_a_step_cut_off_is_completed_by_the_next_begin(tmp_path, quick, capsys):
+    with begin(tmp_path, quick) as partial:
+        write(tmp_path, STALE, "old")
+        assert killed_at(8, partial) and (tmp_path / folders.FINISHED).exists()
+    with begin(tmp_path, quick) as partial:
+        assert set(content(tmp_path)) == RUN | {resume.LOCK} and content(partial).keys() == {"run.json"}
 
 
 def test_a_full_disk_leaves_the_earlier_run_and_the_checkpoints(interrupted, quick):
     """A limit on the size of files stands for the full disk; the kernel refuses to write in both cases."""
-    write_run(interrupted, "old")
+    write(interrupted, RUN, "old")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with begin(interrupted, quick, resume=True) as partial:
         with pytest.raises(UserError, match="model.pt: cannot be written") as caught:
@@ -237,5 +246,97 @@ def test_a_full_disk_leaves_the_earlier_run_and_the_checkpoints(interrupted, qui
     with begin(interrupted, quick, resume=True) as partial:
         assert (partial / "model.pt").read_text() == "so far"
         with resume.finish(partial) as staged:
-            write_run(staged, "new")
+            write(staged, RUN, "new")
     assert set(content(interrupted).values()) == {"new"}
+
+
+@pytest.mark.parametrize("step", ["mkdir", "rename"])
+def test_a_disk_that_refuses_at_the_end_is_one_line(interrupted, quick, monkeypatch, step):
+    def fail(*given, **more):
+        raise OSError(28, "No space left on device")
+
+    write(interrupted, RUN, "old")
+    with pytest.raises(UserError, match="cannot be written .No space left on device"):
+        with begin(interrupted, quick, resume=True) as partial:
+            monkeypatch.setattr(os, step, fail)
+            with resume.finish(partial) as staged:
+                write(staged, RUN, "new")
+    assert {text for name, text in content(interrupted).items()} == {"old"} and (partial / "model.pt").exists()
+
+
+# one run at a time
+
+
+def locked_out(folder) -> str:
+    with pytest.raises(UserError) as caught, resume.locked(folder):
+        pytest.fail("the lock was given")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path):
+    with pytest.raises(KeyboardInterrupt), resume.locked(tmp_path):
+        message = locked_out(tmp_path)
+        assert f"--out {tmp_path}: another run" in message and f"(pid {os.getpid()} on {HOST}); wait" in message
+        assert locked_out(tmp_path) == message  # being refused takes nothing away
+        (tmp_path / "another").mkdir()
+        with resume.locked(tmp_path / "another"):
+            pass
+        (tmp_path / "another").rmdir()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []  # given back
+    with resume.locked(tmp_path):
+        pass
+
+
+def test_a_killed_holder_frees_it(tmp_path):
+    ready, tell = os.pipe()
+    if (pid := os.fork()) == 0:
+        with resume.locked(tmp_path):
+            os.write(tell, b"held")
+            signal.pause()
+    assert os.read(ready, 4) == b"held" and f"pid {pid} on {HOST}" in locked_out(tmp_path)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert (tmp_path / resume.LOCK).exists()
+    with resume.locked(tmp_path):
+        assert (tmp_path / resume.LOCK).read_text() == f"pid {os.getpid()} on {HOST}\n"
+
+
+def test_a_lock_of_another_host_is_refused_with_the_way_out(tmp_path):
+    file = tmp_path / resume.LOCK
+    file.write_text("pid 12 on elsewhere\n")
+    message = locked_out(tmp_path)
+    assert "pid 12 on elsewhere" in message and f"if that run is dead, delete {file}" in message
+    assert file.read_text() == "pid 12 on elsewhere\n"
+    file.write_text("")  # of a holder that was killed before it wrote its name
+    with resume.locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_file_that_its_holder_removes_meanwhile_is_no_lock(tmp_path, monkeypatch, another):
+    """Between opening and locking, the holder removes the file, and another may make a new one: the old one's lock
+    would keep nobody out."""
+    flock, path = resume.fcntl.flock, tmp_path / resume.LOCK
+
+    def late(file, how):
+        path.unlink()
+        if another:
+            path.touch()
+        return flock(file, how)
+
+    monkeypatch.setattr(resume.fcntl, "flock", late)
+    assert "another run is at work" in locked_out(tmp_path)
+    monkeypatch.undo()
+    with resume.locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):
+    def unsupported(file, how):
+        raise OSError(95, "Operation not supported")
+
+    assert "cannot be written" in locked_out(tmp_path / "absent")
+    monkeypatch.setattr(resume.fcntl, "flock", unsupported)
+    assert "cannot be written (Operation not supported)" in locked_out(tmp_path)
