@@ -42,6 +42,14 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"{len(BAD_INPUTS)} distinct bad inputs refused in one line each")
 
 
+def one_line(err: str) -> str:
+    """The only line of an error, beside notes, warnings and progress."""
+    beside = ("warning: ", "note: ", "weights: ", "Downloading: ", "train  epoch")
+    (line,) = (line for line in err.splitlines() if not line.startswith(beside))
+    assert line.startswith("error: ") and "Traceback" not in err
+    return line
+
+
 @pytest.fixture
 def run_here(monkeypatch, capfd):
     """A function that runs a script in this process, as `python SCRIPT WORDS` would, and returns (exit status, stdout,
@@ -160,7 +168,7 @@ def onnx_model(untrained, network, tmp_path_factory) -> onnxfile.OnnxModel:
     """The ONNX file of `untrained`, open."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     about = graph.metadata(untrained, files.read_json(untrained.path / "metrics.json"))
-    graph.write(graph.join(network, 28), about, path)
+    graph.write(graph.assemble(network, 28), about, path)
     return onnxfile.load(path, 1)
 
 

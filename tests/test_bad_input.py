@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import BAD_INPUTS, REPO
+from conftest import BAD_INPUTS, REPO, one_line
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -164,13 +164,6 @@ def places(tmp_path_factory, good, untrained) -> dict[str, str]:
 
 def snapshot(*folders) -> dict[Path, bytes]:
     return {p: p.read_bytes() if p.is_file() else b"" for folder in folders for p in Path(folder).rglob("*")}
-
-
-def one_line(err: str) -> str:
-    """The only line of an error, beside notes and warnings."""
-    (line,) = (line for line in err.splitlines() if not line.startswith(("warning: ", "note: ", "weights: ")))
-    assert line.startswith("error: ") and "Traceback" not in err
-    return line
 
 
 def command_line(script, flag, value, places) -> list[str]:

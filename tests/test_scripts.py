@@ -1,4 +1,7 @@
-"""Every script as a user runs it: a process of its own, on phantom data; then on real data where there are any."""
+"""Every script as a user runs it: a process of its own, on phantom data; then on real data where there are any.
+
+What needs no process of its own runs in this one. Both keep to one thread, so that numbers agree to the last bit.
+"""
 
 import csv
 import json
@@ -10,57 +13,61 @@ import sys
 import time
 from pathlib import Path
 
+import medmnist
 import numpy as np
+import onnxruntime
 import pytest
 import torch
+from conftest import REPO, one_line
+from PIL import Image
+from sklearn.metrics import accuracy_score, roc_auc_score
 
-from common import settings
+from common import data, settings
 from common.run import folders
 
-REPO = Path(__file__).parent.parent
+SLOW = ("audit.py", "bench.py", "crossval.py", "evaluate.py", "export.py", "tune.py")  # to start
+SCRIPTS = ["predict.py", "train.py", *(pytest.param(script, marks=pytest.mark.slow) for script in SLOW)]
 QUICK = ["--data", "phantom", "--weights", "none", "--epochs", "2", "--stages", "2", "--threads", "1"]
-CROSSVAL = [*QUICK, "--folds", "2", "--repeats", "2", "--compare-groups", "--epochs", "1", "--threads", "2"]
+CROSSVAL = [*QUICK, "--folds", "2", "--repeats", "2", "--compare-groups", "--epochs", "1"]
+EVALUATE = ["--bootstrap", "100", "--threads", "1"]
 RUN_FILES = {"model.pt", "metrics.json", "history.csv", "predictions.csv", "curves.png", "calibration.json"}
 
 
-def start(script, *args, cwd=REPO, **env):
-    command = [sys.executable, str(REPO / script), *map(str, args)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | env
+def start(script, *args) -> subprocess.Popen:
+    command, pipe = [sys.executable, REPO / script, *map(str, args)], subprocess.PIPE
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
+        command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
     )
 
 
-def run(script, *args, status=0, **kwargs):
+def run(script, *args, status=0) -> tuple[str, str]:
     """Run a script to its end. Returns: (stdout, stderr)."""
-    process = start(script, *args, **kwargs)
+    process = start(script, *args)
     out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
     return out, err
 
 
-def fails(script, *args, **kwargs) -> str:
-    """The one line with which a script refuses."""
-    out, err = run(script, *args, status=2, **kwargs)
-    expected = ("weights:", "warning:", "Downloading:", "train  epoch")
-    lines = [line for line in err.splitlines() if not line.startswith(expected)]
-    assert len(lines) == 1 and lines[0].startswith("error: ") and out == "", err
-    return lines[0]
-
-
-def start_until(words, script, *args):
+def start_until(words, script, *args) -> tuple[subprocess.Popen, str]:
     """Start a script and read its stderr up to a line with the words. Returns: (process, what was read)."""
     process, err = start(script, *args), ""
     while words not in err:
         assert (line := process.stderr.readline()), f"the script ended: {err}"
         err += line
     return process, err
+
+
+@pytest.fixture
+def runs(run_here):
+    """A function that runs a script to its end in this process, and returns (stdout, stderr)."""
+
+    def run(script, *args) -> tuple[str, str]:
+        status, out, err = run_here(script, *args)
+        assert status == 0, err
+        return out, err
+
+    return run
 
 
 def visible(folder) -> dict[str, bytes]:
@@ -79,7 +86,7 @@ def assert_same_run(found, expected):
         assert found_state.keys() == state.keys() and all(torch.equal(found_state[name], state[name]) for name in state)
 
 
-def read_csv(path):
+def read_csv(path) -> list[dict]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
 
@@ -92,35 +99,42 @@ def read_json(path):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory) -> tuple[Path, str]:
+    """A run of train.py, and what it printed."""
     out = tmp_path_factory.mktemp("train") / "run"
     return out, run("train.py", *QUICK, "--out", out)[0]
 
 
 @pytest.fixture(scope="session")
-def crossvalidated(tmp_path_factory):
+def crossvalidated(tmp_path_factory) -> tuple[Path, str]:
+    """A run of crossval.py, and what it printed."""
     out = tmp_path_factory.mktemp("crossval") / "run"
     return out, run("crossval.py", *CROSSVAL, "--out", out)[0]
 
 
 @pytest.fixture(scope="session")
-def exported(trained):
+def exported(trained) -> tuple[Path, str]:
+    """The .onnx of `trained`, and what export.py printed."""
     return trained[0] / "model.onnx", run("export.py", trained[0], "--threads", 1)[0]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_bad_flag_ends_in_one_line(script):
+    """As processes; test_bad_input.py has the others."""
+    flag = "--size" if script == "audit.py" else "--threads"
+    out, err = run(script, flag, 0, status=2)
+    assert flag in one_line(err) and out == ""
 
 
 class TestTrain:
     def test_writes_the_files_of_the_contract(self, trained):
-        out, _ = trained
+        out, stdout = trained
         assert {path.name for path in out.iterdir()} >= RUN_FILES and not list(out.glob(".*"))
+        assert "PHANTOM data 28×28 (generated, not ultrasound): test AUC" in stdout.splitlines()[-2]
+        assert all(row["synthetic"] == "phantom" for row in read_csv(out / "history.csv"))
         metrics = read_json(out / "metrics.json")
         assert metrics["synthetic"].startswith("PHANTOM") and metrics["provenance"]["data"]["synthetic"] is True
         assert metrics["config"]["lr"] == 3e-4 and metrics["config"]["epochs"] == 2
-        made = metrics["provenance"]
-        assert (
-            made["command"].endswith(shlex.join(["--out", str(out)])) and "train.py --data phantom" in made["command"]
-        )
-        assert (made["threads"], made["seed"], made["packages"]["torch"]) == (1, 0, torch.__version__.split("+")[0])
-        assert made["data"]["md5"] and made["cpu"] and {"commit", "uncommitted_changes", "gpu"} < made.keys()
         for split, n in (("val", 80), ("test", 160), ("clean_test", 160)):
             summary = metrics["splits"][split]
             assert summary["n"] == n
@@ -129,40 +143,31 @@ class TestTrain:
                 assert 0 <= low <= summary[name] <= high <= 1, name
             assert set(summary["benign"]) >= {"f1", "aupr", "precision", "recall"}
 
-    def test_predictions_give_the_metrics(self, trained):
-        out, _ = trained
-        from sklearn.metrics import accuracy_score, roc_auc_score
+    def test_says_how_it_was_made(self, trained):
+        made = read_json(trained[0] / "metrics.json")["provenance"]
+        assert made["command"].endswith(shlex.join(["--out", str(trained[0])]))
+        assert "train.py --data phantom" in made["command"]
+        assert (made["threads"], made["seed"], made["packages"]["torch"]) == (1, 0, torch.__version__.split("+")[0])
+        assert made["data"]["md5"] and made["cpu"] and {"commit", "uncommitted_changes", "gpu"} < made.keys()
 
-        rows = [row for row in read_csv(out / "predictions.csv") if row["split"] == "test"]
+    def test_predictions_give_the_metrics(self, trained):
+        rows = [row for row in read_csv(trained[0] / "predictions.csv") if row["split"] == "test"]
         labels = np.array([int(row["label"]) for row in rows])
         probabilities = np.array([float(row["probability"]) for row in rows])
-        test = read_json(out / "metrics.json")["splits"]["test"]
+        test = read_json(trained[0] / "metrics.json")["splits"]["test"]
         assert [int(row["index"]) for row in rows] == list(range(160))
         assert test["auc"] == pytest.approx(roc_auc_score(labels, probabilities), abs=1e-12)
         assert test["accuracy"] == pytest.approx(accuracy_score(labels, probabilities >= 0.5), abs=1e-12)
 
-    def test_output_is_labelled_and_ends_with_the_result(self, trained):
-        out, stdout = trained
-        assert "PHANTOM data 28×28 (generated, not ultrasound): test AUC" in stdout.splitlines()[-2]
-        assert all(row["synthetic"] == "phantom" for row in read_csv(out / "history.csv"))
-
-    def test_params_file_and_flag(self, tmp_path):
-        (tmp_path / "best.json").write_text('{"lr": 0.002, "wd": 0.5, "_auc": 0.9}')
-        run(
-            "train.py",
-            *QUICK,
-            "--epochs",
-            1,
-            "--params",
-            tmp_path / "best.json",
-            "--wd",
-            0.25,
-            "--out",
-            tmp_path / "run",
-        )
+    def test_params_file_and_flag(self, tmp_path, runs):
+        params = tmp_path / "best.json"
+        params.write_text('{"lr": 0.002, "wd": 0.5, "_auc": 0.9}')
+        flags = ["--epochs", 1, "--params", params, "--wd", 0.25, "--out", tmp_path / "run"]
+        runs("train.py", *QUICK, *flags)
         config = read_json(tmp_path / "run/metrics.json")["config"]
         assert (config["lr"], config["wd"]) == (0.002, 0.25)
 
+    @pytest.mark.slow
     def test_interrupted_and_killed_it_ends_with_the_same_numbers(self, trained, tmp_path):
         """Ctrl-C in the second epoch, kill -9 after it, --resume to the end; the earlier run stays until then."""
         earlier = {name: name.encode() for name in ("model.pt", "metrics.json", "model.onnx", "notes.txt")}
@@ -171,7 +176,8 @@ class TestTrain:
 
         process, _ = start_until("epoch   1", "train.py", *QUICK, "--out", tmp_path)
         process.send_signal(signal.SIGSTOP)
-        assert f"at work there (pid {process.pid} on" in fails("train.py", *QUICK, "--resume", "--out", tmp_path)
+        out, err = run("train.py", *QUICK, "--resume", "--out", tmp_path, status=2)
+        assert f"at work there (pid {process.pid} on" in one_line(err) and out == ""
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
         _, err = process.communicate(timeout=60)
@@ -189,6 +195,7 @@ class TestTrain:
         assert_same_run(tmp_path, trained[0])
         assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", *RUN_FILES}
 
+    @pytest.mark.slow
     def test_a_full_disk_leaves_the_earlier_run_and_can_be_resumed(self, trained, tmp_path):
         """On a file system of the test's own that has room for one checkpoint, not two; then with room for all."""
         disk, copy = tmp_path / "disk", tmp_path / "copy"
@@ -225,35 +232,44 @@ class TestCrossval:
         assert all(f"mean ± std over {kind}" in stdout for kind in ("folds", "repeats"))
         assert "every image by itself" in stdout
 
-    def test_fewer_folds_leave_no_stale_model(self, crossvalidated, tmp_path):
+    def test_fewer_folds_leave_no_stale_model(self, tmp_path, runs):
         (tmp_path / "fold_7.pt").write_bytes(b"of an earlier run")
         flags = ["--folds", 2, "--epochs", 1, "--no-test", "--pool", "train", "--groups", "none", "--drop-test-twins"]
-        run("crossval.py", *QUICK, *flags, "--out", tmp_path)
+        runs("crossval.py", *QUICK, *flags, "--out", tmp_path)
         assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["fold_1.pt", "fold_2.pt"]
         assert "test" not in {row["split"] for row in read_csv(tmp_path / "predictions.csv")}
         assert set(read_json(tmp_path / "metrics.json")["splits"]) == {"out_of_fold"}
 
+    @pytest.mark.slow
     def test_killed_it_ends_with_the_same_numbers_and_repeats_no_fold(self, crossvalidated, tmp_path):
-        process, _ = start_until("fold 2  epoch", "crossval.py", *CROSSVAL, "--out", tmp_path)
+        """With two workers, where `crossvalidated` has one."""
+        flags = [*CROSSVAL, "--threads", 2, "--out", tmp_path]
+        process, _ = start_until("fold 2  epoch", "crossval.py", *flags)
         process.kill()
         process.communicate(timeout=60)  # its workers, which hold the same pipes, have ended too
         done = {path.stem.removeprefix("twins_") for path in (tmp_path / ".partial").glob("twins_*.pt")}
         assert done >= {"2"} and not (tmp_path / "metrics.json").exists()
-        out, err = run("crossval.py", *CROSSVAL, "--resume", "--out", tmp_path)
+        out, err = run("crossval.py", *flags, "--resume")
         assert {line.split()[1] for line in err.splitlines() if "goes on after epoch   1/1" in line} == done
         assert err.count("epoch   1/1  train") == 8 - len(done)
         assert_same_run(tmp_path, crossvalidated[0])
         assert out.replace(str(tmp_path), str(crossvalidated[0])) == crossvalidated[1]
 
-    def test_ensemble_is_evaluated_out_of_fold_on_its_own_images(self, crossvalidated):
+    def test_ensemble_is_evaluated_out_of_fold_on_its_own_images(self, crossvalidated, runs):
         out, _ = crossvalidated
-        run("evaluate.py", out, "--split", "val", "--bootstrap", 100, "--threads", 1)
+        runs("evaluate.py", out, "--split", "val", *EVALUATE)
         evaluation = read_json(out / "evaluation_val.json")
         assert evaluation["predictions"] == "out-of-fold predictions" and evaluation["splits"]["val"]["n"] == 80
         assert (out / "folds_val.png").exists()
-        assert set(folders.contents(out)) == set(
-            out.iterdir()
-        )  # so that the next run in this folder leaves nothing stale
+        assert {*folders.contents(out)} == {*out.iterdir()}  # so that the next run in this folder leaves nothing stale
+
+    def test_operating_point_can_be_chosen_anew(self, crossvalidated, tmp_path, runs):
+        out, _ = crossvalidated
+        before = read_json(out / "calibration.json")
+        runs("evaluate.py", out, "--sensitivity", 0.5, *EVALUATE, "--out", tmp_path)
+        after = read_json(out / "calibration.json")
+        assert after["threshold"] > before["threshold"] and after["temperature"] == before["temperature"]
+        assert "at least 0.5 on out-of-fold predictions" in after["threshold_rule"]
 
 
 class TestExportAndEvaluate:
@@ -267,10 +283,6 @@ class TestExportAndEvaluate:
         assert {file, file.with_name("parity.json")} <= set(folders.contents(file.parent))
 
     def test_onnx_gives_the_run_s_probabilities(self, exported):
-        import onnxruntime
-
-        from common import data
-
         file, _ = exported
         session = onnxruntime.InferenceSession(file)
         (test,) = data.load(data.find("phantom", None, 28, 0), "test")
@@ -282,13 +294,18 @@ class TestExportAndEvaluate:
         assert one.shape == (1,) and abs(one[0] - probability[0]) < 1e-6
         props = session.get_modelmeta().custom_metadata_map
         assert props["positive_class"] == "malignant" and props["intended_use"] == "research only, not a medical device"
-        assert json.loads((file.with_name("calibration.json")).read_text())["threshold"] == float(props["threshold"])
+        assert read_json(file.with_name("calibration.json"))["threshold"] == float(props["threshold"])
         assert "PHANTOM" in props["dataset"]
 
+    def test_predict_gives_them_too(self, exported, tmp_path):
+        (test,) = data.load(data.find("phantom", None, 28, 0), "test")
+        Image.fromarray(test.images[0]).save(tmp_path / "first.png")
+        out, _ = run("predict.py", exported[0], tmp_path, "--json")
+        first = next(r for r in read_csv(exported[0].with_name("predictions.csv")) if r["split"] == "test")
+        assert json.loads(out)["probability"] == pytest.approx(float(first["probability"]), abs=1e-5)
+
     def test_evaluate_a_run_against_its_onnx(self, trained, exported, tmp_path):
-        stdout, _ = run(
-            "evaluate.py", trained[0], "--against", exported[0], "--bootstrap", 200, "--threads", 1, "--out", tmp_path
-        )
+        stdout, _ = run("evaluate.py", trained[0], "--against", exported[0], *EVALUATE, "--out", tmp_path)
         evaluation = read_json(tmp_path / "evaluation_test.json")
         stored = read_json(trained[0] / "metrics.json")["splits"]["test"]
         assert evaluation["splits"]["test"]["auc"] == stored["auc"]
@@ -296,28 +313,85 @@ class TestExportAndEvaluate:
         assert comparison["delong"]["difference"] == 0 and comparison["mcnemar"]["p"] == 1
         assert comparison["conclusion"] in stdout
         figures = "roc precision_recall reliability confusion scores grad_cam comparison".split()
-        assert {f"{name}_test.png" for name in figures} | {"report.html", "evaluation_test.json"} == {
-            path.name for path in tmp_path.iterdir()
-        }
+        written = {f"{name}_test.png" for name in figures} | {"report.html", "evaluation_test.json"}
+        assert {path.name for path in tmp_path.iterdir()} == written
 
-    def test_evaluate_an_onnx_against_predictions(self, trained, exported, tmp_path):
+    def test_evaluate_an_onnx_against_predictions(self, trained, exported, tmp_path, runs):
         against = trained[0] / "predictions.csv"
-        run("evaluate.py", exported[0], "--against", against, "--bootstrap", 100, "--threads", 1, "--out", tmp_path)
+        runs("evaluate.py", exported[0], "--against", against, *EVALUATE, "--out", tmp_path)
         differences = read_json(tmp_path / "evaluation_test.json")["comparison"]["differences"]
         assert differences["auc"]["difference"] == 0
 
-    def test_an_onnx_warns_on_the_images_it_was_trained_on(self, exported, tmp_path):
-        flags = ["--split", "train", "--bootstrap", 100, "--threads", 1, "--out", tmp_path]
-        _, err = run("evaluate.py", exported[0], *flags)
+    def test_an_onnx_warns_on_the_images_it_was_trained_on(self, exported, tmp_path, runs):
+        _, err = runs("evaluate.py", exported[0], "--split", "train", *EVALUATE, "--out", tmp_path)
         assert "was trained on train; these figures flatter it" in err and (tmp_path / "report_train.html").exists()
 
-    def test_operating_point_can_be_chosen_anew(self, crossvalidated, tmp_path):
-        out, _ = crossvalidated
-        before = read_json(out / "calibration.json")
-        run("evaluate.py", out, "--sensitivity", 0.5, "--bootstrap", 100, "--threads", 1, "--out", tmp_path)
-        after = read_json(out / "calibration.json")
-        assert after["threshold"] > before["threshold"] and after["temperature"] == before["temperature"]
-        assert "at least 0.5 on out-of-fold predictions" in after["threshold_rule"]
+
+def test_the_other_scripts_as_processes(tmp_path):
+    """What they do is in test_audit.py, test_bench.py and test_tune.py."""
+    flags = {
+        "audit.py": ["--data", "phantom", "--out", tmp_path],
+        "bench.py": "--sizes 28 --images 40 --steps 1 --stages 2 --batch-size 8 --threads 1".split(),
+        "tune.py": [*QUICK, "--epochs", 1, "--folds", 2, "--trials", 1, "--grid", 0, "--out", tmp_path],
+    }
+    for script, words in flags.items():
+        assert "PHANTOM" in run(script, *words)[0]
+
+
+REFUSED = {
+    "crossval.py --pool all --drop-test-twins": ["leaves nothing to test on"],
+    "train.py": ["--data-root", "--data phantom --weights none"],  # neither data nor a network
+    "train.py --data phantom": ["--weights FILE", "--weights none"],  # no network
+    "train.py --data bad.npz": ["bad.npz"],
+    "tune.py --data bad.npz": ["bad.npz"],
+    "crossval.py --data bad.npz": ["bad.npz"],
+    "evaluate.py empty": ["no run folder"],
+    "export.py garbage": ["not a checkpoint"],
+    "train.py --data phantom --weights none --epochs 1000 --out file/run": ["cannot be made"],  # before training
+    "evaluate.py RUN --against other.csv": ["not of the same images"],
+}
+
+
+@pytest.mark.parametrize("command", REFUSED)
+def test_errors_name_the_cause_and_the_way_out(command, untrained, tmp_path, monkeypatch, run_here):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"http_proxy": "127.0.0.1:9", "https_proxy": "127.0.0.1:9", "MEDMNIST_ROOT": "none"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "garbage").mkdir()
+    (tmp_path / "garbage/model.pt").write_bytes(b"\x80\x04garbage")
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 not really")
+    (tmp_path / "other.csv").write_text("split,index,label,probability\ntest,0,1,0.5\n")
+    (tmp_path / "file").write_text("")
+    before, began = {*tmp_path.rglob("*")}, time.perf_counter()
+    script, *words = command.replace("RUN", str(untrained.path)).split()
+    status, out, err = run_here(script, *words)
+    assert status == 2 and out == "" and all(word in one_line(err) for word in REFUSED[command]), err
+    assert {*tmp_path.rglob("*")} - before <= {tmp_path / "torch"} and time.perf_counter() - began < 60
+
+
+def test_the_whole_chain_on_real_data(breastmnist_root, tmp_path, runs):
+    """Splits, clean test, the file that medmnist itself reads, and parity on every image."""
+    real, root, out = tmp_path / "run", ["--data-root", breastmnist_root], tmp_path / "evaluated"
+    runs("train.py", *QUICK[2:], *root, "--epochs", 1, "--out", real)
+    metrics = read_json(real / "metrics.json")
+    sizes = {name: summary["n"] for name, summary in metrics["splits"].items()}
+    assert sizes == {"val": 78, "test": 156, "clean_test": 93} and "synthetic" not in metrics
+
+    class Evaluator(medmnist.Evaluator):
+        def __init__(self, flag, split, size=None):
+            super().__init__(flag, split, size, root=str(breastmnist_root))
+
+    runs("evaluate.py", real, *root, *EVALUATE, "--out", out)
+    (file,) = out.glob("breastmnist_test_*@run.csv")
+    found, test = Evaluator.parse_and_evaluate(str(file), run="parsed"), metrics["splits"]["test"]
+    assert list(found) == pytest.approx([test["auc"], test["accuracy"]], abs=1e-12)
+
+    runs("export.py", real, *root, "--threads", 1)
+    rows = read_json(real / "parity.json")["rows"]
+    assert [(row["n"], row["batch"]) for row in rows if row["split"] == "test"] == [(156, 1), (156, 64)]
+    assert max(row["max_difference"] for row in rows) <= 1e-5
 
 
 def dead_trials(out):
@@ -329,6 +403,7 @@ def dead_trials(out):
 
 
 class TestTune:
+    @pytest.mark.slow
     def test_two_workers_one_killed_then_two_more(self, tmp_path):
         """One study: two processes join it, kill -9 ends one, and a later session with --jobs extends it."""
         out, flags = tmp_path / "tune", ["--epochs", 1, "--folds", 2, "--heartbeat", 0.5, "--out", tmp_path / "tune"]
@@ -354,8 +429,6 @@ class TestTune:
         assert (chosen.lr, chosen.wd) == (float(grown[-1]["lr"]), float(grown[-1]["wd"]))
 
     def test_never_reads_test(self, tmp_path):
-        from common import data
-
         source = data.find("phantom", None, 28, 0)
         arrays = {}
         for name in ("train", "val"):
@@ -368,118 +441,5 @@ class TestTune:
         run("tune.py", *flags, "--data", tmp_path / "own.npz", "--out", tmp_path / "tune")
         best = read_json(tmp_path / "tune/best.json")
         assert best["lr"] == 3e-4 and 0 < best["mixup"] < 1 and 0 < best["label_smoothing"] < 0.3
-        assert "test_images" in fails(
-            "train.py", *QUICK, "--epochs", 1, "--data", tmp_path / "own.npz", "--out", tmp_path / "t"
-        )
-
-
-class TestModules:
-    def test_audit_and_sheets(self, tmp_path):
-        """The sheet of phantoms, as stored and augmented, stays in the tests' output folder, to be looked at."""
-        for module in ("common.twins", "common.augment"):
-            command = [sys.executable, "-m", module, "--data", "phantom", "--out", str(tmp_path)]
-            result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True, timeout=120)
-            assert "PHANTOM" in result.stdout
-        assert (tmp_path / "augmented.png").read_bytes().startswith(b"\x89PNG")
-
-    def test_audit_of_the_real_data(self, breastmnist_root, tmp_path):
-        command = [sys.executable, "-m", "common.twins", "--data-root", str(breastmnist_root), "--out", str(tmp_path)]
-        result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True, timeout=120)
-        for fact in ("238 pairs", "593 groups", "63 of test", "10 pairs carry opposite labels"):
-            assert fact in result.stdout
-        assert {path.name for path in tmp_path.iterdir()} == {"twins_threshold.png", "twins_labels.png"}
-
-
-@pytest.mark.parametrize("flags", [("--lr", "0"), ("--learning-rate", "1"), ("--lr",)], ids=" ".join)
-def test_bad_flags_end_in_one_line(flags, tmp_path):
-    """As processes; test_bad_input.py has the others."""
-    message = fails("train.py", *flags, "--out", tmp_path / "run")
-    assert flags[0] in message and not (tmp_path / "run").exists()
-
-
-def test_pool_without_test_cannot_drop_its_twins(tmp_path):
-    message = fails("crossval.py", "--pool", "all", "--drop-test-twins", "--out", tmp_path / "run")
-    assert "leaves nothing to test on" in message
-
-
-def test_no_data_and_no_network_names_the_way_out(tmp_path):
-    blocked = {
-        "https_proxy": "http://127.0.0.1:9",
-        "http_proxy": "http://127.0.0.1:9",
-        "MEDMNIST_ROOT": str(tmp_path / "none"),
-    }
-    message = fails("train.py", "--out", tmp_path / "run", **blocked)
-    assert "--data-root" in message and "--data phantom --weights none" in message
-
-
-def test_no_imagenet_weights_and_no_network_names_the_ways_out(tmp_path):
-    blocked = {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(tmp_path / "torch")}
-    message = fails("train.py", "--data", "phantom", "--out", tmp_path / "run", **blocked)
-    assert "--weights FILE" in message and "--weights none" in message
-
-
-def test_corrupt_data_is_named(tmp_path):
-    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 not really")
-    for script in ("train.py", "tune.py", "crossval.py"):
-        message = fails(script, "--data", tmp_path / "bad.npz", "--out", tmp_path / "run")
-        assert "bad.npz" in message and not (tmp_path / "run").exists()
-
-
-def test_what_is_no_run_is_refused(tmp_path):
-    assert "no run folder" in fails("evaluate.py", tmp_path)
-    (tmp_path / "model.pt").write_bytes(b"\x80\x04garbage")
-    assert "not a checkpoint" in fails("export.py", tmp_path)
-
-
-def test_unwritable_out_is_refused_before_training(tmp_path):
-    (tmp_path / "file").write_text("")
-    began = time.perf_counter()
-    message = fails("train.py", *QUICK, "--epochs", 1000, "--out", tmp_path / "file" / "run")
-    assert "cannot be made" in message and time.perf_counter() - began < 120
-
-
-def test_against_other_images_is_refused(trained, tmp_path):
-    (tmp_path / "other.csv").write_text("split,index,label,probability\ntest,0,1,0.5\n")
-    assert "not of the same images" in fails(
-        "evaluate.py", trained[0], "--against", tmp_path / "other.csv", "--out", tmp_path
-    )
-
-
-@pytest.fixture(scope="session")
-def real(breastmnist_root, tmp_path_factory):
-    out = tmp_path_factory.mktemp("real") / "run"
-    flags = [*QUICK[2:], "--data", "breastmnist", "--data-root", breastmnist_root, "--epochs", 1]
-    run("train.py", *flags, "--out", out)
-    return out
-
-
-class TestRealData:
-    """One quick run of the whole chain on BreastMNIST."""
-
-    def test_splits_and_clean_test(self, real):
-        splits = read_json(real / "metrics.json")["splits"]
-        assert {name: summary["n"] for name, summary in splits.items()} == {"val": 78, "test": 156, "clean_test": 93}
-        assert "synthetic" not in read_json(real / "metrics.json")
-
-    def test_medmnist_accepts_and_agrees_with_the_standard_result_file(self, real, breastmnist_root, tmp_path):
-        run("evaluate.py", real, "--data-root", breastmnist_root, "--bootstrap", 100, "--threads", 1, "--out", tmp_path)
-        (file,) = tmp_path.glob("breastmnist_test_*@run.csv")
-        (tmp_path / ".medmnist").symlink_to(breastmnist_root)  # where medmnist looks by itself
-        code = (
-            "import json, medmnist;"
-            f"found = medmnist.Evaluator.parse_and_evaluate({str(file)!r}, run='parsed');"
-            "print(json.dumps([float(value) for value in found]))"
-        )
-        environment = os.environ | {"HOME": str(tmp_path)}
-        result = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
-        )
-        test = read_json(real / "metrics.json")["splits"]["test"]
-        found = json.loads(result.stdout.splitlines()[-1])
-        assert found == pytest.approx([test["auc"], test["accuracy"]], abs=1e-12)
-
-    def test_export_agrees_on_every_real_image(self, real, breastmnist_root):
-        run("export.py", real, "--data-root", breastmnist_root, "--threads", 1)
-        rows = read_json(real / "parity.json")["rows"]
-        assert [(row["n"], row["batch"]) for row in rows if row["split"] == "test"] == [(156, 1), (156, 64)]
-        assert max(row["max_difference"] for row in rows) <= 1e-5
+        _, err = run("train.py", *QUICK, "--data", tmp_path / "own.npz", "--out", tmp_path / "t", status=2)
+        assert "test_images" in one_line(err)
