@@ -2,28 +2,20 @@
 
 import glob
 import sys
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from common import comparison, data, files, metrics, scoring
+from common import comparison, data, files, intervals, metrics, scoring
 from common.calibration import operating_point, threshold_rule
-from common.data import Source
 from common.deploy import onnxfile
 from common.errors import UserError
-from common.intervals import resample_counts
-from common.metrics import STANDARD_THRESHOLD
 from common.model import device_of
-from common.run import flags, folders
-from common.run.provenance import provenance
-from common.scoring import Scored
+from common.run import flags, folders, provenance
 from common.seed import set_seed
 from common.settings import Kind, number, one_of
 from common.show import figures, gradcam, report, tables
-
-OTHERS = {"test": ("train", "val"), "val": ("train",), "train": ()}  # the splits whose near-duplicates make it unclean
 
 
 def parse_args():
@@ -76,14 +68,14 @@ class Evaluated:
     seen the image."""
 
     model: folders.Run | onnxfile.OnnxModel
-    source: Source
+    source: data.Source
     split: str
     images: np.ndarray
-    scored: Scored
+    scored: scoring.Scored
     out_of_fold: bool
 
 
-def predict(model, source: Source, split: data.Split, name: str) -> tuple[np.ndarray, bool]:
+def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, bool]:
     """P(malignant) of a split, and whether out-of-fold: so an ensemble predicts the images that it was trained on."""
     if not data.same_images(model.data, source) or name not in model.data["trained_on"]:
         return model.probabilities(split.images), False
@@ -96,32 +88,34 @@ def predict(model, source: Source, split: data.Split, name: str) -> tuple[np.nda
     return model.probabilities(split.images), False
 
 
-def dropped_test_twins(model) -> bool:
-    """Whether crossval.py left out what has a near-duplicate in test, so that all of test is clean."""
-    return isinstance(model, folders.Run) and folders.read_metrics(model.path).get("config", {}).get("drop_test_twins")
+def left_out_test_twins(model, source: data.Source) -> bool:
+    """Whether crossval.py trained on nothing that has a near-duplicate in test, so that all of test is clean."""
+    if not isinstance(model, folders.Run) or not data.same_images(model.data, source):
+        return False
+    return folders.read_metrics(model.path).get("config", {}).get("drop_test_twins", False)
 
 
-def evaluate(model, source: Source, name: str) -> Evaluated:
+def evaluate(model, source: data.Source, name: str) -> Evaluated:
     """Predict a split, and set apart its images without a near-duplicate among those that may have been trained on."""
-    split, *others = data.load(source, name, *OTHERS[name])
+    split, *others = data.load(source, name, *data.SPLITS[: data.SPLITS.index(name)])
     probabilities, out_of_fold = predict(model, source, split, name)
-    all_clean = not others or out_of_fold or (name == "test" and dropped_test_twins(model))
+    all_clean = not others or out_of_fold or (name == "test" and left_out_test_twins(model, source))
     clean = None if all_clean else scoring.clean_mask(split, *others)
-    return Evaluated(model, source, name, split.images, Scored(split.labels, probabilities, clean), out_of_fold)
+    return Evaluated(model, source, name, split.images, scoring.Scored(split.labels, probabilities, clean), out_of_fold)
 
 
-def score_other(source: Source, args) -> Scored:
+def score_other(source: data.Source, args) -> scoring.Scored:
     """The predictions of what --against names; a model of another input size gets the images of its size."""
     if args.against.endswith(".csv"):
         rows = [row for row in folders.read_predictions(Path(args.against)) if row["split"] == args.split]
-        return Scored(*folders.columns(rows))
+        return scoring.Scored(*folders.columns(rows))
     model = open_model(args.against, args)
     if model.data["size"] != source.size:
         source = data.find_again(model.data, args.data, args.data_root, None, args.seed)
     return evaluate(model, source, args.split).scored
 
 
-def compare(name: str, scored: Scored, args, source: Source, seed: int) -> dict:
+def compare(name: str, scored: scoring.Scored, args, source: data.Source, seed: int) -> dict:
     """The tests of a model against what --against names. Raises: UserError when that predicted other images."""
     other = score_other(source, args)
     if not np.array_equal(scored.labels, other.labels):
@@ -130,39 +124,37 @@ def compare(name: str, scored: Scored, args, source: Source, seed: int) -> dict:
     return comparison.compare(scored.labels, *pair, (name, args.against), args.bootstrap, seed)
 
 
-def standard_result(evaluated: Evaluated, name: str) -> tuple[str, bytes]:
-    """Name and content of MedMNIST's standard result file, by MedMNIST's own Evaluator, for which 1 is benign. Raises:
-    UserError when that computes something else than we do."""
+def standard_result(evaluated: Evaluated, name: str) -> tuple[str, str]:
+    """Name and content of MedMNIST's standard result file, in which 1 is benign. Raises: UserError when MedMNIST's own
+    Evaluator computes something else than we do."""
     import medmnist  # takes seconds
 
     source, scored = evaluated.source, evaluated.scored
+    benign = 1 - scored.probabilities.astype(float)
     root = Path(str(source.path)).parent
     evaluator = medmnist.Evaluator("breastmnist", evaluated.split, size=source.size, root=root)
-    with files.writing_to(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as folder:
-        theirs = evaluator.evaluate(1 - scored.probabilities.astype(float), folder, name)
-        (written,) = Path(folder).iterdir()
-        content = written.read_bytes()
-    summary = metrics.summary(scored.labels, scored.probabilities)
-    ours = summary["auc"], summary["accuracy"]
-    if not np.allclose(theirs, ours, rtol=0, atol=1e-12):
-        raise UserError(f"MedMNIST's Evaluator finds {theirs}, not {ours}")
-    return written.name, content
+    theirs, ours = evaluator.evaluate(benign), metrics.summary(scored.labels, scored.probabilities)
+    if not np.allclose(theirs, (ours["auc"], ours["accuracy"]), rtol=0, atol=1e-12):
+        raise UserError(f"MedMNIST's Evaluator finds {theirs}, not {ours['auc']} and {ours['accuracy']}")
+    lines = [f"{i},{probability}\n" for i, probability in enumerate(benign.tolist())]
+    return evaluator.get_standard_evaluation_filename(theirs, name), "".join(lines)
 
 
-def write_standard_result(out: Path, name: str, split: str, file: str, content: bytes) -> None:
+def write_standard_result(path: Path, content: str, name: str, split: str) -> None:
     """In the place of that of an earlier evaluation, whose name has other figures."""
-    for earlier in out.glob(f"breastmnist*_{split}_*@{glob.escape(name)}.csv"):
-        earlier.unlink()
-    with files.replacing(out / file) as beside:
-        beside.write_bytes(content)
+    with files.replacing(path) as beside:
+        beside.write_text(content)
+    for file in path.parent.glob(f"breastmnist*_{split}_*@{glob.escape(name)}.csv"):
+        if file != path:
+            file.unlink()
 
 
 def draw(evaluated: Evaluated, resamples: int, seed: int) -> dict:
     """The figures of the scores, {what it shows: (file stem, Figure)}."""
     model, source, scored = evaluated.model, evaluated.source, evaluated.scored
     shown = scored.labels, scored.probabilities
-    thresholds = {"standard": STANDARD_THRESHOLD, "operating point": model.calibration.threshold}
-    counts = resample_counts(scored.labels, resamples, seed)
+    thresholds = {"standard": metrics.STANDARD_THRESHOLD, "operating point": model.calibration.threshold}
+    counts = intervals.resample_counts(scored.labels, resamples, seed)
     title = f"{source.label}, {evaluated.split}{', out-of-fold' if evaluated.out_of_fold else ''}"
     drawn = {
         "ROC curve": ("roc", figures.roc(*shown, counts, thresholds, title)),
@@ -185,7 +177,12 @@ def save(out: Path, evaluated: Evaluated, scores: dict, drawn: dict, threads: in
     """Write evaluation_<split>.json, the figures and the report, whose path is returned."""
     split, source, called = evaluated.split, evaluated.source, evaluated.model.path.resolve().name
     predictions = "out-of-fold predictions" if evaluated.out_of_fold else "predictions of the model"
-    head = {"model": called, "split": split, "predictions": predictions, "provenance": provenance(source, threads)}
+    head = {
+        "model": called,
+        "split": split,
+        "predictions": predictions,
+        "provenance": provenance.provenance(source, threads),
+    }
     files.write_json(out / f"evaluation_{split}.json", head | scores, source.notice)
     pictures = {what: out / f"{stem}_{split}.png" for what, (stem, _) in drawn.items()}
     for what, (_, figure) in drawn.items():
@@ -221,7 +218,7 @@ def main():
         store_operating_point(model)
     written = save(out, evaluated, scores | compared, drawn, args.threads)
     if standard:
-        write_standard_result(out, name, args.split, *standard)
+        write_standard_result(out / standard[0], standard[1], name, args.split)
         lines.append(f"MedMNIST's standard result file: {out / standard[0]}")
     print(*lines, f"figures, evaluation_{args.split}.json and {written.name}: {out}/", sep="\n")
 
