@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from common.deploy import onnxfile
+from common.show import tables
 from results import log
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -27,7 +28,7 @@ def parity(stem: str) -> dict:
 
 
 def with_interval(scores: dict, metric: str) -> str:
-    return log.with_interval(scores[metric], *scores[f"{metric}_ci95"])
+    return tables.with_limits(scores[metric], scores[f"{metric}_ci95"])
 
 
 def score_table() -> str:

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from common.show import tables
 from results import log
 
 TABLE = "experiments.csv"
@@ -54,14 +55,15 @@ def measure(name: str, seed: int, flags: list[str]) -> dict:
 
 
 def interval(row: dict, metric: str) -> str:
-    return log.with_interval(*(float(row[metric + limit]) for limit in ("", "_low", "_high")))
+    value, *limits = (float(row[metric + limit]) for limit in ("", "_low", "_high"))
+    return tables.with_limits(value, limits)
 
 
 def table_line(rows: list[dict], base: list[dict]) -> list[str]:
     """One line of the Markdown table, from the rows of a configuration and of the base."""
     base_auc = {row["seed"]: float(row["auc"]) for row in base}
     gains = [float(row["auc"]) - base_auc[row["seed"]] for row in rows if row["seed"] in base_auc]
-    means = {metric: log.spread([float(row[metric]) for row in rows], ".3f") for metric in ("auc", "accuracy")}
+    means = {metric: log.spread([float(row[metric]) for row in rows]) for metric in ("auc", "accuracy")}
     auc, accuracy = means.values() if len(rows) > 1 else (interval(rows[0], metric) for metric in means)
     return [rows[0]["name"], str(len(rows)), auc, log.spread(gains, "+.3f") if rows != base else "", accuracy]
 

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from common import intervals
+from common.show import tables
 
 FOLDER = Path(__file__).parent
 
@@ -19,23 +20,17 @@ def read(name: str) -> list[dict]:
 
 def append(name: str, row: dict) -> None:
     """Add a row to a CSV file of this folder; the columns of a new file are the row's keys."""
-    new = not (FOLDER / name).exists()
+    rows = read(name)
     with open(FOLDER / name, "a", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if new:
+        writer = csv.DictWriter(file, list((rows or [row])[0]), lineterminator="\n")
+        if not rows:
             writer.writeheader()
         writer.writerow(row)
 
 
-def spread(values: list[float], form: str) -> str:
-    """Mean ± standard deviation over seeds; the mean alone of one."""
-    mean, std = intervals.mean_std(values)
-    return format(mean, form) + (f" ± {std:.3f}" if len(values) > 1 else "")
-
-
-def with_interval(value: float, low: float, high: float) -> str:
-    """A value and its 95 % interval."""
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+def spread(values: list[float], form: str = ".3f") -> str:
+    """Mean ± standard deviation over seeds."""
+    return tables.plus_minus(*intervals.mean_std(values), form)
 
 
 def markdown(header: str, rows: list[list[str]]) -> str:

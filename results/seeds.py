@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common import intervals
 from common.metrics import NAMES
+from common.run.flags import cpu_count
 from results import log
 
 TABLE = "seeds.csv"
@@ -44,7 +45,7 @@ def main():
     missing = [seed for command, seed in commands.items() if command not in {row["command"] for row in rows}]
     if missing and len(rows) < len(stored):
         parser.error(f"results/{TABLE} holds rows of other commands; move it away, or give the same flags")
-    with ThreadPoolExecutor(flags.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         for row in pool.map(lambda seed: train(seed, flags), missing):
             log.append(TABLE, row)
             rows.append(row)

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 
 from common import intervals
-from common.show import figures
+from common.show import figures, tables
 from results import log
 
 METRICS = ("accuracy", "auc")
@@ -112,7 +112,7 @@ def cell(row: Row, metric: str) -> str:
     value, low, high = row.values[metric]
     if low is None:
         return f"{value:.3f}"
-    return f"{value:.3f} ± {high - value:.3f}" if row.spread else log.with_interval(value, low, high)
+    return tables.plus_minus(value, high - value) if row.spread else tables.with_limits(value, (low, high))
 
 
 def table(rows: list[Row]) -> str:

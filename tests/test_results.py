@@ -2,18 +2,13 @@
 
 from pathlib import Path
 
-from results import experiments, ideas, log, table
+from results import experiments, log, table
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_table_in_the_readme_is_made_from_the_result_files():
     assert table.table(table.our_rows() + table.published_rows()) in (ROOT / "README.md").read_text()
-
-
-def test_the_tables_of_ideas_are_made_from_their_rows():
-    text, rows = (ROOT / "results" / "ideas.md").read_text(), log.read(ideas.TABLE)
-    assert all(ideas.markdown_table(rows, size) in text for size in (28, 64, 128))
 
 
 def test_the_table_of_experiments_is_made_from_their_rows():
