@@ -7,11 +7,12 @@ are done, and the exit status is 1. Research only, not a medical device.
 """
 
 import json
-import os
 import sys
 import time
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -30,12 +31,8 @@ def parse_args():
     parser = flags.Parser(__doc__)
     parser.add_argument("model", metavar="MODEL.onnx", help="a file that export.py wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="files and folders (default: paths from stdin)")
-    parser.add_argument(
-        "--threshold",
-        type=SHARE,
-        metavar="P",
-        help="call an image malignant from this probability up (default: the model's operating point)",
-    )
+    malignant = "call an image malignant from this probability up"
+    flags.add(parser, "--threshold", SHARE, malignant, shown="the model's operating point")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line (default: a table)")
     flags.add_machine_flags(parser, device=False)
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
@@ -45,8 +42,8 @@ def parse_args():
 
 
 @dataclass
-class Tally:
-    """What has been done so far, and whether to show it: on a terminal, unless the results appear there too."""
+class Progress:
+    """What has been done so far; shown on a terminal, unless the results appear there too."""
 
     began: float = field(default_factory=time.perf_counter)
     images: int = 0
@@ -72,7 +69,37 @@ class Tally:
         print(f"\r\x1b[K{line}" if self.live else line, file=sys.stderr, flush=True)
 
 
-def named_paths(arguments):
+@dataclass(frozen=True)
+class Page:
+    """An image of a file; pages count from 1. pixels: uint8 [h, w]."""
+
+    path: Path
+    number: int
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of a page, and what it is called at the threshold."""
+
+    image: str
+    page: int
+    probability: float
+    logit: float
+    called: str
+
+    HEADER = f"{'P(malignant)':>12}  {'called':<16}  {'page':>4}  image"
+
+    def row(self) -> str:
+        return f"{self.probability:>12.4f}  {self.called:<16}  {self.page:>4}  {printable(self.image)}"
+
+
+def printable(path) -> str:
+    """A path without characters that would command a terminal or break a line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
+
+
+def named_paths(arguments: list[str]) -> Iterator[str]:
     """The paths on the command line; "-", or none, stands for those on stdin, one a line."""
     for argument in arguments or ["-"]:
         if argument == "-":
@@ -81,78 +108,39 @@ def named_paths(arguments):
             yield argument
 
 
-def read(paths, tally):
-    """(path, page from 1, image uint8 [h, w]) of every image that can be read; the others are reported."""
+def read(paths: Iterable[str], progress: Progress) -> Iterator[Page]:
+    """Every page that can be read; the other files are named on stderr."""
     for path in imagefile.find(paths):
-        tally.files += 1
+        progress.files += 1
         try:
-            for page, image in enumerate(imagefile.frames(path), 1):
-                yield path, page, image
+            for number, pixels in enumerate(imagefile.frames(path), 1):
+                yield Page(path, number, pixels)
         except UserError as error:
-            tally.failed += 1
-            tally.say(f"error: {printable(path)} {error}")
-        tally.show()
+            progress.failed += 1
+            progress.say(f"error: {printable(path)} {error}")
+        progress.show()
 
 
-def batches(items):
-    """Lists of consecutive items whose images have one shape, few enough for memory."""
-    batch = []
-    for item in items:
-        shape = item[2].shape
-        most = min(BATCH_IMAGES, max(1, BATCH_PIXELS // (shape[0] * shape[1])))
-        if batch and (batch[0][2].shape != shape or len(batch) >= most):
+def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
+    """Consecutive pages of one shape, few enough for memory."""
+    batch: list[Page] = []
+    for page in pages:
+        most = min(BATCH_IMAGES, max(1, BATCH_PIXELS // page.pixels.size))
+        if batch and (batch[0].pixels.shape != page.pixels.shape or len(batch) >= most):
             yield batch
             batch = []
-        batch.append(item)
+        batch.append(page)
     if batch:
         yield batch
 
 
-def printable(path) -> str:
-    """A path without characters that would command a terminal or break a line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
-
-
-def called(probability: float, threshold: float) -> str:
-    return "malignant" if probability >= threshold else "normal or benign"
-
-
-def header(model, threshold, rule) -> str:
-    """What the reader of a table must know, and its columns."""
-    return (
-        f"{model.path.name}, trained on {model.dataset}: {model.intended_use}\n"
-        f"called malignant from {threshold:.4f} up: {rule}\n"
-        f"{'P(malignant)':>12}  {'called':<16}  {'page':>4}  image"
-    )
-
-
-def row(path, page, probability, threshold) -> str:
-    return f"{probability:>12.4f}  {called(probability, threshold):<16}  {page:>4}  {printable(path)}"
-
-
-def json_line(path, page, probability, logit, threshold, model) -> str:
-    """Everything that a table says, in one JSON object."""
-    values = {"image": str(path), "page": page, "probability": float(probability), "logit": float(logit)}
-    values |= {"called": called(probability, threshold), "threshold": threshold}
-    return json.dumps(values | {"dataset": model.dataset, "intended_use": model.intended_use})
-
-
-def predict(model, items, threshold, rule, as_json, tally) -> None:
-    """Print a line for each item, in order, as soon as its batch is done; in a table, a header above the first."""
-    for batch in batches(items):
-        if not (as_json or tally.images):
-            print(header(model, threshold, rule))
-        images = np.stack([image for _, _, image in batch])
-        logits = model.logits(images)
-        for (path, page, _), logit, probability in zip(batch, logits, sigmoid(logits)):
-            print(
-                json_line(path, page, probability, logit, threshold, model)
-                if as_json
-                else row(path, page, probability, threshold)
-            )
-        tally.images += len(batch)
-        sys.stdout.flush()
-        tally.show()
+def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float) -> Iterator[Answer]:
+    """Of every page, in order, as soon as its batch is done."""
+    for batch in batches(pages):
+        logits = model.logits(np.stack([page.pixels for page in batch]))
+        for page, logit, probability in zip(batch, logits, sigmoid(logits)):
+            called = "malignant" if probability >= threshold else "normal or benign"
+            yield Answer(str(page.path), page.number, float(probability), float(logit), called)
 
 
 def main():
@@ -163,16 +151,21 @@ def main():
     model = onnxfile.load(args.model, args.threads)
     own = model.calibration
     threshold, rule = (own.threshold, own.threshold_rule) if args.threshold is None else (args.threshold, "--threshold")
-    tally = Tally()
-    try:
-        predict(model, read(named_paths(args.images), tally), threshold, rule, args.json, tally)
-    except BrokenPipeError:  # whoever reads has enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)  # as a shell reports a process that SIGPIPE ended
-    if not tally.files:
+    about = {"threshold": threshold, "dataset": model.dataset, "intended_use": model.intended_use}
+    title = f"{model.path.name}, trained on {model.dataset}: {model.intended_use}\n"
+    title += f"called malignant from {threshold:.4f} up: {rule}\n{Answer.HEADER}"
+
+    progress = Progress()
+    for answer in answers(model, read(named_paths(args.images), progress), threshold):
+        if not (args.json or progress.images):
+            print(title)
+        print(json.dumps(vars(answer) | about) if args.json else answer.row(), flush=True)
+        progress.images += 1
+        progress.show()
+    if not progress.files:
         raise UserError("IMAGE: no image files there; give files, or folders that hold PNG, JPEG, BMP or TIFF")
-    tally.say(tally.text())
-    sys.exit(1 if tally.failed else 0)
+    progress.say(progress.text())
+    sys.exit(1 if progress.failed else 0)
 
 
 if __name__ == "__main__":

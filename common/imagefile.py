@@ -34,8 +34,8 @@ def prepare(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """uint16 to uint8 over the whole range: 65535 becomes 255, with rounding."""
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    """uint8, uint16 or uint32 to uint8 over the whole range: 65535 becomes 255, with rounding."""
+    return (values * (255 / np.iinfo(values.dtype).max)).round().astype(np.uint8)
 
 
 def to_grey(image: Image.Image) -> np.ndarray:
@@ -86,11 +86,6 @@ def pillow_frames(path: Path) -> Iterator[np.ndarray]:
             yield to_grey(ImageOps.exif_transpose(image))
 
 
-def rgb_to_grey(values: np.ndarray) -> np.ndarray:
-    """uint8 or uint16 [h, w, 3] to uint8 [h, w]."""
-    return to_grey(Image.fromarray(values if values.dtype == np.uint8 else to_eight_bits(values)))
-
-
 def dicom_grey(values: np.ndarray, dataset) -> np.ndarray:
     """A decoded frame of a DICOM image as a screen shows it: modality rescale, window, MONOCHROME1 inverted. Without a
     window, the stored bits' whole range becomes black to white. Returns: uint8 [h, w]."""
@@ -99,7 +94,7 @@ def dicom_grey(values: np.ndarray, dataset) -> np.ndarray:
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, dataset)
     if values.ndim == 3:
-        return rgb_to_grey(values)
+        return to_grey(Image.fromarray(to_eight_bits(values)))
     windowed = "WindowCenter" in dataset or "VOILUTSequence" in dataset
     lowest = -(1 << dataset.BitsStored - 1) if dataset.PixelRepresentation else 0
     ends = np.array([[lowest, lowest + (1 << dataset.BitsStored) - 1]])
@@ -111,17 +106,36 @@ def dicom_grey(values: np.ndarray, dataset) -> np.ndarray:
     return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
 
 
+def dicom_pixels(path: Path, dataset) -> Iterator[np.ndarray]:
+    """Every frame of a DICOM image as stored, one at a time. Raises: UserError where a decoder is not installed."""
+    from pydicom import dcmread
+    from pydicom.pixels import get_decoder, iter_pixels
+
+    decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+    source = dcmread(path) if decoder.UID.is_deflated else path  # which pydicom 3 cannot read in parts
+    frames = range(int(dataset.get("NumberOfFrames") or 1))  # by number, or pydicom 3 writes into read-only memory
+    try:
+        yield from iter_pixels(source, indices=frames)
+    except RuntimeError:
+        if not any(line.startswith("pylibjpeg") for line in decoder.missing_dependencies):
+            raise
+        way_out = "pip install 'pylibjpeg[all]'"
+        raise UserError(f"cannot be decoded without pylibjpeg ({decoder.UID.name}); {way_out}") from None
+
+
 def dicom_frames(path: Path) -> Iterator[np.ndarray]:
     """Every frame of a DICOM image, one at a time. Raises: UserError without pydicom."""
     try:
-        from pydicom import dcmread
-        from pydicom.pixels import iter_pixels
+        import pydicom.pixels
     except ImportError:
-        raise UserError("is DICOM, which needs pydicom; pip install pydicom, or save it as PNG") from None
-    dataset = dcmread(path, stop_before_pixels=True)
-    check_size(dataset.Rows, dataset.Columns)
-    for values in iter_pixels(path):
-        yield dicom_grey(values, dataset)
+        raise UserError("is DICOM, which needs pydicom; pip install 'pydicom>=3', or save it as PNG") from None
+    dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    try:
+        check_size(dataset.Rows, dataset.Columns)
+        for values in dicom_pixels(path, dataset):
+            yield dicom_grey(values, dataset)
+    except AttributeError:  # of an element that it lacks
+        raise UserError("is DICOM without an image, or without what describes it") from None
 
 
 def is_dicom(path: Path) -> bool:

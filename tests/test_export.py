@@ -37,7 +37,7 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "model.onnx", "model.int8.onnx", "parity.json"
     }  # fmt: skip
-    for heading in ("PyTorch against onnxruntime", "against Pillow", "int8 against fp32", "images/s"):
+    for heading in ("PyTorch against onnxruntime", "against Pillow", "int8 against fp32", "images per second"):
         assert heading in printed
     stored = files.read_json(tmp_path / "out/parity.json")
     assert {(row["split"], row["n"], row["batch"]) for row in stored["rows"]} == {

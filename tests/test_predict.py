@@ -47,7 +47,7 @@ def bare(tmp_path_factory) -> Path:
     """A folder that holds links to the three packages, and to the libraries that their wheels bring."""
     folder = tmp_path_factory.mktemp("bare")
     for package in (np, PIL, onnxruntime):
-        home = Path(package.__file__).parent
+        home = Path(str(package.__file__)).parent
         for name in (home.name, f"{home.name}.libs", *({"PIL": ["pillow.libs"]}.get(home.name, []))):
             if (home.parent / name).exists():
                 (folder / name).symlink_to(home.parent / name)
@@ -57,7 +57,7 @@ def bare(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.onnx"
-    graph.write(graph.join(onnx.parser.parse_model(NETWORK), 28), ABOUT, path)
+    graph.write(graph.assemble(onnx.parser.parse_model(NETWORK), 28), ABOUT, path)
     return path
 
 
@@ -91,7 +91,7 @@ def start(bare, model):
     def start(*args, model=model) -> subprocess.Popen:
         code = f"import sys; sys.path[:0] = [{str(REPO)!r}, {str(bare)!r}]; import predict; sys.argv[0] = 'predict.py'"
         check = "not {'torch', 'onnx', 'medmnist', 'tqdm'} & set(sys.modules) or sys.exit('too much is imported')"
-        code += f"\ntry: predict.common.cli.run(predict.main)\nfinally: {check}"
+        code += f"\ntry: predict.flags.run(predict.main)\nfinally: {check}"
         command = [sys.executable, "-I", "-S", "-c", code, str(model), "--threads", "1", *map(str, args)]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
@@ -191,10 +191,10 @@ def test_a_closed_pipe_ends_it_quietly(start, grey, tmp_path):
 
 def test_batches_have_one_shape_and_fit_memory():
     shapes = [(20, 20)] * 40 + [(30, 20)] + [(20, 20)] + [(2500, 2000)] * 2
-    items = [("", 1, np.broadcast_to(np.uint8(0), shape)) for shape in shapes]
-    batches = list(predict.batches(iter(items)))
+    pages = [predict.Page(Path(), 1, np.broadcast_to(np.uint8(0), shape)) for shape in shapes]
+    batches = list(predict.batches(iter(pages)))
     assert [len(batch) for batch in batches] == [16, 16, 8, 1, 1, 1, 1]
-    assert [item for batch in batches for item in batch] == items
+    assert [page for batch in batches for page in batch] == pages
     assert list(predict.batches(iter([]))) == []
 
 

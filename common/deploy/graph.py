@@ -11,12 +11,12 @@ from common.model import Predictor
 from common.run.folders import Run
 
 VERSION = "2"  # of inputs, outputs and metadata; 1 took images of the model's size only
-OPSET = 20
+OPSET, IR_VERSION = 20, 10  # of ONNX
+VERSIONS = f'<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}]>'
 
 # What common.imagefile.prepare does with Pillow. Resize computes on uint8 as Pillow does, in fixed point, and
 # exclude_outside gives its weights at the borders; of the two, more than one grey level apart has not been seen.
 PREPARATION = """
-<ir_version: {ir_version}, opset_import: ["": {opset}]>
 preparation (uint8[batch, height, width] image) => (uint8[batch, {size}, {size}] prepared)
 <int64[1] channel_axis = {{1}}, int64[2] crop_axes = {{1, 2}}, int64[1] two = {{2}},
     int64[2] sides = {{{size}, {size}}}>
@@ -36,7 +36,6 @@ preparation (uint8[batch, height, width] image) => (uint8[batch, {size}, {size}]
 
 # The straight line brings an int8 network's logits back to those of the fp32 one (see common.deploy.int8).
 HEAD = """
-<ir_version: {ir_version}, opset_import: ["": {opset}]>
 head (float[batch] network_logit) => (float[batch] probability, float[batch] logit)
 <float slope = {{{slope!r}}}, float intercept = {{{intercept!r}}}>
 {{
@@ -47,18 +46,11 @@ head (float[batch] network_logit) => (float[batch] probability, float[batch] log
 """
 
 
-def forget_sources(model: onnx.ModelProto) -> None:
-    """Remove, in place, the exporter's notes of the source lines behind each node: paths of this machine."""
-    graph = model.graph
-    for item in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        item.ClearField("metadata_props")
-        item.ClearField("doc_string")
-
-
 def export_network(predictor: Predictor, size: int) -> onnx.ModelProto:
     """The network alone: `prepared`, uint8 [batch, size, size], to `network_logit`, float32 [batch]."""
+    members = [member.streamlined() for member in predictor.members]
     program = torch.onnx.export(
-        Predictor([member.streamlined() for member in predictor.members], predictor.mirror, predictor.temperature),
+        Predictor(members, predictor.mirror, predictor.temperature).eval(),
         (torch.zeros(2, size, size, dtype=torch.uint8),),
         input_names=["prepared"],
         output_names=["network_logit"],
@@ -69,24 +61,23 @@ def export_network(predictor: Predictor, size: int) -> onnx.ModelProto:
     )
     assert program is not None  # it is None only for a path to save to
     network = program.model_proto  # made anew each time it is asked for
-    forget_sources(network)
+    network.ir_version = IR_VERSION
+    graph = network.graph
+    for item in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("metadata_props")  # the exporter's notes of the source lines behind it: paths of this machine
+        item.ClearField("doc_string")
     return network
 
 
-def parse(text: str, network: onnx.ModelProto, **values) -> onnx.ModelProto:
-    """A model from its text, of the same versions as the network that it will be joined to."""
-    return onnx.parser.parse_model(text.format(ir_version=network.ir_version, opset=OPSET, **values))
-
-
-def preparation(network: onnx.ModelProto, size: int) -> onnx.ModelProto:
+def preparation(size: int) -> onnx.ModelProto:
     """`image`, uint8 [batch, height, width], to `prepared`, uint8 [batch, size, size]."""
-    return parse(PREPARATION, network, size=size)
+    return onnx.parser.parse_model(VERSIONS + PREPARATION.format(size=size))
 
 
-def join(network: onnx.ModelProto, size: int, slope: float = 1.0, intercept: float = 0.0) -> onnx.ModelProto:
+def assemble(network: onnx.ModelProto, size: int, slope: float = 1.0, intercept: float = 0.0) -> onnx.ModelProto:
     """Preparation, network and head in one graph: `image` to `probability` and `logit`."""
-    head = parse(HEAD, network, slope=float(slope), intercept=float(intercept))
-    prepared = onnx.compose.merge_models(preparation(network, size), network, [("prepared", "prepared")])
+    head = onnx.parser.parse_model(VERSIONS + HEAD.format(slope=slope, intercept=intercept))
+    prepared = onnx.compose.merge_models(preparation(size), network, [("prepared", "prepared")])
     whole = onnx.compose.merge_models(prepared, head, [("network_logit", "network_logit")])
     del whole.opset_import[1:]  # merge_models repeats it
     whole.graph.name, whole.producer_name = "breastmnist", "breastmnist-resnet18"
@@ -124,7 +115,7 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
 
 
 def write(model: onnx.ModelProto, about: dict[str, str], path: Path) -> None:
-    """Save a joined model with its metadata, weights inside."""
+    """Save an assembled model with its metadata, weights inside."""
     onnx.helper.set_model_props(model, about)
     onnx.save(model, path)
 
@@ -133,7 +124,7 @@ def check(path: Path) -> dict:
     """What the ONNX checker and shape inference say of a file, reloaded from disk.
 
     Returns: {"opset", "operator_sets", "external_data": number of tensors outside the file, "bytes"}.
-    Raises: UserError when they find a fault.
+    Raises: UserError when they find a fault, or something that onnxruntime's web build could not take.
     """
     try:
         onnx.checker.check_model(path, full_check=True)
@@ -141,12 +132,12 @@ def check(path: Path) -> dict:
         reason = one_line(str(error))
         raise UserError(f"the ONNX checker refuses the file, nothing is written: {reason}") from None
     model = onnx.load(path, load_external_data=False)
-    outside = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    used = {node.domain for node in model.graph.node}
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    return {
-        "opset": versions[""],
-        "operator_sets": sorted(domain or "ai.onnx" for domain in used),
-        "external_data": len(outside),
+    found = {
+        "opset": {entry.domain: entry.version for entry in model.opset_import}[""],
+        "operator_sets": sorted({node.domain or "ai.onnx" for node in model.graph.node}),
+        "external_data": sum(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer),
         "bytes": path.stat().st_size,
     }
+    if found["external_data"] or found["operator_sets"] != ["ai.onnx"]:
+        raise UserError(f"the file is not one of standard operators, nothing is written: {found}")
+    return found

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -39,41 +39,41 @@ print(json.dumps({"load_seconds": load, "peak_bytes": peak}))
 """
 
 
-def timings(call: Callable[[], object]) -> np.ndarray:
-    """Seconds of each of many calls, [n], after a warm-up."""
+def measure(files: dict[str, Path], run: Run, images: np.ndarray) -> dict:
+    """The "benchmark" of parity.json: {"latency": rows, "process": {model: ...}}.
+
+    Args: files: {model: path}; images: uint8 [64 or more, size, size].
+    """
+    before = torch.get_num_threads()
+    rows = [row for threads in THREADS for row in latencies(files, run, images, threads)]
+    torch.set_num_threads(before)
+    return {"latency": rows, "process": {model: process(path) for model, path in files.items()}}
+
+
+def latencies(files: dict[str, Path], run: Run, images: np.ndarray, threads: int) -> Iterator[dict]:
+    """A row for each batch size and model, on so many threads: every file under onnxruntime, and PyTorch eager; images
+    per second are of the median."""
+    sessions = {model: onnxfile.open_session(path, threads) for model, path in files.items()}
+    torch.set_num_threads(threads)
+    for batch in BATCHES:
+        calls = {model: partial(session.run, None, {"image": images[:batch]}) for model, session in sessions.items()}
+        calls["PyTorch"] = partial(run.probabilities, images[:batch])
+        for model, call in calls.items():
+            p50, p95 = np.percentile(timings(call), (50, 95))
+            row = {"model": model, "threads": threads, "batch": batch}
+            yield row | {"p50_ms": p50 * 1e3, "p95_ms": p95 * 1e3, "images_per_second": batch / p50}
+
+
+def timings(call: Callable[[], object]) -> list[float]:
+    """Seconds of each of many calls, after a warm-up."""
     for _ in range(WARM_UP):
         call()
     seconds: list[float] = []
-    began = time.perf_counter()
-    while len(seconds) < FEWEST or time.perf_counter() - began < SECONDS:
+    while len(seconds) < FEWEST or sum(seconds) < SECONDS:
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
-    return np.array(seconds)
-
-
-def summarise(seconds: np.ndarray, batch: int) -> dict:
-    """{"p50_ms", "p95_ms", "images_per_second"}, the last from the median."""
-    p50, p95 = np.percentile(seconds, (50, 95))
-    return {"p50_ms": p50 * 1e3, "p95_ms": p95 * 1e3, "images_per_second": batch / p50}
-
-
-def latencies(files: dict[str, Path], run: Run, images: np.ndarray) -> list[dict]:
-    """A row for each model, batch size and number of threads: every file under onnxruntime, and PyTorch eager.
-
-    Args: files: {name: path}; images: uint8 [64 or more, size, size].
-    """
-    rows, before = [], torch.get_num_threads()
-    for threads in THREADS:
-        sessions = {name: onnxfile.open_session(path, threads) for name, path in files.items()}
-        torch.set_num_threads(threads)
-        for batch in BATCHES:
-            calls = {name: partial(session.run, None, {"image": images[:batch]}) for name, session in sessions.items()}
-            calls["PyTorch"] = partial(run.probabilities, images[:batch])
-            for name, call in calls.items():
-                rows.append({"model": name, "threads": threads, "batch": batch} | summarise(timings(call), batch))
-    torch.set_num_threads(before)
-    return rows
+    return seconds
 
 
 def process(path: Path) -> dict:
@@ -81,20 +81,3 @@ def process(path: Path) -> dict:
     on one thread. "peak_bytes" is its largest resident memory, numpy and onnxruntime included; None outside Linux."""
     command = [sys.executable, "-I", "-c", ONLY_PREDICTS, str(path)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def measure(files: dict[str, Path], run: Run, images: np.ndarray) -> dict:
-    """{"latency": rows, "process": {name: ...}}, the content of "benchmark" in parity.json."""
-    return {"latency": latencies(files, run, images), "process": {name: process(path) for name, path in files.items()}}
-
-
-def text(measured: dict) -> str:
-    """Fixed-width tables of what `measure` returns."""
-    lines = [f"{'threads':<8}{'batch':>8}{'model':>12}{'p50, ms':>12}{'p95, ms':>12}{'images/s':>12}"]
-    for row in measured["latency"]:
-        figures = f"{row['p50_ms']:>12.2f}{row['p95_ms']:>12.2f}{row['images_per_second']:>12.0f}"
-        lines.append(f"{row['threads']:<8}{row['batch']:>8}{row['model']:>12}{figures}")
-    for name, figures in measured["process"].items():
-        peak = "n/a" if figures["peak_bytes"] is None else f"{figures['peak_bytes'] / 1e6:.0f} MB"
-        lines.append(f"{name}: loads in {figures['load_seconds'] * 1e3:.0f} ms; a process that only predicts: {peak}")
-    return "\n".join(lines)

@@ -47,8 +47,9 @@ def line(name: str, cells, width: int = 14) -> str:
 
 
 def columns(header, rows) -> str:
-    """A table as wide as its cells, four spaces between them: the first column to the left, the others to the right."""
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    """A table as wide as its cells, four spaces between them: the first column to the left, the others to the right;
+    floats with four digits."""
+    cells = [[number(cell, ".4g") if isinstance(cell, float) else str(cell) for cell in row] for row in (header, *rows)]
     first, *others = (max(map(len, column)) for column in zip(*cells))
     return "\n".join(
         f"{row[0]:<{first}}" + "".join(f"{cell:>{width + 4}}" for cell, width in zip(row[1:], others)) for row in cells

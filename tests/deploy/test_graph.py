@@ -11,7 +11,7 @@ from conftest import untrained_member
 
 from common import imagefile, phantom
 from common.calibration import sigmoid
-from common.deploy import graph, int8, onnxfile
+from common.deploy import graph, onnxfile
 from common.errors import UserError
 from common.model import Predictor, predict
 
@@ -19,17 +19,18 @@ REPO = str(Path(__file__).parents[2])
 
 
 def test_streamlining_changes_no_answer(untrained, phantoms):
-    folded = graph.streamline(untrained.predictor)
+    members = untrained.predictor.members
+    folded = Predictor([member.streamlined() for member in members], True, untrained.predictor.temperature)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
-    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in untrained.predictor.modules())  # a copy
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in members.modules())  # a copy
     expected, found = (predict(predictor, phantoms.images) for predictor in (untrained.predictor, folded))
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-5) and np.ptp(expected) > 1e-3
 
 
 @pytest.mark.parametrize("size", [28, 64])
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28), (29, 28), (64, 64), (90, 47), (333, 500), (500, 333)])
-def test_preparation_is_pillow_s_to_one_grey_level(network, shape, size):
-    session = onnxfile.open_session(graph.preparation(network, size).SerializeToString(), 1)
+def test_preparation_is_pillow_s_to_one_grey_level(shape, size):
+    session = onnxfile.open_session(graph.preparation(size).SerializeToString(), 1)
     images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)  # noise: the hardest to resize
     (found,) = session.run(None, {"image": images})
     expected = np.stack([imagefile.prepare(image, size) for image in images])
@@ -47,10 +48,10 @@ def test_any_size_and_batch_gives_what_the_run_gives(untrained, onnx_model):
         assert np.allclose(onnx_model.probabilities(images), one_by_one, atol=1e-6)
 
 
-def test_a_straight_line_moves_the_logit_and_its_probability(network, phantoms):
-    session = onnxfile.open_session(graph.join(network, 28, 2.0, -0.25).SerializeToString(), 1)
+def test_a_straight_line_moves_the_logit_and_its_probability(network, onnx_model, phantoms):
+    session = onnxfile.open_session(graph.assemble(network, 28, 2.0, -0.25).SerializeToString(), 1)
     probability, logit = session.run(["probability", "logit"], {"image": phantoms.images})
-    expected = 2 * int8.logits(network, phantoms.images, 1) - 0.25
+    expected = 2 * onnx_model.logits(phantoms.images) - 0.25
     assert np.allclose(logit, expected, atol=1e-4) and np.allclose(probability, sigmoid(expected), atol=1e-5)
 
 
@@ -90,6 +91,6 @@ def test_what_the_checker_refuses_is_one_line(onnx_model, tmp_path):
 
 def test_predictor_without_mirror_exports_too(phantoms):
     predictor = Predictor([untrained_member(3)], mirror=False, temperature=0.7)
-    session = onnxfile.open_session(graph.join(graph.export_network(predictor, 28), 28).SerializeToString(), 1)
+    session = onnxfile.open_session(graph.assemble(graph.export_network(predictor, 28), 28).SerializeToString(), 1)
     (logit,) = session.run(["logit"], {"image": phantoms.images[:5]})
     assert np.allclose(logit, predict(predictor, phantoms.images[:5]), rtol=1e-4, atol=1e-4)

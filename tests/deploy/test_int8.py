@@ -1,10 +1,9 @@
-from dataclasses import replace
-
 import numpy as np
 import onnx
 import pytest
 
-from common.deploy import int8
+from common.deploy import graph, int8, onnxfile, parity
+from common.errors import UserError
 
 
 def test_convolutions_but_the_stem_are_int8(network, quantized):
@@ -21,8 +20,10 @@ def test_convolutions_but_the_stem_are_int8(network, quantized):
     assert quantized.ByteSize() < 0.4 * network.ByteSize()
 
 
-def test_answers_follow_fp32(network, quantized, phantoms):
-    exact, rough = (int8.logits(model, phantoms.images, 1) for model in (network, quantized))
+def test_answers_follow_fp32(onnx_model, quantized, phantoms):
+    session = onnxfile.open_session(graph.assemble(quantized, 28).SerializeToString(), 1)
+    (rough,) = session.run(["logit"], {"image": phantoms.images})
+    exact = onnx_model.logits(phantoms.images)
     assert 0.9 < np.corrcoef(exact, rough)[0, 1] and np.abs(exact - rough).max() > 0
 
 
@@ -37,9 +38,22 @@ def test_agreement_and_bounds():
     labels, expected = np.array([1] * 50 + [0] * 150), np.linspace(0.9, 0.1, 200)
     found = expected.copy()
     found[[0, 1, 2]] = 0.05  # two more of 200 than 99 % allow one of
-    row = int8.compare(int8.DECIDING, labels, expected, found, (0.5, 0.07))
-    assert row.agreement == 1 - 3 / 200 and row.auc_loss == pytest.approx(3 / 50) and not row.acceptable
-    assert replace(row, agreement=0.99, auc_loss=0.005).acceptable
-    assert not replace(row, auc_loss=0.0).acceptable and not replace(row, agreement=1.0).acceptable
-    assert replace(row, split="test").acceptable and replace(row, split="val").acceptable  # which decide nothing alone
-    assert "98.50% of 200 labels" in int8.refusal([row])
+    row = int8.compare_split("train+val", labels, expected, found, (0.5, 0.07))
+    assert row["agreement"] == 1 - 3 / 200 and row["auc_loss"] == pytest.approx(3 / 50)
+    for bad in (row, row | {"auc_loss": 0.0}, row | {"agreement": 1.0}):
+        with pytest.raises(UserError, match=r"9[89].\d+% of 200|100.00% of 200 labels"):
+            int8.require(bad)
+    int8.require(row | {"agreement": 0.99, "auc_loss": 0.005})
+
+
+def test_train_and_val_decide_together_and_test_does_not(untrained, onnx_model, phantoms):
+    reference = parity.Reference.of(untrained, {name: phantoms for name in ("train", "val", "test")})
+    reference.probabilities["test"] = 1 - reference.probabilities["test"]
+    checked = int8.check(onnx_model, reference, (1.0, 0.0))
+    assert [(row["split"], row["n"]) for row in checked["rows"]] == [
+        ("train", 48), ("val", 48), ("test", 48), (int8.DECIDING, 96)
+    ]  # fmt: skip
+    assert checked["rows"][2]["max_difference"] > 0 and checked["rows"][3]["agreement"] == 1
+    reference.probabilities["val"] = 1 - reference.probabilities["val"]
+    with pytest.raises(UserError, match="train.val: .* of 96 labels"):
+        int8.check(onnx_model, reference, (1.0, 0.0))

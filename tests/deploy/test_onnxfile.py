@@ -13,7 +13,7 @@ def test_outputs_agree_with_each_other(onnx_model, phantoms):
 
 
 def test_what_is_no_model_of_ours_is_refused(network, tmp_path):
-    for path, content in {"no.onnx": b"text", "bare.onnx": graph.join(network, 28).SerializeToString()}.items():
+    for path, content in {"no.onnx": b"text", "bare.onnx": graph.assemble(network, 28).SerializeToString()}.items():
         (tmp_path / path).write_bytes(content)
     for path, message in {"absent": "no such", "no.onnx": "not an ONNX", "bare.onnx": "without this"}.items():
         with pytest.raises(UserError, match=message):
