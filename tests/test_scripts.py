@@ -53,7 +53,7 @@ def start_until(words, script, *args) -> tuple[subprocess.Popen, str]:
     """Start a script and read its stderr up to a line with the words. Returns: (process, what was read)."""
     process, err = start(script, *args), ""
     while words not in err:
-        assert (line := process.stderr.readline()), f"the script ended: {err}"
+        assert process.stderr and (line := process.stderr.readline()), f"the script ended: {err}"
         err += line
     return process, err
 

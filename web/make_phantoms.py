@@ -10,7 +10,6 @@ from PIL import Image
 from common import phantom
 
 FOLDER = Path(__file__).parent / "phantoms"
-DRAW = dict(n=12, size=320, seed=3, malignant_share=0.5)
 SAMPLES = {  # file: index in the draw, and the box of it to keep: left, top, right, bottom
     "benign.png": (0, (0, 40, 320, 280)),
     "no_lesion.png": (11, (0, 0, 320, 320)),
@@ -21,7 +20,7 @@ SAMPLES = {  # file: index in the draw, and the box of it to keep: left, top, ri
 
 def samples() -> dict[str, Image.Image]:
     """The grey images by file name, cut from phantoms of 320×320 pixels."""
-    images, _ = phantom.generate(**DRAW)
+    images, _ = phantom.generate(12, 320, seed=3, malignant_share=0.5)
     return {name: Image.fromarray(images[index]).crop(box) for name, (index, box) in SAMPLES.items()}
 
 
