@@ -31,6 +31,18 @@ def test_a_name_that_cannot_be_written_is_refused_before_the_work(tmp_path):
             pytest.fail("the work began")
 
 
+def test_a_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "file").write_text("old")
+    monkeypatch.setattr("os.replace", full)
+    for write in (lambda path: files.write_json(path, {"a": 1}), lambda path: files.write_csv(path, [{"a": 1}])):
+        with pytest.raises(UserError, match="file: cannot be written .No space left on device"):
+            write(tmp_path / "file")
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
 def test_json_is_strict_and_nan_is_null(tmp_path):
     value = {"a": math.nan, "b": [np.float64(0.1), np.inf, -math.inf], "c": np.arange(2)}
     value |= {"d": (np.bool_(True), None, "nan"), "e": {"f": np.float32(0.5), "g": np.int64(3)}}

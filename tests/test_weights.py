@@ -153,3 +153,14 @@ def test_a_file_is_known_by_its_md5_as_it_was_when_training_began(tmp_path):
     path.unlink()
     assert weights.weights_md5(str(path)) == "900150983cd24fb0d6963f7d28e17f72"
     assert weights.weights_md5("imagenet") is weights.weights_md5("none") is None
+
+
+def test_torch_s_own_words_for_a_full_disk(tmp_path, monkeypatch):
+    def fail(content, path):
+        path.write_text("half")
+        raise RuntimeError("PytorchStreamWriter failed writing file\nframe #0: c10")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(UserError, match="failed writing file.; [^\n]*$"):
+        weights.write_tensors(tmp_path / "model.pt", {})
+    assert list(tmp_path.iterdir()) == []

@@ -130,9 +130,7 @@ def read_checkpoint(path: Path) -> dict:
         raise UserError(f"{path}: not a checkpoint of this project; give a folder that train.py or crossval.py wrote")
     kinds = {"state": dict, "mirror": bool, "settings": dict, "seed": int}
     try:
-        if any(type(content.get(key)) is not kind for key, kind in kinds.items()) or not describes_data(
-            content["data"]
-        ):
+        if not describes_data(content["data"]) or any(type(content[key]) is not kind for key, kind in kinds.items()):
             raise TypeError("a value of another kind")
         described_model(content)  # raises, if there can be none
     except (KeyError, TypeError, ValueError, RuntimeError, UserError):

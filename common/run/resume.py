@@ -69,8 +69,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def claim(file: TextIO, path: Path) -> None:
-    """Lock the open file and write pid and host into it. Over NFS, flock reaches other hosts only where the mount passes
-    it on: what another host left is never taken over. Raises: UserError, OSError."""
+    """Lock the open file and write pid and host into it. Over NFS, flock reaches other hosts only where the mount
+    passes it on: what another host left is never taken over. Raises: UserError, OSError."""
     host, way_out = f" on {platform.node()}", "wait for its end, or choose another folder"
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -34,9 +34,10 @@ def begin(out, settings, source=SOURCE, **changed):
     return resume.begin(arguments(out, **changed), settings, source)
 
 
-def refused(*given, **more) -> str:
-    with pytest.raises(UserError) as caught, begin(*given, **more):
-        pytest.fail("the run began")
+def refused(context) -> str:
+    """The one line with which a lock or a run is refused."""
+    with pytest.raises(UserError) as caught, context:
+        pytest.fail("it was given")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -69,12 +70,6 @@ def interrupted(tmp_path, quick, capsys) -> Path:
     return tmp_path
 
 
-def test_a_run_leaves_its_files_and_nothing_else(tmp_path, quick):
-    complete(tmp_path, quick)
-    assert set(content(tmp_path)) == {path.name for path in tmp_path.iterdir()}
-    assert set(content(tmp_path)) == RUN
-
-
 def test_resume_keeps_the_checkpoints(interrupted, quick, capsys):
     with begin(interrupted, quick, resume=True) as partial:
         assert content(partial).keys() == {"model.pt", "run.json"} and (partial / "model.pt").read_text() == "so far"
@@ -87,17 +82,12 @@ def test_without_resume_the_unfinished_run_is_discarded_with_a_note(interrupted,
     assert f"the unfinished run in {interrupted} is discarded" in capsys.readouterr().err
 
 
-def test_checkpoints_of_no_known_run_are_not_resumed(interrupted, quick, capsys):
+def test_nothing_to_resume_starts_from_the_beginning_and_says_so(interrupted, quick, capsys):
     (interrupted / resume.PARTIAL / "run.json").unlink()  # as when a kill cut off the discarding
-    with begin(interrupted, quick, resume=True) as partial:
-        assert content(partial).keys() == {"run.json"}
-    assert "nothing to resume" in capsys.readouterr().err
-
-
-def test_nothing_to_resume_starts_from_the_beginning_and_says_so(tmp_path, quick, capsys):
-    with begin(tmp_path / "run", quick, resume=True) as partial:
-        assert content(partial).keys() == {"run.json"}
-    assert f"nothing to resume in {tmp_path / 'run'}; starting from the beginning" in capsys.readouterr().err
+    for out in (interrupted, interrupted / "new"):
+        with begin(out, quick, resume=True) as partial:
+            assert content(partial).keys() == {"run.json"}
+        assert f"nothing to resume in {out}; starting from the beginning" in capsys.readouterr().err
 
 
 def test_a_complete_run_ends_at_once(tmp_path, quick, capsys):
@@ -111,16 +101,16 @@ def test_a_complete_run_ends_at_once(tmp_path, quick, capsys):
 
 def test_another_run_is_not_resumed(interrupted, quick):
     other = dataclasses.replace(quick, lr=0.5, batch_size=7)
-    message = refused(interrupted, other, resume=True)
+    message = refused(begin(interrupted, other, resume=True))
     assert "--lr 0.0003, not 0.5" in message and "--batch-size 16, not 7" in message
-    assert "--seed 0, not 4" in refused(interrupted, quick, resume=True, seed=4)
-    assert "--threads 1, not 2" in refused(interrupted, quick, resume=True, threads=2)
-    assert "--folds None, not 3" in refused(interrupted, quick, resume=True, folds=3)
+    assert "--seed 0, not 4" in refused(begin(interrupted, quick, resume=True, seed=4))
+    assert "--threads 1, not 2" in refused(begin(interrupted, quick, resume=True, threads=2))
+    assert "--folds None, not 3" in refused(begin(interrupted, quick, resume=True, folds=3))
     source = data.find("phantom", None, 28, seed=1)
-    assert f"data MD5 {SOURCE.md5}, not {source.md5}" in refused(interrupted, quick, source, resume=True)
+    assert f"data MD5 {SOURCE.md5}, not {source.md5}" in refused(begin(interrupted, quick, source, resume=True))
     assert (interrupted / resume.PARTIAL / "model.pt").read_text() == "so far"
     complete(interrupted, quick)
-    assert "--seed 0, not 4" in refused(interrupted, quick, resume=True, seed=4)  # of a complete run neither
+    assert "--seed 0, not 4" in refused(begin(interrupted, quick, resume=True, seed=4))  # of a complete run neither
 
 
 def test_other_weights_in_the_same_file_are_another_run(tmp_path, quick):
@@ -131,7 +121,7 @@ def test_other_weights_in_the_same_file_are_another_run(tmp_path, quick):
         raise KeyboardInterrupt
     torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)}, settings.weights)
     weights_md5.cache_clear()  # as in another process
-    assert "weights MD5 " in refused(tmp_path / "run", settings, resume=True)
+    assert "weights MD5 " in refused(begin(tmp_path / "run", settings, resume=True))
 
 
 def test_a_moved_folder_is_resumed(interrupted, quick, tmp_path_factory):
@@ -151,22 +141,14 @@ def test_other_code_or_machine_is_a_warning(interrupted, quick, monkeypatch, cap
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": 3, "provenance": {}}', '{"config": {}}'])
 def test_a_damaged_description_is_refused(interrupted, quick, text):
     (interrupted / resume.PARTIAL / "run.json").write_text(text)
-    assert "run.json" in refused(interrupted, quick, resume=True)
+    assert "run.json" in refused(begin(interrupted, quick, resume=True))
 
 
-def test_two_runs_at_once(tmp_path, quick):
-    with begin(tmp_path, quick) as partial:
-        (partial / "model.pt").write_text("so far")
-        for flag in (False, True):
-            assert "another run is at work" in refused(tmp_path, quick, resume=flag)
-        assert (partial / "model.pt").read_text() == "so far"
-
-
-def test_a_run_of_another_kind_is_replaced_whole(tmp_path, quick):
+def test_a_run_replaces_an_earlier_one_of_either_kind_whole_and_leaves_nothing_else(tmp_path, quick):
     write(tmp_path, STALE | RUN, "of crossval.py")
     write(tmp_path, OWN, "a user's")
     complete(tmp_path, quick)
-    assert set(content(tmp_path)) == RUN | OWN
+    assert {path.name for path in tmp_path.iterdir()} == RUN | OWN
 
 
 def killed_at(step: int, partial: Path) -> bool:
@@ -267,26 +249,13 @@ def test_a_disk_that_refuses_at_the_end_is_one_line(interrupted, quick, monkeypa
 # one run at a time
 
 
-def locked_out(folder) -> str:
-    with pytest.raises(UserError) as caught, resume.locked(folder):
-        pytest.fail("the lock was given")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path):
     with pytest.raises(KeyboardInterrupt), resume.locked(tmp_path):
-        message = locked_out(tmp_path)
+        message = refused(resume.locked(tmp_path))
         assert f"--out {tmp_path}: another run" in message and f"(pid {os.getpid()} on {HOST}); wait" in message
-        assert locked_out(tmp_path) == message  # being refused takes nothing away
-        (tmp_path / "another").mkdir()
-        with resume.locked(tmp_path / "another"):
-            pass
-        (tmp_path / "another").rmdir()
+        assert refused(resume.locked(tmp_path)) == message  # being refused takes nothing away
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []  # given back
-    with resume.locked(tmp_path):
-        pass
 
 
 def test_a_killed_holder_frees_it(tmp_path):
@@ -295,7 +264,7 @@ def test_a_killed_holder_frees_it(tmp_path):
         with resume.locked(tmp_path):
             os.write(tell, b"held")
             signal.pause()
-    assert os.read(ready, 4) == b"held" and f"pid {pid} on {HOST}" in locked_out(tmp_path)
+    assert os.read(ready, 4) == b"held" and f"pid {pid} on {HOST}" in refused(resume.locked(tmp_path))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     assert (tmp_path / resume.LOCK).exists()
@@ -306,7 +275,7 @@ def test_a_killed_holder_frees_it(tmp_path):
 def test_a_lock_of_another_host_is_refused_with_the_way_out(tmp_path):
     file = tmp_path / resume.LOCK
     file.write_text("pid 12 on elsewhere\n")
-    message = locked_out(tmp_path)
+    message = refused(resume.locked(tmp_path))
     assert "pid 12 on elsewhere" in message and f"if that run is dead, delete {file}" in message
     assert file.read_text() == "pid 12 on elsewhere\n"
     file.write_text("")  # of a holder that was killed before it wrote its name
@@ -327,7 +296,7 @@ def test_a_file_that_its_holder_removes_meanwhile_is_no_lock(tmp_path, monkeypat
         return flock(file, how)
 
     monkeypatch.setattr(resume.fcntl, "flock", late)
-    assert "another run is at work" in locked_out(tmp_path)
+    assert "another run is at work" in refused(resume.locked(tmp_path))
     monkeypatch.undo()
     with resume.locked(tmp_path):
         pass
@@ -337,6 +306,5 @@ def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):
     def unsupported(file, how):
         raise OSError(95, "Operation not supported")
 
-    assert "cannot be written" in locked_out(tmp_path / "absent")
     monkeypatch.setattr(resume.fcntl, "flock", unsupported)
-    assert "cannot be written (Operation not supported)" in locked_out(tmp_path)
+    assert "cannot be written (Operation not supported)" in refused(resume.locked(tmp_path))
