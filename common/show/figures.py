@@ -364,15 +364,7 @@ def results(rows: list[tuple[str, bool, dict]], title: str) -> Figure:
     return figure
 
 
-def heat_map(
-    lrs,
-    wds,
-    scores: np.ndarray,
-    errors: np.ndarray | None,
-    chosen: tuple[int, int],
-    best: tuple[int, int],
-    title: str,
-) -> Figure:
+def heat_map(lrs, wds, scores, errors, chosen, best, title: str) -> Figure:
     """Mean score for each learning rate and weight decay, the chosen cell and the best by mean framed.
 
     Args: lrs: [i]; wds: [j]; scores: [i, j], nan where none; errors: [i, j], standard errors, or None;
@@ -420,12 +412,9 @@ def importances(shares: dict[str, float], title: str) -> Figure:
     """What share of the variation among good settings each searched setting explains. shares: {name: 0 to 1}."""
     names, values = list(shares), np.array(list(shares.values()))
     figure, axes = _canvas(title, 6.4, 1.3 + 0.36 * len(names))
-    axes.barh(range(len(names)), values, color=MODEL, height=0.6)
-    for y, value in enumerate(values):
-        axes.annotate(f"{100 * value:.0f} %", (value, y), (5, 0), textcoords="offset points", va="center_baseline")
-    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axes.set(xlim=(0, 1.12 * values.max()), ylim=(len(names) - 0.4, -0.6), xlabel="importance (PED-ANOVA), sum 100 %")
-    axes.set_xticks([])
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["left", "bottom"]].set_visible(False)
+    bars = axes.barh(range(len(names)), values, color=MODEL, height=0.6)
+    axes.bar_label(bars, [f"{100 * value:.0f} %" for value in values], padding=5)
+    _name_rows(axes, [name.replace("_", " ") for name in names])
+    axes.set(xlim=(0, 1.12 * values.max()), xticks=[], xlabel="importance (PED-ANOVA), sum 100 %")
+    axes.spines["bottom"].set_visible(False)
     return figure
