@@ -33,7 +33,7 @@ def parse_args():
     return args
 
 
-def write(model: onnx.ModelProto, about: dict, path: Path, threads: int) -> onnxfile.OnnxModel:
+def write_and_load(model: onnx.ModelProto, about: dict, path: Path, threads: int) -> onnxfile.OnnxModel:
     """Save an assembled model, and open what is on disk."""
     graph.write(model, about, path)
     return onnxfile.load(path, threads)
@@ -43,33 +43,27 @@ def write_int8(network: onnx.ModelProto, fp32: onnxfile.OnnxModel, reference, ab
     """Make the int8 file from the network and the images of train alone, and check it. Raises: UserError."""
     size, train = reference.run.data["size"], reference.splits["train"].images
     quantized = int8.quantize(network, train)
-    rough = write(graph.assemble(quantized, size), about, path, threads)
+    rough = write_and_load(graph.assemble(quantized, size), about, path, threads)
     line = int8.straight_line(rough.logits(train), fp32.logits(train))
     model = graph.assemble(quantized, size, *line)
-    checked = int8.check(write(model, about, path, threads), reference, line)
+    checked = int8.check(write_and_load(model, about, path, threads), reference, line)
     how = {"quantization": json.dumps(files.as_json(checked)), "metrics_of": "the fp32 file"}
     graph.write(model, about | how, path)
     return checked
 
 
-def table(title: str, rows: list[dict]) -> str:
-    """Rows of parity.json, under a title."""
-    header = [name.replace("_", " ") for name in rows[0]]
-    return f"{title}\n{tables.columns(header, (row.values() for row in rows))}"
-
-
 def report(label: str, stored: dict) -> str:
-    """The tables in parity.json."""
-    shown = [table(f"{label}, PyTorch against onnxruntime", stored["rows"])]
-    shown += [table("phantoms of other sizes, prepared in the graph against Pillow", stored["sizes"])]
+    """The tables in parity.json, each under a title."""
+    titled = {f"{label}, PyTorch against onnxruntime": stored["rows"]}
+    titled["phantoms of other sizes, prepared in the graph against Pillow"] = stored["sizes"]
     if "int8" in stored:
         bounds = f"labels agree at least {int8.LEAST_AGREEMENT:.0%}, AUC loss at most {int8.MOST_AUC_LOSS}"
-        shown += [table(f"int8 against fp32; needed on {int8.DECIDING}: {bounds}", stored["int8"]["rows"])]
+        titled[f"int8 against fp32; needed on {int8.DECIDING}: {bounds}"] = stored["int8"]["rows"]
     if "benchmark" in stored:
-        shown += [table("latency", stored["benchmark"]["latency"])]
-        process = [{"model": name} | needs for name, needs in stored["benchmark"]["process"].items()]
-        shown += [table("a process that only predicts", process)]
-    return "\n\n".join(shown)
+        titled["latency"] = stored["benchmark"]["latency"]
+        process = stored["benchmark"]["process"].items()
+        titled["a process that only predicts"] = [{"model": model} | needs for model, needs in process]
+    return "\n\n".join(f"{title}\n{tables.columns(rows)}" for title, rows in titled.items())
 
 
 def main():
@@ -89,7 +83,7 @@ def main():
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
         network = graph.export_network(run.predictor, run.data["size"])
         reference = parity.Reference.of(run, splits)
-        fp32 = write(graph.assemble(network, run.data["size"]), about, beside["fp32"], args.threads)
+        fp32 = write_and_load(graph.assemble(network, run.data["size"]), about, beside["fp32"], args.threads)
         stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference)
         if args.int8:
             checked = write_int8(network, fp32, reference, about, beside["int8"], args.threads)

@@ -12,7 +12,9 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +26,6 @@ from common.run import flags
 from common.settings import SHARE
 
 BATCH_IMAGES, BATCH_PIXELS = 16, 4_000_000  # together at most: bounds memory
-PROGRESS_SECONDS = 0.2
 
 
 def parse_args():
@@ -45,53 +46,33 @@ def parse_args():
 class Progress:
     """What has been done so far; shown on a terminal, unless the results appear there too."""
 
-    began: float = field(default_factory=time.perf_counter)
     images: int = 0
     files: int = 0
     failed: int = 0
-    shown: float = 0.0
+    began: float = field(default_factory=time.perf_counter)
     live: bool = field(default_factory=lambda: sys.stderr.isatty() and not sys.stdout.isatty())
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         seconds = time.perf_counter() - self.began
         failed = f", {self.failed} failed" if self.failed else ""
         counts = f"{self.images} image{'s' * (self.images != 1)} of {self.files} file{'s' * (self.files != 1)}{failed}"
         return f"{counts} in {seconds:.1f} s, {self.images / seconds:.0f} images/s"
 
+    def say(self, line: str, end: str = "\n") -> None:
+        """A line on stderr, in the place of the progress."""
+        print(f"\r\x1b[K{line}" if self.live else line, end=end, file=sys.stderr, flush=True)
+
     def show(self) -> None:
-        """Rewrite the line of progress, a few times a second."""
-        if self.live and time.perf_counter() - self.shown > PROGRESS_SECONDS:
-            self.shown = time.perf_counter()
-            print(f"\r{self.text()}\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def say(self, line: str) -> None:
-        """A line of its own on stderr, in the place of the progress."""
-        print(f"\r\x1b[K{line}" if self.live else line, file=sys.stderr, flush=True)
+        if self.live:
+            self.say(str(self), end="")
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """An image of a file; pages count from 1. pixels: uint8 [h, w]."""
 
     path: Path
     number: int
     pixels: np.ndarray
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model says of a page, and what it is called at the threshold."""
-
-    image: str
-    page: int
-    probability: float
-    logit: float
-    called: str
-
-    HEADER = f"{'P(malignant)':>12}  {'called':<16}  {'page':>4}  image"
-
-    def row(self) -> str:
-        return f"{self.probability:>12.4f}  {self.called:<16}  {self.page:>4}  {printable(self.image)}"
 
 
 def printable(path) -> str:
@@ -123,24 +104,20 @@ def read(paths: Iterable[str], progress: Progress) -> Iterator[Page]:
 
 def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
     """Consecutive pages of one shape, few enough for memory."""
-    batch: list[Page] = []
-    for page in pages:
-        most = min(BATCH_IMAGES, max(1, BATCH_PIXELS // page.pixels.size))
-        if batch and (batch[0].pixels.shape != page.pixels.shape or len(batch) >= most):
+    for (height, width), alike in groupby(pages, key=lambda page: page.pixels.shape):
+        most = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (height * width)))
+        while batch := list(islice(alike, most)):
             yield batch
-            batch = []
-        batch.append(page)
-    if batch:
-        yield batch
 
 
-def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float) -> Iterator[Answer]:
-    """Of every page, in order, as soon as its batch is done."""
+def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float) -> Iterator[dict]:
+    """What the model says of each page, in order, as soon as its batch is done."""
     for batch in batches(pages):
         logits = model.logits(np.stack([page.pixels for page in batch]))
         for page, logit, probability in zip(batch, logits, sigmoid(logits)):
+            said = {"image": str(page.path), "page": page.number, "probability": float(probability)}
             called = "malignant" if probability >= threshold else "normal or benign"
-            yield Answer(str(page.path), page.number, float(probability), float(logit), called)
+            yield said | {"logit": float(logit), "called": called}
 
 
 def main():
@@ -153,18 +130,21 @@ def main():
     threshold, rule = (own.threshold, own.threshold_rule) if args.threshold is None else (args.threshold, "--threshold")
     about = {"threshold": threshold, "dataset": model.dataset, "intended_use": model.intended_use}
     title = f"{model.path.name}, trained on {model.dataset}: {model.intended_use}\n"
-    title += f"called malignant from {threshold:.4f} up: {rule}\n{Answer.HEADER}"
+    title += f"called malignant from {threshold:.4f} up: {rule}\n"
+    title += f"{'P(malignant)':>12}  {'called':<16}  {'page':>4}  image"
+    row = "{probability:>12.4f}  {called:<16}  {page:>4}  {name}"
 
     progress = Progress()
     for answer in answers(model, read(named_paths(args.images), progress), threshold):
         if not (args.json or progress.images):
             print(title)
-        print(json.dumps(vars(answer) | about) if args.json else answer.row(), flush=True)
+        name = printable(answer["image"])
+        print(json.dumps(answer | about) if args.json else row.format(name=name, **answer), flush=True)
         progress.images += 1
         progress.show()
     if not progress.files:
         raise UserError("IMAGE: no image files there; give files, or folders that hold PNG, JPEG, BMP or TIFF")
-    progress.say(progress.text())
+    progress.say(str(progress))
     sys.exit(1 if progress.failed else 0)
 
 

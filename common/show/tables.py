@@ -46,10 +46,10 @@ def line(name: str, cells, width: int = 14) -> str:
     return f"{name:<28}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
-def columns(header, rows) -> str:
-    """A table as wide as its cells, four spaces between them: the first column to the left, the others to the right;
-    floats with four digits."""
-    cells = [[number(cell, ".4g") if isinstance(cell, float) else str(cell) for cell in row] for row in (header, *rows)]
+def columns(rows: list[dict]) -> str:
+    """Rows with the same keys, which become the header, as wide as the cells; floats with four digits."""
+    cells = [[name.replace("_", " ") for name in rows[0]]]
+    cells += [[number(v, ".4g") if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
     first, *others = (max(map(len, column)) for column in zip(*cells))
     return "\n".join(
         f"{row[0]:<{first}}" + "".join(f"{cell:>{width + 4}}" for cell, width in zip(row[1:], others)) for row in cells
