@@ -94,6 +94,10 @@ def test_ece_is_the_brute_force_one():
         assert ece == pytest.approx(brute_force_ece(labels, probabilities, bins), abs=1e-12)
         order = rng.permutation(n)
         assert ece == pytest.approx(calibration.expected_calibration_error(labels[order], probabilities[order], bins))
+        drawn = rng.integers(0, n, (2, 3, n))  # of several samples at once
+        found = calibration.expected_calibration_error(labels[drawn], probabilities[drawn], bins)
+        one_by_one = [brute_force_ece(labels[i], probabilities[i], bins) for i in drawn.reshape(6, n)]
+        np.testing.assert_allclose(found.ravel(), one_by_one, rtol=0, atol=1e-12)
 
 
 def test_reliability_bins_hold_equal_shares():
@@ -136,6 +140,14 @@ def test_operating_point_calls_as_the_highest_threshold_and_touches_no_score(dty
         good = [t for t in probabilities if metrics.recall(labels, probabilities >= t) >= sensitivity]
         assert np.array_equal(probabilities >= threshold, probabilities >= max(good))
         assert not np.any(probabilities == threshold) or max(good) == 0
+
+
+def test_the_rule_says_what_the_operating_point_is():
+    labels, probabilities = np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.2, 0.4, 0.6, 0.9])
+    chosen = calibration.calibrate(labels, calibration.logit(probabilities), 0.6, "val")
+    assert chosen.threshold_rule.startswith("largest threshold with a sensitivity of at least 0.6 on val, midway to ")
+    called = calibration.sigmoid(calibration.logit(probabilities) / chosen.temperature)
+    assert chosen.threshold == pytest.approx((called[3] + called[2]) / 2)
 
 
 @pytest.mark.parametrize("labels, sensitivity", [([0, 0], 0.9), ([], 0.9), ([0, 1], 0), ([0, 1], 1.01)])

@@ -107,9 +107,9 @@ def test_mcnemar_by_hand(only_a, only_b, p):
 def test_paired_bootstrap():
     labels, a, b = two_models(np.random.default_rng(4), 120)
     a, b = (1 / (1 + np.exp(-scores)) for scores in (a, b))
-    paired = comparison.paired_bootstrap(labels, a, b, 0.4, 0.6, resamples=2000)
+    paired = comparison.paired_bootstrap(labels, a, b)
     assert tuple(paired) == ("accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity")
-    summaries = metrics.summary(labels, a, 0.4), metrics.summary(labels, b, 0.6)
+    summaries = metrics.summary(labels, a), metrics.summary(labels, b)
     for name, result in paired.items():
         assert result["difference"] == summaries[0][name] - summaries[1][name]
         assert result["ci95"][0] <= result["difference"] <= result["ci95"][1]

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from common import intervals, metrics
 
@@ -39,6 +40,9 @@ def test_summary_is_that_of_metrics_with_intervals_beside():
             low, high = with_intervals[f"{name}_ci95"]
             assert low <= with_intervals[name] == values[name] <= high
     assert json.loads(json.dumps(summary)) == summary
+    counts = intervals.resample_counts(LABELS, 300)
+    both = intervals.summaries(LABELS, PROBABILITIES, [0.5, 0.4], counts)
+    assert both == [intervals.summary(LABELS, PROBABILITIES, t, resamples=300) for t in (0.5, 0.4)]
 
 
 def test_intervals_are_the_percentiles_of_a_plain_loop():
@@ -82,6 +86,13 @@ def test_95_percent_intervals_hold_the_truth_about_as_often():
         low, high = intervals.percentile_interval(metrics.auc(labels, scores), resampled)
         held += low <= truth <= high
     assert 0.89 <= held / 200 <= 0.99
+
+
+def test_wilson_is_scipys():
+    n = np.array([1, 7, 16, 16, 400])
+    successes = np.array([0, 7, 3, 16, 1])
+    expected = [binomtest(int(k), int(m)).proportion_ci(method="wilson") for k, m in zip(successes, n)]
+    np.testing.assert_allclose(np.transpose(intervals.wilson(successes / n, n)), expected, atol=1e-12)
 
 
 def test_bands_surround_the_curves():

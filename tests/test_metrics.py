@@ -84,13 +84,6 @@ def test_thousands_of_rankings_follow_the_definition():
             assert abs(metrics.auc(labels, scores) - wins.mean()) < 1e-12
 
 
-def test_macro_is_scikit_learns():
-    labels, called = np.array([0, 0, 0, 1, 1]), np.array([0.0, 1, 0, 1, 0])
-    macro = sklearn_metrics.precision_recall_fscore_support(labels, called, average="macro")[:3]
-    summary = metrics.summary(labels, called)
-    np.testing.assert_allclose([summary[f"macro_{name}"] for name in ("precision", "recall", "f1")], macro, atol=1e-15)
-
-
 @pytest.mark.parametrize(
     "labels, probabilities, expected",
     [

@@ -17,7 +17,9 @@ class Page(HTMLParser):
 
     def __init__(self, html: str):
         super().__init__()
-        self.path, self.elements, self.text = [], [], {}
+        self.path: list[str] = []
+        self.elements: list[tuple[str, dict]] = []
+        self.text: dict[str, list[str]] = {}
         self.feed(html)
         self.close()
 
@@ -37,38 +39,39 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(tmp_path) -> dict:
+    """{PNG file: what it shows, in words}."""
     for name, size in (("a.png", (300, 150)), ("b.png", (30, 60))):
         Image.new("RGB", size, "white").save(tmp_path / name)
-    first = page.Picture(tmp_path / "a.png", "A curve", "caption")
-    return [first, page.Picture(tmp_path / "b.png", 'Say "b" & <c>')]
+    return {tmp_path / "a.png": "A curve", tmp_path / "b.png": 'Say "b" & <c>'}
 
 
-def write(path, *sections, title="A run") -> tuple[str, Page]:
-    page.write_html(path / "report.html", title, sections)
+def write(path, *sections: str, title="A run") -> tuple[str, Page]:
+    page.write_html(path / "report.html", title, *sections)
     html = (path / "report.html").read_text(encoding="utf-8")
     return html, Page(html)
 
 
 def test_the_page_is_whole_and_holds_everything_itself(tmp_path, pictures):
-    table = page.Table(["", "AUC"], [["test", "0.9\n[.8 1.0]"]], "two lines")
-    html, found = write(tmp_path, page.Section("Metrics", ["One.", "Two."], [table], pictures))
+    table = page.table(["", "AUC"], [["test", "0.9\n[.8 1.0]"]], "two lines")
+    drawn = page.figures(*(page.picture(file, alt, "caption") for file, alt in pictures.items()))
+    html, found = write(tmp_path, page.section("Metrics", page.paragraph("One."), page.paragraph("Two."), table, drawn))
     assert found.path == [] and html.startswith("<!DOCTYPE html>")
-    for picture, image in zip(pictures, found.all("img"), strict=True):
+    for (file, alt), image in zip(pictures.items(), found.all("img"), strict=True):
         kind, content = image["src"].split(",")
-        assert kind == "data:image/png;base64" and base64.b64decode(content) == picture.path.read_bytes()
-        assert image["alt"] == picture.alt
+        assert kind == "data:image/png;base64" and base64.b64decode(content) == file.read_bytes()
+        assert image["alt"] == alt
     assert [(image["width"], image["height"]) for image in found.all("img")] == [("192", "96"), ("19", "38")]
-    assert found.text["figcaption"] == ["two lines", "caption"]
+    assert found.text["figcaption"] == ["two lines", "caption", "caption"]
     assert found.text["h1"] == found.text["title"] == ["A run"] and found.text["h2"] == ["Metrics"]
     assert found.text["p"] == [page.DISCLAIMER, "One.", "Two."]
     assert found.all("html") == [{"lang": "en"}]
 
 
 def test_nothing_is_fetched_and_nothing_runs(tmp_path, pictures):
-    html, found = write(tmp_path, page.Section("Figures", pictures=pictures))
+    html, found = write(tmp_path, *(page.picture(file, alt) for file, alt in pictures.items()))
     assert "http:" not in html and "https:" not in html and "@import" not in html and "url(" not in html
-    links = [attributes[name] for _, attributes in page.elements for name in ("src", "href") if name in attributes]
+    links = [attributes[name] for _, attributes in found.elements for name in ("src", "href") if name in attributes]
     assert links and all(link.startswith("data:") for link in links)
     assert not found.all("script")
     (policy,) = [meta["content"] for meta in found.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
@@ -82,8 +85,8 @@ def test_it_is_made_for_phones_and_for_dark_rooms(tmp_path):
 
 
 def test_tables_have_headers_with_scope(tmp_path):
-    table = page.Table(["", "n", "AUC"], [["test", "156", "0.9"], ["clean test", "93", "0.8"]], "caption")
-    html, found = write(tmp_path, page.Section("Metrics", tables=[table]))
+    rows = [["test", "156", "0.9"], ["clean test", "93", "0.8"]]
+    _, found = write(tmp_path, page.table(["", "n", "AUC"], rows, "caption"))
     assert [th["scope"] for th in found.all("th")] == ["col", "col", "row", "row"]
     assert found.text["th"] == ["n", "AUC", "test", "clean test"]
     assert found.text["td"] == ["156", "0.9", "93", "0.8"] and len(found.all("td")) == 5  # the corner is empty
@@ -93,47 +96,27 @@ def test_tables_have_headers_with_scope(tmp_path):
 
 def test_every_text_is_escaped(tmp_path, pictures):
     nasty = """<script>alert("1")</script> & $title '"""
-    table = page.Table([nasty, nasty], [[nasty, nasty]], nasty)
-    picture = page.Picture(pictures[0].path, nasty, nasty)
-    html, found = write(tmp_path, page.Section(nasty, [nasty], [table], [picture]), title=nasty)
+    table = page.table([nasty, nasty], [[nasty, nasty]], nasty)
+    picture = page.picture(next(iter(pictures)), nasty, nasty)
+    _, found = write(tmp_path, page.section(nasty, page.paragraph(nasty), table, picture), title=nasty)
     assert not found.all("script") and found.path == []
     for tag in ("title", "h1", "h2", "th", "td", "figcaption"):
         assert "".join(found.text[tag]).startswith(nasty), tag
     assert nasty in found.text["p"] and found.all("img")[0]["alt"] == nasty
 
 
-def test_metrics_table_has_intervals_below_the_metrics():
+def test_metrics_have_their_intervals_below_and_say_why_something_is_undefined():
     labels, probabilities = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.4, 0.9])
     summary = intervals.summary(labels, probabilities, resamples=50)
-    table = page.metrics_table({"test": summary}, "At 0.5.")
-    assert list(table.header[:4]) == ["", "images", "accuracy", "AUC"] and table.caption == "At 0.5."
-    (row,) = table.rows
-    assert len(row) == len(table.header) and row[:2] == ["test", "5"]
+    found = Page(page.metrics_table({"test": summary, "fold": metrics.summary([0, 0], [0.1, 0.2])}, "At 0.5."))
+    assert found.text["th"][:3] == ["images", "accuracy", "AUC"] and found.text["td"][0] == "5"
     low, high = summary["auc_ci95"]
-    assert row[3] == f"0.8333\n[{low:.3f} {high:.3f}]".replace("[0.", "[.").replace(" 0.", " .")
-
-
-def test_metrics_table_says_why_something_is_undefined():
-    summary = intervals.summary([0, 0], [0.1, 0.2], resamples=5)
-    table = page.metrics_table({"val": summary})
-    assert table.rows[0][3] == "n/a"
-    assert "n/a: AUC is undefined where a class is absent." in table.caption
-    assert "specificity" not in table.caption
-
-
-def test_metrics_table_without_intervals():
-    summary = metrics.summary([0, 1], np.array([0.1, 0.9]))
-    assert page.metrics_table({"fold 1": summary}).rows[0][2:4] == ["1.0000", "1.0000"]
-
-
-def test_a_missing_picture_leaves_the_old_report(tmp_path, pictures):
-    html, _ = write(tmp_path, page.Section("First"))
-    with pytest.raises(FileNotFoundError):
-        write(tmp_path, page.Section("Second", pictures=[page.Picture(tmp_path / "absent.png", "")]))
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == html
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.png", "b.png", "report.html"]
+    assert found.text["td"][2] == f"0.8333\n[{low:.3f} {high:.3f}]".replace("[0.", "[.").replace(" 0.", " .")
+    assert found.text["td"][8:11] == ["2", "1.0000", "n/a"]
+    (caption,) = found.text["figcaption"]
+    assert caption.startswith("At 0.5. n/a: AUC is undefined where a class is absent.") and "specificity" not in caption
 
 
 def test_an_unwritable_folder_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
-        page.write_html(tmp_path / "absent" / "report.html", "A run", [])
+        page.write_html(tmp_path / "absent" / "report.html", "A run")

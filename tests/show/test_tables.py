@@ -1,6 +1,9 @@
 """Tables for people: what is printed is what was computed, and n/a says why."""
 
+from math import nan
+
 import numpy as np
+import pytest
 
 from common import intervals, metrics
 from common.show import tables
@@ -21,6 +24,20 @@ def test_undefined_is_na_with_the_reason():
     assert " 0.0000" not in text.splitlines()[1]
 
 
-def test_spread_line_gives_mean_and_standard_deviation():
-    spread = intervals.spread([dict.fromkeys(tables.COLUMNS, value) for value in (0.8, 0.9)], tables.COLUMNS)
-    assert tables.spread_line("mean ± std", spread).count("0.850 ± 0.071") == len(tables.COLUMNS)
+@pytest.mark.parametrize(
+    "value, limits, said",
+    [(0.9012, [0.8523, 1], "0.901 (0.852 to 1.000)"), (-0.01, [-0.05, 0], "-0.010 (-0.050 to 0.000)")],
+)
+def test_a_value_with_its_interval(value, limits, said):
+    assert tables.with_limits(value, limits) == said
+    assert tables.with_limits(value, limits, "+.1f") == f"{value:+.1f} ({limits[0]:+.1f} to {limits[1]:+.1f})"
+    assert tables.with_limits(nan, [nan, nan]) == "n/a"
+
+
+def test_mean_and_standard_deviation():
+    assert (
+        tables.plus_minus(0.9, 0.0123) == "0.900 ± 0.012" and tables.plus_minus(0.9, 0.0123, "+.2f") == "+0.90 ± 0.012"
+    )
+    assert tables.plus_minus(0.9, nan) == "0.900" and tables.plus_minus(nan, nan) == "n/a"
+    spread = intervals.spread([dict.fromkeys(metrics.NAMES, value) for value in (0.8, 0.9)])
+    assert tables.spread_line("mean ± std", spread).count("0.850 ± 0.071") == len(metrics.NAMES)
