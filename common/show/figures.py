@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib.style
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -23,34 +23,13 @@ from common.show import tables
 MALIGNANT, BENIGN = "#D55E00", "#0072B2"
 MODEL, CHOSEN, INK, MUTED, FAINT = "#009E73", "#CC79A7", "#222222", "#707070", "#E5E5E5"
 THRESHOLD_STYLES = ((INK, "o", "-"), (CHOSEN, "D", "--"), ("#56B4E9", "s", "-."), ("#E69F00", "^", ":"))
-DPI = 150
-STYLE = {
-    "figure.dpi": DPI,
-    "figure.titlesize": 13,
-    "figure.titleweight": "bold",
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.axisbelow": True,
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "lines.linewidth": 2,
-    "legend.frameon": False,
-}
-matplotlib.style.use(["default", STYLE])  # "default": a reader's own matplotlibrc does not change the figures
+# "default": a reader's own matplotlibrc does not change the figures
+matplotlib.style.use(["default", Path(__file__).with_name("figures.mplstyle")])
 
 SIDE = 1.12  # inches of an image in a sheet
 LETTERS = 11  # an inch, of size 11
 HEAT_OPACITY = 0.65
-DEEPEST = 0.7  # share of a colour in a cell's tint
+TINT = 0.7  # share of the colour in the deepest tint of a cell: dark text is still readable
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -124,9 +103,14 @@ def _styled(thresholds: dict[str, float]):
     return zip(names, thresholds.values(), THRESHOLD_STYLES)
 
 
-def _point(axes, x: float, y: float, style: tuple[str, str, str], text: str) -> None:
-    """A threshold's place on a curve; nan draws none, but keeps its words in the legend."""
-    axes.plot(x, y, style[1], color=style[0], markersize=9, clip_on=False, zorder=5, label=text)
+def _points(axes, labels, probabilities, thresholds: dict[str, float], rates: dict, place) -> None:
+    """Where a curve has the named thresholds, and their two rates in the legend. rates: {name: function of `metrics`};
+    place: their values -> (x, y). nan draws no point, but keeps its words."""
+    for name, threshold, (colour, marker, _) in _styled(thresholds):
+        values = [rate(labels, probabilities >= threshold) for rate in rates.values()]
+        said = ", ".join(f"{rate} {tables.number(value, '.3f')}" for rate, value in zip(rates, values))
+        style = {"color": colour, "markersize": 9, "clip_on": False, "zorder": 5}
+        axes.plot(*place(*values), marker, **style, label=f"{name}: {said}")
 
 
 def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str) -> Figure:
@@ -141,11 +125,10 @@ def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str)
     figure, axes = _unit_square(title, headline, *names, intervals.roc_band(labels, probabilities, counts))
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5, label="chance")
     axes.plot(*metrics.roc_curve(labels, probabilities), color=MODEL, clip_on=False)
-    for name, threshold, style in _styled(thresholds):
-        called = probabilities >= threshold
-        sensitivity, specificity = metrics.recall(labels, called), metrics.specificity(labels, called)
-        rates = f"sensitivity {tables.number(sensitivity, '.3f')}, specificity {tables.number(specificity, '.3f')}"
-        _point(axes, 1 - specificity, sensitivity, style, f"{name}: {rates}")
+    rates = {"sensitivity": metrics.recall, "specificity": metrics.specificity}
+    _points(
+        axes, labels, probabilities, thresholds, rates, lambda sensitivity, specificity: (1 - specificity, sensitivity)
+    )
     _legend_below(figure)
     return figure
 
@@ -166,11 +149,8 @@ def precision_recall(labels, probabilities, counts, thresholds: dict[str, float]
     first = np.unique(recalls, return_index=True)[1]  # each recall at the highest threshold that reaches it
     first = first[recalls[first] != 0]  # average precision leaves out thresholds that reach no positive
     axes.step(np.r_[0, recalls[first]], precisions[np.r_[first[:1], first]], color=MODEL, clip_on=False)
-    for name, threshold, style in _styled(thresholds):
-        called = probabilities >= threshold
-        recall, precision = metrics.recall(labels, called), metrics.precision(labels, called)
-        rates = f"recall {tables.number(recall, '.3f')}, precision {tables.number(precision, '.3f')}"
-        _point(axes, recall, precision, style, f"{name}: {rates}")
+    rates = {"recall": metrics.recall, "precision": metrics.precision}
+    _points(axes, labels, probabilities, thresholds, rates, lambda recall, precision: (recall, precision))
     _legend_below(figure)
     return figure
 
@@ -197,9 +177,8 @@ def reliability(labels, probabilities, title: str, bins: int = 10) -> Figure:
     return figure
 
 
-def _shade(colour: str, share: float) -> np.ndarray:
-    """White for a share of 0 or nan, the deepest tint of a colour on which dark text is still readable for 1."""
-    return 1 - DEEPEST * np.nan_to_num(share) * (1 - np.array(to_rgb(colour)))
+def _tints(colour: str) -> LinearSegmentedColormap:
+    return LinearSegmentedColormap.from_list(colour, ["white", colour])
 
 
 def _cells(axes, columns, rows, **more) -> None:
@@ -229,8 +208,8 @@ def _matrix(axes, counts: np.ndarray) -> None:
     """One confusion matrix [[tp, fn], [fp, tn]], each row in the colour of its class."""
     with np.errstate(invalid="ignore"):
         shares = counts / counts.sum(1, keepdims=True)
-    cells = [[_shade(colour, share) for share in row] for colour, row in zip((MALIGNANT, BENIGN), shares)]
-    axes.imshow(cells, aspect="auto")
+    cells = [_tints(colour)(row) for colour, row in zip((MALIGNANT, BENIGN), shares)]
+    axes.imshow(cells, alpha=TINT, aspect="auto")
     for (i, j), share in np.ndenumerate(shares):
         axes.text(j, i - 0.06, f"{counts[i, j]:.0f}", size=18, weight="bold", ha="center", va="center")
         axes.text(j, i + 0.2, "n/a" if isnan(share) else f"{100 * share:.0f} %", ha="center", va="center")
@@ -371,9 +350,7 @@ def heat_map(lrs, wds, scores, errors, chosen, best, title: str) -> Figure:
         chosen, best: (i, j).
     """
     figure, axes = _canvas(title, max(1.4 + 1.15 * len(wds), 5), 1.8 + 0.75 * len(lrs))
-    low, high = np.nanmin(scores), np.nanmax(scores)
-    shares = (scores - low) / max(high - low, 1e-12)
-    axes.imshow([[_shade(MODEL, share) for share in row] for row in shares], aspect="auto")
+    axes.imshow(scores, cmap=_tints(MODEL), alpha=TINT, aspect="auto")
     for (i, j), score in np.ndenumerate(scores):
         error = "" if errors is None or isnan(score) else f"\n± {tables.number(float(errors[i, j]), '.3f')}"
         axes.text(j, i, tables.number(score, ".3f") + error, ha="center", va="center")

@@ -9,7 +9,6 @@ from common.metrics import STANDARD_THRESHOLD
 from common.model import BreastResNet, Predictor
 from common.show import figures
 
-BATCH = 256  # images at once
 SHOWN = 6  # errors, and as many hits, in a sheet
 NOTE = (
     "The most confident errors (pink frame) and hits (green) at the standard threshold. Beside each image, in colour, "
@@ -36,16 +35,12 @@ def grad_cam(predictor: Predictor, images: np.ndarray) -> np.ndarray:
 
     Args: images: uint8 [n, s, s]. Returns: float32 [n, s, s] in [0, 1].
     """
-    device = next(predictor.parameters()).device
     predictor.eval()
-    batches = []
-    for batch in torch.from_numpy(images).split(BATCH):
-        views = batch.to(device).float() / 255
-        maps = [_map(member, views) for member in predictor.members]
-        if predictor.mirror:
-            maps += [_map(member, views.flip(-1)).flip(-1) for member in predictor.members]
-        batches.append(torch.stack(maps).mean(0).cpu())
-    heat = torch.cat(batches)
+    views = torch.from_numpy(images).to(next(predictor.parameters()).device).float() / 255
+    maps = [_map(member, views) for member in predictor.members]
+    if predictor.mirror:
+        maps += [_map(member, views.flip(-1)).flip(-1) for member in predictor.members]
+    heat = torch.stack(maps).mean(0).cpu()
     return (heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)).numpy()
 
 

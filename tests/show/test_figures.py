@@ -92,7 +92,7 @@ def test_save_writes_the_same_bytes_twice_and_nothing_else(tmp_path):
     assert first.read_bytes() == second.read_bytes()
     assert sorted(tmp_path.iterdir()) == [first, second]
     with Image.open(first) as image:
-        assert image.format == "PNG" and image.width == round(7.2 * figures.DPI) and set(image.info) == {"dpi"}
+        assert image.format == "PNG" and image.width == round(7.2 * 150) and set(image.info) == {"dpi"}
     with pytest.raises(UserError, match="cannot be written"):
         figures.save(figures.training_curves(history(5), 3, "title"), tmp_path / "absent" / "c.png")
 
@@ -255,7 +255,7 @@ def test_heat_map_frames_the_chosen_cell_and_the_best_and_names_every_score():
         "chosen": (-0.5, -0.5),
         "best by mean": (0.5, -0.5),
     }
-    shades = axes.images[0].get_array()[0]
+    shades = axes.images[0].to_rgba(scores)[0, :, :3]
     assert shades[1].sum() < shades[0].sum()  # higher is darker
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.001", "0.01"]
     assert overlapping(figure) == [] and "best by mean" in texts(figure)

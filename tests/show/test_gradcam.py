@@ -69,13 +69,6 @@ def test_the_model_is_left_as_it_was():
     np.testing.assert_array_equal(gradcam.grad_cam(predictor, images), first)
 
 
-def test_batches_do_not_matter(monkeypatch):
-    predictor, images = Predictor([random_model()], True), random_images(5)
-    whole = gradcam.grad_cam(predictor, images)
-    monkeypatch.setattr(gradcam, "BATCH", 2)
-    np.testing.assert_allclose(gradcam.grad_cam(predictor, images), whole, atol=1e-5)
-
-
 def test_no_images_give_no_maps():
     assert gradcam.grad_cam(Predictor([random_model()], True), random_images(0)).shape == (0, 28, 28)
 
