@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,62 +115,57 @@ def test_prepare_crops_the_middle_and_resizes(shape):
         assert np.array_equal(imagefile.prepare(image, 28), image)
 
 
+def test_dicom_without_pydicom_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    (tmp_path / "scan").write_bytes(bytes(128) + b"DICM")
+    assert "needs pydicom" in refused(tmp_path / "scan")
+
+
 class TestDicom:
-    def test_without_pydicom_one_sentence_says_so(self, tmp_path, monkeypatch):
-        import sys
-
-        monkeypatch.setitem(sys.modules, "pydicom", None)
-        (tmp_path / "scan").write_bytes(bytes(128) + b"DICM")
-        assert "needs pydicom" in refused(tmp_path / "scan")
-
     @pytest.fixture
     def write(self, tmp_path):
         """A function that writes an uncompressed DICOM file of pixels [h, w], [h, w, 3] or [frames, h, w]."""
         pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed; predict.py does without")
-        from pydicom.dataset import FileMetaDataset
-        from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-        def write(pixels, photometric, bits, frames=False, **elements):
-            meta = FileMetaDataset()
-            meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, SecondaryCaptureImageStorage
-            meta.MediaStorageSOPInstanceUID = generate_uid()
+        def write(pixels, photometric="MONOCHROME2", bits=8, **elements):
             dataset = pydicom.Dataset()
-            dataset.file_meta = meta
-            dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-            dataset.Rows, dataset.Columns = pixels.shape[1:] if frames else pixels.shape[:2]
-            dataset.SamplesPerPixel = 3 if pixels.ndim == 3 and not frames else 1
-            if dataset.SamplesPerPixel == 3:
-                dataset.PlanarConfiguration = 0
-            if frames:
-                dataset.NumberOfFrames = len(pixels)
-            dataset.PhotometricInterpretation, dataset.PixelRepresentation = photometric, 0
-            dataset.BitsAllocated = 8 * pixels.itemsize
-            dataset.BitsStored, dataset.HighBit, dataset.PixelData = bits, bits - 1, pixels.tobytes()
-            for name, value in elements.items():
-                setattr(dataset, name, value)
+            dataset.file_meta = pydicom.dataset.FileMetaDataset()
+            dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+            dataset.SOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+            if pixels is not None:
+                dataset.set_pixel_data(pixels, photometric, bits)
+            dataset.SOPInstanceUID = pydicom.uid.generate_uid()
+            dataset.update(elements)
             dataset.save_as(tmp_path / "scan.dcm", enforce_file_format=True)
             return tmp_path / "scan.dcm"
 
         return write
 
-    def test_grey_colour_and_inverted(self, grey, write):
-        assert np.array_equal(only(write(grey, "MONOCHROME2", 8)), grey)
-        assert np.array_equal(only(write(grey, "MONOCHROME1", 8)), 255 - grey)
-        assert np.array_equal(only(write(np.stack([grey] * 3, -1), "RGB", 8)), grey)
-
-    def test_frames(self, grey, write):
-        found = list(imagefile.frames(write(np.stack([grey, 255 - grey]), "MONOCHROME2", 8, frames=True)))
+    def test_grey_colour_inverted_and_frames(self, grey, write):
+        assert np.array_equal(only(write(grey)), grey)
+        assert np.array_equal(only(write(grey, "MONOCHROME1")), 255 - grey)
+        assert np.array_equal(only(write(np.stack([grey] * 3, -1), "RGB")), grey)
+        found = list(imagefile.frames(write(np.stack([grey, 255 - grey]))))
         assert len(found) == 2 and np.array_equal(found[0], grey) and np.array_equal(found[1], 255 - grey)
 
     def test_stored_bits_and_window(self, grey, write):
         deep = grey.astype(np.uint16) * 16  # of 12 bits
-        assert np.abs(only(write(deep, "MONOCHROME2", 12)).astype(int) - grey).max() <= 1
+        assert np.abs(only(write(deep, bits=12)).astype(int) - grey).max() <= 1
         window = {"WindowCenter": 128, "WindowWidth": 256, "RescaleSlope": 0.0625, "RescaleIntercept": 0}
-        assert np.abs(only(write(deep, "MONOCHROME2", 12, **window)).astype(int) - grey).max() <= 1
-        narrow = only(write(deep, "MONOCHROME2", 12, **window | {"WindowWidth": 2}))
+        assert np.abs(only(write(deep, bits=12, **window)).astype(int) - grey).max() <= 1
+        narrow = only(write(deep, bits=12, **window | {"WindowWidth": 2}))
         assert set(np.unique(narrow)) <= {0, 128, 255} and (narrow[grey > 130] == 255).all()
 
-    def test_damaged(self, grey, write):
-        path = write(grey, "MONOCHROME2", 8)
+    def test_what_cannot_be_read_is_named(self, grey, write):
+        path = write(grey)
         path.write_bytes(path.read_bytes()[:-500])
         assert "cannot be decoded" in refused(path)
+        assert "is DICOM without an image" in refused(write(None))
+        assert "is DICOM without an image" in refused(write(None, Rows=40, Columns=56))
+
+    def test_files_that_pydicom_or_this_once_read_wrong(self, write):
+        data = pytest.importorskip("pydicom.data")
+        for name in ("J2K_pixelrep_mismatch.dcm", "image_dfl.dcm", "SC_rgb_rle_32bit.dcm"):
+            assert np.ptp(only(data.get_testdata_file(name))) > 200
+        if not pytest.importorskip("pydicom.pixels").get_decoder("1.2.840.10008.1.2.4.80").is_available:
+            assert "pip install 'pylibjpeg[all]'" in refused(data.get_testdata_file("MR_small_jpeg_ls_lossless.dcm"))
