@@ -57,8 +57,7 @@ def choose_operating_point(model, sensitivity: float):
 
 def store_operating_point(run: folders.Run) -> None:
     """Labelled by the run's own data, whatever it is evaluated on."""
-    notice = data.phantom_label(run.data["size"]) if run.data["synthetic"] else None
-    files.write_json(run.path / "calibration.json", asdict(run.calibration), notice)
+    files.write_json(run.path / "calibration.json", asdict(run.calibration), data.notice(run.data))
     print("the new operating point is stored; metrics.json and earlier exports keep the old one", file=sys.stderr)
 
 
@@ -77,14 +76,14 @@ class Evaluated:
 
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, bool]:
     """P(malignant) of a split, and whether out-of-fold: so an ensemble predicts the images that it was trained on."""
-    if not data.same_images(model.data, source) or name not in model.data["trained_on"]:
-        return model.probabilities(split.images), False
-    if isinstance(model, folders.Run) and model.data["md5"] == source.md5:
+    seen = data.same_images(model.data, source) and name in model.data["trained_on"]
+    if seen and isinstance(model, folders.Run) and model.data["md5"] == source.md5:
         rows = folders.read_predictions(model.path / "predictions.csv")
         unseen = [row for row in rows if row["split"] == name and row["out_of_fold"]]
         if len(unseen) == len(split):
             return folders.columns(unseen)[1], True
-    print(f"warning: {model.path} was trained on {name}; these figures flatter it", file=sys.stderr)
+    if seen:
+        print(f"warning: {model.path} was trained on {name}; these figures flatter it", file=sys.stderr)
     return model.probabilities(split.images), False
 
 

@@ -62,14 +62,13 @@ class Source:
     @property
     def label(self) -> str:
         """What to call the data in tables and figures."""
-        if self.path is None:
-            return phantom_label(self.size)
-        return f"{'BreastMNIST' if self.name == 'breastmnist' else self.path.name} {self.size}×{self.size}"
+        name = self.path.name if self.path and self.name != "breastmnist" else "BreastMNIST"
+        return self.notice or f"{name} {self.size}×{self.size}"
 
     @property
     def notice(self) -> str | None:
         """What every file of results on phantoms says of them; None for real images."""
-        return self.label if self.synthetic else None
+        return notice(self.describe())
 
     def describe(self) -> dict:
         """What a run keeps of its source, enough to find it again."""
@@ -78,9 +77,10 @@ class Source:
         }  # fmt: skip
 
 
-def phantom_label(size: int) -> str:
-    """What every result on phantoms is labelled with."""
-    return f"PHANTOM data {size}×{size} (generated, not ultrasound)"
+def notice(described: dict) -> str | None:
+    """What everything made from phantoms says of them; None for real images. described: as `Source.describe`."""
+    side = described["size"]
+    return f"PHANTOM data {side}×{side} (generated, not ultrasound)" if described["synthetic"] else None
 
 
 def find(name: str, root: str | None, size: int, seed: int = 0) -> Source:
