@@ -21,7 +21,7 @@ def shipped(request, breastmnist_root):
     model = onnxfile.load(request.param, 1)
     about = model.session.get_modelmeta().custom_metadata_map
     size = int(about["input_size"])
-    if not (file := breastmnist_root / f"breastmnist{data.size_flag(size)}.npz").exists():
+    if not (file := data.breastmnist_path(str(breastmnist_root), size)).exists():
         pytest.skip(f"no {file.name} in {breastmnist_root}")
     (test,) = data.load(data.find("breastmnist", str(breastmnist_root), size), "test")
     return model, about, test
@@ -51,6 +51,7 @@ def test_the_tables_of_the_card_are_made_from_the_files(table):
     assert table() in (MODELS / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_models_of_two_sizes_are_compared_each_at_its_own(breastmnist_root, tmp_path):
     if not (breastmnist_root / "breastmnist_128.npz").exists():
         pytest.skip(f"no breastmnist_128.npz in {breastmnist_root}")
