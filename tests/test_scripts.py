@@ -106,10 +106,10 @@ def trained(tmp_path_factory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="session")
-def crossvalidated(tmp_path_factory) -> tuple[Path, str]:
-    """A run of crossval.py, and what it printed."""
+def crossvalidated(untrained, tmp_path_factory) -> tuple[Path, str]:
+    """A run of crossval.py on the few images of `untrained`, and what it printed."""
     out = tmp_path_factory.mktemp("crossval") / "run"
-    return out, run("crossval.py", *CROSSVAL, "--out", out)[0]
+    return out, run("crossval.py", *CROSSVAL, "--data", untrained.data["name"], "--out", out)[0]
 
 
 @pytest.fixture(scope="session")
@@ -126,216 +126,155 @@ def test_a_bad_flag_ends_in_one_line(script):
     assert flag in one_line(err) and out == ""
 
 
-class TestTrain:
-    def test_writes_the_files_of_the_contract(self, trained):
-        out, stdout = trained
-        assert {path.name for path in out.iterdir()} >= RUN_FILES and not list(out.glob(".*"))
-        assert "PHANTOM data 28×28 (generated, not ultrasound): test AUC" in stdout.splitlines()[-2]
-        assert all(row["synthetic"] == "phantom" for row in read_csv(out / "history.csv"))
-        metrics = read_json(out / "metrics.json")
-        assert metrics["synthetic"].startswith("PHANTOM") and metrics["provenance"]["data"]["synthetic"] is True
-        assert metrics["config"]["lr"] == 3e-4 and metrics["config"]["epochs"] == 2
-        for split, n in (("val", 80), ("test", 160), ("clean_test", 160)):
-            summary = metrics["splits"][split]
-            assert summary["n"] == n
-            for name in ("accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity", "macro_f1"):
-                low, high = summary[f"{name}_ci95"]
-                assert 0 <= low <= summary[name] <= high <= 1, name
-            assert set(summary["benign"]) >= {"f1", "aupr", "precision", "recall"}
-
-    def test_says_how_it_was_made(self, trained):
-        made = read_json(trained[0] / "metrics.json")["provenance"]
-        assert made["command"].endswith(shlex.join(["--out", str(trained[0])]))
-        assert "train.py --data phantom" in made["command"]
-        assert (made["threads"], made["seed"], made["packages"]["torch"]) == (1, 0, torch.__version__.split("+")[0])
-        assert made["data"]["md5"] and made["cpu"] and {"commit", "uncommitted_changes", "gpu"} < made.keys()
-
-    def test_predictions_give_the_metrics(self, trained):
-        rows = [row for row in read_csv(trained[0] / "predictions.csv") if row["split"] == "test"]
-        labels = np.array([int(row["label"]) for row in rows])
-        probabilities = np.array([float(row["probability"]) for row in rows])
-        test = read_json(trained[0] / "metrics.json")["splits"]["test"]
-        assert [int(row["index"]) for row in rows] == list(range(160))
-        assert test["auc"] == pytest.approx(roc_auc_score(labels, probabilities), abs=1e-12)
-        assert test["accuracy"] == pytest.approx(accuracy_score(labels, probabilities >= 0.5), abs=1e-12)
-
-    def test_params_file_and_flag(self, tmp_path, runs):
-        params = tmp_path / "best.json"
-        params.write_text('{"lr": 0.002, "wd": 0.5, "_auc": 0.9}')
-        flags = ["--epochs", 1, "--params", params, "--wd", 0.25, "--out", tmp_path / "run"]
-        runs("train.py", *QUICK, *flags)
-        config = read_json(tmp_path / "run/metrics.json")["config"]
-        assert (config["lr"], config["wd"]) == (0.002, 0.25)
-
-    @pytest.mark.slow
-    def test_interrupted_and_killed_it_ends_with_the_same_numbers(self, trained, tmp_path):
-        """Ctrl-C in the second epoch, kill -9 after it, --resume to the end; the earlier run stays until then."""
-        earlier = {name: name.encode() for name in ("model.pt", "metrics.json", "model.onnx", "notes.txt")}
-        for name, old in earlier.items():
-            (tmp_path / name).write_bytes(old)
-
-        process, _ = start_until("epoch   1", "train.py", *QUICK, "--out", tmp_path)
-        process.send_signal(signal.SIGSTOP)
-        out, err = run("train.py", *QUICK, "--resume", "--out", tmp_path, status=2)
-        assert f"at work there (pid {process.pid} on" in one_line(err) and out == ""
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGCONT)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 130 and err.endswith("with --resume goes on from here\ninterrupted\n")
-        assert "Traceback" not in err and visible(tmp_path) == earlier
-
-        process, err = start_until("epoch   2/2  train", "train.py", *QUICK, "--resume", "--out", tmp_path)
-        process.kill()
-        process.communicate(timeout=60)
-        assert "goes on after epoch   1/2" in err and "epoch   1/2  train" not in err
-        assert process.returncode == -signal.SIGKILL and visible(tmp_path) == earlier
-
-        out, err = run("train.py", *QUICK, "--resume", "--out", tmp_path)
-        assert "goes on after epoch   2/2" in err and "epoch   2/2  train" not in err
-        assert_same_run(tmp_path, trained[0])
-        assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", *RUN_FILES}
-
-    @pytest.mark.slow
-    def test_a_full_disk_leaves_the_earlier_run_and_can_be_resumed(self, trained, tmp_path):
-        """On a file system of the test's own that has room for one checkpoint, not two; then with room for all."""
-        disk, copy = tmp_path / "disk", tmp_path / "copy"
-        disk.mkdir()
-        train = shlex.join([sys.executable, "train.py", *QUICK, "--out", str(disk)])
-        script = f"""mount -t tmpfs -o size=15m tmpfs {disk} || exit 77
-            echo old > {disk}/model.pt; {train}; echo $?; cat {disk}/model.pt; ls {disk}
-            mount -o remount,size=100m {disk} && {train} --resume > {copy}.log && cp -r {disk} {copy}"""
-        command, environment = ["unshare", "-m", "sh", "-c", script], os.environ | {"OMP_NUM_THREADS": "1"}
-        result = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)
-        if result.returncode == 77 or "Operation not permitted" in result.stderr:
-            pytest.skip("mounting a small tmpfs needs root")
-        assert result.stdout == "2\nold\nmodel.pt\n", result.stderr
-        (error,) = (line for line in result.stderr.splitlines() if line.startswith("error: "))
-        assert "cannot be written" in error and "Traceback" not in result.stderr
-        assert_same_run(copy, trained[0])
+def test_train_writes_the_files_of_the_contract(trained):
+    out, stdout = trained
+    assert {path.name for path in out.iterdir()} >= RUN_FILES and not list(out.glob(".*"))
+    assert "PHANTOM data 28×28 (generated, not ultrasound): test AUC" in stdout.splitlines()[-2]
+    assert all(row["synthetic"] == "phantom" for row in read_csv(out / "history.csv"))
+    metrics = read_json(out / "metrics.json")
+    assert metrics["synthetic"].startswith("PHANTOM") and metrics["provenance"]["data"]["synthetic"] is True
+    assert metrics["config"]["lr"] == 3e-4 and metrics["config"]["epochs"] == 2
+    for split, n in (("val", 80), ("test", 160), ("clean_test", 160)):
+        summary = metrics["splits"][split]
+        assert summary["n"] == n
+        for name in ("accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity", "macro_f1"):
+            low, high = summary[f"{name}_ci95"]
+            assert 0 <= low <= summary[name] <= high <= 1, name
+        assert set(summary["benign"]) >= {"f1", "aupr", "precision", "recall"}
 
 
-class TestCrossval:
-    def test_folds_predictions_and_test(self, crossvalidated):
-        out, stdout = crossvalidated
-        assert sorted(path.name for path in out.glob("*.pt")) == [f"fold_{i}.pt" for i in (1, 2, 3, 4)]
-        rows = read_csv(out / "predictions.csv")
-        held_out = [row for row in rows if row["fold"]]
-        assert len(held_out) == 2 * 380 and {row["fold"] for row in held_out} == set("1234")
-        for repeat in ("12", "34"):
-            images = {(row["split"], row["index"]) for row in held_out if row["fold"] in repeat}
-            assert len(images) == 380  # every image once in each repeat
-        assert sum(row["split"] == "test" for row in rows) == 160
-        metrics = read_json(out / "metrics.json")
-        assert metrics["splits"]["out_of_fold"]["n"] == 380 and len(metrics["folds"]) == 4
-        assert [repeat["n"] for repeat in metrics["repeats"]] == [380, 380]
-        assert len(read_csv(out / "folds.csv")) == 4
-        assert all(f"mean ± std over {kind}" in stdout for kind in ("folds", "repeats"))
-        assert "every image by itself" in stdout
-
-    def test_fewer_folds_leave_no_stale_model(self, tmp_path, runs):
-        (tmp_path / "fold_7.pt").write_bytes(b"of an earlier run")
-        flags = ["--folds", 2, "--epochs", 1, "--no-test", "--pool", "train", "--groups", "none", "--drop-test-twins"]
-        runs("crossval.py", *QUICK, *flags, "--out", tmp_path)
-        assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["fold_1.pt", "fold_2.pt"]
-        assert "test" not in {row["split"] for row in read_csv(tmp_path / "predictions.csv")}
-        assert set(read_json(tmp_path / "metrics.json")["splits"]) == {"out_of_fold"}
-
-    @pytest.mark.slow
-    def test_killed_it_ends_with_the_same_numbers_and_repeats_no_fold(self, crossvalidated, tmp_path):
-        """With two workers, where `crossvalidated` has one."""
-        flags = [*CROSSVAL, "--threads", 2, "--out", tmp_path]
-        process, _ = start_until("fold 2  epoch", "crossval.py", *flags)
-        process.kill()
-        process.communicate(timeout=60)  # its workers, which hold the same pipes, have ended too
-        done = {path.stem.removeprefix("twins_") for path in (tmp_path / ".partial").glob("twins_*.pt")}
-        assert done >= {"2"} and not (tmp_path / "metrics.json").exists()
-        out, err = run("crossval.py", *flags, "--resume")
-        assert {line.split()[1] for line in err.splitlines() if "goes on after epoch   1/1" in line} == done
-        assert err.count("epoch   1/1  train") == 8 - len(done)
-        assert_same_run(tmp_path, crossvalidated[0])
-        assert out.replace(str(tmp_path), str(crossvalidated[0])) == crossvalidated[1]
-
-    def test_ensemble_is_evaluated_out_of_fold_on_its_own_images(self, crossvalidated, runs):
-        out, _ = crossvalidated
-        runs("evaluate.py", out, "--split", "val", *EVALUATE)
-        evaluation = read_json(out / "evaluation_val.json")
-        assert evaluation["predictions"] == "out-of-fold predictions" and evaluation["splits"]["val"]["n"] == 80
-        assert (out / "folds_val.png").exists()
-        assert {*folders.contents(out)} == {*out.iterdir()}  # so that the next run in this folder leaves nothing stale
-
-    def test_operating_point_can_be_chosen_anew(self, crossvalidated, tmp_path, runs):
-        out, _ = crossvalidated
-        before = read_json(out / "calibration.json")
-        runs("evaluate.py", out, "--sensitivity", 0.5, *EVALUATE, "--out", tmp_path)
-        after = read_json(out / "calibration.json")
-        assert after["threshold"] > before["threshold"] and after["temperature"] == before["temperature"]
-        assert "at least 0.5 on out-of-fold predictions" in after["threshold_rule"]
+def test_a_run_says_how_it_was_made(trained):
+    made = read_json(trained[0] / "metrics.json")["provenance"]
+    assert made["command"].endswith(shlex.join(["--out", str(trained[0])]))
+    assert "train.py --data phantom" in made["command"]
+    assert (made["threads"], made["seed"], made["packages"]["torch"]) == (1, 0, torch.__version__.split("+")[0])
+    assert made["data"]["md5"] and made["cpu"] and {"commit", "uncommitted_changes", "gpu"} < made.keys()
 
 
-class TestExportAndEvaluate:
-    def test_parity_is_checked_and_stored(self, exported):
-        file, stdout = exported
-        rows = read_json(file.with_name("parity.json"))["rows"]
-        assert {(row["split"], row["n"], row["batch"]) for row in rows} >= {("test", 160, 1), ("test", 160, 64)}
-        assert all(row["max_difference"] <= 1e-5 and row["labels_differ"] == 0 for row in rows)
-        assert "PHANTOM" in stdout and "against Pillow" in stdout
-        assert list(file.parent.glob("model.onnx*")) == [file]  # one file, no external data
-        assert {file, file.with_name("parity.json")} <= set(folders.contents(file.parent))
-
-    def test_onnx_gives_the_run_s_probabilities(self, exported):
-        file, _ = exported
-        session = onnxruntime.InferenceSession(file)
-        (test,) = data.load(data.find("phantom", None, 28, 0), "test")
-        probability, logit = session.run(["probability", "logit"], {"image": test.images})
-        stored = [float(r["probability"]) for r in read_csv(file.with_name("predictions.csv")) if r["split"] == "test"]
-        assert np.allclose(probability, stored, rtol=0, atol=1e-5)
-        assert np.allclose(probability, 1 / (1 + np.exp(-logit.astype(float))), atol=1e-6)
-        (one,) = session.run(["probability"], {"image": test.images[:1]})
-        assert one.shape == (1,) and abs(one[0] - probability[0]) < 1e-6
-        props = session.get_modelmeta().custom_metadata_map
-        assert props["positive_class"] == "malignant" and props["intended_use"] == "research only, not a medical device"
-        assert read_json(file.with_name("calibration.json"))["threshold"] == float(props["threshold"])
-        assert "PHANTOM" in props["dataset"]
-
-    def test_predict_gives_them_too(self, exported, tmp_path):
-        (test,) = data.load(data.find("phantom", None, 28, 0), "test")
-        Image.fromarray(test.images[0]).save(tmp_path / "first.png")
-        out, _ = run("predict.py", exported[0], tmp_path, "--json")
-        first = next(r for r in read_csv(exported[0].with_name("predictions.csv")) if r["split"] == "test")
-        assert json.loads(out)["probability"] == pytest.approx(float(first["probability"]), abs=1e-5)
-
-    def test_evaluate_a_run_against_its_onnx(self, trained, exported, tmp_path):
-        stdout, _ = run("evaluate.py", trained[0], "--against", exported[0], *EVALUATE, "--out", tmp_path)
-        evaluation = read_json(tmp_path / "evaluation_test.json")
-        stored = read_json(trained[0] / "metrics.json")["splits"]["test"]
-        assert evaluation["splits"]["test"]["auc"] == stored["auc"]
-        comparison = evaluation["comparison"]
-        assert comparison["delong"]["difference"] == 0 and comparison["mcnemar"]["p"] == 1
-        assert comparison["conclusion"] in stdout
-        figures = "roc precision_recall reliability confusion scores grad_cam comparison".split()
-        written = {f"{name}_test.png" for name in figures} | {"report.html", "evaluation_test.json"}
-        assert {path.name for path in tmp_path.iterdir()} == written
-
-    def test_evaluate_an_onnx_against_predictions(self, trained, exported, tmp_path, runs):
-        against = trained[0] / "predictions.csv"
-        runs("evaluate.py", exported[0], "--against", against, *EVALUATE, "--out", tmp_path)
-        differences = read_json(tmp_path / "evaluation_test.json")["comparison"]["differences"]
-        assert differences["auc"]["difference"] == 0
-
-    def test_an_onnx_warns_on_the_images_it_was_trained_on(self, exported, tmp_path, runs):
-        _, err = runs("evaluate.py", exported[0], "--split", "train", *EVALUATE, "--out", tmp_path)
-        assert "was trained on train; these figures flatter it" in err and (tmp_path / "report_train.html").exists()
+def test_predictions_give_the_metrics(trained):
+    rows = [row for row in read_csv(trained[0] / "predictions.csv") if row["split"] == "test"]
+    labels = np.array([int(row["label"]) for row in rows])
+    probabilities = np.array([float(row["probability"]) for row in rows])
+    test = read_json(trained[0] / "metrics.json")["splits"]["test"]
+    assert [int(row["index"]) for row in rows] == list(range(160))
+    assert test["auc"] == pytest.approx(roc_auc_score(labels, probabilities), abs=1e-12)
+    assert test["accuracy"] == pytest.approx(accuracy_score(labels, probabilities >= 0.5), abs=1e-12)
 
 
-def test_the_other_scripts_as_processes(tmp_path):
-    """What they do is in test_audit.py, test_bench.py and test_tune.py."""
-    flags = {
-        "audit.py": ["--data", "phantom", "--out", tmp_path],
-        "bench.py": "--sizes 28 --images 40 --steps 1 --stages 2 --batch-size 8 --threads 1".split(),
-        "tune.py": [*QUICK, "--epochs", 1, "--folds", 2, "--trials", 1, "--grid", 0, "--out", tmp_path],
-    }
-    for script, words in flags.items():
-        assert "PHANTOM" in run(script, *words)[0]
+def test_params_file_and_flag(untrained, tmp_path, runs):
+    params = tmp_path / "best.json"
+    params.write_text('{"lr": 0.002, "wd": 0.5, "_auc": 0.9}')
+    flags = ["--data", untrained.data["name"], "--params", params, "--wd", 0.25, "--out", tmp_path / "run"]
+    runs("train.py", *QUICK, *flags)
+    config = read_json(tmp_path / "run/metrics.json")["config"]
+    assert (config["lr"], config["wd"]) == (0.002, 0.25)
+
+
+@pytest.mark.slow
+def test_interrupted_and_killed_it_ends_with_the_same_numbers(trained, tmp_path):
+    """Ctrl-C in the second epoch, kill -9 after it, --resume to the end; the earlier run stays until then."""
+    earlier = {name: name.encode() for name in ("model.pt", "metrics.json", "model.onnx", "notes.txt")}
+    for name, old in earlier.items():
+        (tmp_path / name).write_bytes(old)
+
+    process, _ = start_until("epoch   1", "train.py", *QUICK, "--out", tmp_path)
+    process.send_signal(signal.SIGSTOP)
+    out, err = run("train.py", *QUICK, "--resume", "--out", tmp_path, status=2)
+    assert f"at work there (pid {process.pid} on" in one_line(err) and out == ""
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err.endswith("with --resume goes on from here\ninterrupted\n")
+    assert "Traceback" not in err and visible(tmp_path) == earlier
+
+    process, err = start_until("epoch   2/2  train", "train.py", *QUICK, "--resume", "--out", tmp_path)
+    process.kill()
+    process.communicate(timeout=60)
+    assert "goes on after epoch   1/2" in err and "epoch   1/2  train" not in err
+    assert process.returncode == -signal.SIGKILL and visible(tmp_path) == earlier
+
+    out, err = run("train.py", *QUICK, "--resume", "--out", tmp_path)
+    assert "goes on after epoch   2/2" in err and "epoch   2/2  train" not in err
+    assert_same_run(tmp_path, trained[0])
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", *RUN_FILES}
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_earlier_run_and_can_be_resumed(trained, tmp_path):
+    """On a file system of the test's own that has room for one checkpoint, not two; then with room for all."""
+    disk, copy = tmp_path / "disk", tmp_path / "copy"
+    disk.mkdir()
+    train = shlex.join([sys.executable, "train.py", *QUICK, "--out", str(disk)])
+    script = f"""mount -t tmpfs -o size=15m tmpfs {disk} || exit 77
+        echo old > {disk}/model.pt; {train}; echo $?; cat {disk}/model.pt; ls {disk}
+        mount -o remount,size=100m {disk} && {train} --resume > {copy}.log && cp -r {disk} {copy}"""
+    command, environment = ["unshare", "-m", "sh", "-c", script], os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)
+    if result.returncode == 77 or "Operation not permitted" in result.stderr:
+        pytest.skip("mounting a small tmpfs needs root")
+    assert result.stdout == "2\nold\nmodel.pt\n", result.stderr
+    (error,) = (line for line in result.stderr.splitlines() if line.startswith("error: "))
+    assert "cannot be written" in error and "Traceback" not in result.stderr
+    assert_same_run(copy, trained[0])
+
+
+def test_parity_is_checked_and_stored(exported):
+    file, stdout = exported
+    rows = read_json(file.with_name("parity.json"))["rows"]
+    assert {(row["split"], row["n"], row["batch"]) for row in rows} >= {("test", 160, 1), ("test", 160, 64)}
+    assert all(row["max_difference"] <= 1e-5 and row["labels_differ"] == 0 for row in rows)
+    assert "PHANTOM" in stdout and "against Pillow" in stdout
+    assert list(file.parent.glob("model.onnx*")) == [file]  # one file, no external data
+    assert {file, file.with_name("parity.json")} <= set(folders.contents(file.parent))
+
+
+def test_onnx_gives_the_run_s_probabilities(exported):
+    file, _ = exported
+    session = onnxruntime.InferenceSession(file)
+    (test,) = data.load(data.find("phantom", None, 28, 0), "test")
+    probability, logit = session.run(["probability", "logit"], {"image": test.images})
+    stored = [float(r["probability"]) for r in read_csv(file.with_name("predictions.csv")) if r["split"] == "test"]
+    assert np.allclose(probability, stored, rtol=0, atol=1e-5)
+    assert np.allclose(probability, 1 / (1 + np.exp(-logit.astype(float))), atol=1e-6)
+    (one,) = session.run(["probability"], {"image": test.images[:1]})
+    assert one.shape == (1,) and abs(one[0] - probability[0]) < 1e-6
+    props = session.get_modelmeta().custom_metadata_map
+    assert props["positive_class"] == "malignant" and props["intended_use"] == "research only, not a medical device"
+    assert read_json(file.with_name("calibration.json"))["threshold"] == float(props["threshold"])
+    assert "PHANTOM" in props["dataset"]
+
+
+def test_predict_gives_them_too(exported, tmp_path):
+    (test,) = data.load(data.find("phantom", None, 28, 0), "test")
+    Image.fromarray(test.images[0]).save(tmp_path / "first.png")
+    out, _ = run("predict.py", exported[0], tmp_path, "--json")
+    first = next(r for r in read_csv(exported[0].with_name("predictions.csv")) if r["split"] == "test")
+    assert json.loads(out)["probability"] == pytest.approx(float(first["probability"]), abs=1e-5)
+
+
+def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path):
+    stdout, _ = run("evaluate.py", trained[0], "--against", exported[0], *EVALUATE, "--out", tmp_path)
+    evaluation = read_json(tmp_path / "evaluation_test.json")
+    stored = read_json(trained[0] / "metrics.json")["splits"]["test"]
+    assert evaluation["splits"]["test"]["auc"] == stored["auc"]
+    comparison = evaluation["comparison"]
+    assert comparison["delong"]["difference"] == 0 and comparison["mcnemar"]["p"] == 1
+    assert comparison["conclusion"] in stdout
+    figures = "roc precision_recall reliability confusion scores grad_cam comparison".split()
+    written = {f"{name}_test.png" for name in figures} | {"report.html", "evaluation_test.json"}
+    assert {path.name for path in tmp_path.iterdir()} == written
+
+
+def test_evaluate_an_onnx_against_predictions(trained, exported, tmp_path, runs):
+    against = trained[0] / "predictions.csv"
+    runs("evaluate.py", exported[0], "--against", against, *EVALUATE, "--out", tmp_path)
+    differences = read_json(tmp_path / "evaluation_test.json")["comparison"]["differences"]
+    assert differences["auc"]["difference"] == 0
+
+
+def test_an_onnx_warns_on_the_images_it_was_trained_on(exported, tmp_path, runs):
+    _, err = runs("evaluate.py", exported[0], "--split", "train", *EVALUATE, "--out", tmp_path)
+    assert "was trained on train; these figures flatter it" in err and (tmp_path / "report_train.html").exists()
 
 
 REFUSED = {
@@ -364,13 +303,14 @@ def test_errors_name_the_cause_and_the_way_out(command, untrained, tmp_path, mon
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 not really")
     (tmp_path / "other.csv").write_text("split,index,label,probability\ntest,0,1,0.5\n")
     (tmp_path / "file").write_text("")
-    before, began = {*tmp_path.rglob("*")}, time.perf_counter()
+    before, began = {*tmp_path.iterdir()}, time.perf_counter()
     script, *words = command.replace("RUN", str(untrained.path)).split()
     status, out, err = run_here(script, *words)
     assert status == 2 and out == "" and all(word in one_line(err) for word in REFUSED[command]), err
-    assert {*tmp_path.rglob("*")} - before <= {tmp_path / "torch"} and time.perf_counter() - began < 60
+    assert {*tmp_path.iterdir()} - before <= {tmp_path / "torch"} and time.perf_counter() - began < 60
 
 
+@pytest.mark.slow
 def test_the_whole_chain_on_real_data(breastmnist_root, tmp_path, runs):
     """Splits, clean test, the file that medmnist itself reads, and parity on every image."""
     real, root, out = tmp_path / "run", ["--data-root", breastmnist_root], tmp_path / "evaluated"
@@ -392,6 +332,66 @@ def test_the_whole_chain_on_real_data(breastmnist_root, tmp_path, runs):
     rows = read_json(real / "parity.json")["rows"]
     assert [(row["n"], row["batch"]) for row in rows if row["split"] == "test"] == [(156, 1), (156, 64)]
     assert max(row["max_difference"] for row in rows) <= 1e-5
+
+
+class TestCrossval:
+    def test_folds_predictions_and_test(self, crossvalidated):
+        out, stdout = crossvalidated
+        assert sorted(path.name for path in out.glob("*.pt")) == [f"fold_{i}.pt" for i in (1, 2, 3, 4)]
+        rows = read_csv(out / "predictions.csv")
+        held_out = [row for row in rows if row["fold"]]
+        assert len(held_out) == 2 * 36 and {row["fold"] for row in held_out} == set("1234")
+        for repeat in ("12", "34"):
+            images = {(row["split"], row["index"]) for row in held_out if row["fold"] in repeat}
+            assert len(images) == 36  # every image once in each repeat
+        assert sum(row["split"] == "test" for row in rows) == 12
+        metrics = read_json(out / "metrics.json")
+        assert metrics["splits"]["out_of_fold"]["n"] == 36 and len(metrics["folds"]) == 4
+        assert [repeat["n"] for repeat in metrics["repeats"]] == [36, 36]
+        assert len(read_csv(out / "folds.csv")) == 4
+        assert all(f"mean ± std over {kind}" in stdout for kind in ("folds", "repeats"))
+        assert "every image by itself" in stdout
+
+    def test_fewer_folds_leave_no_stale_model(self, untrained, tmp_path, runs):
+        (tmp_path / "fold_7.pt").write_bytes(b"of an earlier run")
+        flags = ["--folds", 2, "--no-test", "--pool", "train", "--groups", "none", "--drop-test-twins"]
+        runs("crossval.py", *QUICK, *flags, "--data", untrained.data["name"], "--out", tmp_path)
+        assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["fold_1.pt", "fold_2.pt"]
+        assert "test" not in {row["split"] for row in read_csv(tmp_path / "predictions.csv")}
+        assert set(read_json(tmp_path / "metrics.json")["splits"]) == {"out_of_fold"}
+
+    @pytest.mark.slow
+    def test_killed_it_ends_with_the_same_numbers_and_repeats_no_fold(self, tmp_path_factory, tmp_path):
+        """Two workers, beside one that is left alone."""
+        whole = tmp_path_factory.mktemp("whole")
+        printed, _ = run("crossval.py", *CROSSVAL, "--out", whole)
+        flags = [*CROSSVAL, "--threads", 2, "--out", tmp_path]
+        process, _ = start_until("fold 2  epoch", "crossval.py", *flags)
+        process.kill()
+        process.communicate(timeout=60)  # its workers, which hold the same pipes, have ended too
+        done = {path.stem.removeprefix("twins_") for path in (tmp_path / ".partial").glob("twins_*.pt")}
+        assert done >= {"2"} and not (tmp_path / "metrics.json").exists()
+        out, err = run("crossval.py", *flags, "--resume")
+        assert {line.split()[1] for line in err.splitlines() if "goes on after epoch   1/1" in line} == done
+        assert err.count("epoch   1/1  train") == 8 - len(done)
+        assert_same_run(tmp_path, whole)
+        assert out.replace(str(tmp_path), str(whole)) == printed
+
+    def test_ensemble_is_evaluated_out_of_fold_on_its_own_images(self, crossvalidated, runs):
+        out, _ = crossvalidated
+        runs("evaluate.py", out, "--split", "val", *EVALUATE)
+        evaluation = read_json(out / "evaluation_val.json")
+        assert evaluation["predictions"] == "out-of-fold predictions" and evaluation["splits"]["val"]["n"] == 12
+        assert (out / "folds_val.png").exists()
+        assert {*folders.contents(out)} == {*out.iterdir()}  # so that the next run in this folder leaves nothing stale
+
+    def test_operating_point_can_be_chosen_anew(self, crossvalidated, tmp_path, runs):
+        out, _ = crossvalidated
+        before = read_json(out / "calibration.json")
+        runs("evaluate.py", out, "--sensitivity", 0.5, *EVALUATE, "--out", tmp_path)
+        after = read_json(out / "calibration.json")
+        assert after["threshold"] > before["threshold"] and after["temperature"] == before["temperature"]
+        assert "at least 0.5 on out-of-fold predictions" in after["threshold_rule"]
 
 
 def dead_trials(out):
@@ -428,7 +428,7 @@ class TestTune:
         chosen = settings.Settings(**settings.read_params(out / "best.json"))  # as train.py --params reads it
         assert (chosen.lr, chosen.wd) == (float(grown[-1]["lr"]), float(grown[-1]["wd"]))
 
-    def test_never_reads_test(self, tmp_path):
+    def test_never_reads_test(self, tmp_path, run_here):
         source = data.find("phantom", None, 28, 0)
         arrays = {}
         for name in ("train", "val"):
@@ -441,5 +441,5 @@ class TestTune:
         run("tune.py", *flags, "--data", tmp_path / "own.npz", "--out", tmp_path / "tune")
         best = read_json(tmp_path / "tune/best.json")
         assert best["lr"] == 3e-4 and 0 < best["mixup"] < 1 and 0 < best["label_smoothing"] < 0.3
-        _, err = run("train.py", *QUICK, "--data", tmp_path / "own.npz", "--out", tmp_path / "t", status=2)
-        assert "test_images" in one_line(err)
+        status, _, err = run_here("train.py", *QUICK, "--data", tmp_path / "own.npz", "--out", tmp_path / "t")
+        assert status == 2 and "test_images" in one_line(err)
