@@ -130,7 +130,7 @@ def standard_result(evaluated: Evaluated, name: str) -> tuple[str, str]:
 
     source, scored = evaluated.source, evaluated.scored
     benign = 1 - scored.probabilities.astype(float)
-    root = Path(str(source.path)).parent
+    root = source.path and source.path.parent
     evaluator = medmnist.Evaluator("breastmnist", evaluated.split, size=source.size, root=root)
     theirs, ours = evaluator.evaluate(benign), metrics.summary(scored.labels, scored.probabilities)
     if not np.allclose(theirs, (ours["auc"], ours["accuracy"]), rtol=0, atol=1e-12):

@@ -80,12 +80,11 @@ def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
 
 
 def _headline(metric: str, function, labels, probabilities, counts) -> str:
-    """ "AUC 0.912, 95 % interval 0.857 to 0.956", or why there is none."""
+    """ "AUC, 95 % interval: 0.912 (0.857 to 0.956)", or why there is none."""
     value = function(labels, probabilities)
-    if isnan(value):
-        return f"{NAMES[metric]} n/a: {tables.UNDEFINED[metric]}"
-    low, high = intervals.percentile_interval(value, function(labels, probabilities, counts))
-    return f"{NAMES[metric]} {value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
+    limits = intervals.percentile_interval(value, function(labels, probabilities, counts))
+    why = f", {tables.UNDEFINED[metric]}" if isnan(value) else ""
+    return f"{NAMES[metric]}, 95 % interval: {tables.with_limits(value, limits)}{why}"
 
 
 def _unit_square(title: str, headline: str, x_label: str, y_label: str, band):

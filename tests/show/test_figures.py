@@ -126,7 +126,7 @@ def test_roc_is_scikit_learns(predictions):
     (axes,) = figure.axes
     false_rate, true_rate, _ = roc_curve(labels, probabilities, drop_intermediate=False)
     np.testing.assert_allclose(line(axes, figures.MODEL).get_xydata(), np.transpose([false_rate, true_rate]))
-    assert f"AUC {roc_auc_score(labels, probabilities):.3f}, 95 % interval" in texts(figure)
+    assert f"AUC, 95 % interval: {roc_auc_score(labels, probabilities):.3f} (" in texts(figure)
     for name, threshold in THRESHOLDS.items():
         called = probabilities >= threshold
         expected = called[labels == 0].mean(), called[labels == 1].mean()
@@ -144,7 +144,7 @@ def test_area_under_the_drawn_precision_recall_steps_is_average_precision(predic
     assert steps.get_drawstyle() == "steps-pre" and recall[0] == 0 and recall[-1] == 1 and (np.diff(recall) > 0).all()
     area = average_precision_score(labels, probabilities)
     assert (np.diff(recall) * precision[1:]).sum() == pytest.approx(area)
-    assert f"AUPR {area:.3f}, 95 % interval" in texts(figure) and "the share of malignant, 0.27" in texts(figure)
+    assert f"AUPR, 95 % interval: {area:.3f} (" in texts(figure) and "the share of malignant, 0.27" in texts(figure)
     called = probabilities >= 0.5
     assert points(axes)["standard"] == pytest.approx((called[labels == 1].mean(), labels[called].mean()))
 
@@ -208,7 +208,7 @@ def test_a_missing_class_or_few_images_give_figures_that_say_so(labels):
         for draw in (figures.roc, figures.precision_recall)
     ]
     for figure, undefined in zip(curves, (len(set(labels)) == 1, not labels.any())):
-        assert ("n/a: " in figure.axes[0].get_title("left")) == undefined
+        assert ("n/a, " in figure.axes[0].get_title("left")) == undefined
     others = [draw(labels, probabilities, THRESHOLDS, "title") for draw in (figures.confusion, figures.score_histogram)]
     for figure in [*curves, *others, figures.reliability(labels, probabilities, "title")]:
         assert overlapping(figure) == []
