@@ -8,7 +8,7 @@ SCRIPT = str(Path(__file__).parent.parent / "bench.py")
 
 
 def test_a_row_for_each_size_and_number_of_images():
-    flags = "--sizes 28 64 --images 40 20 --steps 2 --stages 2 --batch-size 8 --epochs 3 --threads 1"
+    flags = "--sizes 28 64 --images 40 20 --steps 1 --stages 2 --batch-size 16 --epochs 3 --threads 1"
     command = [sys.executable, SCRIPT, *flags.split()]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     lines = [line.split() for line in printed.splitlines()]
