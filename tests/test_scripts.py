@@ -21,7 +21,7 @@ from conftest import REPO, one_line
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from common import data, settings
+from common import data
 from common.run import folders
 
 SLOW = [path.name for path in REPO.glob("*.py") if path.name != "predict.py"]  # to start, for they import torch
@@ -276,6 +276,14 @@ def test_an_onnx_warns_on_the_images_it_was_trained_on(exported, tmp_path, runs)
     assert "was trained on train; these figures flatter it" in err and (tmp_path / "report_train.html").exists()
 
 
+def test_tune_comes_to_a_setting(untrained, tmp_path):
+    """What it chooses is in test_tune.py; audit.py and bench.py are started in their own tests."""
+    flags = ["--data", untrained.data["name"], "--folds", 2, "--trials", 1, "--grid", 0, "--out", tmp_path]
+    out, _ = run("tune.py", *QUICK, *flags)
+    assert out.splitlines()[-1] == f"next: python train.py --params {tmp_path}/best.json"
+    assert 0 < read_json(tmp_path / "best.json")["lr"] < 1
+
+
 REFUSED = {
     "crossval.py --pool all --drop-test-twins": ["leaves nothing to test on"],
     "train.py": ["--data-root", "--data phantom --weights none"],  # neither data nor a network
@@ -392,54 +400,3 @@ class TestCrossval:
         after = read_json(out / "calibration.json")
         assert after["threshold"] > before["threshold"] and after["temperature"] == before["temperature"]
         assert "at least 0.5 on out-of-fold predictions" in after["threshold_rule"]
-
-
-def dead_trials(out):
-    """The trials that failed because their worker died."""
-    import optuna
-
-    trials = optuna.load_study(study_name="breastmnist", storage=f"sqlite:///{out}/study.db").trials
-    return [t for t in trials if t.state.name == "FAIL" and "given_back" not in t.user_attrs]
-
-
-class TestTune:
-    @pytest.mark.slow
-    def test_two_workers_one_killed_then_two_more(self, tmp_path):
-        """One study: two processes join it, kill -9 ends one, and a later session with --jobs extends it."""
-        out, flags = tmp_path / "tune", ["--epochs", 1, "--folds", 2, "--heartbeat", 0.5, "--out", tmp_path / "tune"]
-        killed, survivor = (start("tune.py", *QUICK, *flags, "--trials", 2, "--grid", 0) for _ in range(2))
-        while "fold 1" not in killed.stderr.readline():
-            assert killed.poll() is None
-        killed.kill()
-        killed.communicate()
-        stdout, err = survivor.communicate(timeout=200)
-        assert survivor.returncode == 0 and "taken for dead" in err, err
-        assert stdout.splitlines()[-1].startswith("next: python train.py --params")
-        rows = read_csv(out / "trials.csv")
-        assert [row["trial"] for row in rows] == ["0", "1"] and rows[0]["lr"] != rows[1]["lr"]
-        (lost,) = dead_trials(out)
-        again = rows[lost.user_attrs["place"]]
-        assert lost.params == {name: float(again[name]) for name in ("lr", "wd")}
-
-        run("tune.py", *QUICK, *flags, "--trials", 3, "--grid", 1, "--jobs", 2)
-        grown = read_csv(out / "trials.csv")
-        assert grown[:2] == rows and [row["stage"] for row in grown] == ["search"] * 3 + ["grid"]
-        assert len(dead_trials(out)) == 1 and {"study.png", "grid.png"} <= {path.name for path in out.iterdir()}
-        chosen = settings.Settings(**settings.read_params(out / "best.json"))  # as train.py --params reads it
-        assert (chosen.lr, chosen.wd) == (float(grown[-1]["lr"]), float(grown[-1]["wd"]))
-
-    def test_never_reads_test(self, tmp_path, run_here):
-        source = data.find("phantom", None, 28, 0)
-        arrays = {}
-        for name in ("train", "val"):
-            (split,) = data.load(source, name)
-            arrays |= {f"{name}_images": split.images[:60], f"{name}_labels": 1 - split.labels[:60]}
-        arrays |= {"test_images": np.zeros((0,)), "test_labels": np.array(["no", "labels"])}
-        np.savez(tmp_path / "own.npz", **arrays)
-        flags = [*QUICK, "--epochs", 1, "--folds", 2, "--trials", 2, "--search", "mixup,label_smoothing"]
-        flags += ["--storage", f"journal:{tmp_path}/log"]
-        run("tune.py", *flags, "--data", tmp_path / "own.npz", "--out", tmp_path / "tune")
-        best = read_json(tmp_path / "tune/best.json")
-        assert best["lr"] == 3e-4 and 0 < best["mixup"] < 1 and 0 < best["label_smoothing"] < 0.3
-        status, _, err = run_here("train.py", *QUICK, "--data", tmp_path / "own.npz", "--out", tmp_path / "t")
-        assert status == 2 and "test_images" in one_line(err)
