@@ -163,7 +163,7 @@ def test_files_that_cannot_be_read(tmp_path, name):
 def write_stand_in(folder: Path, source: data.Source) -> Path:
     """A folder of MedMNIST's files with own data in the place of BreastMNIST."""
     folder.mkdir()
-    shutil.copy(source.path, folder / "breastmnist.npz")
+    shutil.copy(str(source.path), folder / "breastmnist.npz")
     return folder
 
 

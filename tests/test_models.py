@@ -15,7 +15,10 @@ MODELS = Path(__file__).parent.parent / "models"
 FILES = sorted(MODELS.glob("*.onnx"))
 
 
-@pytest.fixture(params=FILES, ids=lambda file: file.name)
+LARGE = [pytest.mark.slow]  # seconds each
+
+
+@pytest.fixture(params=[pytest.param(file, marks=LARGE * ("128" in file.name), id=file.name) for file in FILES])
 def shipped(request, breastmnist_root):
     """(model, its metadata, the test split at its size)."""
     model = onnxfile.load(request.param, 1)

@@ -38,7 +38,12 @@ def tiny(phantoms) -> Split:
 def seen(monkeypatch) -> list:
     """What the network is shown: a batch of float images for each step."""
     batches, original = [], augment.mixup
-    monkeypatch.setattr(augment, "mixup", lambda images, *rest: batches.append(images) or original(images, *rest))
+
+    def mixup(images, *rest):
+        batches.append(images)
+        return original(images, *rest)
+
+    monkeypatch.setattr(augment, "mixup", mixup)
     return batches
 
 
