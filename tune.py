@@ -8,20 +8,23 @@ stopped, and run several times at once, here or on other machines, it shares the
 import math
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from urllib.parse import quote
 
 import numpy as np
+import optuna
+from optuna.trial import TrialState
 
 from common import crossvalidation, data, files, parallel, training, twins, weights
 from common.errors import UserError
 from common.intervals import mean_std
 from common.metrics import auc
 from common.model import device_of
-from common.run import flags, folders, search, study
+from common.run import flags, folders, search
 from common.run.provenance import provenance
 from common.seed import set_seed
-from common.settings import NATURAL, POSITIVE, POSITIVE_INT, Settings, number
+from common.settings import NATURAL, POSITIVE_INT, Kind, Settings, check, number
 from common.show import figures, tables
 
 TOP_SHARE = 0.25  # of the search's trials, best first, span the range of the grid
@@ -31,74 +34,45 @@ GRID = ("lr", "wd")  # down and across
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    parser.add_argument(
-        "--trials",
-        type=POSITIVE_INT,
-        default=30,
-        metavar="N",
-        help="trials of the search in all, by all workers and earlier sessions (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--search",
-        type=search.names,
-        default="lr,wd",
-        metavar="NAMES",
-        help=f"settings to search, of {', '.join(search.RANGES)} (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--grid",
-        type=NATURAL,
-        default=3,
-        metavar="G",
-        help="then a grid of G x G values of lr and wd, if searched, inside the range; 0: none (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--folds",
-        type=number(int, 2, math.inf),
-        default=3,
-        metavar="K",
-        help="twin-aware folds that score a setting (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--storage",
-        metavar="URL",
-        help="where the search is kept and shared: sqlite:///FILE, postgresql://…, mysql://…, journal:FILE or "
-        "grpc://HOST:PORT (default: the SQLite file study.db in --out)",
-    )
-    parser.add_argument(
-        "--study", default="breastmnist", metavar="NAME", help="name of the study (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--jobs",
-        type=POSITIVE_INT,
-        default=1,
-        metavar="J",
-        help="workers to start here, which share --threads (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--heartbeat",
-        type=POSITIVE,
-        default=15,
-        metavar="S",
-        help="seconds between a worker's signs of life; without four, it is taken for dead (default: %(default)s)",
-    )
+    flags.add(parser, "--trials", POSITIVE_INT, "trials in all, by all workers and earlier sessions", 30)
+    known = f"settings to search, of {', '.join(search.RANGES)}"
+    flags.add(parser, "--search", Kind(search.names, "NAMES"), known, "lr,wd")
+    then = "then a grid of N x N values of lr and wd, if searched, inside the range; 0: none"
+    flags.add(parser, "--grid", NATURAL, then, 3)
+    flags.add(parser, "--folds", number(int, 2, math.inf), "twin-aware folds that score a setting", 3)
+    kept = "where the search is kept and shared: sqlite:///FILE, postgresql://…, mysql://… or journal:FILE"
+    flags.add(parser, "--storage", Kind(str, "URL"), kept, shown="the SQLite file study.db in --out")
+    flags.add(parser, "--study", Kind(str, "NAME"), "name of the study", "breastmnist")
+    flags.add(parser, "--jobs", POSITIVE_INT, "workers to start here, which share --threads", 1)
+    beat = "seconds between a worker's signs of life; without four, it is taken for dead"
+    flags.add(parser, "--heartbeat", POSITIVE_INT, beat, 15)
     flags.add_run_flags(parser, "runs/tune", calibrates=False)
     return parser.parse_args()
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """rows: one a finished trial of both stages; importances: {setting: share}; chosen and best by mean: two of the
+    rows; error: the standard error of a difference between them."""
+
+    rows: list[dict]
+    importances: dict[str, float]
+    chosen: dict
+    best: dict
+    error: float
+
+
 def make_score(pool, settings, args):
     """The function that scores a trial of a stage: its mean AUC over the folds, reported fold by fold to the pruner."""
-    import optuna
-
     device = device_of(args.device)
-    groups = twins.find_groups(pool.images)
-    fold_of = crossvalidation.assign_folds(pool.labels, groups, args.folds, args.seed)
+    fold_of = crossvalidation.assign_folds(pool.labels, twins.find_groups(pool.images), args.folds, args.seed)
 
-    def score(stage: str, trial) -> float:
-        tried = replace(settings, **{name: search.RANGES[name].suggest(trial, name) for name in args.search})
-        scores = []
+    def score(stage: str, trial: optuna.Trial, place: int) -> float:
+        found = {name: search.RANGES[name].suggest(trial, name) for name in args.search}
+        tried = replace(settings, **{name: check(name, value, "study") for name, value in found.items()})
+        scores: list[float] = []
         for fold in range(args.folds):
-            name, unseen = f"{stage} {study.place(trial)} fold {fold + 1}", fold_of == fold
+            name, unseen = f"{stage} {place} fold {fold + 1}", fold_of == fold
             try:
                 _, logits = crossvalidation.train_fold(pool, unseen, tried, args.seed + fold, device, name)
             except training.Diverged:
@@ -118,29 +92,28 @@ def fixed_settings(settings, source, args) -> dict:
     fixed = {key: value for key, value in settings.as_dict().items() if key not in (*args.search, "patience")}
     if fingerprint := weights.weights_md5(settings.weights):
         fixed["weights"] = f"MD5 {fingerprint}"
-    return fixed | {"search": list(args.search), "folds": args.folds, "seed": args.seed, "data_md5": source.md5}
+    ranges = {name: str(search.RANGES[name]) for name in args.search}
+    return fixed | {"search": ranges, "folds": args.folds, "seed": args.seed, "data_md5": source.md5}
 
 
-def join(url, settings, source, args):
-    """Open the study of stage one. Returns: (storage, study). Raises: UserError."""
-    import optuna
-
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=study.STARTUP_TRIALS, n_warmup_steps=1)
-    storage = study.open_storage(url)
-    with study.explained(url, "cannot be read"):
-        fixed = fixed_settings(settings, source, args)
-        return storage, study.open_study(storage, args.study, fixed, pruner)
-
-
-def open_grid(storage, fixed, top, args):
-    """The study of stage two, and its cells, as the first worker to come here laid them out."""
-    import optuna
-
-    name = f"{args.study} grid {args.grid} after {args.trials}"
-    grid = study.open_study(storage, name, fixed, optuna.pruners.NopPruner())
-    if "cells" not in grid.user_attrs:
-        grid.set_user_attr("cells", grid_cells(top, args))
-    return grid, grid.user_attrs["cells"]
+def take_part(url, pool, source, settings, args) -> tuple[list[dict], dict]:
+    """Both stages, shared with all other workers: TPE over the searched settings, hopeless ones pruned after whole
+    folds; then the grid. Returns: (a row a finished trial, importances of the searched settings)."""
+    score, fixed = make_score(pool, settings, args), fixed_settings(settings, source, args)
+    patient = not url.startswith("journal:")  # a file in which Optuna notes no signs of life
+    study = search.open_study(url, args.study, fixed, args.heartbeat)
+    with search.explained(url, "failed; the same command goes on from here"):
+        search.work(study, args.trials, partial(search.tpe, args.seed), partial(score, "trial"), patient)
+        rows = trial_rows("search", study, args.trials, settings, args)
+        if gridded(args):
+            grid = search.open_study(url, f"{args.study} grid {args.grid} after {args.trials}", fixed, args.heartbeat)
+            grid.pruner = optuna.pruners.NopPruner()
+            if "cells" not in grid.user_attrs:
+                grid.set_user_attr("cells", grid_cells(best_share(rows), args))
+            cells = grid.user_attrs["cells"]  # as the first worker to come here laid them out
+            search.work(grid, len(cells), partial(search.given, cells), partial(score, "cell"), patient)
+            rows += trial_rows("grid", grid, len(cells), settings, args)
+        return rows, search.importances(study, args.search)
 
 
 def gridded(args) -> list[str]:
@@ -163,13 +136,13 @@ def grid_cells(top, args) -> list[dict]:
     return cells
 
 
-def trial_rows(stage: str, study, places: int, settings, args) -> list[dict]:
+def trial_rows(stage: str, study, total: int, settings, args) -> list[dict]:
     """A row for each finished trial, for trials.csv; lr and wd are there also when they are not searched."""
     rows = []
-    for trial in study.finished(study, places):
+    for place, trial in search.trials_at(study, total, TrialState.COMPLETE, TrialState.PRUNED).items():
         scores = trial.user_attrs.get("scores", [])
         mean, std = mean_std(scores)
-        row = {"stage": stage, "trial": study.place(trial), "state": trial.state.name.lower()}
+        row = {"stage": stage, "trial": place, "state": trial.state.name.lower()}
         row |= {name: trial.params.get(name, getattr(settings, name)) for name in dict.fromkeys(GRID + args.search)}
         row |= {"auc": mean, "standard_error": std / math.sqrt(max(len(scores), 1))}
         rows.append(row | {f"fold_{i + 1}": scores[i] if i < len(scores) else None for i in range(args.folds)})
@@ -190,48 +163,32 @@ def best_share(rows) -> list[dict]:
     return found[: max(2, math.ceil(TOP_SHARE * len(found)))]
 
 
-def take_part(url, pool, source, settings, args) -> tuple[list[dict], dict]:
-    """Both stages, shared with all other workers: TPE over the searched settings, hopeless ones pruned after whole
-    folds; then the grid. Returns: (a row a trial, importances of the searched settings)."""
-    storage, study = join(url, settings, source, args)
-    score = make_score(pool, settings, args)
-    with study.explained(url, "failed; the same command goes on from here"):
-        study.work(study, [{}] * args.trials, partial(score, "trial"), args.seed, args.heartbeat)
-        rows = trial_rows("search", study, args.trials, settings, args)
-        if gridded(args):
-            grid, cells = open_grid(storage, study.user_attrs["fixed"], best_share(rows), args)
-            study.work(grid, cells, partial(score, "cell"), args.seed, args.heartbeat)
-            rows += trial_rows("grid", grid, len(cells), settings, args)
-        return rows, study.importances(study, args.search)
-
-
-def choose(rows, args) -> tuple[dict, dict, float]:
-    """(the chosen setting, the best by mean, standard error of a difference), of the grid if there is one, else of the
-    search's best."""
+def choose(rows, importances, args) -> Outcome:
+    """The choice from the grid, if there is one, else from the search's best."""
     near = complete(rows, "grid") if gridded(args) else best_share(rows)
     scores = np.array([[row[f"fold_{i + 1}"] for i in range(args.folds)] for row in near])
     chosen, best, error = search.choose([{name: row[name] for name in args.search} for row in near], scores)
-    return near[chosen], near[best], error
+    return Outcome(rows, importances, near[chosen], near[best], error)
 
 
-def text(value) -> str:
+def short(value) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def score_text(row) -> str:
+def mean_text(row) -> str:
     return f"{row['auc']:.4f} ± {row['standard_error']:.4f}"
 
 
 def setting_text(row, args) -> str:
     """A line such as: lr 0.0003, wd 0.01, AUC 0.9012 ± 0.0103."""
-    return ", ".join([*(f"{name} {text(row[name])}" for name in args.search), f"AUC {score_text(row)}"])
+    return ", ".join([*(f"{name} {short(row[name])}" for name in args.search), f"AUC {mean_text(row)}"])
 
 
 def search_table(rows, args) -> str:
     """The best trials of the search, and the range that the grid covers."""
     lines = [tables.line("mean AUC ± standard error", ["AUC", *args.search], 18)]
     for row in complete(rows, "search")[:SHOWN]:
-        cells = [score_text(row), *(text(row[name]) for name in args.search)]
+        cells = [mean_text(row), *(short(row[name]) for name in args.search)]
         lines.append(tables.line(f"trial {row['trial']}", cells, 18))
     if gridded(args):
         ends = ((name, *span(best_share(rows), name)) for name in gridded(args))
@@ -239,96 +196,97 @@ def search_table(rows, args) -> str:
     return "\n".join(lines)
 
 
-def grid_axes(rows) -> tuple[list, list]:
-    """The grid's learning rates and weight decays."""
-    lrs, wds = (sorted({row[name] for row in rows}) for name in GRID)
-    return lrs, wds
+def by_cell(rows) -> tuple[list, list, dict]:
+    """The grid. Returns: (its learning rates, its weight decays, {(row, column): the row of `rows` there})."""
+    grid = [row for row in rows if row["stage"] == "grid"]
+    lrs, wds = (sorted({row[name] for row in grid}) for name in GRID)
+    return lrs, wds, {(lrs.index(row["lr"]), wds.index(row["wd"])): row for row in grid}
 
 
 def grid_table(rows) -> str:
     """Mean AUC ± standard error, learning rates down, weight decays across."""
-    lrs, wds = grid_axes(rows)
-    cells = {(row["lr"], row["wd"]): score_text(row) for row in rows}
-    header = tables.line("lr \\ wd", [f"{wd:.3g}" for wd in wds], 18)
-    return "\n".join([header, *(tables.line(f"{lr:.3g}", [cells.get((lr, wd), "") for wd in wds], 18) for lr in lrs)])
+    lrs, wds, cells = by_cell(rows)
+    texts = [[mean_text(cells[i, j]) if (i, j) in cells else "" for j in range(len(wds))] for i in range(len(lrs))]
+    lines = [tables.line("lr \\ wd", map(short, wds), 18)]
+    return "\n".join(lines + [tables.line(short(lr), line, 18) for lr, line in zip(lrs, texts)])
 
 
-def draw(rows, importances, chosen, best, source, out):
+def outcome_text(outcome: Outcome, source, args) -> str:
+    """The tables of both stages, and the choice."""
+    lines = [f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val"]
+    lines += ["", search_table(outcome.rows, args), ""]
+    if gridded(args):
+        lines += [grid_table(outcome.rows), ""]
+    lines.append(f"best by mean: {setting_text(outcome.best, args)}")
+    known = "n/a, of a single setting" if math.isnan(outcome.error) else f"{outcome.error:.4f}"
+    lines.append(f"standard error of a difference between settings, paired by fold: {known}")
+    lines.append(f"chosen, the simplest within one of the best: {setting_text(outcome.chosen, args)}")
+    return "\n".join(lines)
+
+
+def draw(outcome: Outcome, source, args, out) -> None:
     """study.png: the score of every trial of the search; importance.png; grid.png: the grid as a heat map."""
     title = f"{source.label}, mean AUC over folds"
-    found = {row["trial"]: row["auc"] for row in complete(rows, "search")}
-    history = [found.get(i) for i in range(1 + max(row["trial"] for row in rows if row["stage"] == "search"))]
+    found = {row["trial"]: row["auc"] for row in complete(outcome.rows, "search")}
+    history = [found.get(i) for i in range(args.trials)]
     figures.save(figures.search_history(history, title, "AUC"), out / "study.png")
-    if importances:
-        figures.save(figures.importances(importances, f"{source.label}, settings searched"), out / "importance.png")
-    grid = [row for row in rows if row["stage"] == "grid"]
-    if grid:
-        lrs, wds = grid_axes(grid)
-        scores, errors = np.full((2, len(lrs), len(wds)), np.nan)
-        for row in grid:
-            cell = lrs.index(row["lr"]), wds.index(row["wd"])
-            scores[cell], errors[cell] = row["auc"], row["standard_error"]
-        marked = [(lrs.index(row["lr"]), wds.index(row["wd"])) for row in (chosen, best)]
-        figures.save(figures.heat_map(lrs, wds, scores, errors, *marked, title), out / "grid.png")
-
-
-def made_with(source, args) -> dict:
-    """`runs.provenance` with the storage's password left out of the command."""
-    made = provenance(source, args.threads)
-    if args.storage:
-        words = [word.replace(args.storage, study.shown(args.storage)) for word in sys.argv]
-        made["command"] = shlex.join(["python", *words])
-    return made
-
-
-def save(rows, importances, chosen, best, error, settings, source, args, out):
-    """Write best.json, whose keys with an underscore are for people, trials.csv and the figures."""
-    found = {"_auc": chosen["auc"], "_standard_error": chosen["standard_error"], "_folds": args.folds}
-    found |= {"_rule": search.RULE, "_paired_error": error}
-    found |= {"_best_by_mean": {key: best[key] for key in (*args.search, "auc", "standard_error")}}
-    found |= {"_importances": importances, "_provenance": made_with(source, args)}
-    files.write_csv(out / "trials.csv", rows, source.notice)
-    draw(rows, importances, chosen, best, source, out)
-    tuned = replace(settings, **{name: chosen[name] for name in args.search}).as_dict()
-    files.write_json(out / "best.json", tuned | found, source.notice)
-
-
-def report(rows, chosen, best, error, source, args) -> str:
-    """The tables of both stages, and the choice."""
-    lines = [
-        f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val",
-        "",
-        search_table(rows, args),
-        "",
-    ]
+    if outcome.importances:
+        shares = figures.importances(outcome.importances, f"{source.label}, settings searched")
+        figures.save(shares, out / "importance.png")
     if gridded(args):
-        lines += [grid_table([row for row in rows if row["stage"] == "grid"]), ""]
-    lines.append(f"best by mean: {setting_text(best, args)}")
-    known = "n/a, of a single setting" if math.isnan(error) else f"{error:.4f}"
-    lines.append(f"standard error of a difference between settings, paired by fold: {known}")
-    lines.append(f"chosen, the simplest within one of the best: {setting_text(chosen, args)}")
-    return "\n".join(lines)
+        lrs, wds, cells = by_cell(outcome.rows)
+        scores, errors = np.full((2, len(lrs), len(wds)), np.nan)
+        for cell, row in cells.items():
+            scores[cell], errors[cell] = row["auc"], row["standard_error"]
+        chosen, best = ((lrs.index(row["lr"]), wds.index(row["wd"])) for row in (outcome.chosen, outcome.best))
+        figures.save(figures.heat_map(lrs, wds, scores, errors, chosen, best, title), out / "grid.png")
+
+
+def save(outcome: Outcome, settings, source, args, out) -> None:
+    """Write best.json, whose keys with an underscore are for people, trials.csv and the figures."""
+    chosen, best = outcome.chosen, outcome.best
+    made_with = provenance(source, args.threads)
+    if args.storage:  # perhaps with a password
+        words = (word.replace(args.storage, search.shown(args.storage)) for word in sys.argv)
+        made_with["command"] = shlex.join(["python", *words])
+    found = {"_auc": chosen["auc"], "_standard_error": chosen["standard_error"], "_folds": args.folds}
+    found |= {"_rule": search.RULE, "_paired_error": outcome.error}
+    found |= {"_best_by_mean": {key: best[key] for key in (*args.search, "auc", "standard_error")}}
+    found |= {"_importances": outcome.importances, "_provenance": made_with}
+    files.write_csv(out / "trials.csv", outcome.rows, source.notice)
+    draw(outcome, source, args, out)
+    tuned = {name: chosen[name] for name in args.search}
+    files.write_json(out / "best.json", settings.as_dict() | tuned | found, source.notice)
+
+
+def read(args) -> tuple[data.Split, data.Source, Settings]:
+    """(the images to search on, their source, the settings that are not searched)."""
+    source = data.find(args.data, args.data_root, args.size, args.seed)
+    return data.concatenate(*data.load(source, "train", "val")), source, Settings.from_args(args)
+
+
+def assist(url, args) -> None:
+    """Take part from a process of its own, which reads the images itself: to start it takes no time of its parent."""
+    take_part(url, *read(args), args)
 
 
 def main():
     args = parse_args()
-    settings = Settings.from_args(args)
-    source = data.find(args.data, args.data_root, args.size, args.seed)
-    pool = data.concatenate(*data.load(source, "train", "val"))
+    pool, source, settings = read(args)
     weights.initial_model(source.size, settings)  # its errors come before anything is written
-    if args.storage:
-        join(args.storage, settings, source, args)  # what it refuses, it refuses before --out is made
+    if args.storage:  # what it refuses, it refuses before --out is made
+        search.open_study(args.storage, args.study, fixed_settings(settings, source, args), args.heartbeat)
     out = folders.make_output(args.out)
 
     threads = max(args.threads // args.jobs, 1)
     set_seed(args.seed, threads)
-    task = args.storage or study.beside(out), pool, source, settings, args
-    with parallel.companions(take_part, task, args.jobs - 1, args.seed, threads):
-        rows, importances = take_part(*task)
+    url = args.storage or f"sqlite:///{quote(str(out))}/study.db"
+    if args.jobs > 1:
+        parallel.run_copies(assist, (url, args), args.jobs, args.seed, threads)
+    outcome = choose(*take_part(url, pool, source, settings, args), args)  # and what a killed worker left
 
-    chosen, best, error = choose(rows, args)
-    save(rows, importances, chosen, best, error, settings, source, args, out)
-    print(report(rows, chosen, best, error, source, args))
+    save(outcome, settings, source, args, out)
+    print(outcome_text(outcome, source, args))
     print(f"next: python train.py --params {out}/best.json")
 
 

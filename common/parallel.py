@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
 from common.errors import UserError
@@ -48,35 +49,25 @@ def run(function: Callable, tasks: Iterable[tuple], jobs: int, seed: int, thread
             raise
 
 
-def accompany(function: Callable, arguments: tuple, seed: int, threads: int) -> None:
-    """Run in a companion: Ctrl-C is left to the process that it accompanies, which then ends it with SIGTERM."""
+def begin_copy(function: Callable, arguments: tuple, seed: int, threads: int) -> None:
+    """Run in a copy, which the end of its parent ends in order."""
     begin_worker(seed, threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
+    with suppress(UserError):  # which its parent will meet, and say once
         function(*arguments)
-    except UserError:
-        sys.exit(2)  # the process that it accompanies meets the same error, and says it once
 
 
-@contextmanager
-def companions(function: Callable, arguments: tuple, count: int, seed: int, threads: int) -> Iterator[None]:
-    """Run function(*arguments), a module's own, in `count` spawned processes beside the body of the `with`.
-
-    In the end all are waited for; an error in the body ends them. One that dies leaves the others at work.
-    """
+def run_copies(function: Callable, arguments: tuple, copies: int, seed: int, threads: int) -> None:
+    """Run function(*arguments), a module's own, in spawned processes, and wait for them all; one that dies leaves the
+    others at work, and the end of this process ends them. What the arguments hold should be small: a pipe takes 64 KiB
+    at once, and for the rest `start` waits until the process has begun, in vain if it dies before."""
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=accompany, args=(function, arguments, seed, threads)) for _ in range(count)]
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited, so that none dies of Ctrl-C while it starts
+    task = function, arguments, seed, threads
+    workers = [context.Process(target=begin_copy, args=task, daemon=True) for _ in range(copies)]
+    resource_tracker.ensure_running()  # which the first start would do otherwise, and unblock the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is left to this process
     for worker in workers:
         worker.start()
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    except BaseException:
-        for worker in workers:
-            worker.terminate()
-        raise
-    finally:
-        for worker in workers:
-            worker.join()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for worker in workers:
+        worker.join()

@@ -1,18 +1,25 @@
-"""tune.py's stages and report, with a formula in the place of training."""
+"""tune.py: its stages and what it says, with a formula in the place of training; then as processes."""
 
 import argparse
+import csv
 import json
 import math
+import os
+import signal
+import subprocess
 import sys
 
 import numpy as np
 import optuna
 import pytest
+from conftest import REPO, one_line
 
 import tune
 from common import data, settings
 from common.errors import UserError
-from common.run import search, study
+from common.run import search
+
+QUICK = "--data phantom --weights none --stages 2 --epochs 1 --folds 2 --threads 1".split()
 
 
 @pytest.fixture
@@ -20,38 +27,36 @@ def source():
     return data.find("phantom", None, 28, 0)
 
 
-def arguments(**changed) -> argparse.Namespace:
-    given = {"trials": 12, "search": ("wd", "lr"), "grid": 3, "folds": 3, "storage": None, "study": "s", "threads": 1}
-    return argparse.Namespace(**(given | changed))
+@pytest.fixture
+def found(tmp_path, monkeypatch, source):
+    """A function that searches: the best rate is 1e-3, decay matters only to one fold.
+    Returns: (arguments, outcome)."""
+
+    def make_score(pool, own, args):
+        def score(stage, trial, place):
+            values = {name: search.RANGES[name].suggest(trial, name) for name in args.search}
+            distance = abs(np.log10(values.get("lr", 1e-3) / 1e-3)) / 10
+            scores = [0.9 - distance + fold / 100 - values.get("wd", 0) / 1000 * (fold == 0) for fold in range(3)]
+            trial.set_user_attr("scores", scores)
+            if distance > 0.15:
+                raise optuna.TrialPruned()
+            return float(np.mean(scores))
+
+        return score
+
+    def find(own=None, **changed):
+        given = {"trials": 12, "search": ("wd", "lr"), "grid": 3, "folds": 3, "seed": 0, "study": "s", "threads": 1}
+        args = argparse.Namespace(**given | {"storage": None, "heartbeat": 1} | changed)
+        monkeypatch.setattr(tune, "make_score", make_score)
+        return args, tune.choose(
+            *tune.take_part(f"journal:{tmp_path}/log", None, source, own or settings.Settings(), args), args
+        )
+
+    return find
 
 
-def searched(args) -> list[dict]:
-    """Rows of both stages: the best rate is 1e-3, decay matters only to one fold."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.InMemoryStorage()
-
-    def score(trial):
-        values = {name: search.RANGES[name].suggest(trial, name) for name in args.search}
-        distance = abs(np.log10(values.get("lr", 1e-3) / 1e-3)) / 10
-        scores = [0.9 - distance + fold / 100 - values.get("wd", 0) / 1000 * (fold == 0) for fold in range(3)]
-        trial.set_user_attr("scores", scores)
-        if distance > 0.15:
-            raise optuna.TrialPruned()
-        return float(np.mean(scores))
-
-    first = study.open_study(storage, args.study, {}, optuna.pruners.NopPruner())
-    study.work(first, [{}] * args.trials, score, 0, 1)
-    rows = tune.trial_rows("search", first, args.trials, settings.Settings(), args)
-    if tune.gridded(args):
-        grid, cells = tune.open_grid(storage, {}, tune.best_share(rows), args)
-        study.work(grid, cells, score, 0, 1)
-        rows += tune.trial_rows("grid", grid, len(cells), settings.Settings(), args)
-    return rows
-
-
-def test_the_grid_lies_inside_the_range_of_the_best_quarter():
-    args = arguments(trials=16)
-    rows = searched(args)
+def test_the_grid_lies_inside_the_range_of_the_best_quarter(found):
+    rows = found(trials=16)[1].rows
     top, grid = tune.best_share(rows), tune.complete(rows, "grid")
     assert len(top) == math.ceil(len(tune.complete(rows, "search")) / 4) >= 2 and len(grid) == 9
     for name in ("lr", "wd"):
@@ -61,71 +66,108 @@ def test_the_grid_lies_inside_the_range_of_the_best_quarter():
     assert "pruned" in {row["state"] for row in rows} and len({tuple(row) for row in rows}) == 1
 
 
-def test_the_choice_is_the_simplest_near_the_best():
-    args = arguments()
-    rows = searched(args)
-    chosen, best, error = tune.choose(rows, args)
-    assert best["auc"] == max(row["auc"] for row in rows if row["stage"] == "grid")
-    assert best["auc"] - error <= chosen["auc"] and chosen["wd"] > best["wd"] and chosen["lr"] == best["lr"]
-    text = tune.report(rows, chosen, best, error, data.find("phantom", None, 28, 0), args).splitlines()
+def test_the_choice_is_the_simplest_near_the_best(found, source):
+    args, outcome = found()
+    chosen, best = outcome.chosen, outcome.best
+    assert best["auc"] == max(row["auc"] for row in outcome.rows if row["stage"] == "grid")
+    assert best["auc"] - outcome.error <= chosen["auc"] and chosen["wd"] > best["wd"] and chosen["lr"] == best["lr"]
+    text = tune.outcome_text(outcome, source, args).splitlines()
     assert text[0].startswith("PHANTOM") and f"best by mean: {tune.setting_text(best, args)}" in text
     assert text[-1] == f"chosen, the simplest within one of the best: {tune.setting_text(chosen, args)}"
 
 
-def test_a_grid_of_one_searched_axis_keeps_the_best_of_the_rest():
-    args = arguments(search=("lr", "epochs", "loss"), grid=2)
-    rows = searched(args)
+def test_a_grid_of_one_searched_axis_keeps_the_best_of_the_rest(found):
+    rows = found(search=("lr", "epochs", "augment"), grid=2)[1].rows
     top, grid = tune.best_share(rows)[0], tune.complete(rows, "grid")
     assert len(grid) == 2 and {row["wd"] for row in grid} == {settings.Settings().wd}
-    assert {(row["epochs"], row["loss"]) for row in grid} == {(top["epochs"], top["loss"])}
+    assert {(row["epochs"], row["augment"]) for row in grid} == {(top["epochs"], top["augment"])}
+    assert {row["augment"] for row in rows} == {"on", "off"}
 
 
-def test_a_grid_of_one_is_the_best_trial():
-    rows = searched(arguments(grid=1))
+def test_a_grid_of_one_is_the_best_trial(found):
+    rows = found(grid=1)[1].rows
     (cell,) = tune.complete(rows, "grid")
-    assert all(cell[key] == tune.complete(rows, "search")[0][key] for key in ("lr", "wd", "auc"))
+    assert all(cell[key] == pytest.approx(tune.complete(rows, "search")[0][key]) for key in ("lr", "wd", "auc"))
 
 
 @pytest.mark.parametrize("changed", [{"grid": 0}, {"search": ("epochs", "mixup")}])
-def test_without_a_grid_the_search_s_best_quarter_is_chosen_from(changed):
-    args = arguments(**changed)
-    rows = searched(args)
+def test_without_a_grid_the_search_s_best_quarter_is_chosen_from(changed, found):
+    rows = found(**changed)[1].rows
     assert {row["stage"] for row in rows} == {"search"}
-    chosen, best, _ = tune.choose(rows, args)
-    assert best == tune.best_share(rows)[0] and chosen in tune.best_share(rows)
+    outcome = found(**changed)[1]
+    assert outcome.best == tune.best_share(rows)[0] and outcome.chosen in tune.best_share(rows)
 
 
 def test_nothing_complete_is_said():
     rows = [{"stage": "search", "state": "pruned", "auc": 0.5}]
     with pytest.raises(UserError, match="no setting of the search was completed, all diverged; give more --trials"):
-        tune.choose(rows, arguments(grid=0))
+        tune.choose(rows, {}, argparse.Namespace(grid=0, search=("lr",)))
 
 
 @pytest.mark.parametrize("trials, grid", [(2, 1), (30, 3)])
-def test_what_is_saved_is_read_by_train_and_holds_no_password(trials, grid, source, tmp_path, monkeypatch):
+def test_what_is_saved_is_read_by_train_and_holds_no_password(trials, grid, found, source, tmp_path, monkeypatch):
     url = "postgresql://user:se'cret@host/db?password=hidden"
     monkeypatch.setattr(sys, "argv", ["tune.py", f"--storage={url}", "--storage", url])
-    args = arguments(trials=trials, grid=grid, storage=url)
-    rows = [row | {"state": "complete"} for row in searched(args)]
-    chosen, best, error = tune.choose(rows, args)
-    shares = {"lr": 0.9, "wd": 0.1} if trials > 2 else {}
-    tune.save(rows, shares, chosen, best, error, settings.Settings(epochs=7), source, args, tmp_path)
-    read = settings.Settings(**settings.read_params(tmp_path / "best.json"))
-    assert read == settings.Settings(epochs=7, lr=chosen["lr"], wd=chosen["wd"])
-    stored = json.loads((tmp_path / "best.json").read_text())
-    assert stored["_best_by_mean"]["auc"] == best["auc"] and stored["_rule"] == search.RULE
-    assert "cret" not in (tmp_path / "best.json").read_text() and "hidden" not in (tmp_path / "best.json").read_text()
+    own, out = settings.Settings(epochs=7, mirror=False), tmp_path / "out"
+    out.mkdir()
+    args, outcome = found(own, trials=trials, grid=grid, storage=url)
+    tune.save(outcome, own, source, args, out)
+    read = settings.Settings(**settings.read_params(out / "best.json"))
+    assert read == settings.Settings(epochs=7, mirror=False, lr=outcome.chosen["lr"], wd=outcome.chosen["wd"])
+    stored = json.loads(text := (out / "best.json").read_text())
+    assert stored["_best_by_mean"]["auc"] == outcome.best["auc"] and stored["_rule"] == search.RULE
+    assert stored["mirror"] == "off" and "cret" not in text and "hidden" not in text
     assert stored["_provenance"]["command"].count("postgresql://…@host/db?…") == 2
-    figures = {"study.png", "grid.png"} | ({"importance.png"} if shares else set())
-    assert {path.name for path in tmp_path.iterdir()} == figures | {"best.json", "trials.csv"}
+    figures = {"study.png", "grid.png"} | ({"importance.png"} if trials > 10 else set())
+    assert {path.name for path in out.iterdir()} == figures | {"best.json", "trials.csv"}
 
 
 def test_workers_may_keep_the_same_weights_in_different_places(source, tmp_path):
     args = argparse.Namespace(search=("wd", "lr"), folds=3, seed=0)
+    fixed = []
     for name, content in (("a.pth", b"same"), ("b.pth", b"same"), ("c.pth", b"other")):
         (tmp_path / name).write_bytes(content)
-    fixed = [
-        tune.fixed_settings(settings.Settings(weights=str(tmp_path / name)), source, args)
-        for name in ("a.pth", "b.pth", "c.pth")
-    ]
+        fixed.append(tune.fixed_settings(settings.Settings(weights=str(tmp_path / name)), source, args))
     assert fixed[0] == fixed[1] != fixed[2] and "lr" not in fixed[0] and fixed[0]["data_md5"] == source.md5
+
+
+def test_an_output_folder_may_have_any_name_and_test_is_never_read(tmp_path, run_here, npz):
+    npz(test_images=np.zeros((0,)), test_labels=np.array(["no", "labels"]))
+    flags = [*QUICK[2:6], "--epochs", "1", "--threads", "1", "--data", tmp_path / "own.npz"]
+    out = tmp_path / "100 % of a? b#c"
+    status, text, err = run_here(
+        "tune.py", *flags, "--folds", 2, "--trials", 2, "--search", "mixup,augment", "--out", out
+    )
+    best = json.loads((out / "best.json").read_text())
+    assert status == 0 and (out / "study.db").exists() and text.endswith(f"train.py --params {out}/best.json\n"), err
+    assert best["lr"] == 3e-4 and 0 < best["mixup"] < 1 and best["augment"] in ("on", "off")
+    assert "test_images" in one_line(run_here("train.py", *flags, "--out", tmp_path / "t")[2])
+
+
+def start(out, *words) -> subprocess.Popen:
+    command = [sys.executable, REPO / "tune.py", *QUICK, "--heartbeat", "1", "--out", out, *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_ctrl_c_then_a_killed_copy(tmp_path):
+    """Ctrl-C reaches two copies as well as their parent, and all end; in the next session one copy is killed."""
+    words, file = ["--jobs", "2", "--trials", "5", "--grid", "1"], f"sqlite:///{tmp_path}/study.db"
+    first = start(tmp_path, *words)
+    while "fold 1" not in first.stderr.readline():
+        assert first.poll() is None
+    os.killpg(first.pid, signal.SIGINT)
+    assert first.communicate()[1].splitlines()[-1] == "interrupted" and first.returncode == 130
+    assert subprocess.run(["pgrep", "-g", str(first.pid), "-f", "spawn_main"]).returncode == 1  # none is left
+
+    second = start(tmp_path, *words)
+    while "trial 1 fold 1" not in second.stderr.readline():
+        assert second.poll() is None
+    children = subprocess.check_output(["pgrep", "-P", str(second.pid), "-f", "spawn_main"], text=True).split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    assert second.communicate()[0].splitlines()[-1].startswith("next: python") and second.returncode == 0
+    rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
+    assert [(row["stage"], row["trial"]) for row in rows] == [*(("search", str(i)) for i in range(5)), ("grid", "0")]
+    study = search.connect(file, "breastmnist", 1)
+    lost = [trial for trial in study.trials if trial.state.name == "FAIL"]
+    assert len(lost) >= 2 and len({trial.params["lr"] for trial in study.trials}) == 5

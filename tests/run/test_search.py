@@ -1,21 +1,25 @@
-"""What may be searched, and which setting is chosen."""
+"""What may be searched, which setting is chosen, and the study: interrupted, shared, and in storages of every kind."""
 
 import argparse
 import json
+import multiprocessing
+import time
+from functools import partial
 
 import numpy as np
 import optuna
 import pytest
 
+from common.errors import UserError
 from common.run import search
-from common.settings import check
+from common.settings import check, written
 
 
 @pytest.mark.parametrize("name", search.RANGES)
 def test_every_range_holds_values_that_the_setting_takes(name):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     drawn = [search.RANGES[name].suggest(study.ask(), name) for _ in range(50)]
-    stored = [check(name, json.loads(json.dumps(value)), "best.json") for value in drawn]
+    stored = [written(check(name, json.loads(json.dumps(value)), "best.json")) for value in drawn]
     assert stored == drawn and list(map(type, stored)) == list(map(type, drawn)) and len(set(drawn)) > 1
     assert min(map(search.RANGES[name].complexity, drawn)) >= 0
 
@@ -79,3 +83,167 @@ def test_parts_that_are_off_are_simpler():
     simple = {"stages": 2, "loss": "cross-entropy", "mixup": 0.0, "batch_size": 128}
     for name, other in (("stages", 3), ("loss", "focal"), ("mixup", 0.4), ("batch_size", 32)):
         assert search.complexity(simple) < search.complexity(simple | {name: other})
+
+
+ENDED = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
+ENDS = {"interrupt": KeyboardInterrupt, "terminate": SystemExit, "crash": MemoryError}
+
+
+def score(trial, place) -> float:
+    """Best at lr 1e-3 and wd 1e-2; the third fold of a bad trial is left out."""
+    lr, wd = (search.RANGES[name].suggest(trial, name) for name in ("lr", "wd"))
+    value = -abs(lr - 1e-3) - abs(wd - 1e-2)
+    for fold in range(3):
+        trial.report(value, fold)
+        if fold < 2 and trial.should_prune():
+            raise optuna.TrialPruned()
+    return value
+
+
+def work(study, total: int, score=score, patient=False) -> dict[int, tuple]:
+    """Finish a study. Returns: what was tried and found at each place."""
+    search.work(study, total, partial(search.tpe, 0), score, patient)
+    found = search.trials_at(study, total, *ENDED)
+    return {place: (trial.state.name, trial.params, trial.value) for place, trial in found.items()}
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A function that opens a study in a journal, which is quicker than a database."""
+    return lambda name="study", fixed={"folds": 3}: search.open_study(f"journal:{tmp_path}/log", name, fixed, 1)
+
+
+def test_an_interrupted_search_takes_the_same_course(opened):
+    whole = work(opened("whole"), 12)
+    ends = {1: "interrupt", 2: "interrupt", 4: "terminate", 7: "crash", 9: "interrupt"}
+    calls = iter(range(100))
+
+    def broken(trial, place):
+        value, end = score(trial, place), ends.get(next(calls))
+        if end:
+            raise ENDS[end]
+        return value
+
+    for _ in ends:
+        with pytest.raises(tuple(ENDS.values())):
+            work(opened("parts"), 12, broken)
+    work(opened("parts"), 8, broken)  # stops short first, and is then extended
+    assert work(opened("parts"), 12, broken) == whole and list(whole) == list(range(12))
+    assert len({str(params) for _, params, _ in whole.values()}) == 12
+    assert {state for state, *_ in whole.values()} == {"COMPLETE", "PRUNED"}
+
+
+def test_seeds_and_places_differ():
+    drawn = [search.tpe(*key)._rng.rng.random() for key in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    assert len(set(drawn)) == 4
+
+
+def test_given_settings_are_scored_each_once(opened):
+    cells = [{"wd": 0.1, "lr": 1e-4}, {"wd": 0.01, "lr": 1e-3}]
+    study = opened()
+    search.work(study, 2, partial(search.given, cells), score, patient=False)
+    assert [trial.params for trial in study.trials] == cells
+
+
+def test_a_silent_worker_s_trial_is_taken_over_and_its_own_score_ignored(opened):
+    study, other = opened(), opened()
+
+    def slow(trial, place):
+        if trial.number == 0:  # as of a machine that sleeps while another fails its trial
+            other.tell(0, state=optuna.trial.TrialState.FAIL)
+            optuna.storages.RetryHeartbeatStaleTrialCallback()(other, other.trials[0])
+        return score(trial, place)
+
+    assert list(work(study, 2, slow)) == [0, 1]
+    assert [trial.state.name for trial in study.trials].count("FAIL") == 1
+
+
+def test_other_settings_are_refused(opened):
+    opened(fixed={"folds": 3, "epochs": 2})
+    for fixed in ({"folds": 3, "epochs": 1}, {"folds": 3}, {"folds": 3, "epochs": 2, "ema": 0}):
+        with pytest.raises(
+            UserError, match="study 'study' was begun with other (epochs|ema); use the same, or another"
+        ):
+            opened(fixed=fixed)
+
+
+def test_importances_wait_for_enough_trials(opened):
+    study = opened()
+    work(study, 4)
+    assert search.importances(study, ("wd", "lr")) == {}
+    work(study, 20)
+    shares = search.importances(study, ("wd", "lr"))
+    assert sum(shares.values()) == pytest.approx(1) and shares["wd"] > shares["lr"]  # wd's range is the wider
+    assert search.importances(study, ("wd",)) == {}
+
+
+def take_part(url: str, slow: bool) -> None:
+    def own(trial, place):
+        value = score(trial, place)
+        time.sleep(60 * slow)
+        return value
+
+    work(search.open_study(url, "study", {"folds": 3}, 1), 6, own, patient=url.startswith("sqlite"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite:///", "journal:"])
+def test_workers_that_start_at_once_share_a_study(kind, tmp_path):
+    """A third is killed: in a database its trial is run again with its parameters, in a journal it is lost."""
+    url = f"{kind}{tmp_path}/file"
+    context = multiprocessing.get_context("spawn")
+    lost = context.Process(target=take_part, args=(url, True), daemon=True)
+    lost.start()
+    study = search.open_study(url, "study", {"folds": 3}, 1)
+    while not (study.trials and len(study.trials[0].params) == 2):
+        time.sleep(0.1)
+    workers = [context.Process(target=take_part, args=(url, False)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    lost.kill()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    found = search.trials_at(study, 6, *ENDED)
+    assert list(found) == list(range(kind == "journal:", 6))
+    assert len({trial.params["lr"] for trial in found.values()}) == len(found)
+    assert kind == "journal:" or found[0].params == study.trials[0].params
+
+
+SECRET = "s3cr%40t"
+UNUSABLE = {
+    "study.db": "cannot be opened",
+    "redis://localhost": "cannot be opened",
+    "sqlite:////absent/folder/study.db": "unable to open database file",
+    "journal:/absent/folder/log": "No such file",
+    f"postgresql://user:{SECRET}@localhost:port/db": "cannot be opened",
+    f"postgresql://user:{SECRET}@127.0.0.1:9/db": "psycopg|refused",
+    f"postgresql://127.0.0.1:9/db?user=user&password={SECRET}": "psycopg|refused",
+    f"mysql://user:{SECRET}@127.0.0.1:9/db": "MySQLdb|cannot be opened",
+}
+
+
+@pytest.mark.parametrize("url", UNUSABLE)
+def test_an_unusable_storage_is_named_in_one_line_without_secrets(url, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises(UserError, match=UNUSABLE[url]) as raised:
+        search.open_study(url, "study", {}, 1)
+    message = str(raised.value)
+    assert message.startswith(f"--storage {search.shown(url)}: cannot be opened (") and "\n" not in message
+    assert SECRET not in message and "s3cr@t" not in message and "user" not in message
+
+
+def test_no_piece_of_a_password_is_said(tmp_path):
+    url = "postgresql://me:p@ss%2Fword@host/db?password=x"
+    assert search.shown(url) == "postgresql://…@host/db?…"
+    with pytest.raises(UserError, match="no host '…@host', … and 4xx"), search.explained(url, "failed", (ValueError,)):
+        raise ValueError("no host 'ss/word@host', x and 4xx")
+    assert search.shown("sqlite:///runs/tune/study.db") == "sqlite:///runs/tune/study.db"
+
+
+def test_a_damaged_storage_is_named(tmp_path):
+    (tmp_path / "log").write_text("no journal\nat all\n")
+    (tmp_path / "study.db").write_bytes(b"no database" * 100)
+    for url in (f"journal:{tmp_path}/log", f"sqlite:///{tmp_path}/study.db"):
+        with pytest.raises(UserError, match="cannot be opened"):
+            search.open_study(url, "study", {}, 1)
