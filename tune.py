@@ -282,7 +282,7 @@ def main():
     set_seed(args.seed, threads)
     url = args.storage or f"sqlite:///{quote(str(out))}/study.db"
     if args.jobs > 1:
-        parallel.run_copies(assist, (url, args), args.jobs, args.seed, threads)
+        parallel.run_copies(assist, (url, args), args.jobs, partial(set_seed, args.seed, threads))
     outcome = choose(*take_part(url, pool, source, settings, args), args)  # and what a killed worker left
 
     save(outcome, settings, source, args, out)

@@ -1,6 +1,7 @@
 """k-fold cross-validation of a training recipe, stratified by class and with near-duplicates kept together; crossval.py
 reports it, tune.py scores with it."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from common.calibration import sigmoid
 from common.data import Split
 from common.errors import UserError
 from common.model import BreastResNet, Predictor, predict
+from common.seed import set_seed
 from common.settings import Settings
 
 
@@ -129,7 +131,7 @@ def cross_validate(pool: Split, settings: Settings, scheme: Scheme, partial: Pat
         for i, (name, mask) in enumerate((unseen | nothing).items())
     ]
     threads = max(scheme.threads // scheme.jobs, 1)
-    results = list(parallel.run(train_fold, tasks, scheme.jobs, scheme.seed, threads))
+    results = list(parallel.run(train_fold, tasks, scheme.jobs, functools.partial(set_seed, scheme.seed, threads)))
     logits = np.empty(fold.shape)
     for i, (mask, (_, held_out)) in enumerate(zip(unseen.values(), results)):
         logits[i // scheme.folds, mask] = held_out

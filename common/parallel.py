@@ -13,22 +13,21 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
 from common.errors import UserError
-from common.seed import set_seed
 
 
-def begin_worker(seed: int, threads: int) -> None:
-    """Seed a worker; let Ctrl-C end it silently, and the end of its parent, however sudden, end it too."""
+def begin_worker(begin: Callable) -> None:
+    """Call `begin` in a worker; let Ctrl-C end it silently, and the end of its parent, however sudden, end it too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process().sentinel  # type: ignore[union-attr]  # a worker has a parent
     threading.Thread(target=lambda: (wait([parent]), os._exit(1)), daemon=True).start()
-    set_seed(seed, threads)
+    begin()
 
 
-def run(function: Callable, tasks: Iterable[tuple], jobs: int, seed: int, threads: int) -> Iterator:
-    """Yield function(*task) for each task, in order, `jobs` at a time with `threads` threads each.
+def run(function: Callable, tasks: Iterable[tuple], jobs: int, begin: Callable) -> Iterator:
+    """Yield function(*task) for each task, in order, `jobs` at a time.
 
-    One job runs in this process; more run in spawned ones, for which `function` must be a module's own. Each task
-    must seed itself: nothing may depend on which worker it falls to.
+    One job runs in this process; more run in spawned ones, which first call `begin`, and for which both functions must
+    be a module's own. Each task must seed itself: nothing may depend on which worker it falls to.
 
     Raises: UserError when a worker is killed.
     """
@@ -36,7 +35,7 @@ def run(function: Callable, tasks: Iterable[tuple], jobs: int, seed: int, thread
         yield from (function(*task) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, begin_worker, (seed, threads)) as executor:
+    with ProcessPoolExecutor(jobs, context, begin_worker, (begin,)) as executor:
         try:
             yield from executor.map(function, *zip(*tasks))
         except BaseException as error:
@@ -49,20 +48,20 @@ def run(function: Callable, tasks: Iterable[tuple], jobs: int, seed: int, thread
             raise
 
 
-def begin_copy(function: Callable, arguments: tuple, seed: int, threads: int) -> None:
+def begin_copy(function: Callable, arguments: tuple, begin: Callable) -> None:
     """Run in a copy, which the end of its parent ends in order."""
-    begin_worker(seed, threads)
+    begin_worker(begin)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with suppress(UserError):  # which its parent will meet, and say once
         function(*arguments)
 
 
-def run_copies(function: Callable, arguments: tuple, copies: int, seed: int, threads: int) -> None:
+def run_copies(function: Callable, arguments: tuple, copies: int, begin: Callable) -> None:
     """Run function(*arguments), a module's own, in spawned processes, and wait for them all; one that dies leaves the
     others at work, and the end of this process ends them. What the arguments hold should be small: a pipe takes 64 KiB
     at once, and for the rest `start` waits until the process has begun, in vain if it dies before."""
     context = multiprocessing.get_context("spawn")
-    task = function, arguments, seed, threads
+    task = function, arguments, begin
     workers = [context.Process(target=begin_copy, args=task, daemon=True) for _ in range(copies)]
     resource_tracker.ensure_running()  # which the first start would do otherwise, and unblock the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is left to this process

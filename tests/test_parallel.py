@@ -2,11 +2,13 @@
 
 import os
 import signal
+from functools import partial
 
 import pytest
 
 from common import parallel
 from common.errors import UserError
+from common.seed import set_seed
 
 
 def leave_mark(folder) -> None:
@@ -21,6 +23,6 @@ def leave_mark(folder) -> None:
 
 @pytest.mark.slow
 def test_copies_are_waited_for_however_they_end_and_stay_silent(tmp_path, capfd):
-    parallel.run_copies(leave_mark, (tmp_path,), 3, 0, 1)
+    parallel.run_copies(leave_mark, (tmp_path,), 3, partial(set_seed, 0, 1))
     assert len(list(tmp_path.iterdir())) == 4 and capfd.readouterr() == ("", "")
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
