@@ -168,6 +168,6 @@ def test_ctrl_c_then_a_killed_copy(tmp_path):
     assert second.communicate()[0].splitlines()[-1].startswith("next: python") and second.returncode == 0
     rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
     assert [(row["stage"], row["trial"]) for row in rows] == [*(("search", str(i)) for i in range(5)), ("grid", "0")]
-    study = search.connect(file, "breastmnist", 1)
+    study = optuna.load_study(storage=file, study_name="breastmnist")
     lost = [trial for trial in study.trials if trial.state.name == "FAIL"]
     assert len(lost) >= 2 and len({trial.params["lr"] for trial in study.trials}) == 5

@@ -236,6 +236,17 @@ def attempt(trial: optuna.Trial, sampler: Callable, score: Callable) -> float:
         raise
 
 
+def wait(study: optuna.Study, total: int) -> None:
+    """Wait a second for other workers. A trial that has no parameters even then was lost before the first sign of life
+    of its worker, without which Optuna never takes one for dead: it is run again."""
+    begun = trials_at(study, total, TrialState.RUNNING)
+    time.sleep(1)
+    for place, trial in trials_at(study, total, TrialState.RUNNING).items():
+        if place in begun and not trial.params:
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            Retry()(study, study.get_trials()[trial.number])
+
+
 def work(study: optuna.Study, total: int, sampler: Callable, score: Callable, patient: bool) -> None:
     """Score trials until every place is finished, by this worker or by others.
 
@@ -255,7 +266,7 @@ def work(study: optuna.Study, total: int, sampler: Callable, score: Callable, pa
                 if not str(error).startswith("Cannot tell a "):  # another took the trial over while this machine slept
                     raise
         elif patient and trials_at(study, total, TrialState.RUNNING):
-            time.sleep(1)
+            wait(study, total)
         else:
             return
 

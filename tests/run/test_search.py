@@ -158,6 +158,14 @@ def test_a_silent_worker_s_trial_is_taken_over_and_its_own_score_ignored(opened)
     assert [trial.state.name for trial in study.trials].count("FAIL") == 1
 
 
+@pytest.mark.slow
+def test_a_trial_lost_before_its_worker_s_first_sign_of_life_is_run_again(tmp_path):
+    study = search.open_study(f"sqlite:///{tmp_path}/db", "study", {}, 1)
+    study.ask()
+    assert list(work(study, 2, patient=True)) == [0, 1]
+    assert [trial.state.name for trial in study.trials].count("COMPLETE") == 2
+
+
 def test_other_settings_are_refused(opened):
     opened(fixed={"folds": 3, "epochs": 2})
     for fixed in ({"folds": 3, "epochs": 1}, {"folds": 3}, {"folds": 3, "epochs": 2, "ema": 0}):
