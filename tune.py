@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
 
-from common import crossvalidation, data, files, parallel, training, twins, weights
+from common import crossvalidation, data, files, parallel, training, weights
 from common.errors import UserError
+from common.folds import assign_folds
 from common.intervals import mean_std
 from common.metrics import auc
 from common.model import device_of
@@ -65,14 +65,14 @@ class Outcome:
 def make_score(pool, settings, args):
     """The function that scores a trial of a stage: its mean AUC over the folds, reported fold by fold to the pruner."""
     device = device_of(args.device)
-    fold_of = crossvalidation.assign_folds(pool.labels, twins.find_groups(pool.images), args.folds, args.seed)
+    fold_of = assign_folds(pool.labels, data.find_groups(pool), args.folds, args.seed)
 
-    def score(stage: str, trial: optuna.Trial, place: int) -> float:
+    def score(stage: str, trial: optuna.Trial) -> float:
         found = {name: search.RANGES[name].suggest(trial, name) for name in args.search}
         tried = replace(settings, **{name: check(name, value, "study") for name, value in found.items()})
         scores: list[float] = []
         for fold in range(args.folds):
-            name, unseen = f"{stage} {place} fold {fold + 1}", fold_of == fold
+            name, unseen = f"{stage} {trial.number} fold {fold + 1}", fold_of == fold
             try:
                 _, logits = crossvalidation.train_fold(pool, unseen, tried, args.seed + fold, device, name)
             except training.Diverged:
@@ -100,19 +100,21 @@ def take_part(url, pool, source, settings, args) -> tuple[list[dict], dict]:
     """Both stages, shared with all other workers: TPE over the searched settings, hopeless ones pruned after whole
     folds; then the grid. Returns: (a row a finished trial, importances of the searched settings)."""
     score, fixed = make_score(pool, settings, args), fixed_settings(settings, source, args)
-    patient = not url.startswith("journal:")  # a file in which Optuna notes no signs of life
     study = search.open_study(url, args.study, fixed, args.heartbeat)
     with search.explained(url, "failed; the same command goes on from here"):
-        search.work(study, args.trials, partial(search.tpe, args.seed), partial(score, "trial"), patient)
-        rows = trial_rows("search", study, args.trials, settings, args)
+        search.optimise(study, args.trials, partial(score, "trial"), args.seed)
+        trials = search.finished(study)[: args.trials]
+        rows = [trial_row("search", trial.number, trial, settings, args) for trial in trials]
         if gridded(args):
             grid = search.open_study(url, f"{args.study} grid {args.grid} after {args.trials}", fixed, args.heartbeat)
             grid.pruner = optuna.pruners.NopPruner()
             if "cells" not in grid.user_attrs:
                 grid.set_user_attr("cells", grid_cells(best_share(rows), args))
             cells = grid.user_attrs["cells"]  # as the first worker to come here laid them out
-            search.work(grid, len(cells), partial(search.given, cells), partial(score, "cell"), patient)
-            rows += trial_rows("grid", grid, len(cells), settings, args)
+            search.score_all(grid, cells, partial(score, "cell"))
+            scored = {str(search.setting_of(trial)): trial for trial in search.finished(grid)}
+            found = [(i, scored[str(cell)]) for i, cell in enumerate(cells) if str(cell) in scored]
+            rows += [trial_row("grid", i, trial, settings, args) for i, trial in found]
         return rows, search.importances(study, args.search)
 
 
@@ -136,17 +138,14 @@ def grid_cells(top, args) -> list[dict]:
     return cells
 
 
-def trial_rows(stage: str, study, total: int, settings, args) -> list[dict]:
-    """A row for each finished trial, for trials.csv; lr and wd are there also when they are not searched."""
-    rows = []
-    for place, trial in search.trials_at(study, total, TrialState.COMPLETE, TrialState.PRUNED).items():
-        scores = trial.user_attrs.get("scores", [])
-        mean, std = mean_std(scores)
-        row = {"stage": stage, "trial": place, "state": trial.state.name.lower()}
-        row |= {name: trial.params.get(name, getattr(settings, name)) for name in dict.fromkeys(GRID + args.search)}
-        row |= {"auc": mean, "standard_error": std / math.sqrt(max(len(scores), 1))}
-        rows.append(row | {f"fold_{i + 1}": scores[i] if i < len(scores) else None for i in range(args.folds)})
-    return rows
+def trial_row(stage: str, number: int, trial, settings, args) -> dict:
+    """A finished trial in trials.csv; lr and wd are there also when they are not searched."""
+    scores = trial.user_attrs.get("scores", [])
+    mean, std = mean_std(scores)
+    row = {"stage": stage, "trial": number, "state": trial.state.name.lower()}
+    row |= {name: trial.params.get(name, getattr(settings, name)) for name in dict.fromkeys(GRID + args.search)}
+    row |= {"auc": mean, "standard_error": std / math.sqrt(max(len(scores), 1))}
+    return row | {f"fold_{i + 1}": scores[i] if i < len(scores) else None for i in range(args.folds)}
 
 
 def complete(rows, stage: str) -> list[dict]:
@@ -228,7 +227,7 @@ def draw(outcome: Outcome, source, args, out) -> None:
     """study.png: the score of every trial of the search; importance.png; grid.png: the grid as a heat map."""
     title = f"{source.label}, mean AUC over folds"
     found = {row["trial"]: row["auc"] for row in complete(outcome.rows, "search")}
-    history = [found.get(i) for i in range(args.trials)]
+    history = [found.get(i) for i in range(1 + max(row["trial"] for row in outcome.rows if row["stage"] == "search"))]
     figures.save(figures.search_history(history, title, "AUC"), out / "study.png")
     if outcome.importances:
         shares = figures.importances(outcome.importances, f"{source.label}, settings searched")
@@ -267,7 +266,8 @@ def read(args) -> tuple[data.Split, data.Source, Settings]:
 
 def assist(url, args) -> None:
     """Take part from a process of its own, which reads the images itself: to start it takes no time of its parent."""
-    take_part(url, *read(args), args)
+    pool, source, settings = read(args)
+    take_part(url, pool, source, settings, args)
 
 
 def main():

@@ -3,16 +3,12 @@
 On a few hundred images the best mean of many settings owes much to luck. The choice is therefore the simplest setting
 that chance alone could have kept from being best: the one-standard-error rule (Breiman et al., Classification and
 Regression Trees, 1984, section 3.4.3; Hastie et al., The Elements of Statistical Learning, 2nd ed., section 7.10).
-
-A study of N trials has the places 0 to N - 1: a new trial takes the next, and one that was interrupted or whose worker
-died is run again at its own, with the same parameters. What is sampled at a place depends on the seed, the place and
-the trials finished before, so that a search goes on after its random start-up trials (optuna issue 3255).
 """
 
 import argparse
 import math
+import random
 import re
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,19 +19,18 @@ from urllib.parse import unquote
 
 import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning, OptunaError, UpdateFinishedTrialError
-from optuna.storages import JournalStorage, RDBStorage
-from optuna.storages import RetryHeartbeatStaleTrialCallback as Retry
+from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from common.errors import UserError
+from common.errors import UserError, one_line
 
 STARTUP_TRIALS = 5  # random ones, before TPE has something to learn from and the pruner something to compare with
 IMPORTANCE_TRIALS = 10  # complete ones, below which the importance of settings is noise
 SILENT_BEATS = 4  # without one, a worker is taken for dead
-RETRIES = 3  # of a trial whose workers die; then its setting is suspect, and left out
-LOCK_SECONDS = 60  # to wait for other workers' writes to one SQLite file
+RETRIES = 3  # of a trial whose workers die; then its setting is suspect
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -140,54 +135,42 @@ def shown(url: str) -> str:
 
 @contextmanager
 def explained(url: str, what: str, errors: tuple[type[Exception], ...] = (OptunaError, OSError)) -> Iterator[None]:
-    """Turn what a storage raises into one line without what `shown` leaves out of its URL. Raises: UserError."""
+    """Turn what a storage raises into one line, in which no password of the URL is left. Raises: UserError."""
     try:
         yield
     except errors as error:
         cause: BaseException = error
         while cause.__cause__:  # down to the driver's own words
             cause = cause.__cause__
-        reason = str(cause).strip().split("\n")[0] or type(cause).__name__
-        whole, public = (set(re.split("[/:@?&=]", text)) for text in (url, shown(url)))
-        for secret in whole - public:
-            reason = re.sub(rf"(?<!\w)({re.escape(secret)}|{re.escape(unquote(secret))})(?!\w)", "…", reason)
+        reason = one_line(str(cause)) or type(cause).__name__
+        for secret in filter(None, re.findall(r"//[^/]*?:(.*)@", url) + re.findall(r"[?&]\w*pass\w*=([^&]*)", url)):
+            reason = reason.replace(secret, "…").replace(unquote(secret), "…")
         raise UserError(f"--storage {shown(url)}: {what} ({reason})") from None
 
 
-def connect(url: str, name: str, heartbeat: int) -> optuna.Study:
-    """A study, new or as it is there. Raises: Optuna's and the driver's errors."""
-    storage: JournalStorage | RDBStorage
+def connect(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
+    """The storage that a URL names: journal:FILE, or a database. In a database each worker gives a sign of life every
+    `heartbeat` seconds; without four, its trial is run again by another. Raises: what Optuna and the driver raise."""
     if url.startswith("journal:"):
-        storage = JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
-    else:
-        storage = RDBStorage(
-            url,
-            {"connect_args": {"timeout": LOCK_SECONDS}} if url.startswith("sqlite") else {"pool_pre_ping": True},
-            heartbeat_interval=heartbeat,
-            grace_period=SILENT_BEATS * heartbeat,
-            heartbeat_stale_trial_callback=Retry(RETRIES),
-        )
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1)
-    return optuna.create_study(
-        storage=storage, study_name=name, pruner=pruner, direction="maximize", load_if_exists=True
-    )
+        return JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
+    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
+    return RDBStorage(url, waiting, heartbeat_interval=heartbeat, heartbeat_stale_trial_callback=retry,
+                      grace_period=SILENT_BEATS * heartbeat)  # fmt: skip
 
 
 def open_study(url: str, name: str, fixed: dict, heartbeat: int) -> optuna.Study:
-    """A new study, or an earlier one to go on with, if it was begun with the same `fixed`.
-
-    Args: url: of a database, as Optuna takes it, or journal:FILE; heartbeat: seconds between a worker's signs of life,
-    for which Optuna needs a database. Raises: UserError.
-    """
+    """A new study, or an earlier one to go on with if it was begun with the same `fixed`. Raises: UserError."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
-    threading.excepthook = lambda _: None  # of the heartbeat: what it cannot write, the trial will say as well
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1)
+    make = partial(optuna.create_study, study_name=name, pruner=pruner, direction="maximize", load_if_exists=True)
     with explained(url, "cannot be opened", (Exception,)):
         try:
-            study = connect(url, name, heartbeat)
+            study = make(storage=connect(url, heartbeat))
         except Exception:  # perhaps another worker was making the tables at this moment
             time.sleep(1)
-            study = connect(url, name, heartbeat)
+            study = make(storage=connect(url, heartbeat))
         if "fixed" not in study.user_attrs:
             study.set_user_attr("fixed", fixed)
         begun = study.user_attrs["fixed"]
@@ -197,78 +180,43 @@ def open_study(url: str, name: str, fixed: dict, heartbeat: int) -> optuna.Study
     return study
 
 
-def places(study: optuna.Study) -> list[int]:
-    """The place of each trial."""
-    first = [min([*Retry.retry_history(trial), trial.number]) for trial in study.get_trials(deepcopy=False)]
-    return np.unique(first, return_inverse=True)[1].tolist()
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that came to a score, or to where they were pruned, in their order."""
+    return study.get_trials(deepcopy=False, states=FINISHED)
 
 
-def trials_at(study: optuna.Study, total: int, *states: TrialState) -> dict[int, FrozenTrial]:
-    """{place: a trial there in one of the states}, of the first `total` places, in their order."""
-    found = {at: t for at, t in zip(places(study), study.get_trials(deepcopy=False)) if t.state in states}
-    return {at: found[at] for at in sorted(found) if at < total}
+def optimise(study: optuna.Study, total: int, score: Callable, seed: int) -> None:
+    """Score trials until the study holds `total` finished ones, whoever scored them; each worker ends the trial that it
+    has begun. What a trial samples depends on the seed, on its number and on the trials finished before: workers do not
+    repeat each other, nor does a search that goes on (Optuna issue 3255).
 
-
-def tpe(seed: int, place: int) -> optuna.samplers.BaseSampler:
-    """TPE whose randomness is that of a place."""
-    own = int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
-    return optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=own)
-
-
-def given(settings: list[dict], place: int) -> optuna.samplers.BaseSampler:
-    """The setting of a place, and no choice."""
-    return optuna.samplers.PartialFixedSampler(settings[place % len(settings)], optuna.samplers.RandomSampler())
-
-
-def attempt(trial: optuna.Trial, sampler: Callable, score: Callable) -> float:
-    """Score a trial; what ends in neither a score nor pruning is left to the next worker or session."""
-    study = trial.study
-    place = places(study)[trial.number]
-    study.sampler = sampler(place)  # Optuna asks it when the trial needs its first value
-    try:
-        return score(trial, place)
-    except (optuna.TrialPruned, UpdateFinishedTrialError):
-        raise
-    except BaseException as end:
-        Retry()(study, study.get_trials()[trial.number])
-        if isinstance(end, SystemExit):  # Optuna itself marks as failed what Ctrl-C or an error ends, but not SIGTERM
-            study.tell(trial, state=TrialState.FAIL)
-        raise
-
-
-def wait(study: optuna.Study, total: int) -> None:
-    """Wait a second for other workers. A trial that has no parameters even then was lost before the first sign of life
-    of its worker, without which Optuna never takes one for dead: it is run again."""
-    begun = trials_at(study, total, TrialState.RUNNING)
-    time.sleep(1)
-    for place, trial in trials_at(study, total, TrialState.RUNNING).items():
-        if place in begun and not trial.params:
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            Retry()(study, study.get_trials()[trial.number])
-
-
-def work(study: optuna.Study, total: int, sampler: Callable, score: Callable, patient: bool) -> None:
-    """Score trials until every place is finished, by this worker or by others.
-
-    Args:
-        sampler: takes a place and returns the sampler of the trial there.
-        score: takes a trial and its place and returns its value; may raise TrialPruned.
-        patient: wait for the trials of other workers, and run those again whose worker falls silent; of a database.
+    Args: score: takes a trial and returns its value; may raise TrialPruned.
     """
-    while True:
-        optuna.storages.fail_stale_trials(study)
-        if len(set(places(study))) < total or trials_at(study, total, TrialState.WAITING):
-            try:
-                study.optimize(partial(attempt, sampler=sampler, score=score), n_trials=1)
-            except (AssertionError, UnboundLocalError) as error:  # Optuna's, when it could not write how a trial ended
-                raise (error.__context__ or error) from None
-            except ValueError as error:
-                if not str(error).startswith("Cannot tell a "):  # another took the trial over while this machine slept
-                    raise
-        elif patient and trials_at(study, total, TrialState.RUNNING):
-            wait(study, total)
-        else:
-            return
+
+    def seeded(trial: optuna.Trial) -> float:
+        own = int(np.random.SeedSequence([seed, trial.number]).generate_state(1)[0])
+        study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=own)
+        return score(trial)
+
+    if len(finished(study)) < total:
+        study.optimize(seeded, callbacks=[optuna.study.MaxTrialsCallback(total, FINISHED)])
+
+
+def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> None:
+    """Score each setting once, whoever scores it. The last may be scored twice, for nobody waits for another worker.
+
+    Args: score: takes a trial and returns its value; may raise TrialPruned.
+    """
+    while missing := [setting for setting in settings if setting not in map(setting_of, finished(study))]:
+        begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+        free = [setting for setting in missing if setting not in map(setting_of, begun)]
+        study.enqueue_trial(random.choice(free or missing))  # so that workers who come together rarely meet
+        study.optimize(score, n_trials=1)
+
+
+def setting_of(trial: FrozenTrial) -> dict:
+    """What a trial of `score_all` scores, also before it has begun."""
+    return trial.system_attrs.get("fixed_params", trial.params)
 
 
 def importances(study: optuna.Study, names) -> dict[str, float]:
