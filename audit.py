@@ -1,6 +1,9 @@
 """Audit a data set before trusting a number on it: near-duplicates, which of them cross splits or carry opposite
 labels, and what augmentation makes of training images, all drawn to be looked at."""
 
+from collections import Counter
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -21,11 +24,55 @@ def parse_args():
     return parser.parse_args()
 
 
-def name_of(image: twins.Named) -> str:
+@dataclass(frozen=True)
+class Named:
+    """An image of a data set."""
+
+    split: str
+    index: int
+    label: int
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What near-duplicates there are in a data set, and which of them matter.
+
+    pairs: (one image, the other, correlation), the most alike first. leaking: {split: images in a group with an image
+    of another split}.
+    """
+
+    images: int
+    groups: int
+    pairs: list[tuple[Named, Named, float]]
+    leaking: dict[str, int]
+
+    @property
+    def across_splits(self) -> int:
+        return sum(a.split != b.split for a, b, _ in self.pairs)
+
+    @property
+    def opposite(self) -> list[tuple[Named, Named, float]]:
+        """The pairs whose labels contradict each other."""
+        return [(a, b, r) for a, b, r in self.pairs if a.label != b.label]
+
+
+def audit(splits: dict[str, Split]) -> Audit:
+    """Find the near-duplicates of a data set. splits: {name: Split}."""
+    named = [Named(name, i, int(label)) for name, split in splits.items() for i, label in enumerate(split.labels)]
+    images = np.concatenate([split.images for split in splits.values()])
+    pairs = sorted(twins.find_pairs(images), key=lambda pair: -pair[2])
+    groups, origin = twins.group(len(images), pairs), np.array([image.split for image in named])
+    splits_of = Counter(g for g, _ in set(zip(groups.tolist(), origin)))  # how many each group has images in
+    mixed = [g for g, count in splits_of.items() if count > 1]
+    leaking = {name: int(np.isin(groups[origin == name], mixed).sum()) for name in splits}
+    return Audit(len(images), len(splits_of), [(named[i], named[j], r) for i, j, r in pairs], leaking)
+
+
+def name_of(image: Named) -> str:
     return f"{image.split} {image.index} {'malignant' if image.label else 'benign'}"
 
 
-def audit_text(found: twins.Audit) -> str:
+def audit_text(found: Audit) -> str:
     """The audit in words."""
     return "\n".join(
         [
@@ -64,7 +111,7 @@ def main():
     source = data.find(args.data, args.data_root, args.size, args.seed)
     splits = dict(zip(data.SPLITS, data.load(source, *data.SPLITS)))
     out = folders.make_output(args.out)
-    found = twins.audit(splits)
+    found = audit(splits)
     print(f"{source.label}\n{audit_text(found)}")
     sheets = {
         "twins_threshold": ("twins nearest the threshold", found.pairs[-PAIRS:][::-1]),

@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import data, phantom, twins
+from common import data, npzfile, phantom, twins
 from common.data import Split
 from common.errors import UserError
 from common.run import flags
@@ -45,12 +45,12 @@ def check_memory(args, settings: Settings) -> None:
     """Raises: UserError when the phantoms to time would not fit in the memory of most machines."""
     timed = args.steps * settings.batch_size * max(args.sizes) ** 2
     for flag, size in (("--images", max(args.images) * 28**2), ("--steps times --batch-size", timed)):
-        if size > data.LARGEST:
+        if size > npzfile.LARGEST:
             raise UserError(f"{flag}: {size / 1e9:.0f} GB of images; choose fewer")
 
 
 def phantoms(n: int, size: int) -> Split:
-    return Split(*phantom.generate(n, size, seed=0))
+    return Split.of("train", *phantom.generate(n, size, seed=0))
 
 
 def epoch_seconds(images: Split, settings: Settings, epochs: int = 2) -> float:

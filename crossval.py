@@ -6,12 +6,12 @@ began as, are --folds 5 --groups none --pool train.
 """
 
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from common import comparison, data, intervals
+from common import comparison, data, intervals, scoring
 from common.calibration import OUT_OF_FOLD, calibrate, sigmoid
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Source, Split
@@ -50,36 +50,15 @@ def parse_args():
     return args
 
 
-@dataclass(frozen=True)
-class Pool:
-    """The images to divide, and where each is from: the name of its split and its index there, both [n]."""
-
-    images: Split
-    origin: np.ndarray
-    index: np.ndarray
-
-    @classmethod
-    def read(cls, source: Source, names: list[str], drop_test_twins: bool) -> "Pool":
-        splits = data.load(source, *names)
-        images, sizes = data.concatenate(*splits), [len(split) for split in splits]
-        pool = cls(images, np.repeat(names, sizes), np.concatenate([np.arange(size) for size in sizes]))
-        if not drop_test_twins:
-            return pool
-        (test,) = data.load(source, "test")  # its images only say what to leave out
-        kept = clean_mask(images, test)
-        print(f"left out {np.sum(~kept)} of {len(kept)} images, near-duplicates of test images", file=sys.stderr)
-        return cls(images[kept], pool.origin[kept], pool.index[kept])
-
-    def held_out_rows(self, validation: CrossValidation, temperature: float) -> list[dict]:
-        """Out-of-fold rows of predictions.csv, calibrated: each image once for each repeat."""
-        rows = []
-        for fold, logits in zip(validation.fold + 1, validation.logits):
-            probabilities = sigmoid(logits / temperature)
-            for name in dict.fromkeys(self.origin):
-                of = self.origin == name
-                labels, index = self.images.labels[of], self.index[of]
-                rows += folders.prediction_rows(name, labels, probabilities[of], index, fold[of])
-        return rows
+def read_pool(source: Source, names: list[str], drop_test_twins: bool) -> Split:
+    """The images to divide."""
+    pool = data.concatenate(*data.load(source, *names))
+    if not drop_test_twins:
+        return pool
+    (test,) = data.load(source, "test")  # its images only say what to leave out
+    kept = clean_mask(pool, test)
+    print(f"left out {np.sum(~kept)} of {len(pool)} images, near-duplicates of test images", file=sys.stderr)
+    return pool[kept]
 
 
 def used_models(validation: CrossValidation) -> dict[str, BreastResNet]:
@@ -95,22 +74,23 @@ def score_test(source: Source, models, settings: Settings, temperature: float, c
     Args: clean: no twin of a test image was trained on, so that there is no clean part to set apart.
     """
     test, train, val = data.load(source, "test", "train", "val")
-    predictor = Predictor(models, settings.mirror, temperature)
-    apart = None if clean else clean_mask(test, train, val)
-    return Scored(test.labels, sigmoid(predict(predictor, test.images)), apart)
+    probabilities = sigmoid(predict(Predictor(models, settings.mirror, temperature), test.images))
+    return scoring.score(test, probabilities, train, val, all_clean=clean)
 
 
-def score(validation: CrossValidation, pool: Pool, source: Source, settings: Settings, args):
+def score(validation: CrossValidation, pool: Split, source: Source, settings: Settings, args):
     """Calibrate on the out-of-fold predictions, then predict test: (calibration, {name: Scored}, rows for
     predictions.csv)."""
-    labels, logits = pool.images.labels, validation.mean_logits
-    calibration = calibrate(labels, logits, args.sensitivity, OUT_OF_FOLD)
-    rows = pool.held_out_rows(validation, calibration.temperature)
-    scored = {"out_of_fold": Scored(labels, sigmoid(logits / calibration.temperature))}
+    logits = validation.mean_logits
+    calibration = calibrate(pool.labels, logits, args.sensitivity, OUT_OF_FOLD)
+    rows = []
+    for fold, of_repeat in zip(validation.fold + 1, validation.logits):
+        rows += folders.prediction_rows(pool, sigmoid(of_repeat / calibration.temperature), fold)
+    scored = {"out_of_fold": scoring.score(pool, sigmoid(logits / calibration.temperature))}
     if not args.no_test and args.pool != "all":
         models = list(used_models(validation).values())
         scored["test"] = test = score_test(source, models, settings, calibration.temperature, args.drop_test_twins)
-        rows += folders.prediction_rows("test", test.labels, test.probabilities, fold=[""] * len(test.labels))
+        rows += folders.prediction_rows(test.split, test.probabilities, fold=[""] * len(test.split))
     return calibration, scored, rows
 
 
@@ -121,14 +101,15 @@ def spread_table(kind: str, scores: list[dict]) -> str:
     return table + "\n" + tables.spread_line(f"mean ± std over {kind}s", spread)
 
 
-def compare_groups(labels: np.ndarray, validations: dict[str, CrossValidation]) -> dict:
+def compare_groups(pool: Split, validations: dict[str, CrossValidation]) -> dict:
     """What near-duplicates across folds are worth: pooled metrics of both ways of grouping, and their difference, none
     minus twins, on the same images."""
+    labels, groups = pool.labels, data.find_groups(pool)
     twins, none = (sigmoid(validations[way].mean_logits) for way in ("twins", "none"))
     return {
-        "twins": intervals.summary(labels, twins),
-        "none": intervals.summary(labels, none),
-        "differences": comparison.paired_bootstrap(labels, none, twins),
+        "twins": intervals.summary(labels, twins, groups),
+        "none": intervals.summary(labels, none, groups),
+        "differences": comparison.paired_bootstrap(labels, none, twins, groups),
     }
 
 
@@ -140,15 +121,14 @@ def comparison_text(compared: dict) -> str:
         for name, difference in compared["differences"].items()
         if name in ("auc", "accuracy")
     ]
-    return (
-        f"{tables.metrics_table(rows)}\nsplitting near-duplicates adds: {', '.join(added)}, 95 % intervals over images"
-    )
+    return f"{tables.metrics_table(rows)}\nsplitting near-duplicates adds: {', '.join(added)}, 95 % intervals"
 
 
 def save(out: Path, models: dict, settings: Settings, source: Source, args, calibration, rows, metrics) -> None:
     """Write the files of the run. models: {file name: model}."""
     for name, model in models.items():
         folders.save_model(out / name, model, settings, args.seed, source, POOLS[args.pool])
+    folders.save_images(out, source)
     write_json(out / "calibration.json", asdict(calibration), source.notice)
     write_csv(out / "predictions.csv", rows, source.notice)
     write_csv(out / "folds.csv", [flatten(fold) for fold in metrics["folds"]], source.notice)
@@ -159,27 +139,27 @@ def main():
     args = parse_args()
     settings = Settings.from_args(args)
     source = data.find(args.data, args.data_root, args.size, args.seed)
-    pool = Pool.read(source, POOLS[args.pool], args.drop_test_twins)
-    labels, device = pool.images.labels, device_of(args.device)
+    pool = read_pool(source, POOLS[args.pool], args.drop_test_twins)
+    labels, device = pool.labels, device_of(args.device)
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)
 
     with resume.begin(args, settings, source) as partial:
         set_seed(args.seed, args.threads)
-        validation = cross_validate(pool.images, settings, scheme, partial)
+        validation = cross_validate(pool, settings, scheme, partial)
         calibration, scored, rows = score(validation, pool, source, settings, args)
         scores = evaluate_splits(scored, calibration)
         folds, repeats = validation.score_folds(labels), validation.score_repeats(labels)
         metrics = provenance.describe(args, settings, source) | scores | {"folds": folds, "repeats": repeats}
         if args.compare_groups:
             other = replace(scheme, groups="none" if args.groups == "twins" else "twins", refit=False)
-            validations = {args.groups: validation, other.groups: cross_validate(pool.images, settings, other, partial)}
-            metrics["compare_groups"] = compare_groups(labels, validations)
+            validations = {args.groups: validation, other.groups: cross_validate(pool, settings, other, partial)}
+            metrics["compare_groups"] = compare_groups(pool, validations)
         with resume.finish(partial) as out:
             save(out, used_models(validation), settings, source, args, calibration, rows, metrics)
     if args.compare_groups:
         print(comparison_text(metrics["compare_groups"]), end="\n\n")
     spreads = [spread_table("fold", folds)] + ([spread_table("repeat", repeats)] if args.repeats > 1 else [])
-    print(*spreads, tables.scores_text(scores, source), f"written to {args.out}/", sep="\n\n")
+    print(*spreads, tables.scores_text(scores, source.label), f"written to {args.out}/", sep="\n\n")
 
 
 if __name__ == "__main__":

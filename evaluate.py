@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import comparison, data, files, intervals, metrics, scoring
+from common import comparison, data, files, metrics, scoring
 from common.calibration import operating_point, threshold_rule
 from common.deploy import onnxfile
 from common.errors import UserError
@@ -22,7 +22,8 @@ def parse_args():
     parser = flags.Parser(__doc__)
     what = "a folder of train.py or crossval.py, or a file of export.py"
     parser.add_argument("model", metavar="RUN_OR_ONNX", help=what)
-    flags.add(parser, "--split", one_of(*data.SPLITS), "the images to predict", "test")
+    split = "the images to predict"
+    flags.add(parser, "--split", one_of(*data.SPLITS, "all"), split, shown="test; all, of an .onnx on image files")
     flags.add(parser, "--bootstrap", number(int, 100, 100_000), "resamples behind each 95 %% interval", 2000)
     against = "compare with another run, .onnx or predictions.csv on the same images"
     flags.add(parser, "--against", Kind(str, "OTHER"), against, shown="none")
@@ -64,63 +65,109 @@ def store_operating_point(run: folders.Run) -> None:
 @dataclass(frozen=True)
 class Evaluated:
     """A model's predictions of a split. out_of_fold: they are those of cross-validation, each by members that have not
-    seen the image."""
+    seen the image; seen: `scoring.count_seen`, where the images are not the model's own data and that can be told."""
 
     model: folders.Run | onnxfile.OnnxModel
     source: data.Source
-    split: str
-    images: np.ndarray
+    name: str
     scored: scoring.Scored
     out_of_fold: bool
+    own: bool
+    seen: dict[str, int] | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call the images."""
+        return f"{self.source.called} at full size" if self.at_full_size else self.source.label
+
+    @property
+    def at_full_size(self) -> bool:
+        """An .onnx file gets image files as they are, as an app would give them."""
+        return isinstance(self.model, onnxfile.OnnxModel) and self.source.of_files
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know who has other images than the model's own."""
+        if self.own:
+            return []
+        if self.seen is None:
+            return ["What the model was trained on is not here: how many of these images it has seen cannot be told."]
+        counts = "trained on {trained_on}; {near_duplicates} are near-duplicates of such, {unseen} it has not seen"
+        flatter = "; figures of all of them flatter it" if self.seen["trained_on"] else ""
+        return [f"Of these {len(self.scored.split)} images the model was {counts.format(**self.seen)}{flatter}."]
 
 
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, bool]:
-    """P(malignant) of a split, and whether out-of-fold: so an ensemble predicts the images that it was trained on."""
-    seen = data.same_images(model.data, source) and name in model.data["trained_on"]
-    if seen and isinstance(model, folders.Run) and model.data["md5"] == source.md5:
+    """P(malignant) of a split, and whether out-of-fold: so an ensemble predicts the images that it was trained on. An
+    .onnx file gets image files at their full size, as an app would give them."""
+    if isinstance(model, onnxfile.OnnxModel) and source.of_files:
+        return model.probabilities_of_files([source.folder / row["image"] for row in split.rows]), False
+    if isinstance(model, folders.Run) and model.data["md5"] == source.md5 and name in model.data["trained_on"]:
         rows = folders.read_predictions(model.path / "predictions.csv")
         unseen = [row for row in rows if row["split"] == name and row["out_of_fold"]]
         if len(unseen) == len(split):
             return folders.columns(unseen)[1], True
-    if seen:
-        print(f"warning: {model.path} was trained on {name}; these figures flatter it", file=sys.stderr)
     return model.probabilities(split.images), False
 
 
-def left_out_test_twins(model, source: data.Source) -> bool:
+def left_out_test_twins(model) -> bool:
     """Whether crossval.py trained on nothing that has a near-duplicate in test, so that all of test is clean."""
-    if not isinstance(model, folders.Run) or not data.same_images(model.data, source):
-        return False
-    return folders.read_metrics(model.path).get("config", {}).get("drop_test_twins", False)
+    run = isinstance(model, folders.Run)
+    return run and folders.read_metrics(model.path).get("config", {}).get("drop_test_twins", False)
 
 
-def evaluate(model, source: data.Source, name: str) -> Evaluated:
-    """Predict a split, and set apart its images without a near-duplicate among those that may have been trained on."""
-    split, *others = data.load(source, name, *data.SPLITS[: data.SPLITS.index(name)])
+def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluated:
+    """Predict a split, and set apart its images that share no group with what may have been trained on."""
+    own = model.data["md5"] == source.md5 or source.kept is not None
+    earlier = data.SPLITS[: data.SPLITS.index(name)] if own and name != "all" else ()
+    split, *others = data.load(source, name, *earlier)
     probabilities, out_of_fold = predict(model, source, split, name)
-    all_clean = not others or out_of_fold or (name == "test" and left_out_test_twins(model, source))
-    clean = None if all_clean else scoring.clean_mask(split, *others)
-    return Evaluated(model, source, name, split.images, scoring.Scored(split.labels, probabilities, clean), out_of_fold)
+    if own:
+        if name in (*model.data["trained_on"], "all") and not out_of_fold:
+            print(f"warning: {model.path} was trained on {name}; these figures flatter it", file=sys.stderr)
+        all_clean = out_of_fold or (name == "test" and left_out_test_twins(model))
+        scored = scoring.score(split, probabilities, *others, all_clean=all_clean)
+        return Evaluated(model, source, name, scored, out_of_fold, own)
+    fitted = model.data["trained_on"]
+    trained, known = (
+        data.load_again(model.data, root, names, kept_by(model))
+        for names in (fitted, list(dict.fromkeys([*fitted, "val"])))  # val chose the epoch
+    )
+    seen = scoring.count_seen(split, trained) if trained else None
+    all_clean = seen is not None and seen["unseen"] == len(split)
+    scored = scoring.score(split, probabilities, *([known] if known else []), all_clean=all_clean)
+    return Evaluated(model, source, name, scored, out_of_fold, own, seen)
 
 
-def score_other(source: data.Source, args) -> scoring.Scored:
+def kept_by(model) -> Path | None:
+    """Where a run says which image file is in which split."""
+    path = model.path / folders.IMAGES
+    return path if path.exists() else None
+
+
+def score_other(evaluated: Evaluated, args) -> scoring.Scored:
     """The predictions of what --against names; a model of another input size gets the images of its size."""
+    source, name = evaluated.source, evaluated.name
     if args.against.endswith(".csv"):
-        rows = [row for row in folders.read_predictions(Path(args.against)) if row["split"] == args.split]
-        return scoring.Scored(*folders.columns(rows))
+        rows = [row for row in folders.read_predictions(Path(args.against)) if row["split"] == name]
+        labels, probabilities = folders.columns(rows)
+        if not np.array_equal(labels, evaluated.scored.labels):
+            raise UserError(f"--against {args.against}: its predictions are not of the same images")
+        return replace(evaluated.scored, probabilities=probabilities)
     model = open_model(args.against, args)
     if model.data["size"] != source.size:
-        source = data.find_again(model.data, args.data, args.data_root, None, args.seed)
-    return evaluate(model, source, args.split).scored
+        again = source.describe() | {"size": model.data["size"]}
+        source = data.find_again(again, None, args.data_root, None, args.seed, source.kept)
+    return evaluate(model, source, name, args.data_root).scored
 
 
-def compare(name: str, scored: scoring.Scored, args, source: data.Source, seed: int) -> dict:
+def compare(evaluated: Evaluated, name: str, args, seed: int) -> dict:
     """The tests of a model against what --against names. Raises: UserError when that predicted other images."""
-    other = score_other(source, args)
-    if not np.array_equal(scored.labels, other.labels):
+    ours, theirs = evaluated.scored, score_other(evaluated, args)
+    if not np.array_equal(ours.labels, theirs.labels):
         raise UserError(f"--against {args.against}: its predictions are not of the same images")
-    pair = scored.probabilities, other.probabilities
-    return comparison.compare(scored.labels, *pair, (name, args.against), args.bootstrap, seed)
+    pair = ours.probabilities, theirs.probabilities
+    return comparison.compare(ours.labels, *pair, ours.groups, (name, args.against), args.bootstrap, seed)
 
 
 def standard_result(evaluated: Evaluated, name: str) -> tuple[str, str]:
@@ -131,7 +178,7 @@ def standard_result(evaluated: Evaluated, name: str) -> tuple[str, str]:
     source, scored = evaluated.source, evaluated.scored
     benign = 1 - scored.probabilities.astype(float)
     root = source.path and source.path.parent
-    evaluator = medmnist.Evaluator("breastmnist", evaluated.split, size=source.size, root=root)
+    evaluator = medmnist.Evaluator("breastmnist", evaluated.name, size=source.size, root=root)
     theirs, ours = evaluator.evaluate(benign), metrics.summary(scored.labels, scored.probabilities)
     if not np.allclose(theirs, (ours["auc"], ours["accuracy"]), rtol=0, atol=1e-12):
         raise UserError(f"MedMNIST's Evaluator finds {theirs}, not {ours['auc']} and {ours['accuracy']}")
@@ -150,11 +197,11 @@ def write_standard_result(path: Path, content: str, name: str, split: str) -> No
 
 def draw(evaluated: Evaluated, resamples: int, seed: int) -> dict:
     """The figures of the scores, {what it shows: (file stem, Figure)}."""
-    model, source, scored = evaluated.model, evaluated.source, evaluated.scored
+    model, scored = evaluated.model, evaluated.scored
     shown = scored.labels, scored.probabilities
     thresholds = {"standard": metrics.STANDARD_THRESHOLD, "operating point": model.calibration.threshold}
-    counts = intervals.resample_counts(scored.labels, resamples, seed)
-    title = f"{source.label}, {evaluated.split}{', out-of-fold' if evaluated.out_of_fold else ''}"
+    counts = scored.resample_counts(resamples, seed)
+    title = f"{evaluated.label}, {evaluated.name}{', out-of-fold' if evaluated.out_of_fold else ''}"
     drawn = {
         "ROC curve": ("roc", figures.roc(*shown, counts, thresholds, title)),
         "Precision-recall curve": ("precision_recall", figures.precision_recall(*shown, counts, thresholds, title)),
@@ -164,30 +211,32 @@ def draw(evaluated: Evaluated, resamples: int, seed: int) -> dict:
     }
     if isinstance(model, folders.Run):
         if not evaluated.out_of_fold:
-            drawn["Grad-CAM"] = ("grad_cam", gradcam.sheet(model.predictor, evaluated.images, *shown, title))
+            drawn["Grad-CAM"] = ("grad_cam", gradcam.sheet(model.predictor, scored.split.images, *shown, title))
         stored = folders.read_metrics(model.path)
         if folds := stored.get("folds"):
-            of_folds = f"{source.label}, {len(folds)} folds"
+            of_folds = f"{evaluated.source.label}, {len(folds)} folds"
             drawn["Folds"] = ("folds", figures.fold_overview(folds, stored["splits"]["out_of_fold"], of_folds))
     return drawn
 
 
 def save(out: Path, evaluated: Evaluated, scores: dict, drawn: dict, threads: int) -> Path:
-    """Write evaluation_<split>.json, the figures and the report, whose path is returned."""
-    split, source, called = evaluated.split, evaluated.source, evaluated.model.path.resolve().name
+    """Write evaluation_<split>.json, the figures, the predictions of image files, and the report, whose path is
+    returned."""
+    split, source, called = evaluated.name, evaluated.source, evaluated.model.path.resolve().name
     predictions = "out-of-fold predictions" if evaluated.out_of_fold else "predictions of the model"
-    head = {
-        "model": called,
-        "split": split,
-        "predictions": predictions,
-        "provenance": provenance.provenance(source, threads),
-    }
-    files.write_json(out / f"evaluation_{split}.json", head | scores, source.notice)
+    head = {"model": called, "split": split, "predictions": predictions, "images": evaluated.label}
+    seen = {} if evaluated.own else {"seen": evaluated.seen}
+    made = {"provenance": provenance.provenance(source, threads)}
+    files.write_json(out / f"evaluation_{split}.json", head | seen | made | scores, source.notice)
+    if source.of_files:
+        rows = folders.prediction_rows(evaluated.scored.split, evaluated.scored.probabilities)
+        files.write_csv(out / f"predictions_{split}.csv", rows, source.notice)
     pictures = {what: out / f"{stem}_{split}.png" for what, (stem, _) in drawn.items()}
     for what, (_, figure) in drawn.items():
         figures.save(figure, pictures[what])
     path = out / ("report.html" if split == "test" else f"report_{split}.html")
-    report.write(path, called, f"{source.label}: {predictions} of {called}", split, scores, pictures)
+    what = f"{evaluated.label}: {predictions} of {called}"
+    report.write(path, called, what, split, scores, pictures, evaluated.notes)
     return path
 
 
@@ -195,19 +244,22 @@ def main():
     args = parse_args()
     set_seed(0, args.threads)
     model = open_model(args.model, args)
-    source = data.find_again(model.data, args.data, args.data_root, args.size, args.seed)
+    source = data.find_again(model.data, args.data, args.data_root, args.size, args.seed, kept_by(model))
     if args.sensitivity is not None:
         model = choose_operating_point(model, args.sensitivity)
     name, seed = name_of(model.path), source.seed if args.seed is None else args.seed
+    whole = source.of_files and isinstance(model, onnxfile.OnnxModel)
+    split = args.split or ("all" if whole else "test")
 
-    evaluated = evaluate(model, source, args.split)
-    compared = {"comparison": compare(name, evaluated.scored, args, source, seed)} if args.against else {}
-    standard = standard_result(evaluated, name) if source.name == "breastmnist" else None
-    scores = scoring.evaluate_splits({args.split: evaluated.scored}, model.calibration, args.bootstrap, seed)
-    drawn, lines = draw(evaluated, args.bootstrap, seed), [tables.scores_text(scores, source)]
+    evaluated = evaluate(model, source, split, args.data_root)
+    compared = {"comparison": compare(evaluated, name, args, seed)} if args.against else {}
+    standard = standard_result(evaluated, name) if source.name == "breastmnist" and split != "all" else None
+    scores = scoring.evaluate_splits({split: evaluated.scored}, model.calibration, args.bootstrap, seed)
+    drawn = draw(evaluated, args.bootstrap, seed)
+    lines = [tables.scores_text(scores, evaluated.label), *evaluated.notes]
     if compared:
         differences = compared["comparison"]["differences"]
-        figure = figures.comparison(differences, name, name_of(args.against), source.label)
+        figure = figures.comparison(differences, name, name_of(args.against), evaluated.label)
         drawn["Comparison"] = ("comparison", figure)
         lines.append(compared["comparison"]["conclusion"])
 
@@ -217,9 +269,9 @@ def main():
         store_operating_point(model)
     written = save(out, evaluated, scores | compared, drawn, args.threads)
     if standard:
-        write_standard_result(out / standard[0], standard[1], name, args.split)
+        write_standard_result(out / standard[0], standard[1], name, split)
         lines.append(f"MedMNIST's standard result file: {out / standard[0]}")
-    print(*lines, f"figures, evaluation_{args.split}.json and {written.name}: {out}/", sep="\n")
+    print(*lines, f"figures, evaluation_{split}.json and {written.name}: {out}/", sep="\n")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def main():
     args = parse_args()
     set_seed(0, args.threads)
     run = folders.load(args.run)
-    source = data.find_again(run.data, args.data, args.data_root, args.size, args.seed)
+    source = data.find_again(run.data, args.data, args.data_root, args.size, args.seed, run.path / folders.IMAGES)
     splits = dict(zip(data.SPLITS, data.load(source, *data.SPLITS)))
     about = graph.metadata(run, folders.read_metrics(run.path))
     out = Path(args.out or run.path / "model.onnx")

@@ -3,12 +3,12 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from common import data
+from common import data, scoring
 from common.calibration import Calibration, calibrate, sigmoid
 from common.files import write_csv, write_json
 from common.model import Predictor, device_of, predict
 from common.run import flags, folders, provenance, resume
-from common.scoring import Scored, clean_mask, evaluate_splits
+from common.scoring import Scored, evaluate_splits
 from common.seed import set_seed
 from common.settings import Settings
 from common.show import figures, tables
@@ -29,15 +29,16 @@ def score(fitted: Fit, settings: Settings, source, train, val, sensitivity) -> t
     (test,) = data.load(source, "test")  # read only now, when everything is chosen
     test_logits = predict(predictor, test.images)
     return calibration, {
-        "val": Scored(val.labels, sigmoid(val_logits / calibration.temperature)),
-        "test": Scored(test.labels, sigmoid(test_logits / calibration.temperature), clean_mask(test, train, val)),
+        "val": scoring.score(val, sigmoid(val_logits / calibration.temperature)),
+        "test": scoring.score(test, sigmoid(test_logits / calibration.temperature), train, val),
     }
 
 
 def save(out: Path, fitted: Fit, settings: Settings, source, seed, calibration, scored, metrics) -> None:
     """Write the files of the run."""
-    rows = [folders.prediction_rows(name, s.labels, s.probabilities) for name, s in scored.items()]
+    rows = [folders.prediction_rows(one.split, one.probabilities) for one in scored.values()]
     folders.save_model(out / "model.pt", fitted.model, settings, seed, source, ["train"])
+    folders.save_images(out, source)
     write_json(out / "calibration.json", asdict(calibration), source.notice)
     write_csv(out / "history.csv", fitted.history, source.notice)
     write_csv(out / "predictions.csv", sum(rows, []), source.notice)
@@ -60,7 +61,7 @@ def main():
         metrics = made_with | {"best_epoch": fitted.best_epoch} | scores
         with resume.finish(partial) as out:
             save(out, fitted, settings, source, args.seed, calibration, scored, metrics)
-    print(tables.scores_text(scores, source), f"written to {args.out}/", sep="\n")
+    print(tables.scores_text(scores, source.label), f"written to {args.out}/", sep="\n")
 
 
 if __name__ == "__main__":

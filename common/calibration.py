@@ -71,28 +71,30 @@ def fit_temperature(logits, labels) -> float:
     return 2 / (low + high)
 
 
-def brier(labels, probabilities) -> np.ndarray:
+def brier(labels, probabilities, weights=None):
     """Mean squared distance of probability and label (Brier, Monthly Weather Review 1950), in [0, 1], 0 best.
 
-    Args: labels: [..., n] of 0 or 1; probabilities: [..., n]; leading axes are samples of their own.
+    Args: labels: [n] of 0 or 1; probabilities: [n]; weights: [..., n], how often each case counts (as in `metrics`).
     """
-    return _mean((np.asarray(probabilities, float) - np.asarray(labels, float)) ** 2)
+    squares = (np.asarray(probabilities, float) - np.asarray(labels, float)) ** 2
+    return _mean(squares) if weights is None else weights @ squares / weights.sum(-1)
 
 
-def _bins(labels, probabilities, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `reliability` returns, of each sample [..., n]: each [..., bins], a count of 0 where ties leave no bin."""
-    order = np.argsort(probabilities, axis=-1, kind="stable")
-    labels, probabilities = (np.take_along_axis(np.asarray(x, float), order, -1) for x in (labels, probabilities))
-    *samples, n = labels.shape
-    place = np.arange(n)
-    ties_begin = np.where(np.diff(probabilities, prepend=-1) != 0, place, 0)
-    edges = [part[0] for part in np.array_split(place, bins) if len(part)]
-    starts = np.maximum.accumulate(ties_begin, axis=-1)[..., edges]
-    counts = np.diff(starts, append=n)
-    in_flat = (starts + n * np.arange(np.prod(samples, dtype=int)).reshape(*samples, 1)).ravel()
-    sums = (np.add.reduceat(x.ravel(), in_flat).reshape(starts.shape) for x in (probabilities, labels))
-    predicted, observed = (total / np.maximum(counts, 1) for total in sums)
-    return predicted, observed, counts
+def _bins(labels, probabilities, bins: int, weights=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums over the bins of `reliability`: of weights, of probabilities and of labels, each [..., bins]; 0 where ties
+    leave no bin. weights: [..., n], whole numbers: as often each case is there."""
+    order = np.argsort(probabilities, kind="stable")
+    labels, probabilities = np.asarray(labels, float)[order], np.asarray(probabilities, float)[order]
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)[..., order]
+    parts = (weights, weights * probabilities, weights * labels)
+    before, *others = (np.insert(np.cumsum(part, -1), 0, 0, axis=-1) for part in parts)  # sums of what lies before
+    size, larger = np.divmod(before[..., -1], bins)
+    first_of_ties = np.append(np.searchsorted(probabilities, probabilities), len(labels))
+    begins = [k * size + np.minimum(k, larger) for k in range(bins)]  # as np.array_split divides
+    cases = [np.sum(before[..., 1:] <= begin[..., None], -1) for begin in begins]
+    edges = np.stack([*(first_of_ties[case] for case in cases), np.full(size.shape, len(labels))], -1)
+    counts, predicted, observed = (np.diff(np.take_along_axis(sums, edges, -1)) for sums in (before, *others))
+    return counts, predicted, observed
 
 
 def reliability(labels, probabilities, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -104,21 +106,20 @@ def reliability(labels, probabilities, bins: int = 10) -> tuple[np.ndarray, np.n
     Args: labels: [n] of 0 or 1; probabilities: [n]; bins: 1 or above.
     Returns: (mean probability, share of malignant, count), each [bins or fewer], probabilities ascending.
     """
-    predicted, observed, counts = _bins(labels, probabilities, bins)
-    return predicted[counts > 0], observed[counts > 0], counts[counts > 0]
+    counts, predicted, observed = _bins(labels, probabilities, bins)
+    there = counts > 0
+    return predicted[there] / counts[there], observed[there] / counts[there], counts[there]
 
 
-def expected_calibration_error(labels, probabilities, bins: int = 10) -> np.ndarray:
+def expected_calibration_error(labels, probabilities, weights=None, bins: int = 10):
     """Mean over cases of |mean probability - observed share| of their bin in `reliability`, in [0, 1], 0 best (Naeini
     et al., AAAI 2015, with bins of equal mass: of equal width, most would be nearly empty here).
 
-    Args: labels: [..., n] of 0 or 1; probabilities: [..., n]; leading axes are samples of their own.
+    Args: labels: [n] of 0 or 1; probabilities: [n]; weights: [..., n], how often each case counts.
     """
-    n = np.shape(labels)[-1]
-    if n == 0:
-        return np.full(np.shape(labels)[:-1], np.nan)
-    predicted, observed, counts = _bins(labels, probabilities, bins)
-    return (counts * np.abs(predicted - observed)).sum(-1) / n
+    counts, predicted, observed = _bins(labels, probabilities, bins, weights)
+    with np.errstate(invalid="ignore"):  # 0 / 0 without a case is nan
+        return np.abs(predicted - observed).sum(-1) / counts.sum(-1)
 
 
 def operating_point(labels, probabilities, sensitivity: float) -> float:

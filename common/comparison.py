@@ -69,18 +69,18 @@ def mcnemar(labels, called_a, called_b) -> dict:
     return {"only_a_correct": only_a, "only_b_correct": only_b, "p": min(1.0, 2 * tail)}
 
 
-def paired_bootstrap(labels, probabilities_a, probabilities_b, resamples: int = 2000, seed: int = 0) -> dict:
+def paired_bootstrap(labels, a, b, groups=None, resamples: int = 2000, seed: int = 0) -> dict:
     """Bootstrap intervals of the differences a minus b at the standard threshold, on the same resamples for both.
 
-    Args: labels: [n], 1 for malignant; probabilities_a, probabilities_b: [n], P(malignant).
+    Args: labels: [n], 1 for malignant; a, b: [n], P(malignant); groups: [n], as in `intervals.resample_counts`.
     Returns: {metric: {"difference", "ci95": [low, high]}} for `metrics.NAMES`, nan where one is undefined.
     """
-    counts, models = intervals.resample_counts(labels, resamples, seed), (probabilities_a, probabilities_b)
-    a, b = (metrics.summary(labels, probabilities) for probabilities in models)
-    resampled_a, resampled_b = (metrics.summary(labels, probabilities, weights=counts) for probabilities in models)
+    counts = intervals.resample_counts(labels, groups, resamples, seed)
+    summary_a, summary_b = (metrics.summary(labels, probabilities) for probabilities in (a, b))
+    resampled_a, resampled_b = (metrics.summary(labels, probabilities, weights=counts) for probabilities in (a, b))
 
     def compare(name: str) -> dict:
-        difference = float(a[name] - b[name])
+        difference = float(summary_a[name] - summary_b[name])
         interval = intervals.percentile_interval(difference, resampled_a[name] - resampled_b[name])
         return {"difference": difference, "ci95": interval}
 
@@ -103,46 +103,53 @@ def _compared(difference: float) -> str:
     return f"{'higher' if difference > 0 else 'lower'} by {size}"
 
 
-def _auc_finding(result: dict) -> str:
+def _auc_finding(result: dict, p: float) -> str:
     if np.isnan(result["difference"]):
         return "undefined, as a class is absent,"
-    if np.isnan(result["p"]):
-        return f"{_compared(result['difference'])} (no interval: too few cases, or no variation between them)"
     low, high = (round(limit, 3) + 0.0 for limit in result["ci95"])  # + 0.0 turns -0.0 into 0.0
-    return f"{_compared(result['difference'])} (95 % interval {low:.3f} to {high:.3f}, DeLong {_p(result['p'])})"
+    delong_p = "n/a" if np.isnan(p) else _p(p)
+    interval = f"95 % interval {low:.3f} to {high:.3f}; DeLong {delong_p}, images taken as independent"
+    return f"{_compared(result['difference'])} ({interval})"
 
 
-def conclusion(name_a: str, name_b: str, delong_result: dict, mcnemar_result: dict, n: int) -> str:
-    """One sentence on what the two tests do and do not show, at the 5 % level.
+def conclusion(names: tuple[str, str], auc: dict, delong_result: dict, mcnemar_result: dict, n: int) -> str:
+    """One sentence on what the comparison does and does not show, at the 5 % level.
 
-    The smallest difference in AUC that could be seen is half the width of DeLong's interval: with a smaller one, 0 lies
-    inside the interval.
+    A difference in AUC is concluded when 0 lies outside its interval, which draws whole groups; the smallest that could
+    be seen is half the width of that interval. A difference in accuracy is concluded by McNemar's test.
 
-    Args: delong_result, mcnemar_result: from `delong` and `mcnemar`; n: number of images, 1 or above.
+    Args: names: of the two models; auc: {"difference", "ci95"} from `paired_bootstrap`; delong_result, mcnemar_result:
+        from `delong` and `mcnemar`; n: number of images, 1 or above.
     """
     accuracy = (mcnemar_result["only_a_correct"] - mcnemar_result["only_b_correct"]) / n
-    tests = (("AUC", delong_result["difference"], delong_result["p"]), ("accuracy", accuracy, mcnemar_result["p"]))
-    found = [f"{name_a if gap > 0 else name_b}'s higher {name}" for name, gap, p in tests if p < SIGNIFICANCE]
-    missing = [name for name, _, p in tests if not p < SIGNIFICANCE]
+    low, high = auc["ci95"]
+    tests = (
+        ("AUC", auc["difference"], low > 0 or high < 0),
+        ("accuracy", accuracy, mcnemar_result["p"] < SIGNIFICANCE),
+    )
+    found = [f"{names[0] if gap > 0 else names[1]}'s higher {name}" for name, gap, shown in tests if shown]
+    missing = [name for name, _, shown in tests if not shown]
     verdict = f"{' and '.join(found)} can be concluded" if found else "no difference can be concluded"
     if found and missing:
         verdict += f", a difference in {missing[0]} cannot"
-    seen = (delong_result["ci95"][1] - delong_result["ci95"][0]) / 2
-    if "AUC" in missing and seen > 0:
-        verdict += f"; one smaller than about {seen:.2g} in AUC could not be seen with this many images"
-    auc_finding = f"{name_a}'s AUC is {_auc_finding(delong_result)}"
+    if "AUC" in missing and high > low:
+        verdict += f"; one smaller than about {(high - low) / 2:.2g} in AUC could not be seen with this many images"
+    auc_finding = f"{names[0]}'s AUC is {_auc_finding(auc, delong_result['p'])}"
     accuracy_finding = f"its accuracy {_compared(accuracy)} (McNemar {_p(mcnemar_result['p'])})"
-    return f"On these {n} images, compared with {name_b}, {auc_finding} and {accuracy_finding}: {verdict}."
+    return f"On these {n} images, compared with {names[1]}, {auc_finding} and {accuracy_finding}: {verdict}."
 
 
-def compare(labels, a: np.ndarray, b: np.ndarray, names: tuple[str, str], resamples: int, seed: int) -> dict:
-    """All of the above at the standard threshold, as evaluate.py stores it. a, b: [n], P(malignant)."""
-    delong_result, called = delong(labels, a, b), (a >= STANDARD_THRESHOLD, b >= STANDARD_THRESHOLD)
-    mcnemar_result = mcnemar(labels, *called)
+def compare(labels, a, b, groups, names: tuple[str, str], resamples: int, seed: int) -> dict:
+    """All of the above at the standard threshold, as evaluate.py stores it.
+
+    Args: a, b: [n], P(malignant); groups: [n], as in `intervals.resample_counts`.
+    """
+    differences, delong_result = paired_bootstrap(labels, a, b, groups, resamples, seed), delong(labels, a, b)
+    mcnemar_result = mcnemar(labels, a >= STANDARD_THRESHOLD, b >= STANDARD_THRESHOLD)
     return {
         "against": names[1],
-        "differences": paired_bootstrap(labels, a, b, resamples, seed),
+        "differences": differences,
         "delong": delong_result,
         "mcnemar": mcnemar_result,
-        "conclusion": conclusion(*names, delong_result, mcnemar_result, len(labels)),
+        "conclusion": conclusion(names, differences["auc"], delong_result, mcnemar_result, len(labels)),
     }

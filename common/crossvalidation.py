@@ -8,42 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import metrics, parallel, training, twins
+from common import metrics, parallel, training
 from common.calibration import sigmoid
-from common.data import Split
-from common.errors import UserError
+from common.data import Split, find_groups
+from common.folds import assign_folds
 from common.model import BreastResNet, Predictor, predict
 from common.seed import set_seed
 from common.settings import Settings
-
-
-def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Deal whole groups to folds so that every fold holds nearly the same number of images of each class.
-
-    Greedy: groups in random order, largest first, each to the fold where it leaves the class counts most even (the idea
-    of scikit-learn's StratifiedGroupKFold). With every image its own group this is plain stratified k-fold.
-
-    Args:
-        labels: [n] of 0 or 1.
-        groups: [n], the same value for images that must share a fold.
-        folds: number of folds, 2 or above.
-
-    Returns: int [n], the fold of each image, 0 to folds - 1.
-    Raises: UserError when a class has fewer groups than there are folds.
-    """
-    names, member_of = np.unique(groups, return_inverse=True)
-    counts = np.stack([np.bincount(member_of[labels == c], minlength=len(names)) for c in (0, 1)], 1)  # [groups, 2]
-    if (fewest := int((counts > 0).sum(0).min())) < folds:
-        raise UserError(f"{folds} folds need at least {folds} separate images of each class; there are {fewest}")
-    order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
-    filled = np.zeros((folds, 2))
-    fold_of_group = np.empty(len(names), int)
-    for g in order:
-        cost = (((filled + counts[g]) ** 2 - filled**2) / counts.sum(0)).sum(1)  # growth of the sum of squares
-        fold_of_group[g] = fold = int(np.argmin(cost))
-        filled[fold] += counts[g]
-    return fold_of_group[member_of]
 
 
 @dataclass(frozen=True)
@@ -117,7 +88,7 @@ def cross_validate(pool: Split, settings: Settings, scheme: Scheme, partial: Pat
     Args: partial: a folder that keeps a checkpoint of each model, and from which the training goes on.
     Raises: UserError when there are too few images for so many folds.
     """
-    together = twins.find_groups(pool.images) if scheme.groups == "twins" else np.arange(len(pool))
+    together = find_groups(pool) if scheme.groups == "twins" else np.arange(len(pool))
     fold = np.stack(
         [
             assign_folds(pool.labels, together, scheme.folds, scheme.seed + repeat) + repeat * scheme.folds

@@ -1,8 +1,9 @@
 """How far a number could be off: stratified bootstrap intervals and bands, and the spread over seeds or folds.
 
 A test set of 156 images leaves several points of uncertainty on every metric, so none is reported without its interval.
-Resampling is stratified: each class keeps its count, so no resample lacks a class and the intervals are for this share
-of malignant images. All resamples are scored at once, as case weights [resamples, n] of the functions in `metrics`.
+Resampling is stratified: each class keeps its number of groups, so no resample lacks a class and the intervals are for
+this share of malignant images. All resamples are scored at once, as case weights [resamples, n] of the functions in
+`metrics`.
 """
 
 import numpy as np
@@ -14,24 +15,27 @@ LEVELS = (2.5, 97.5)  # percentiles of a 95 % interval
 Z95 = 1.959963984540054  # 97.5 % point of the standard normal distribution
 
 
-def resample_counts(labels, resamples: int = 2000, seed: int = 0) -> np.ndarray:
-    """How often each case is drawn in each stratified bootstrap resample.
+def resample_counts(labels, groups=None, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """How often each case is drawn in each stratified bootstrap resample of whole groups (Davison & Hinkley, Bootstrap
+    Methods and their Application, 1997, section 3.8), so that images of one lesion do not count as independent.
 
-    Args: labels: [n] of 0 or 1; resamples: 1 or above.
-    Returns: float [resamples, n], whole numbers; those of each class sum to the size of that class.
+    Args:
+        labels: [n] of 0 or 1.
+        groups: [n], the same value for cases that are drawn together; by default each by itself, which is the ordinary
+            bootstrap. A group with a malignant case belongs to the malignant ones.
+        resamples: 1 or above.
+
+    Returns: float [resamples, n], whole numbers; as many groups of each class are drawn as there are.
     """
-    labels, generator = np.asarray(labels), np.random.default_rng(seed)
-    counts = np.zeros((resamples, len(labels)))
-    for members in (np.flatnonzero(labels == c) for c in np.unique(labels)):
-        counts[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), resamples)
-    return counts
-
-
-def drawn_cases(counts: np.ndarray) -> np.ndarray:
-    """The cases of each resample one by one, for what takes no weights: indices [resamples, n] of `counts` of the same
-    shape, ascending."""
-    resamples, n = counts.shape
-    return np.repeat(np.tile(np.arange(n), resamples), counts.astype(int).ravel()).reshape(resamples, n)
+    groups = np.arange(len(labels)) if groups is None else groups
+    names, group_of = np.unique(groups, return_inverse=True)
+    malignant = np.bincount(group_of, np.asarray(labels, float), minlength=len(names)) > 0
+    counts, generator = np.zeros((resamples, len(names))), np.random.default_rng(seed)
+    for members in (np.flatnonzero(malignant == c) for c in (False, True)):
+        if len(members):
+            share = np.full(len(members), 1 / len(members))
+            counts[:, members] = generator.multinomial(len(members), share, resamples)
+    return counts[:, group_of]
 
 
 def percentile_interval(value: float, resampled: np.ndarray) -> list[float]:
@@ -79,9 +83,10 @@ def summaries(labels, probabilities, thresholds, counts) -> list[dict]:
     return [_beside(*pair) for pair in zip(values, resampled)]
 
 
-def summary(labels, probabilities, threshold: float = STANDARD_THRESHOLD, resamples: int = 2000, seed: int = 0) -> dict:
-    """The one of `summaries` at a threshold, over resamples of its own."""
-    return summaries(labels, probabilities, [threshold], resample_counts(labels, resamples, seed))[0]
+def summary(labels, probabilities, groups=None, resamples: int = 2000, seed: int = 0) -> dict:
+    """The one of `summaries` at the standard threshold, over resamples of its own."""
+    counts = resample_counts(labels, groups, resamples, seed)
+    return summaries(labels, probabilities, [STANDARD_THRESHOLD], counts)[0]
 
 
 def _band(curves) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,11 @@ from multiprocessing.connection import wait
 from common.errors import UserError
 
 
+def cpu_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def begin_worker(begin: Callable) -> None:
     """Call `begin` in a worker; let Ctrl-C end it silently, and the end of its parent, however sudden, end it too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,7 +1,8 @@
-"""How a training run shows its epochs: a tqdm bar on a terminal, a line an epoch elsewhere."""
+"""How long work shows how far it is: a tqdm bar on a terminal; elsewhere a line an epoch, or one now and then."""
 
 import sys
 import threading
+from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
@@ -35,3 +36,9 @@ class Progress:
         if self.bar.disable:
             values = "  ".join(f"{column} {value:>6}" for column, value in shown.items())
             print(f"{self.name}  epoch {entry['epoch']:>3}/{self.epochs}  {values}", file=sys.stderr, flush=True)
+
+
+def shown(items: Iterable, what: str, total: int | None = None) -> Iterator:
+    """The items, with a count of them on stderr when they take longer than a second."""
+    seldom = 0.1 if sys.stderr.isatty() else 10
+    return iter(tqdm(items, what, total, unit="image", leave=False, delay=1, mininterval=seldom))

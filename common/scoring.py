@@ -1,44 +1,83 @@
 """Scoring predictions: whole and clean splits, at the standard threshold and at the operating point."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from common import calibration, intervals, twins
-from common.data import Split
+from common.data import Split, find_groups
 from common.metrics import STANDARD_THRESHOLD
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Predictions of a split: labels [n], 1 for malignant; calibrated probabilities [n]; and, where it matters, `clean`
-    [n]: the image has no near-duplicate in another split."""
+    """Predictions of a split: calibrated probabilities [n]; groups [n], the same for images that are drawn together in
+    an interval; and, where it matters, `clean` [n]: the image shares no group with one that may have been trained on.
+    """
 
-    labels: np.ndarray
+    split: Split
     probabilities: np.ndarray
+    groups: np.ndarray
     clean: np.ndarray | None = None
 
+    @property
+    def labels(self) -> np.ndarray:
+        """[n], 1 for malignant."""
+        return self.split.labels
+
+    def resample_counts(self, resamples: int, seed: int) -> np.ndarray:
+        """`intervals.resample_counts` of whole groups: float [resamples, n]."""
+        return intervals.resample_counts(self.labels, self.groups, resamples, seed)
+
     def parts(self, name: str) -> dict[str, "Scored"]:
-        """{name: all of it, "clean_<name>": the clean images}, the latter where there are such."""
-        if self.clean is None or not self.clean.any():
-            return {name: self}
-        return {name: self, f"clean_{name}": Scored(self.labels[self.clean], self.probabilities[self.clean])}
+        """{name: all of it, "clean_<name>": the clean images, "<name>_per_patient": patients}, the latter two where
+        there are such."""
+        found = {name: self}
+        if self.clean is not None and self.clean.any():
+            kept = self.probabilities[self.clean], self.groups[self.clean]
+            found[f"clean_{name}"] = Scored(self.split[self.clean], *kept)
+        if len(set(self.split.patients)) < len(self.split) and all(self.split.patients):
+            found[f"{name}_per_patient"] = self.per_patient()
+        return found
+
+    def per_patient(self) -> "Scored":
+        """Each patient once: by the image of the highest probability, malignant if any image is."""
+        _, patient_of = np.unique(self.split.patients, return_inverse=True)
+        malignant = (np.bincount(patient_of, self.labels) > 0).astype(np.uint8)
+        by_patient = np.lexsort((-self.probabilities, patient_of))  # and the highest probability first
+        first = by_patient[np.searchsorted(patient_of[by_patient], np.arange(len(malignant)))]
+        return Scored(replace(self.split[first], labels=malignant), self.probabilities[first], self.groups[first])
+
+
+def score(split: Split, probabilities: np.ndarray, *others: Split, all_clean: bool = False) -> Scored:
+    """Predictions of a split beside others that may have been trained on. all_clean: they were not, or share no group
+    with it, so that there is no clean part to set apart."""
+    groups = find_groups(split, *others)
+    own, beside = groups[: len(split)], groups[len(split) :]
+    return Scored(split, probabilities, own, None if all_clean or not others else ~np.isin(own, beside))
 
 
 def clean_mask(split: Split, *others: Split) -> np.ndarray:
-    """Which images of a split share no group of near-duplicates with an image of another split: bool [n]."""
-    groups = twins.find_groups(np.concatenate([split.images, *(other.images for other in others)]))
+    """Which images of a split share no group with an image of another split: bool [n]."""
+    groups = find_groups(split, *others)
     return ~np.isin(groups[: len(split)], groups[len(split) :])
+
+
+def count_seen(split: Split, trained: Split) -> dict[str, int]:
+    """How many of the images a model was trained on, how many more are near-duplicates of such, and how many it has not
+    seen: judged by the images themselves at 28x28 pixels."""
+    highest = twins.highest_correlation(split.images, trained.images)
+    same, alike = int(np.sum(highest > twins.SAME)), int(np.sum(highest > twins.THRESHOLD))
+    return {"trained_on": same, "near_duplicates": alike - same, "unseen": len(split) - alike}
 
 
 def calibration_summary(labels, probabilities, counts: np.ndarray) -> dict:
     """Brier score and expected calibration error, each with its interval over the resamples of
     `intervals.resample_counts`."""
-    drawn = intervals.drawn_cases(counts)
     summary: dict = {}
     for name, measure in (("brier", calibration.brier), ("ece", calibration.expected_calibration_error)):
         value = float(measure(labels, probabilities))
-        resampled = measure(labels[drawn], probabilities[drawn])
+        resampled = measure(labels, probabilities, counts)
         summary |= {name: value, f"{name}_ci95": intervals.percentile_interval(value, resampled)}
     return summary
 
@@ -52,7 +91,7 @@ def evaluate_splits(
     "splits" uses the standard threshold, "operating_point" the chosen one, "calibration" none.
     """
     parts = {name: part for split, whole in scored.items() for name, part in whole.parts(split).items()}
-    drawn = {name: intervals.resample_counts(part.labels, resamples, seed) for name, part in parts.items()}
+    drawn = {name: part.resample_counts(resamples, seed) for name, part in parts.items()}
     thresholds = STANDARD_THRESHOLD, chosen.threshold
     summaries = {
         name: intervals.summaries(part.labels, part.probabilities, thresholds, drawn[name])

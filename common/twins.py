@@ -4,30 +4,48 @@ Two images are twins when the Pearson correlation of their 28x28 pixels, as stor
 `THRESHOLD`; a group is a connected component of twins.
 """
 
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from common.data import Split
-
 SIDE = 28
 THRESHOLD = 0.95
+SAME = 0.998  # above it: one picture. BreastMNIST at 64, 128 or 224 pixels has 0.9988 or more with itself at 28
+
+
+def shrink(images: np.ndarray) -> np.ndarray:
+    """Images at 28x28, resized as MedMNIST does (antialiased bilinear). images: uint8 [n, side, side]."""
+    if images.shape[1:] == (SIDE, SIDE):
+        return images
+    resized = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in images]
+    return np.stack(resized)
 
 
 def fingerprints(images: np.ndarray) -> np.ndarray:
     """Images as unit vectors whose dot product is the Pearson correlation of their 28x28 pixels.
 
-    Args: images: uint8 [n, side, side]; larger ones are first resized as MedMNIST does (antialiased bilinear).
-    Returns: float32 [n, 28, 28]; a constant image, whose correlation is undefined, is all zero and has no twin.
+    Args: images: uint8 [n, side, side]. Returns: float32 [n, 28, 28]; a constant image, whose correlation is undefined,
+    is all zero and has no twin.
     """
-    if images.shape[1:] != (SIDE, SIDE):
-        resized = [Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for image in images]
-        images = np.stack([np.asarray(image) for image in resized])
+    images = shrink(images)
     centred = images.astype(np.float32) - images.mean((1, 2), keepdims=True, dtype=np.float32)
     norm = np.sqrt((centred**2).sum((1, 2), keepdims=True))
     return np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
+
+
+def highest_correlation(images: np.ndarray, others: np.ndarray, block: int = 2048) -> np.ndarray:
+    """Of each image with any of the others, as stored or mirrored: [n].
+
+    Args: images, others: uint8 [n, side, side] and [m, side, side], each of a side of its own.
+    """
+    upright, known = fingerprints(images), fingerprints(others).reshape(len(others), -1)
+    views = [view.reshape(len(images), -1) for view in (upright, upright[:, :, ::-1])]
+    highest = np.full(len(images), -1.0)
+    for start in range(0, len(images), block):
+        here = slice(start, start + block)
+        highest[here] = np.max([(view[here] @ known.T).max(1, initial=-1) for view in views], 0)
+    return highest
 
 
 def find_pairs(images: np.ndarray, threshold: float = THRESHOLD, block: int = 2048) -> list[tuple[int, int, float]]:
@@ -72,50 +90,12 @@ def group(n: int, pairs) -> np.ndarray:
     return np.array([root(i) for i in range(n)])
 
 
-def find_groups(images: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
-    """Groups of near-duplicates: int [n], the smallest index in each image's group. images: uint8 [n, side, side]."""
-    return group(len(images), find_pairs(images, threshold))
+def find_groups(images: np.ndarray, patients: Sequence[str] | None = None) -> np.ndarray:
+    """Groups of near-duplicates, joined where images are of one patient.
 
-
-@dataclass(frozen=True)
-class Named:
-    """An image of a data set."""
-
-    split: str
-    index: int
-    label: int
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What near-duplicates there are in a data set, and which of them matter.
-
-    pairs: (one image, the other, correlation), the most alike first. leaking: {split: images in a group with an image
-    of another split}.
+    Args: images: uint8 [n, side, side]; patients: [n], "" where unknown.
+    Returns: int [n], the smallest index in each image's group.
     """
-
-    images: int
-    groups: int
-    pairs: list[tuple[Named, Named, float]]
-    leaking: dict[str, int]
-
-    @property
-    def across_splits(self) -> int:
-        return sum(a.split != b.split for a, b, _ in self.pairs)
-
-    @property
-    def opposite(self) -> list[tuple[Named, Named, float]]:
-        """The pairs whose labels contradict each other."""
-        return [(a, b, r) for a, b, r in self.pairs if a.label != b.label]
-
-
-def audit(splits: dict[str, Split]) -> Audit:
-    """Find the near-duplicates of a data set. splits: {name: Split}."""
-    named = [Named(name, i, int(label)) for name, split in splits.items() for i, label in enumerate(split.labels)]
-    images = np.concatenate([split.images for split in splits.values()])
-    pairs = sorted(find_pairs(images), key=lambda pair: -pair[2])
-    groups, origin = group(len(images), pairs), np.array([image.split for image in named])
-    splits_of = Counter(g for g, _ in set(zip(groups.tolist(), origin)))  # how many each group has images in
-    mixed = [g for g, count in splits_of.items() if count > 1]
-    leaking = {name: int(np.isin(groups[origin == name], mixed).sum()) for name in splits}
-    return Audit(len(images), len(splits_of), [(named[i], named[j], r) for i, j, r in pairs], leaking)
+    first: dict[str, int] = {}
+    same = [(first.setdefault(patient, i), i) for i, patient in enumerate(patients or []) if patient]
+    return group(len(images), [*find_pairs(images), *same])

@@ -100,7 +100,7 @@ def imagenet_trunk(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def phantoms() -> data.Split:
     """48 phantoms, a third of them malignant."""
-    return data.Split(*phantom.generate(48, 28, seed=0, malignant_share=1 / 3))
+    return data.Split.of("train", *phantom.generate(48, 28, seed=0, malignant_share=1 / 3))
 
 
 @pytest.fixture

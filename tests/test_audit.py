@@ -1,11 +1,14 @@
-"""What audit.py says and draws; the counts behind it are in test_twins.py."""
+"""What audit.py counts, says and draws."""
 
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import audit
+from common.data import SPLITS, Split, breastmnist_path, find, load
+from common.scoring import clean_mask
 
 
 @pytest.fixture
@@ -35,3 +38,28 @@ def test_the_real_data(audited, breastmnist_root, tmp_path):
     assert "10 pairs carry opposite labels\n  train 115 malignant and test 76 benign, correlation 1.0000" in printed
     names = {"twins_threshold.png", "twins_labels.png", "augmented.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_audit_counts_what_crosses_splits_and_what_contradicts():
+    a, b, c, d = np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)
+    train = Split.of("train", np.stack([a, a[:, ::-1], b]), np.array([1, 0, 0]))
+    test = Split.of("test", np.stack([b, c, b // 2, d]), np.array([0, 1, 0, 1]))
+    found = audit.audit({"train": train, "test": test})
+    assert (found.images, found.groups, len(found.pairs)) == (7, 4, 4)
+    assert found.across_splits == 2 and found.leaking == {"train": 1, "test": 2}
+    correlations = [r for *_, r in found.pairs]
+    assert correlations == sorted(correlations, reverse=True)
+    ((*pair, _),) = found.opposite
+    assert pair == [audit.Named("train", 0, 1), audit.Named("train", 1, 0)]
+
+
+@pytest.mark.parametrize("size", [28, 64, 128, 224])
+def test_the_real_file(breastmnist_root, size):
+    if not breastmnist_path(str(breastmnist_root), size).exists():
+        pytest.skip(f"no file of size {size} in {breastmnist_root}")
+    source = find("breastmnist", str(breastmnist_root), size)
+    train, val, test = load(source, *SPLITS)
+    found = audit.audit(dict(zip(SPLITS, (train, val, test))))
+    assert (found.images, len(found.pairs) > 230, found.groups, found.across_splits) == (780, True, 593, 128)
+    assert found.leaking == {"train": 116, "val": 35, "test": 63} and clean_mask(test, train, val).sum() == 93
+    assert found.opposite[0][2] == pytest.approx(1, abs=1e-5)  # one pair is the same image under both labels

@@ -29,7 +29,7 @@ from conftest import BAD_INPUTS, REPO, one_line
 from hypothesis import strategies as st
 from PIL import Image
 
-from common import data, files, imagefile, weights
+from common import data, files, imagefile, npzfile, weights
 from common.calibration import Calibration
 from common.deploy import graph, onnxfile
 from common.errors import UserError
@@ -228,7 +228,7 @@ def good(tmp_path_factory, untrained, stored, phantoms) -> dict[str, bytes]:
         "metrics.json": {"splits": {}},
     }.items():
         (folder / name).write_text(json.dumps(content, indent=2))
-    rows = folders.prediction_rows("val", phantoms.labels, np.linspace(0.01, 0.99, len(phantoms)))
+    rows = folders.prediction_rows(data.Split.of("val", phantoms.images, phantoms.labels), np.linspace(0.01, 0.99, 48))
     files.write_csv(folder / "predictions.csv", rows)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -619,7 +619,7 @@ def test_predict_names_each_bad_image_and_does_the_others(good, crafted, places,
 
 
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(good, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "LARGEST", 20_000_000)  # in the place of 4 GiB, to keep the test short
+    monkeypatch.setattr(npzfile, "LARGEST", 20_000_000)  # in the place of 4 GiB, to keep the test short
     bomb = npz_with(good["own.npz"], "train_images", npy(np.zeros((30_000, 28, 28), np.uint8)))
     assert len(bomb) < 200_000 and "unpacks to more than" in refuses("own.npz", bomb, tmp_path)
     packed = rezipped(good["model.pt"], lambda name, old: old + bytes(10_000_000 * name.endswith("data/0")))

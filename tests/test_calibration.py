@@ -90,14 +90,17 @@ def test_ece_is_the_brute_force_one():
     for n in rng.integers(1, 60, 300):
         labels, probabilities = rng.integers(0, 2, n), np.round(rng.random(n), rng.integers(1, 4))
         bins = rng.integers(1, 12)
-        ece = calibration.expected_calibration_error(labels, probabilities, bins)
+        ece = calibration.expected_calibration_error(labels, probabilities, bins=bins)
         assert ece == pytest.approx(brute_force_ece(labels, probabilities, bins), abs=1e-12)
         order = rng.permutation(n)
-        assert ece == pytest.approx(calibration.expected_calibration_error(labels[order], probabilities[order], bins))
-        drawn = rng.integers(0, n, (2, 3, n))  # of several samples at once
-        found = calibration.expected_calibration_error(labels[drawn], probabilities[drawn], bins)
-        one_by_one = [brute_force_ece(labels[i], probabilities[i], bins) for i in drawn.reshape(6, n)]
-        np.testing.assert_allclose(found.ravel(), one_by_one, rtol=0, atol=1e-12)
+        assert ece == pytest.approx(
+            calibration.expected_calibration_error(labels[order], probabilities[order], bins=bins)
+        )
+        counts = rng.integers(0, 3, (2, 3, n))  # resamples of any size at once
+        counts[..., 0] += 1
+        found = calibration.expected_calibration_error(labels, probabilities, counts, bins)
+        copies = [(np.repeat(labels, row), np.repeat(probabilities, row)) for row in counts.reshape(6, n)]
+        np.testing.assert_allclose(found.ravel(), [brute_force_ece(*copy, bins) for copy in copies], rtol=0, atol=1e-12)
 
 
 def test_reliability_bins_hold_equal_shares():

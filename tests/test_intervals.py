@@ -14,24 +14,63 @@ PROBABILITIES = np.round(1 / (1 + np.exp(-1.5 * LABELS + 0.7 - RNG.normal(size=8
 @pytest.mark.parametrize("labels", [LABELS, [0, 1, 0], [1, 1], [0], []])
 def test_each_class_keeps_its_count(labels):
     labels = np.array(labels, int)
-    counts = intervals.resample_counts(labels, 50)
+    counts = intervals.resample_counts(labels, resamples=50)
     assert counts.shape == (50, len(labels)) and (counts == counts.round()).all()
     for c in (0, 1):
         assert (counts[:, labels == c].sum(1) == (labels == c).sum()).all()
 
 
 def test_resamples_follow_the_seed():
-    first, again, other = (intervals.resample_counts(LABELS, 20, seed) for seed in (1, 1, 2))
+    first, again, other = (intervals.resample_counts(LABELS, None, 20, seed) for seed in (1, 1, 2))
     assert (first == again).all() and (first != other).any()
 
 
+GROUPS = RNG.integers(0, 30, len(LABELS))  # of 80 cases; most hold both classes
+
+
+def test_groups_are_drawn_whole_and_each_class_keeps_its_number_of_them():
+    counts = intervals.resample_counts(LABELS, GROUPS, 500)
+    names, first = np.unique(GROUPS, return_index=True)
+    assert all((counts[:, GROUPS == g] == counts[:, [i]]).all() for g, i in zip(names, first))
+    malignant = np.array([LABELS[GROUPS == g].any() for g in names])
+    for members in (first[malignant], first[~malignant]):
+        assert (counts[:, members].sum(1) == len(members)).all()
+    np.testing.assert_allclose(counts.mean(0), 1, atol=0.2)
+    alone = intervals.resample_counts(LABELS, np.random.default_rng(1).permutation(len(LABELS)), 20)
+    assert (np.sort(alone.sum(1)) == len(LABELS)).all()
+
+
+def test_intervals_of_groups_are_those_of_brute_force():
+    """Groups drawn one by one, their cases copied, every metric computed anew."""
+    rng, names = np.random.default_rng(7), np.unique(GROUPS)
+    malignant = np.array([LABELS[GROUPS == g].any() for g in names])
+    resampled = []
+    for _ in range(2000):
+        drawn = np.concatenate([rng.choice(names[malignant == c], (malignant == c).sum()) for c in (False, True)])
+        cases = np.concatenate([np.flatnonzero(GROUPS == g) for g in drawn])
+        resampled.append(metrics.summary(LABELS[cases], PROBABILITIES[cases]))
+    found = intervals.summary(LABELS, PROBABILITIES, GROUPS, resamples=4000)
+    for name in ("accuracy", "auc", "recall", "specificity"):
+        expected = np.percentile([one[name] for one in resampled], [2.5, 97.5])
+        np.testing.assert_allclose(found[f"{name}_ci95"], expected, atol=0.02)
+
+
+def test_copies_of_a_case_do_not_make_an_interval_narrower():
+    one = intervals.summary(LABELS, PROBABILITIES)
+    four = intervals.summary(np.tile(LABELS, 4), np.tile(PROBABILITIES, 4), np.tile(np.arange(80), 4))
+    naive = intervals.summary(np.tile(LABELS, 4), np.tile(PROBABILITIES, 4))
+    assert four["auc_ci95"] == pytest.approx(one["auc_ci95"], abs=1e-12)
+    assert np.ptp(naive["auc_ci95"]) < 0.7 * np.ptp(four["auc_ci95"])
+
+
 def test_every_case_is_drawn_once_on_average():
-    np.testing.assert_allclose(intervals.resample_counts(LABELS, 4000).mean(0), 1, atol=0.08)
+    np.testing.assert_allclose(intervals.resample_counts(LABELS, resamples=4000).mean(0), 1, atol=0.08)
 
 
 def test_summary_is_that_of_metrics_with_intervals_beside():
+    counts = intervals.resample_counts(LABELS, resamples=300)
     expected = metrics.summary(LABELS, PROBABILITIES, 0.4)
-    summary = intervals.summary(LABELS, PROBABILITIES, 0.4, resamples=300)
+    standard, summary = intervals.summaries(LABELS, PROBABILITIES, [0.5, 0.4], counts)
     for values, with_intervals in ((expected, summary), (expected["benign"], summary["benign"])):
         names = [name for name in values if name not in ("n", "benign")]
         others = values.keys() - names
@@ -40,13 +79,11 @@ def test_summary_is_that_of_metrics_with_intervals_beside():
             low, high = with_intervals[f"{name}_ci95"]
             assert low <= with_intervals[name] == values[name] <= high
     assert json.loads(json.dumps(summary)) == summary
-    counts = intervals.resample_counts(LABELS, 300)
-    both = intervals.summaries(LABELS, PROBABILITIES, [0.5, 0.4], counts)
-    assert both == [intervals.summary(LABELS, PROBABILITIES, t, resamples=300) for t in (0.5, 0.4)]
+    assert standard == intervals.summary(LABELS, PROBABILITIES, resamples=300)
 
 
 def test_intervals_are_the_percentiles_of_a_plain_loop():
-    counts = intervals.resample_counts(LABELS, 200, 3).astype(int)
+    counts = intervals.resample_counts(LABELS, None, 200, 3).astype(int)
     resampled = [metrics.summary(np.repeat(LABELS, row), np.repeat(PROBABILITIES, row)) for row in counts]
     summary = intervals.summary(LABELS, PROBABILITIES, resamples=200, seed=3)
     for name in ("accuracy", "auc", "aupr", "f1", "macro_f1"):
@@ -82,7 +119,7 @@ def test_95_percent_intervals_hold_the_truth_about_as_often():
     labels = np.repeat([0, 1], [60, 40])
     for seed in range(200):
         scores = labels + rng.normal(size=100)
-        resampled = metrics.auc(labels, scores, intervals.resample_counts(labels, 300, seed))
+        resampled = metrics.auc(labels, scores, intervals.resample_counts(labels, None, 300, seed))
         low, high = intervals.percentile_interval(metrics.auc(labels, scores), resampled)
         held += low <= truth <= high
     assert 0.89 <= held / 200 <= 0.99
@@ -96,7 +133,7 @@ def test_wilson_is_scipys():
 
 
 def test_bands_surround_the_curves():
-    counts = intervals.resample_counts(LABELS, 500)
+    counts = intervals.resample_counts(LABELS, resamples=500)
     grid, low, high = intervals.roc_band(LABELS, PROBABILITIES, counts)
     middle = np.interp(grid, *metrics.roc_curve(LABELS, PROBABILITIES))
     assert grid.shape == low.shape == high.shape == (101,) and grid[-1] == low[-1] == high[-1] == 1
@@ -108,7 +145,7 @@ def test_bands_surround_the_curves():
 
 
 def test_bands_of_a_single_resample_are_its_curve():
-    counts = intervals.resample_counts(LABELS, 1)
+    counts = intervals.resample_counts(LABELS, resamples=1)
     repeated = np.repeat(LABELS, counts[0].astype(int)), np.repeat(PROBABILITIES, counts[0].astype(int))
     recall, precision = metrics.precision_recall_curve(*repeated)
     grid, low, high = intervals.precision_recall_band(LABELS, PROBABILITIES, counts)
@@ -120,7 +157,7 @@ def test_bands_of_a_single_resample_are_its_curve():
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [1, 1, 1]])
 def test_bands_of_an_absent_class(labels):
-    counts = intervals.resample_counts(labels, 5)
+    counts = intervals.resample_counts(labels, resamples=5)
     assert np.isnan(intervals.roc_band(labels, [0.1, 0.2, 0.2], counts)[1]).all()
     low = intervals.precision_recall_band(labels, [0.1, 0.2, 0.2], counts)[1]
     assert np.isnan(low).all() if not any(labels) else (low == 1).all()

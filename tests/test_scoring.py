@@ -3,13 +3,13 @@ import pytest
 from sklearn.metrics import brier_score_loss
 
 from common import calibration, intervals, scoring
-from common.data import Source, Split
+from common.data import Split
 from common.show import tables
 
 
 def test_clean_images_share_no_group_with_another_split(phantoms):
     test, train = phantoms[:6], phantoms[3:9]
-    mirrored = Split(train.images[..., ::-1].copy(), train.labels)
+    mirrored = Split.of("train", train.images[..., ::-1].copy(), train.labels)
     for other in (train, mirrored):
         np.testing.assert_array_equal(scoring.clean_mask(test, other), [True] * 3 + [False] * 3)
 
@@ -17,7 +17,7 @@ def test_clean_images_share_no_group_with_another_split(phantoms):
 def test_calibration_intervals_are_percentiles_over_stratified_resamples():
     rng = np.random.default_rng(0)
     labels, probabilities = (rng.random(80) < 0.3).astype(int), rng.random(80)
-    found = scoring.calibration_summary(labels, probabilities, intervals.resample_counts(labels, 4000, seed=1))
+    found = scoring.calibration_summary(labels, probabilities, intervals.resample_counts(labels, None, 4000, seed=1))
     assert found["brier"] == pytest.approx(brier_score_loss(labels, probabilities))
     classes = [np.flatnonzero(labels == c) for c in (0, 1)]
     drawn = [np.concatenate([rng.choice(members, len(members)) for members in classes]) for _ in range(4000)]
@@ -29,25 +29,53 @@ def test_calibration_intervals_are_percentiles_over_stratified_resamples():
 def test_calibration_intervals_are_the_percentiles_of_a_plain_loop():
     rng = np.random.default_rng(1)
     labels, probabilities = (rng.random(90) < 0.3).astype(int), np.round(rng.random(90), 2)
-    counts = intervals.resample_counts(labels, 200)
+    counts = intervals.resample_counts(labels, resamples=200)
     found = scoring.calibration_summary(labels, probabilities, counts)
     for name, measure in (("brier", calibration.brier), ("ece", calibration.expected_calibration_error)):
         copies = [(np.repeat(labels, row), np.repeat(probabilities, row)) for row in counts.astype(int)]
         expected = np.percentile([measure(*copy) for copy in copies], [2.5, 97.5])
-        np.testing.assert_allclose(found[f"{name}_ci95"], expected, rtol=0, atol=1e-15)
+        np.testing.assert_allclose(found[f"{name}_ci95"], expected, rtol=0, atol=1e-12)
+
+
+def split_of(labels, patients=None) -> Split:
+    """A split without images to speak of."""
+    known = patients and [{"patient": patient} for patient in patients]
+    return Split.of("test", np.zeros((len(labels), 28, 28), np.uint8), np.array(labels, np.uint8), known)
 
 
 def test_scores_name_thresholds_and_end_with_the_whole_split():
     rng = np.random.default_rng(0)
     labels, probabilities, clean = rng.integers(0, 2, 60), rng.random(60), np.arange(60) < 40
-    chosen = calibration.Calibration(1.5, 0.25, "a rule", "val", 78)
-    scores = scoring.evaluate_splits({"test": scoring.Scored(labels, probabilities, clean)}, chosen, resamples=100)
+    chosen, groups = calibration.Calibration(1.5, 0.25, "a rule", "val", 78), np.arange(60) // 2
+    scored = scoring.Scored(split_of(labels), probabilities, groups, clean)
+    scores = scoring.evaluate_splits({"test": scored}, chosen, resamples=100)
     assert [s["n"] for s in scores["splits"].values()] == [60, 40]
-    assert scores["splits"]["test"] == intervals.summary(labels, probabilities, resamples=100)
-    point = scores["operating_point"]["splits"]
-    assert point["clean_test"] == intervals.summary(labels[:40], probabilities[:40], 0.25, resamples=100)
-    text = tables.scores_text(scores, Source("phantom", 28, None, ""))
+    assert scores["splits"]["test"] == intervals.summary(labels, probabilities, groups, resamples=100)
+    point, counts = scores["operating_point"]["splits"], intervals.resample_counts(labels[:40], groups[:40], 100)
+    (expected,) = intervals.summaries(labels[:40], probabilities[:40], [0.25], counts)
+    assert point["clean_test"] == expected
+    text = tables.scores_text(scores, "PHANTOM data 28×28")
     assert "operating point 0.2500: a rule" in text and "temperature 1.500 fitted on val" in text
-    assert text.splitlines()[-1].startswith("PHANTOM data 28×28 (generated, not ultrasound): test AUC")
+    assert text.splitlines()[-1].startswith("PHANTOM data 28×28: test AUC")
     assert text.splitlines()[-1].endswith("on 60 images")
     assert f"NPV {tables.with_interval(point['test']['benign'], 'precision')}" in text
+
+
+def test_a_patient_is_called_by_the_highest_probability_of_its_images():
+    split = split_of([0, 1, 0, 0, 1], ["b", "a", "a", "b", "c"])
+    scored = scoring.Scored(split, np.array([0.4, 0.1, 0.3, 0.2, 0.9]), np.array([0, 1, 1, 0, 4]))
+    assert list(scored.parts("all")) == ["all", "all_per_patient"]
+    patients = scored.per_patient()
+    assert patients.split.patients == ["a", "b", "c"] and patients.labels.tolist() == [1, 0, 1]
+    assert patients.probabilities.tolist() == [0.3, 0.4, 0.9]
+    for known in (None, ["a", "b", "c", "d", "e"], ["a", "a", "", "", ""]):
+        assert list(scoring.Scored(split_of([0, 1, 0, 0, 1], known), *[np.arange(5)] * 2).parts("all")) == ["all"]
+
+
+def test_what_a_model_has_seen_is_told_by_the_images(phantoms):
+    trained, split = phantoms[:20], phantoms[10:30]
+    images = split.images.copy()
+    images[0] = images[0][:, ::-1]  # mirrored, it is still the same picture
+    images[1] = (0.8 * images[1] + 0.2 * images[2]).round()
+    seen = scoring.count_seen(Split.of("all", images, split.labels), trained)
+    assert seen == {"trained_on": 9, "near_duplicates": 1, "unseen": 10}

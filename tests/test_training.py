@@ -183,7 +183,9 @@ def test_the_kept_weights_are_the_exponential_moving_average_buffers_included(ti
 
 def test_starts_from_the_weights_of_a_file(imagenet_trunk, quick):
     settings = dataclasses.replace(quick, weights=str(imagenet_trunk), frozen_stages=1, epochs=1)
-    model = fit(Split(np.zeros((4, 28, 28), np.uint8), np.array([0, 1, 0, 1], np.uint8)), None, settings).model
+    model = fit(
+        Split.of("train", np.zeros((4, 28, 28), np.uint8), np.array([0, 1, 0, 1], np.uint8)), None, settings
+    ).model
     assert torch.equal(model.trunk.layer1[0].conv1.weight, torch.load(imagenet_trunk)["layer1.0.conv1.weight"])
 
 

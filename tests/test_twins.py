@@ -3,8 +3,7 @@ import pytest
 from PIL import Image
 
 from common import twins
-from common.data import SPLITS, Split, breastmnist_path, find, load
-from common.scoring import clean_mask
+from common.data import breastmnist_path, find, load
 
 
 def brute_force(images, threshold=twins.THRESHOLD) -> dict[tuple[int, int], float]:
@@ -108,26 +107,23 @@ def test_a_long_chain_in_any_order():
     assert (twins.group(2000, rng.permutation(pairs)) == 0).all()
 
 
-def test_audit_counts_what_crosses_splits_and_what_contradicts():
-    a, b, c, d = np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)
-    train = Split(np.stack([a, a[:, ::-1], b]), np.array([1, 0, 0]))
-    test = Split(np.stack([b, c, b // 2, d]), np.array([0, 1, 0, 1]))
-    found = twins.audit({"train": train, "test": test})
-    assert (found.images, found.groups, len(found.pairs)) == (7, 4, 4)
-    assert found.across_splits == 2 and found.leaking == {"train": 1, "test": 2}
-    correlations = [r for *_, r in found.pairs]
-    assert correlations == sorted(correlations, reverse=True)
-    ((*pair, _),) = found.opposite
-    assert pair == [twins.Named("train", 0, 1), twins.Named("train", 1, 0)]
+def test_groups_join_images_of_one_patient():
+    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
+    images[4] = images[1]
+    assert twins.find_groups(images).tolist() == [0, 1, 2, 3, 1, 5]
+    assert twins.find_groups(images, ["a", "", "b", "a", "b", ""]).tolist() == [0, 1, 1, 0, 1, 5]
 
 
-@pytest.mark.parametrize("size", [28, 64, 128, 224])
-def test_the_real_file(breastmnist_root, size):
+def test_the_highest_correlation_is_the_brute_force_one(images):
+    pairs = brute_force(images, -1)
+    expected = [max(pairs[tuple(sorted((i, j)))] for j in range(40, 60)) for i in range(40)]
+    for block in (7, 2048):
+        np.testing.assert_allclose(twins.highest_correlation(images[:40], images[40:], block), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [64, 128, 224])
+def test_a_picture_is_known_at_every_size(breastmnist_root, size):
     if not breastmnist_path(str(breastmnist_root), size).exists():
         pytest.skip(f"no file of size {size} in {breastmnist_root}")
-    source = find("breastmnist", str(breastmnist_root), size)
-    train, val, test = load(source, *SPLITS)
-    found = twins.audit(dict(zip(SPLITS, (train, val, test))))
-    assert (found.images, len(found.pairs) > 230, found.groups, found.across_splits) == (780, True, 593, 128)
-    assert found.leaking == {"train": 116, "val": 35, "test": 63} and clean_mask(test, train, val).sum() == 93
-    assert found.opposite[0][2] == pytest.approx(1, abs=1e-5)  # one pair is the same image under both labels
+    small, large = (load(find("breastmnist", str(breastmnist_root), side), "val")[0] for side in (28, size))
+    assert (twins.highest_correlation(large.images, small.images) > twins.SAME).all()

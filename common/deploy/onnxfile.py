@@ -3,12 +3,14 @@ no torch."""
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
+from common import imagefile
 from common.calibration import Calibration
 from common.data import describes_data
 from common.errors import UserError, one_line
@@ -36,6 +38,20 @@ class OnnxModel:
     def probabilities(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """Calibrated P(malignant), float32 [n], of uint8 images [n, h, w]; h and w from 8 up. Raises: as `logits`."""
         return self._run("probability", images, batch)
+
+    def probabilities_of_files(self, paths: Sequence[Path]) -> np.ndarray:
+        """Calibrated P(malignant), float32 [n], of image files at their full size, one after the other. Raises:
+        UserError, as `logits` and for a file that cannot be read."""
+        from common.progress import shown  # predict.py, which needs no tqdm, imports this file
+
+        found = []
+        for path in shown(paths, "predicted"):
+            try:
+                (image,) = imagefile.frames(path)
+            except UserError as error:
+                raise UserError(f"{path} {error}") from None
+            found.append(self.probabilities(image[np.newaxis])[0])
+        return np.array(found)
 
     def _run(self, output: str, images: np.ndarray, batch: int) -> np.ndarray:
         parts = [images[start : start + batch] for start in range(0, len(images), batch)]

@@ -10,6 +10,7 @@ from common import settings
 from common.calibration import threshold_rule
 from common.data import SIZES
 from common.errors import UserError, one_line
+from common.parallel import cpu_count
 from common.settings import NATURAL, Kind, number, one_of
 
 INNER_SHARE = number(float, 0, 1, low_open=True, high_open=True)
@@ -36,11 +37,6 @@ def add(parser, flag: str, kind: Kind, help: str, default=None, shown: str | Non
 def add_switch(parser, flag: str, help: str) -> None:
     """A flag that takes none, and is off by default."""
     parser.add_argument(flag, action="store_true", help=f"{help} (default: off)")
-
-
-def cpu_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def add_machine_flags(parser: Parser, device: bool = True) -> None:

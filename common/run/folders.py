@@ -14,17 +14,18 @@ import numpy as np
 import torch
 
 from common.calibration import Calibration, logit, sigmoid
-from common.data import Source, describes_data
+from common.data import Source, Split, describes_data, image_rows
 from common.errors import UserError
-from common.files import read_json, replacing
+from common.files import read_json, replacing, write_csv
 from common.model import BreastResNet, Predictor, predict
 from common.settings import Settings
 from common.weights import read_tensors, write_tensors
 
 FORMAT = "breastmnist-resnet18 v1"
+IMAGES = "images.csv"
 FINISHED = ".finished"  # a new run's files on their way into the place of an earlier run's
 CONTENTS = re.compile(  # what a new run replaces: the files of train.py and crossval.py, export.py, evaluate.py
-    r"""(model|fold_.*)\.pt | (calibration|metrics)\.json | (predictions|history|folds)\.csv | curves\.png
+    r"""(model|fold_.*)\.pt | (calibration|metrics)\.json | (predictions|history|folds|images)\.csv | curves\.png
     | model(\.int8)?\.onnx | parity\.json
     | evaluation_.*\.json | report(_train|_val)?\.html | breastmnist.*_\[AUC\].*_\[ACC\].*@.*\.csv
     | (roc|precision_recall|reliability|scores|confusion|grad_cam|folds|comparison)_(train|val|test)\.png""",
@@ -53,15 +54,14 @@ def contents(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if CONTENTS.fullmatch(file.name) and file.is_file())
 
 
-def prediction_rows(split: str, labels, probabilities, index=None, fold=None) -> list[dict]:
-    """Rows of predictions.csv. `index` [n]: the place of each image in its split, by default 0 to n - 1; `fold` [n]:
-    the fold that held it out, where there is one; label 1 is malignant."""
-    index = range(len(labels)) if index is None else index
+def prediction_rows(split: Split, probabilities, fold=None) -> list[dict]:
+    """Rows of predictions.csv, label 1 is malignant. fold: [n], which held an image out, in cross-validation."""
     rows = [
-        {"split": split, "index": int(i), "label": int(label), "probability": float(probability)}
-        for i, label, probability in zip(index, labels, probabilities)
+        {"split": row["split"], "index": row["index"], "label": int(label), "probability": float(probability)}
+        for row, label, probability in zip(split.rows, split.labels, probabilities)
     ]
-    return rows if fold is None else [row | {"fold": f} for row, f in zip(rows, fold)]
+    rows = rows if fold is None else [row | {"fold": f} for row, f in zip(rows, fold)]
+    return [row | {"image": known["image"]} if "image" in known else row for row, known in zip(rows, split.rows)]
 
 
 def read_predictions(path: Path) -> list[dict]:
@@ -102,6 +102,12 @@ def columns(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
     """(labels [n], probabilities [n]) of prediction rows, in order of index."""
     rows = sorted(rows, key=lambda row: row["index"])
     return np.array([row["label"] for row in rows], int), np.array([row["probability"] for row in rows])
+
+
+def save_images(folder: Path, source: Source) -> None:
+    """Of image files: which went where, for who reads the run later. Raises: UserError."""
+    if source.of_files:
+        write_csv(folder / IMAGES, image_rows(source))
 
 
 def save_model(

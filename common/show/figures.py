@@ -166,7 +166,7 @@ def reliability(labels, probabilities, title: str, bins: int = 10) -> Figure:
         predicted, observed, (observed - low, high - observed), **style, label="a bin, with its 95 % interval"
     )
     score = calibration.brier(labels, probabilities)
-    error = calibration.expected_calibration_error(labels, probabilities, bins)
+    error = calibration.expected_calibration_error(labels, probabilities, bins=bins)
     axes.set_title(f"Brier score {score:.3f}\nexpected calibration error {error:.3f} ({len(sizes)} bins of equal mass)")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is malignant")
     strip.hist(probabilities, np.linspace(0, 1, 21), color=MUTED, edgecolor="white")

@@ -1,18 +1,20 @@
 """What the report of an evaluation says, in which order: the tables, the comparison, the figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.metrics import NAMES, STANDARD_THRESHOLD
 from common.show import page, tables
 
 
-def _metrics(what: str, split: str, scores: dict) -> str:
+def _metrics(what: str, split: str, scores: dict, notes: Sequence[str]) -> str:
     point, fit = scores["operating_point"], scores["calibration"]
     paragraphs = [
         f"{what}. Malignant is the positive class; brackets are 95 % bootstrap intervals. “clean” leaves out images "
         "with a near-duplicate among the training or validation images.",
         f"The operating point {point['threshold']:.4f} is the {point['rule']}; the temperature "
         f"{fit['temperature']:.3f} was fitted on {fit['fitted_on']}.",
+        *notes,
         f"At the operating point, {tables.operating_rates(split, point['splits'][split])}.",
     ]
     calibrated = [[name, *(tables.with_interval(fit[name], m) for m in ("brier", "ece"))] for name in scores["splits"]]
@@ -34,14 +36,16 @@ def _comparison(tests: dict) -> str:
     return page.section("Comparison", page.paragraph(tests["conclusion"]), table)
 
 
-def write(path: Path, called: str, what: str, split: str, scores: dict, pictures: dict[str, Path]) -> None:
+def write(
+    path: Path, called: str, what: str, split: str, scores: dict, pictures: dict[str, Path], notes: Sequence[str] = ()
+) -> None:
     """Write the report of a split. Raises: UserError when the disk refuses.
 
     Args: called: the model's name; what: the data, and how it was predicted; scores: `scoring.evaluate_splits`, and
-        under "comparison" what `comparison.compare` found; pictures: {what it shows: PNG file}.
+        under "comparison" what `comparison.compare` found; pictures: {what it shows: PNG file}; notes: sentences.
     """
     drawn = [page.picture(file, f"{name} of {called}", name) for name, file in pictures.items()]
-    sections = [_metrics(what, split, scores), page.section("Figures", page.figures(*drawn))]
+    sections = [_metrics(what, split, scores, notes), page.section("Figures", page.figures(*drawn))]
     if "comparison" in scores:
         sections.insert(1, _comparison(scores["comparison"]))
     page.write_html(path, f"{called} on {split}", *sections)

@@ -2,7 +2,6 @@
 
 import math
 
-from common.data import Source
 from common.metrics import NAMES, STANDARD_THRESHOLD
 
 UNDEFINED = {
@@ -96,19 +95,19 @@ def calibration_table(measures: dict) -> str:
     return "\n".join([line("", ["Brier", "95 %", "ECE", "95 %"]), *rows, "ECE: 10 bins of equal mass"])
 
 
-def scores_text(scores: dict, source: Source) -> str:
+def scores_text(scores: dict, label: str) -> str:
     """The tables of `scoring.evaluate_splits`, the number that matters last."""
     splits, point, calibration = scores["splits"], scores["operating_point"], scores["calibration"]
-    last = [name for name in splits if not name.startswith("clean_")][-1]
+    last = [name for name in splits if not name.startswith("clean_") and not name.endswith("_per_patient")][-1]
     headline = [with_interval(splits[last], metric) for metric in ("auc", "accuracy")]
     return "\n\n".join(
         [
-            f"{source.label}, malignant is positive",
+            f"{label}, malignant is positive",
             f"threshold {STANDARD_THRESHOLD}\n{metrics_table(splits)}",
             f"operating point {point['threshold']:.4f}: {point['rule']}\n{metrics_table(point['splits'])}\n"
             + operating_rates(last, point["splits"][last]),
             f"calibration, temperature {calibration['temperature']:.3f} fitted on {calibration['fitted_on']}\n"
             + calibration_table(calibration),
-            f"{source.label}: {last} AUC {headline[0]}, accuracy {headline[1]} on {splits[last]['n']} images",
+            f"{label}: {last} AUC {headline[0]}, accuracy {headline[1]} on {splits[last]['n']} images",
         ]
     )

@@ -9,6 +9,7 @@ import torch
 
 from common import data, files
 from common.calibration import Calibration, logit, sigmoid
+from common.data import Split
 from common.errors import UserError
 from common.model import BreastResNet, Predictor, predict
 from common.run import folders
@@ -71,8 +72,9 @@ def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatc
 
 def test_predictions_survive_their_file(tmp_path):
     labels, probabilities = np.array([1, 0, 1]), np.array([0.1, 1 / 3, 1 - 1e-16])
-    rows = folders.prediction_rows("val", labels, probabilities)
-    rows += folders.prediction_rows("train", labels[:2], probabilities[:2], index=[7, 5], fold=[1, 2])
+    train = Split.of("train", np.zeros((8, 28, 28), np.uint8), np.array([0, 0, 0, 0, 0, 0, 0, 1], np.uint8))
+    rows = folders.prediction_rows(Split.of("val", np.zeros((3, 28, 28), np.uint8), labels), probabilities)
+    rows += folders.prediction_rows(train[[7, 5]], probabilities[:2], fold=[1, 2])
     path = tmp_path / "predictions.csv"
     files.write_csv(path, [{"fold": ""} | row for row in rows], REAL.notice)
     read = folders.read_predictions(path)

@@ -17,7 +17,7 @@ def predictions():
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.arange(156) < 42).astype(int)
     probabilities = calibration.sigmoid(rng.normal(np.where(labels, 1.3, -2.2), 1.5))
-    return labels, probabilities, intervals.resample_counts(labels, 200)
+    return labels, probabilities, intervals.resample_counts(labels, resamples=200)
 
 
 def history(epochs: int, validated: bool = True) -> list[dict]:
@@ -151,7 +151,9 @@ def test_area_under_the_drawn_precision_recall_steps_is_average_precision(predic
 
 def test_precision_recall_where_the_highest_scores_are_benign():
     labels, probabilities = np.array([0, 0, 1, 1, 0]), np.array([0.9, 0.8, 0.7, 0.6, 0.5])
-    figure = figures.precision_recall(labels, probabilities, intervals.resample_counts(labels, 50), THRESHOLDS, "title")
+    figure = figures.precision_recall(
+        labels, probabilities, intervals.resample_counts(labels, resamples=50), THRESHOLDS, "title"
+    )
     steps = line(figure.axes[0], figures.MODEL)
     np.testing.assert_allclose(steps.get_xydata(), [(0, 1 / 3), (0.5, 1 / 3), (1, 1 / 2)])
 
@@ -204,7 +206,7 @@ def test_score_histogram_counts_every_image_of_its_class(predictions):
 def test_a_missing_class_or_few_images_give_figures_that_say_so(labels):
     probabilities = np.linspace(0.1, 0.9, len(labels))
     curves = [
-        draw(labels, probabilities, intervals.resample_counts(labels, 20), THRESHOLDS, "title")
+        draw(labels, probabilities, intervals.resample_counts(labels, resamples=20), THRESHOLDS, "title")
         for draw in (figures.roc, figures.precision_recall)
     ]
     for figure, undefined in zip(curves, (len(set(labels)) == 1, not labels.any())):

@@ -1,0 +1,108 @@
+"""A file with MedMNIST's keys: where BreastMNIST lies, fetching it, and reading splits that can be trusted."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError, one_line
+
+OFFICIAL_MD5 = {  # of medmnist.INFO["breastmnist"], whose import takes seconds
+    28: "750601b1f35ba3300ea97c75c52ff8f6",
+    64: "742edef2a1fd1524b2efff4bd7ba9364",
+    128: "363e4b3f8d712e9b5de15470a2aaadf1",
+    224: "b56378a6eefa9fed602bb16d192d4c8b",
+}
+SIZES = tuple(OFFICIAL_MD5)
+SPLITS = ("train", "val", "test")
+LARGEST = 4 << 30  # bytes of one array; a small compressed file can unpack to any number
+
+
+def breastmnist_path(root: str | None, size: int) -> Path:
+    """Where BreastMNIST of a size lies, or will."""
+    folder = Path(root or os.environ.get("MEDMNIST_ROOT") or Path.home() / ".medmnist")
+    return folder / ("breastmnist.npz" if size == 28 else f"breastmnist_{size}.npz")
+
+
+def download(path: Path, size: int) -> None:
+    """Fetch BreastMNIST with medmnist, which checks the MD5, into a folder of its own, then move it to `path`: a
+    download that was cut off leaves nothing. Raises: UserError."""
+    import medmnist  # takes seconds, for scikit-learn
+
+    new = not path.parent.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as beside, redirect_stdout(sys.stderr):
+            medmnist.BreastMNIST(split="train", download=True, root=beside, size=size)
+            os.replace(Path(beside) / path.name, path)
+    except (RuntimeError, OSError) as error:
+        reason = error if isinstance(error, OSError) else error.__context__  # medmnist's own text is a long manual
+        if isinstance(reason, KeyboardInterrupt):  # which medmnist takes for a failed download
+            raise reason from None
+        raise UserError(
+            f"{path} is absent and cannot be downloaded ({reason}); give --data-root (or MEDMNIST_ROOT) a folder "
+            f"that holds it, or try --data phantom --weights none, which needs no network"
+        ) from None
+    finally:
+        if new:
+            with suppress(OSError):  # it holds the file, or could not be made
+                path.parent.rmdir()
+
+
+def read(path: Path, size: int, names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(images uint8 [n, size, size], labels uint8 [n], 1 for malignant) of the named splits; only these are read.
+
+    Raises: UserError when the file is corrupt, lacks a key, or holds something else than grey uint8 images of this size
+        with labels 0 and 1; train and val must hold both classes.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if any(member.file_size > LARGEST for member in arrays.zip.infolist()):
+                raise UserError(f"{path}: an array in it unpacks to more than {LARGEST >> 30} GiB")
+            return [read_split(arrays, name, size, path) for name in names]
+    except UserError:
+        raise
+    except Exception as error:  # numpy and zipfile raise anything on a damaged file, on several lines too
+        reason = one_line(str(error))
+        raise UserError(f"{path}: not a readable .npz file ({reason}); download it again or check it") from None
+
+
+def read_split(arrays, name: str, size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """One split of an open .npz, checked. This is where the label flips: MedMNIST stores 0 for malignant."""
+    missing = [f"{s}_{part}" for s in SPLITS for part in ("images", "labels") if f"{s}_{part}" not in arrays]
+    if missing:
+        raise UserError(f"{path}: lacks {', '.join(missing)}; an .npz needs MedMNIST's six keys")
+    images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+    if problem := find_problem(images, labels, name, size):
+        raise UserError(f"{path}: {problem}")
+    return images, (1 - labels.reshape(-1)).astype(np.uint8)
+
+
+def find_problem(images: np.ndarray, labels: np.ndarray, name: str, size: int) -> str | None:
+    """What is wrong with a split as stored, in words; None if nothing is."""
+    if images.dtype != np.uint8:
+        return f"{name}_images are {images.dtype}; they must be uint8, 0 to 255"
+    if images.ndim != 3 or images.shape[1:] != (size, size):
+        fitting = [s for s in SIZES if images.shape[1:] == (s, s)]
+        way_out = f"use --size {fitting[0]}" if fitting else f"grey images of --size {size} are [n, {size}, {size}]"
+        return f"{name}_images have shape {list(images.shape)}; {way_out}"
+    if len(images) == 0:
+        return find_class_problem(labels[:0], name)
+    if labels.shape not in ((len(images),), (len(images), 1)):
+        return f"{name}_labels have shape {list(labels.shape)}; {len(images)} images need [{len(images)}, 1]"
+    if labels.dtype.kind not in "iub" or not np.isin(labels, (0, 1)).all():
+        return f"{name}_labels must be whole numbers 0 (malignant) or 1 (normal or benign)"
+    return find_class_problem(labels, name)
+
+
+def find_class_problem(labels: np.ndarray, name: str) -> str | None:
+    """What is wrong with the classes of a split, in words; None if nothing is. Only train and val need both."""
+    if len(labels) == 0:
+        return f"{name} holds no images"
+    if name in ("train", "val") and len(np.unique(labels)) < 2:
+        return f"{name} holds one class only; it needs malignant and normal or benign images"
+    return None
