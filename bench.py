@@ -22,7 +22,7 @@ from common.run import flags
 from common.run.provenance import cpu_name
 from common.seed import set_seed
 from common.settings import POSITIVE_INT, Settings, add_flags, one_of
-from common.training import autocast, fit, multiplies_bf16
+from common.training import autocast, fit, precision
 from common.weights import initial_model
 
 CPU = torch.device("cpu")
@@ -117,9 +117,9 @@ def main():
     check_memory(args, settings)
     initial_model(args.sizes[0], settings)  # bad --weights fail here, before anything is printed
     set_seed(0, args.threads)
-    peak, precision = matmul_peak(), "bf16" if multiplies_bf16(CPU) else "fp32"
-    print(f"PHANTOM data, batch {settings.batch_size}, {precision}; {args.threads} threads of {cpu_name()}")
-    print(f"matrix-multiply peak in {precision}, measured: {peak / 1e9:.0f} GFLOP/s\n")
+    peak, kind = matmul_peak(), precision(CPU)
+    print(f"PHANTOM data, batch {settings.batch_size}, {kind}; {args.threads} threads of {cpu_name()}")
+    print(f"matrix-multiply peak in {kind}, measured: {peak / 1e9:.0f} GFLOP/s\n")
     print("  images    s/epoch    min/run    twins, seconds    peak memory, GB")
     for n in sorted(args.images):  # before the sizes, which take more memory
         print(count_row(n, settings, args.steps), flush=True)

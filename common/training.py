@@ -117,13 +117,13 @@ def fit(
 
 def autocast(device: torch.device) -> torch.autocast:
     """bf16 autocast where the processor multiplies bf16 natively; elsewhere emulation would only cost time."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=multiplies_bf16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision(device) == "bf16")
 
 
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether a device has units for bf16: every GPU that this project knows, and CPUs with AVX512-BF16 or AMX."""
+def precision(device: torch.device) -> str:
+    """What a device trains in: bf16 on a GPU and on CPUs with AVX512-BF16 or AMX units, else fp32."""
     able = torch.cpu.get_capabilities()
-    return device.type == "cuda" or bool(able.get("avx512_bf16") or able.get("amx_tile"))
+    return "bf16" if device.type == "cuda" or able.get("avx512_bf16") or able.get("amx_tile") else "fp32"
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:

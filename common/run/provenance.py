@@ -13,6 +13,7 @@ import torch
 from common.data import Source
 from common.model import device_of
 from common.settings import Settings
+from common.training import precision
 from common.weights import weights_md5
 
 PACKAGES = ("numpy", "torch", "torchvision", "medmnist", "optuna", "onnx", "onnxscript", "onnxruntime")
@@ -53,6 +54,7 @@ def provenance(source: Source, threads: int) -> dict:
 
 def describe(args: argparse.Namespace, settings: Settings, source: Source) -> dict:
     """The "config", with the device that "auto" stands for, and the "provenance" of metrics.json. Raises: UserError."""
-    config = vars(args) | {"device": device_of(args.device).type} | settings.as_dict()
-    made_with = {"weights_md5": weights_md5(settings.weights), "seed": args.seed}
+    device = device_of(args.device)
+    config = vars(args) | {"device": device.type} | settings.as_dict()
+    made_with = {"weights_md5": weights_md5(settings.weights), "seed": args.seed, "precision": precision(device)}
     return {"config": config, "provenance": provenance(source, args.threads) | made_with}
