@@ -27,8 +27,9 @@ FINISHED = ".finished"  # a new run's files on their way into the place of an ea
 CONTENTS = re.compile(  # what a new run replaces: the files of train.py and crossval.py, export.py, evaluate.py
     r"""(model|fold_.*)\.pt | (calibration|metrics)\.json | (predictions|history|folds|images)\.csv | curves\.png
     | model(\.int8)?\.onnx | parity\.json
-    | evaluation_.*\.json | report(_train|_val)?\.html | breastmnist.*_\[AUC\].*_\[ACC\].*@.*\.csv
-    | (roc|precision_recall|reliability|scores|confusion|grad_cam|folds|comparison)_(train|val|test)\.png""",
+    | evaluation_.*\.json | predictions_(train|val|test|all)\.csv | report(_train|_val|_all)?\.html
+    | breastmnist.*_\[AUC\].*_\[ACC\].*@.*\.csv
+    | (roc|precision_recall|reliability|scores|confusion|grad_cam|folds|comparison)_(train|val|test|all)\.png""",
     re.VERBOSE,
 )
 

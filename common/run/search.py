@@ -9,6 +9,7 @@ import argparse
 import math
 import random
 import re
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -163,6 +164,7 @@ def open_study(url: str, name: str, fixed: dict, heartbeat: int) -> optuna.Study
     """A new study, or an earlier one to go on with if it was begun with the same `fixed`. Raises: UserError."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
+    threading.excepthook = lambda _: None  # of the heartbeat: what it cannot write, the trial will say as well
     pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1)
     make = partial(optuna.create_study, study_name=name, pruner=pruner, direction="maximize", load_if_exists=True)
     with explained(url, "cannot be opened", (Exception,)):
@@ -185,6 +187,21 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=FINISHED)
 
 
+def run_trials(study: optuna.Study, score: Callable, **limits) -> None:
+    """`study.optimize`, but what happened comes out, a lost connection or Ctrl-C, where Optuna cannot write how a trial
+    ended and hides it behind errors of its own. Raises: UserError for a trial that was taken over."""
+    try:
+        study.optimize(score, **limits)
+    except (AssertionError, UnboundLocalError) as error:
+        raise (error.__context__ or error) from None
+    except ValueError as error:
+        if not str(error).startswith("Cannot tell a "):
+            raise
+        raise UserError(
+            "another worker took this one's trial over in its silence; run the same command again"
+        ) from None
+
+
 def optimise(study: optuna.Study, total: int, score: Callable, seed: int) -> None:
     """Score trials until the study holds `total` finished ones, whoever scored them; each worker ends the trial that it
     has begun. What a trial samples depends on the seed, on its number and on the trials finished before: workers do not
@@ -199,7 +216,7 @@ def optimise(study: optuna.Study, total: int, score: Callable, seed: int) -> Non
         return score(trial)
 
     if len(finished(study)) < total:
-        study.optimize(seeded, callbacks=[optuna.study.MaxTrialsCallback(total, FINISHED)])
+        run_trials(study, seeded, callbacks=[optuna.study.MaxTrialsCallback(total, FINISHED)])
 
 
 def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> None:
@@ -211,7 +228,7 @@ def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> Non
         begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
         free = [setting for setting in missing if setting not in map(setting_of, begun)]
         study.enqueue_trial(random.choice(free or missing))  # so that workers who come together rarely meet
-        study.optimize(score, n_trials=1)
+        run_trials(study, score, n_trials=1)
 
 
 def setting_of(trial: FrozenTrial) -> dict:

@@ -142,6 +142,27 @@ def test_an_interrupted_search_is_completed_and_repeats_no_start_up_trial(opened
     assert len(trials) == 16 and len({str(trial.params) for trial in trials}) == 16
 
 
+def test_a_trial_that_another_worker_took_over_is_said(opened):
+    def silent(trial):
+        opened().tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        return score(trial)
+
+    with pytest.raises(UserError, match="trial was taken over by another"):
+        optimise(opened(), 2, silent)
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, optuna.exceptions.StorageInternalError])
+def test_what_optuna_hides_when_it_cannot_write_comes_out(end, opened, monkeypatch):
+    def fail(*_):
+        raise end
+
+    study = opened()
+    monkeypatch.setattr(study._storage, "set_trial_state_values", fail)
+    monkeypatch.setattr(study._storage, "get_trial", fail)
+    with pytest.raises(end):
+        search.run_trials(study, lambda trial: 0.0, n_trials=1)
+
+
 def test_given_settings_are_scored_each_once(opened):
     cells = [{"wd": 0.1, "lr": 1e-4}, {"wd": 0.01, "lr": 1e-3}, {"wd": 0.5, "lr": 1e-5}]
     with pytest.raises(MemoryError):
