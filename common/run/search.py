@@ -190,16 +190,17 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 def run_trials(study: optuna.Study, score: Callable, **limits) -> None:
     """`study.optimize`, but what happened comes out, a lost connection or Ctrl-C, where Optuna cannot write how a trial
     ended and hides it behind errors of its own. Raises: UserError for a trial that was taken over."""
+    hidden = None
     try:
         study.optimize(score, **limits)
     except (AssertionError, UnboundLocalError) as error:
-        raise (error.__context__ or error) from None
+        hidden = error.__context__ or error
     except ValueError as error:
         if not str(error).startswith("Cannot tell a "):
             raise
-        raise UserError(
-            "another worker took this one's trial over in its silence; run the same command again"
-        ) from None
+        hidden = UserError("a silent worker's trial was taken over by another; the same command goes on")
+    if hidden:
+        raise hidden
 
 
 def optimise(study: optuna.Study, total: int, score: Callable, seed: int) -> None:
