@@ -53,8 +53,8 @@ def add_data_flags(parser: Parser, of_run: bool = False) -> None:
     Args: of_run: the script reads a run or a model, whose own data are the default (None here).
     """
     group = parser.add_argument_group("data")
-    kinds = "breastmnist, phantom (generated, no network), a FILE.npz with MedMNIST's keys, a FOLDER of images, a folder "
-    kinds += "a class, or a FILE.csv with the columns image,label[,patient][,split]"
+    kinds = "breastmnist, phantom (generated, no network), a FILE.npz with MedMNIST's keys, a FOLDER with a folder of "
+    kinds += "images a class, or a FILE.csv with the columns image,label[,patient][,split]"
     defaults = {"data": "breastmnist", "size": 28, "seed": 0}
     shown = {"data": "what the run was trained on", "size": "the run's", "seed": "0, or the run's for its phantoms"}
     own = {name: (None, shown[name]) if of_run else (value, None) for name, value in defaults.items()}
