@@ -1,8 +1,8 @@
 """Cross-validate the recipe: k models, each scored on the fold it has not seen; together they are an ensemble, or with
 --refit one more model, trained on all of the pool, takes their place.
 
-By default near-duplicates share a fold, over train+val. Plain stratified folds over train, as in the study that this
-began as, are --folds 5 --groups none --pool train.
+By default near-duplicates, and images of one patient where patients are known, share a fold, over train+val. Plain
+stratified folds over train, as in the study that this began as, are --folds 5 --groups none --pool train.
 """
 
 import sys
@@ -19,7 +19,7 @@ from common.files import write_csv, write_json
 from common.metrics import NAMES, flatten
 from common.model import BreastResNet, Predictor, device_of, predict
 from common.run import flags, folders, provenance, resume
-from common.scoring import Scored, clean_mask, evaluate_splits
+from common.scoring import Scored, evaluate_splits, groups_beside
 from common.seed import set_seed
 from common.settings import POSITIVE_INT, Settings, number, one_of
 from common.show import tables
@@ -32,10 +32,10 @@ def parse_args():
     flags.add(parser, "--folds", number(int, 2, np.inf), "folds", 5)
     flags.add(parser, "--repeats", number(int, 1, 1000), "repeat with other folds and seeds, and average the logits", 1)
     flags.add(parser, "--pool", one_of(*POOLS), "what to divide", "train+val")
-    how = "twins: near-duplicates share a fold; none: every image by itself"
+    how = "twins: near-duplicates, and images of one patient, share a fold; none: every image by itself"
     flags.add(parser, "--groups", one_of("twins", "none"), how, "twins")
     flags.add_switch(parser, "--compare-groups", "also run the other way of --groups, and print both side by side")
-    twins = "leave out images with a near-duplicate in test, which makes all of test clean"
+    twins = "leave out images that share a group with one of test, which makes all of test clean"
     flags.add_switch(parser, "--drop-test-twins", twins)
     refit = "train one more model, on all of the pool; it is the run instead of the ensemble, calibrated by the folds"
     flags.add_switch(parser, "--refit", refit)
@@ -56,8 +56,8 @@ def read_pool(source: Source, names: list[str], drop_test_twins: bool) -> Split:
     if not drop_test_twins:
         return pool
     (test,) = data.load(source, "test")  # its images only say what to leave out
-    kept = clean_mask(pool, test)
-    print(f"left out {np.sum(~kept)} of {len(pool)} images, near-duplicates of test images", file=sys.stderr)
+    _, kept = groups_beside(pool, test)
+    print(f"left out {np.sum(~kept)} of {len(pool)} images, in a group with test images", file=sys.stderr)
     return pool[kept]
 
 
@@ -75,7 +75,7 @@ def score_test(source: Source, models, settings: Settings, temperature: float, c
     """
     test, train, val = data.load(source, "test", "train", "val")
     probabilities = sigmoid(predict(Predictor(models, settings.mirror, temperature), test.images))
-    return scoring.score(test, probabilities, train, val, all_clean=clean)
+    return scoring.score(test, probabilities, train, val, apart=not clean)
 
 
 def score(validation: CrossValidation, pool: Split, source: Source, settings: Settings, args):
@@ -139,6 +139,7 @@ def main():
     args = parse_args()
     settings = Settings.from_args(args)
     source = data.find(args.data, args.data_root, args.size, args.seed)
+    data.require(source, *(POOLS[args.pool] if args.no_test else data.SPLITS))
     pool = read_pool(source, POOLS[args.pool], args.drop_test_twins)
     labels, device = pool.labels, device_of(args.device)
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)

@@ -23,7 +23,13 @@ def parse_args():
     what = "a folder of train.py or crossval.py, or a file of export.py"
     parser.add_argument("model", metavar="RUN_OR_ONNX", help=what)
     split = "the images to predict"
-    flags.add(parser, "--split", one_of(*data.SPLITS, "all"), split, shown="test; all, of an .onnx on image files")
+    flags.add(
+        parser,
+        "--split",
+        one_of(*data.SPLITS, "all"),
+        split,
+        shown="test; of image files that are not the model's own, all",
+    )
     flags.add(parser, "--bootstrap", number(int, 100, 100_000), "resamples behind each 95 %% interval", 2000)
     against = "compare with another run, .onnx or predictions.csv on the same images"
     flags.add(parser, "--against", Kind(str, "OTHER"), against, shown="none")
@@ -65,7 +71,8 @@ def store_operating_point(run: folders.Run) -> None:
 @dataclass(frozen=True)
 class Evaluated:
     """A model's predictions of a split. out_of_fold: they are those of cross-validation, each by members that have not
-    seen the image; seen: `scoring.count_seen`, where the images are not the model's own data and that can be told."""
+    seen the image; own: the data are the model's own; seen: `scoring.count_seen` where they are not, if it can be told.
+    """
 
     model: folders.Run | onnxfile.OnnxModel
     source: data.Source
@@ -77,24 +84,45 @@ class Evaluated:
 
     @property
     def label(self) -> str:
-        """What to call the images."""
-        return f"{self.source.called} at full size" if self.at_full_size else self.source.label
+        """What to call the images; an .onnx file gets image files as they are, as an app would give them."""
+        whole = isinstance(self.model, onnxfile.OnnxModel) and self.source.of_files
+        return f"{self.source.called} at full size" if whole else self.source.label
 
     @property
-    def at_full_size(self) -> bool:
-        """An .onnx file gets image files as they are, as an app would give them."""
-        return isinstance(self.model, onnxfile.OnnxModel) and self.source.of_files
+    def flatters(self) -> bool:
+        """Whether the model was trained on some of the images."""
+        fitted = self.own and self.name in (*self.model.data["trained_on"], "all") and not self.out_of_fold
+        return fitted or bool(self.seen and self.seen["trained_on"])
 
-    @property
-    def notes(self) -> list[str]:
-        """What a reader must know who has other images than the model's own."""
+    def notes(self, scores: dict) -> list[str]:
+        """What a reader must know. scores: `scoring.evaluate_splits` of these predictions."""
+        said = []
         if self.own:
-            return []
-        if self.seen is None:
-            return ["What the model was trained on is not here: how many of these images it has seen cannot be told."]
-        counts = "trained on {trained_on}; {near_duplicates} are near-duplicates of such, {unseen} it has not seen"
-        flatter = "; figures of all of them flatter it" if self.seen["trained_on"] else ""
-        return [f"Of these {len(self.scored.split)} images the model was {counts.format(**self.seen)}{flatter}."]
+            said += [f"The model was trained on {self.name}: these figures flatter it."] if self.flatters else []
+            return said
+        if self.seen:
+            counts = "trained on {trained_on}, {near_duplicates} are near-duplicates of such, {unseen} it has not seen"
+            flatter = ": the figures of all of them flatter it" if self.flatters else ""
+            said.append(
+                f"Of these {len(self.scored.split)} images the model was {counts.format(**self.seen)}{flatter}."
+            )
+        else:
+            said.append("The model's training images are not here: how many of these it has seen cannot be told.")
+        if phantoms := data.notice(self.model.data):
+            said.append(f"The model was trained on {phantoms}.")
+        promised, here = promised_by(self.model), scores["operating_point"]["splits"][self.name]
+        if promised:
+            said.append(f"Promised at this threshold, {tables.promise(promised)}; kept here: {tables.promise(here)}.")
+        return said
+
+
+def promised_by(model) -> dict | None:
+    """What a model's held-out images gave at its operating point, where the model keeps it."""
+    if isinstance(model, onnxfile.OnnxModel):
+        kept = model.at_threshold
+    else:
+        kept = folders.read_metrics(model.path).get("operating_point", {}).get("splits", {})
+    return kept.get("out_of_fold") or kept.get("val")
 
 
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, bool]:
@@ -118,56 +146,60 @@ def left_out_test_twins(model) -> bool:
 
 def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluated:
     """Predict a split, and set apart its images that share no group with what may have been trained on."""
-    own = model.data["md5"] == source.md5 or source.kept is not None
+    kept = kept_by(model)
+    own = is_own(model, source)
     earlier = data.SPLITS[: data.SPLITS.index(name)] if own and name != "all" else ()
     split, *others = data.load(source, name, *earlier)
     probabilities, out_of_fold = predict(model, source, split, name)
     if own:
-        if name in (*model.data["trained_on"], "all") and not out_of_fold:
-            print(f"warning: {model.path} was trained on {name}; these figures flatter it", file=sys.stderr)
-        all_clean = out_of_fold or (name == "test" and left_out_test_twins(model))
-        scored = scoring.score(split, probabilities, *others, all_clean=all_clean)
+        apart = not out_of_fold and not (name == "test" and left_out_test_twins(model))
+        scored = scoring.score(split, probabilities, *others, apart=apart)
         return Evaluated(model, source, name, scored, out_of_fold, own)
     fitted = model.data["trained_on"]
-    trained, known = (
-        data.load_again(model.data, root, names, kept_by(model))
-        for names in (fitted, list(dict.fromkeys([*fitted, "val"])))  # val chose the epoch
+    trained = data.load_again(model.data, root, fitted, kept)
+    known = data.load_again(model.data, root, list(dict.fromkeys([*fitted, "val"])), kept)  # val chose the epoch
+    scored = scoring.score(split, probabilities, *([known] if known else []))
+    if scored.clean is not None and scored.clean.all():
+        scored = replace(scored, clean=None)
+    return Evaluated(
+        model, source, name, scored, out_of_fold, own, scoring.count_seen(split, trained) if trained else None
     )
-    seen = scoring.count_seen(split, trained) if trained else None
-    all_clean = seen is not None and seen["unseen"] == len(split)
-    scored = scoring.score(split, probabilities, *([known] if known else []), all_clean=all_clean)
-    return Evaluated(model, source, name, scored, out_of_fold, own, seen)
+
+
+def is_own(model, source: data.Source) -> bool:
+    """Whether the data are what the model was made with."""
+    return model.data["md5"] == source.md5 or (source.kept is not None and source.kept == kept_by(model))
 
 
 def kept_by(model) -> Path | None:
-    """Where a run says which image file is in which split."""
-    path = model.path / folders.IMAGES
+    """Where a run, or the run folder around an .onnx, says which image file is in which split."""
+    path = (model.path if model.path.is_dir() else model.path.parent) / folders.IMAGES
     return path if path.exists() else None
 
 
 def score_other(evaluated: Evaluated, args) -> scoring.Scored:
-    """The predictions of what --against names; a model of another input size gets the images of its size."""
-    source, name = evaluated.source, evaluated.name
-    if args.against.endswith(".csv"):
-        rows = [row for row in folders.read_predictions(Path(args.against)) if row["split"] == name]
-        labels, probabilities = folders.columns(rows)
-        if not np.array_equal(labels, evaluated.scored.labels):
-            raise UserError(f"--against {args.against}: its predictions are not of the same images")
-        return replace(evaluated.scored, probabilities=probabilities)
-    model = open_model(args.against, args)
-    if model.data["size"] != source.size:
-        again = source.describe() | {"size": model.data["size"]}
-        source = data.find_again(again, None, args.data_root, None, args.seed, source.kept)
-    return evaluate(model, source, name, args.data_root).scored
+    """The predictions of what --against names; a model of another input size gets the images of its size.
+    Raises: UserError when they are of other images."""
+    source, name, ours = evaluated.source, evaluated.name, evaluated.scored
+    if not args.against.endswith(".csv"):
+        model = open_model(args.against, args)
+        if model.data["size"] != source.size:
+            again = source.describe() | {"size": model.data["size"]}
+            source = data.find_again(again, None, args.data_root, None, None, source.kept)
+        return evaluate(model, source, name, args.data_root).scored
+    rows = [row for row in folders.read_predictions(Path(args.against)) if row["split"] == name]
+    rows.sort(key=lambda row: row["index"])
+    images = [(int(label), row.get("image")) for label, row in zip(ours.labels, ours.split.rows)]
+    if [(row["label"], row["image"]) for row in rows] != images:
+        raise UserError(f"--against {args.against}: its predictions are not of the same images")
+    return replace(ours, probabilities=folders.columns(rows)[1])
 
 
 def compare(evaluated: Evaluated, name: str, args, seed: int) -> dict:
-    """The tests of a model against what --against names. Raises: UserError when that predicted other images."""
+    """The tests of a model against what --against names."""
     ours, theirs = evaluated.scored, score_other(evaluated, args)
-    if not np.array_equal(ours.labels, theirs.labels):
-        raise UserError(f"--against {args.against}: its predictions are not of the same images")
-    pair = ours.probabilities, theirs.probabilities
-    return comparison.compare(ours.labels, *pair, ours.groups, (name, args.against), args.bootstrap, seed)
+    pair, names = (ours.probabilities, theirs.probabilities), (name, args.against)
+    return comparison.compare(ours.labels, *pair, ours.groups, names, args.bootstrap, seed)
 
 
 def standard_result(evaluated: Evaluated, name: str) -> tuple[str, str]:
@@ -213,13 +245,13 @@ def draw(evaluated: Evaluated, resamples: int, seed: int) -> dict:
         if not evaluated.out_of_fold:
             drawn["Grad-CAM"] = ("grad_cam", gradcam.sheet(model.predictor, scored.split.images, *shown, title))
         stored = folders.read_metrics(model.path)
-        if folds := stored.get("folds"):
+        if (folds := stored.get("folds")) and evaluated.own:
             of_folds = f"{evaluated.source.label}, {len(folds)} folds"
             drawn["Folds"] = ("folds", figures.fold_overview(folds, stored["splits"]["out_of_fold"], of_folds))
     return drawn
 
 
-def save(out: Path, evaluated: Evaluated, scores: dict, drawn: dict, threads: int) -> Path:
+def save(out: Path, evaluated: Evaluated, scores: dict, drawn: dict, notes: list[str], threads: int) -> Path:
     """Write evaluation_<split>.json, the figures, the predictions of image files, and the report, whose path is
     returned."""
     split, source, called = evaluated.name, evaluated.source, evaluated.model.path.resolve().name
@@ -236,7 +268,7 @@ def save(out: Path, evaluated: Evaluated, scores: dict, drawn: dict, threads: in
         figures.save(figure, pictures[what])
     path = out / ("report.html" if split == "test" else f"report_{split}.html")
     what = f"{evaluated.label}: {predictions} of {called}"
-    report.write(path, called, what, split, scores, pictures, evaluated.notes)
+    report.write(path, called, what, split, scores, pictures, notes)
     return path
 
 
@@ -248,15 +280,15 @@ def main():
     if args.sensitivity is not None:
         model = choose_operating_point(model, args.sensitivity)
     name, seed = name_of(model.path), source.seed if args.seed is None else args.seed
-    whole = source.of_files and isinstance(model, onnxfile.OnnxModel)
-    split = args.split or ("all" if whole else "test")
+    split = args.split or ("all" if source.of_files and not is_own(model, source) else "test")
 
     evaluated = evaluate(model, source, split, args.data_root)
     compared = {"comparison": compare(evaluated, name, args, seed)} if args.against else {}
     standard = standard_result(evaluated, name) if source.name == "breastmnist" and split != "all" else None
     scores = scoring.evaluate_splits({split: evaluated.scored}, model.calibration, args.bootstrap, seed)
     drawn = draw(evaluated, args.bootstrap, seed)
-    lines = [tables.scores_text(scores, evaluated.label), *evaluated.notes]
+    notes = evaluated.notes(scores)
+    lines = [tables.scores_text(scores, evaluated.label), *notes]
     if compared:
         differences = compared["comparison"]["differences"]
         figure = figures.comparison(differences, name, name_of(args.against), evaluated.label)
@@ -267,7 +299,7 @@ def main():
     out = folders.make_output(beside if args.out is None else args.out)
     if args.sensitivity is not None:
         store_operating_point(model)
-    written = save(out, evaluated, scores | compared, drawn, args.threads)
+    written = save(out, evaluated, scores | compared, drawn, notes, args.threads)
     if standard:
         write_standard_result(out / standard[0], standard[1], name, split)
         lines.append(f"MedMNIST's standard result file: {out / standard[0]}")

@@ -29,7 +29,7 @@ def score(fitted: Fit, settings: Settings, source, train, val, sensitivity) -> t
     (test,) = data.load(source, "test")  # read only now, when everything is chosen
     test_logits = predict(predictor, test.images)
     return calibration, {
-        "val": scoring.score(val, sigmoid(val_logits / calibration.temperature)),
+        "val": scoring.score(val, sigmoid(val_logits / calibration.temperature), train, apart=False),
         "test": scoring.score(test, sigmoid(test_logits / calibration.temperature), train, val),
     }
 
@@ -50,6 +50,7 @@ def main():
     args = parse_args()
     settings = Settings.from_args(args)
     source = data.find(args.data, args.data_root, args.size, args.seed)
+    data.require(source, *data.SPLITS)
     train, val = data.load(source, "train", "val")
 
     with resume.begin(args, settings, source) as partial:

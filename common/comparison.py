@@ -77,12 +77,15 @@ def paired_bootstrap(labels, a, b, groups=None, resamples: int = 2000, seed: int
     """
     counts = intervals.resample_counts(labels, groups, resamples, seed)
     summary_a, summary_b = (metrics.summary(labels, probabilities) for probabilities in (a, b))
-    resampled_a, resampled_b = (metrics.summary(labels, probabilities, weights=counts) for probabilities in (a, b))
+    resampled = [
+        [metrics.summary(labels, probabilities, weights=weights) for probabilities in (a, b)]
+        for weights in intervals.blocks(counts)
+    ]
 
     def compare(name: str) -> dict:
         difference = float(summary_a[name] - summary_b[name])
-        interval = intervals.percentile_interval(difference, resampled_a[name] - resampled_b[name])
-        return {"difference": difference, "ci95": interval}
+        differences = np.hstack([one[name] - other[name] for one, other in resampled])
+        return {"difference": difference, "ci95": intervals.percentile_interval(difference, differences)}
 
     return {name: compare(name) for name in metrics.NAMES}
 

@@ -21,8 +21,8 @@ from common.settings import Settings
 class Scheme:
     """How to cross-validate: `repeats` times over, with other folds and seeds from `seed` on, `folds` models each.
 
-    groups: "twins" keeps near-duplicates in one fold, "none" deals every image by itself. refit: train one more model,
-    on all images. jobs: models trained at once, sharing `threads`.
+    groups: "twins" keeps near-duplicates, and images of one patient, in one fold, "none" deals every image by itself.
+    refit: train one more model, on all images. jobs: models trained at once, sharing `threads`.
     """
 
     groups: str

@@ -1,6 +1,7 @@
 """BreastMNIST, files like it, phantoms, and image files of one's own, as uint8 arrays."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -70,13 +71,13 @@ class Source:
     @property
     def of_files(self) -> bool:
         """Whether the images are files of their own, in a folder or table."""
-        return self.path is not None and (self.path.is_dir() or self.path.suffix == ".csv")
+        return self.path is not None and (os.path.isdir(self.path) or self.path.suffix.lower() == ".csv")
 
     @property
     def folder(self) -> Path:
         """What the names of image files are relative to."""
         assert self.path is not None
-        return self.path if self.path.is_dir() else self.path.parent
+        return self.path if os.path.isdir(self.path) else self.path.parent
 
     @property
     def synthetic(self) -> bool:
@@ -92,8 +93,7 @@ class Source:
         """The name of the data for people: of a table, its folder and its own."""
         if self.path is None or self.name == "breastmnist":
             return "PHANTOM data" if self.path is None else "BreastMNIST"
-        path = self.path.resolve()
-        return f"{path.parent.name}/{path.name}" if path.suffix == ".csv" else path.name
+        return file_name(self.path)
 
     @property
     def notice(self) -> str | None:
@@ -105,6 +105,12 @@ class Source:
         return {
             "name": self.name, "size": self.size, "seed": self.seed, "md5": self.md5, "synthetic": self.synthetic
         }  # fmt: skip
+
+
+def file_name(path: str | Path) -> str:
+    """What to call data in a file or folder: of a table, its folder and its own name."""
+    path = Path(os.path.abspath(path))
+    return f"{path.parent.name}/{path.name}" if path.suffix.lower() == ".csv" else path.name
 
 
 def notice(described: dict) -> str | None:
@@ -130,12 +136,15 @@ def find(name: str, root: str | None, size: int, seed: int = 0, kept: Path | Non
         description = f"phantom size {size} seed {seed}"
         return Source(name, size, None, hashlib.md5(description.encode()).hexdigest(), seed)
     path = breastmnist_path(root, size) if name == "breastmnist" else Path(name)
-    if (source := Source(name, size, path, "", seed, kept)).of_files:
-        return replace(source, md5=imageset.load(path, size).fingerprint)
+    if (source := Source(name, size, path, "", seed)).of_files:
+        found = imageset.load(path, size)
+        if kept and imageset.is_known(found, kept):
+            return replace(source, md5=found.fingerprint(seed), kept=kept)
+        return replace(source, md5=found.fingerprint(seed))
     if name == "breastmnist" and not path.exists():
         download(path, size)
     try:
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not os.path.isfile(path):
             raise OSError(0, "not a file")
         with open(path, "rb") as file:
             md5 = hashlib.file_digest(file, "md5").hexdigest()
@@ -152,12 +161,11 @@ def find_again(
     described: dict, name: str | None, root: str | None, size: int | None, seed: int | None, kept: Path | None = None
 ) -> Source:
     """The source of a run from its `describe()`; what is not None is taken instead. Other data than the run's are named
-    in a warning. kept: the run's images.csv, which says of its own images what is in which split.
+    in a warning. kept: the run's images.csv, which says of its own images, wherever they lie, what is in which split.
     Raises: UserError, as `find`."""
     given: dict[str, Any] = {"name": name, "size": size, "seed": seed}
     wanted = {key: described[key] if value is None else value for key, value in given.items()}
-    own = name is None or Path(name).resolve() == Path(described["name"]).resolve()
-    source = find(root=root, kept=kept if own and kept and kept.exists() else None, **wanted)
+    source = find(root=root, kept=kept, **wanted)
     if source.md5 != described["md5"]:
         was = f"{described['name']}, MD5 {described['md5']}"
         now = f"{source.label}, MD5 {source.md5},"
@@ -167,16 +175,22 @@ def find_again(
 
 def load_again(described: dict, root: str | None, names: Sequence[str], kept: Path | None = None) -> Split | None:
     """The images of splits that a model was made with; None where they are not here: nothing is downloaded for it.
+    Their patients are left out: the numbers of two hospitals have nothing to do with each other.
 
     Args: described: of the model's data, as `Source.describe`; root, kept: as `find`.
     """
     name, size = described["name"], described["size"]
-    if name == "breastmnist" and not breastmnist_path(root, size).exists():
-        return None
+    if name == "breastmnist":  # at any size: the pictures are the same
+        size = next((s for s in (size, *SIZES) if breastmnist_path(root, s).exists()), None)
+        if size is None:
+            return None
     try:
-        return concatenate(*load(find(name, root, size, described["seed"], kept), *names))
+        source = find(name, root, size, described["seed"], kept)
+        same = source.md5 == described["md5"] or source.kept or (name == "breastmnist" and size != described["size"])
+        found = concatenate(*load(source, *names))
     except UserError:
         return None
+    return Split.of("known", found.images, found.labels) if same else None
 
 
 def describes_data(data) -> bool:
@@ -208,21 +222,24 @@ def phantom_split(source: Source, name: str) -> Split:
 
 
 def image_rows(source: Source) -> list[dict]:
-    """Which image file went where, for a run's images.csv: {"image", "md5", "label", "patient", "split"}."""
+    """Which image file went where, for a run's images.csv (`imageset.ImageSet.rows`)."""
     assert source.path is not None
-    found = imageset.divide(imageset.load(source.path, source.size), source.seed, source.kept)
-    return [
-        {"image": entry.name, "md5": md5, "label": entry.label, "patient": entry.patient, "split": str(split)}
-        for entry, md5, split in zip(found.entries, found.md5, found.split)
-    ]
+    return imageset.divided(source.path, source.size, source.seed, source.kept).rows()
+
+
+def require(source: Source, *names: str) -> None:
+    """Raises: UserError, before any training, when image files lack one of the splits that a script will read."""
+    if source.of_files:
+        load(source, *names)
 
 
 def file_split(source: Source, name: str) -> Split:
     """A split of image files, or all of them."""
     assert source.path is not None
-    found = imageset.load(source.path, source.size)
-    if name != "all" or source.kept:
-        found = imageset.divide(found, source.seed, source.kept)
+    if name == "all" and not source.kept:
+        found = imageset.load(source.path, source.size)
+    else:
+        found = imageset.divided(source.path, source.size, source.seed, source.kept)
         found = found if name == "all" else found.only(found.split == name)
     labels = np.array([entry.label for entry in found.entries], np.uint8)
     if problem := find_class_problem(labels, name):

@@ -6,11 +6,14 @@ this share of malignant images. All resamples are scored at once, as case weight
 `metrics`.
 """
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from common import metrics
 from common.metrics import STANDARD_THRESHOLD
 
+BLOCK = 4_000_000  # weights at a time
 LEVELS = (2.5, 97.5)  # percentiles of a 95 % interval
 Z95 = 1.959963984540054  # 97.5 % point of the standard normal distribution
 
@@ -25,17 +28,24 @@ def resample_counts(labels, groups=None, resamples: int = 2000, seed: int = 0) -
             bootstrap. A group with a malignant case belongs to the malignant ones.
         resamples: 1 or above.
 
-    Returns: float [resamples, n], whole numbers; as many groups of each class are drawn as there are.
+    Returns: int16 [resamples, n]; as many groups of each class are drawn as there are.
     """
     groups = np.arange(len(labels)) if groups is None else groups
     names, group_of = np.unique(groups, return_inverse=True)
     malignant = np.bincount(group_of, np.asarray(labels, float), minlength=len(names)) > 0
-    counts, generator = np.zeros((resamples, len(names))), np.random.default_rng(seed)
+    counts, generator = np.zeros((resamples, len(names)), np.int16), np.random.default_rng(seed)
     for members in (np.flatnonzero(malignant == c) for c in (False, True)):
         if len(members):
             share = np.full(len(members), 1 / len(members))
             counts[:, members] = generator.multinomial(len(members), share, resamples)
     return counts[:, group_of]
+
+
+def blocks(counts: np.ndarray) -> Iterator[np.ndarray]:
+    """Some resamples at a time, as weights: float [some, n], so that memory does not grow with the number of cases."""
+    step = max(1, BLOCK // max(counts.shape[1], 1))
+    for start in range(0, len(counts), step):
+        yield counts[start : start + step].astype(float)
 
 
 def percentile_interval(value: float, resampled: np.ndarray) -> list[float]:
@@ -59,6 +69,12 @@ def wilson(share, n) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)  # rounding must not leave out the share
 
 
+def _joined(parts: Sequence[dict]) -> dict:
+    """Summaries of several blocks of resamples as one, each metric [resamples]."""
+    columns = {name: [part[name] for part in parts] for name in parts[0]}
+    return {name: _joined(of) if isinstance(of[0], dict) else np.hstack(of) for name, of in columns.items()}
+
+
 def _beside(values: dict, resampled: dict) -> dict:
     """`values` as Python numbers, each metric followed by its interval."""
     result: dict = {}
@@ -79,8 +95,8 @@ def summaries(labels, probabilities, thresholds, counts) -> list[dict]:
         counts: [resamples, n] from `resample_counts`.
     """
     values = metrics.summaries(labels, probabilities, thresholds)
-    resampled = metrics.summaries(labels, probabilities, thresholds, counts)
-    return [_beside(*pair) for pair in zip(values, resampled)]
+    parts = [metrics.summaries(labels, probabilities, thresholds, weights) for weights in blocks(counts)]
+    return [_beside(*pair) for pair in zip(values, map(_joined, zip(*parts)))]
 
 
 def summary(labels, probabilities, groups=None, resamples: int = 2000, seed: int = 0) -> dict:
@@ -102,8 +118,8 @@ def roc_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarray, np.ndarray
         when a class is absent.
     """
     grid = np.arange(101) / 100
-    curves = metrics.roc_curve(labels, scores, counts)
-    return grid, *_band([np.interp(grid, false_rate, true_rate) for false_rate, true_rate in zip(*curves)])
+    pairs = (metrics.roc_curve(labels, scores, weights) for weights in blocks(counts))
+    return grid, *_band([np.interp(grid, *curve) for pair in pairs for curve in zip(*pair)])
 
 
 def precision_recall_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,9 +132,11 @@ def precision_recall_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarra
     grid = np.arange(101) / 100
     if not np.any(labels):
         return grid, np.full(101, np.nan), np.full(101, np.nan)
-    recalls, precisions = metrics.precision_recall_curve(labels, scores, counts)
+    curves = (
+        pair for weights in blocks(counts) for pair in zip(*metrics.precision_recall_curve(labels, scores, weights))
+    )
     reached = np.maximum(grid, np.finfo(float).tiny)
-    return grid, *_band([precision[np.searchsorted(recall, reached)] for recall, precision in zip(recalls, precisions)])
+    return grid, *_band([precision[np.searchsorted(recall, reached)] for recall, precision in curves])
 
 
 def mean_std(values) -> tuple[float, float]:

@@ -30,14 +30,14 @@ class Scored:
         return intervals.resample_counts(self.labels, self.groups, resamples, seed)
 
     def parts(self, name: str) -> dict[str, "Scored"]:
-        """{name: all of it, "clean_<name>": the clean images, "<name>_per_patient": patients}, the latter two where
+        """{name: all of it, "clean_<name>": the clean images, "<name>_patients": patients}, the latter two where
         there are such."""
         found = {name: self}
         if self.clean is not None and self.clean.any():
             kept = self.probabilities[self.clean], self.groups[self.clean]
             found[f"clean_{name}"] = Scored(self.split[self.clean], *kept)
         if len(set(self.split.patients)) < len(self.split) and all(self.split.patients):
-            found[f"{name}_per_patient"] = self.per_patient()
+            found[f"{name}_patients"] = self.per_patient()
         return found
 
     def per_patient(self) -> "Scored":
@@ -49,18 +49,18 @@ class Scored:
         return Scored(replace(self.split[first], labels=malignant), self.probabilities[first], self.groups[first])
 
 
-def score(split: Split, probabilities: np.ndarray, *others: Split, all_clean: bool = False) -> Scored:
-    """Predictions of a split beside others that may have been trained on. all_clean: they were not, or share no group
-    with it, so that there is no clean part to set apart."""
+def groups_beside(split: Split, *others: Split) -> tuple[np.ndarray, np.ndarray]:
+    """(the group of each image of a split, whether it holds no image of another split), both [n]."""
     groups = find_groups(split, *others)
     own, beside = groups[: len(split)], groups[len(split) :]
-    return Scored(split, probabilities, own, None if all_clean or not others else ~np.isin(own, beside))
+    return own, ~np.isin(own, beside)
 
 
-def clean_mask(split: Split, *others: Split) -> np.ndarray:
-    """Which images of a split share no group with an image of another split: bool [n]."""
-    groups = find_groups(split, *others)
-    return ~np.isin(groups[: len(split)], groups[len(split) :])
+def score(split: Split, probabilities: np.ndarray, *others: Split, apart: bool = True) -> Scored:
+    """Predictions of a split beside others that may have been trained on. apart: set apart what shares no group with
+    these."""
+    groups, clean = groups_beside(split, *others)
+    return Scored(split, probabilities, groups, clean if apart and others else None)
 
 
 def count_seen(split: Split, trained: Split) -> dict[str, int]:
@@ -77,7 +77,7 @@ def calibration_summary(labels, probabilities, counts: np.ndarray) -> dict:
     summary: dict = {}
     for name, measure in (("brier", calibration.brier), ("ece", calibration.expected_calibration_error)):
         value = float(measure(labels, probabilities))
-        resampled = measure(labels, probabilities, counts)
+        resampled = np.hstack([measure(labels, probabilities, weights) for weights in intervals.blocks(counts)])
         summary |= {name: value, f"{name}_ci95": intervals.percentile_interval(value, resampled)}
     return summary
 

@@ -24,14 +24,20 @@ def source(own) -> data.Source:
 
 
 def test_other_images_are_judged_by_what_the_model_has_seen(own, source, npz, stored):
+    files.write_csv(
+        own.path / "predictions.csv", folders.prediction_rows(data.load(source, "val")[0], np.full(12, 0.5))
+    )
     other = npz(test_images=np.concatenate([stored["train_images"][:5], stored["test_images"][5:]]))
     evaluated = evaluate.evaluate(own, other, "test", None)
     assert not evaluated.own and evaluated.seen == {"trained_on": 5, "near_duplicates": 0, "unseen": 7}
     assert evaluated.scored.clean.tolist() == [False] * 5 + [True] * 7
-    assert "trained on 5; 0 are near-duplicates" in evaluated.notes[0] and "flatter" in evaluated.notes[0]
-    assert evaluate.evaluate(own, source, "test", None).notes == []
+    scores = {"operating_point": {"splits": {"test": {}}}}
+    (note,) = evaluated.notes(scores)
+    assert "trained on 5, 0 are near-duplicates" in note and "flatter" in note
+    assert evaluate.evaluate(own, source, "test", None).notes(scores) == []
+    assert "trained on train: these figures flatter" in evaluate.evaluate(own, source, "train", None).notes(scores)[0]
     gone = replace(own, data=own.data | {"name": "absent.npz"})
-    assert "cannot be told" in evaluate.evaluate(gone, other, "test", None).notes[0]
+    assert "cannot be told" in evaluate.evaluate(gone, other, "test", None).notes(scores)[0]
 
 
 def test_out_of_fold_predictions_stand_for_the_images_of_an_ensemble(own, source):

@@ -11,7 +11,7 @@ def test_clean_images_share_no_group_with_another_split(phantoms):
     test, train = phantoms[:6], phantoms[3:9]
     mirrored = Split.of("train", train.images[..., ::-1].copy(), train.labels)
     for other in (train, mirrored):
-        np.testing.assert_array_equal(scoring.clean_mask(test, other), [True] * 3 + [False] * 3)
+        np.testing.assert_array_equal(scoring.groups_beside(test, other)[1], [True] * 3 + [False] * 3)
 
 
 def test_calibration_intervals_are_percentiles_over_stratified_resamples():
@@ -64,7 +64,7 @@ def test_scores_name_thresholds_and_end_with_the_whole_split():
 def test_a_patient_is_called_by_the_highest_probability_of_its_images():
     split = split_of([0, 1, 0, 0, 1], ["b", "a", "a", "b", "c"])
     scored = scoring.Scored(split, np.array([0.4, 0.1, 0.3, 0.2, 0.9]), np.array([0, 1, 1, 0, 4]))
-    assert list(scored.parts("all")) == ["all", "all_per_patient"]
+    assert list(scored.parts("all")) == ["all", "all_patients"]
     patients = scored.per_patient()
     assert patients.split.patients == ["a", "b", "c"] and patients.labels.tolist() == [1, 0, 1]
     assert patients.probabilities.tolist() == [0.3, 0.4, 0.9]

@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 import torch
 
+from common.data import file_name
 from common.errors import UserError, one_line
 from common.model import Predictor
 from common.run.folders import Run
@@ -102,7 +103,7 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
         "calibrated_on_n": str(run.calibration.n),
         "members": str(len(run.predictor.members)),
         "mirror": "on" if run.predictor.mirror else "off",
-        "dataset": "PHANTOM data (generated, not ultrasound)" if run.data["synthetic"] else Path(run.data["name"]).name,
+        "dataset": "PHANTOM data (generated, not ultrasound)" if run.data["synthetic"] else file_name(run.data["name"]),
         "dataset_source": json.dumps(run.data),
         "dataset_md5": run.data["md5"],
         "metrics": json.dumps(metrics["splits"]),

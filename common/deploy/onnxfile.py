@@ -29,6 +29,7 @@ class OnnxModel:
     data: dict  # of the run that it came from, as `Source.describe`
     dataset: str  # its name for people; says PHANTOM where it is one
     intended_use: str
+    at_threshold: dict  # {split: metrics of the run at its operating point}
 
     def logits(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]; h and w from 8 up. Raises:
@@ -93,6 +94,7 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         data = json.loads(props["dataset_source"])
         if not describes_data(data):
             raise ValueError("dataset_source")
-        return OnnxModel(Path(path), session, calibration, data, props["dataset"], props["intended_use"])
+        at = json.loads(props.get("metrics_at_threshold", "{}"))
+        return OnnxModel(Path(path), session, calibration, data, props["dataset"], props["intended_use"], at)
     except (KeyError, ValueError, RecursionError):
         raise UserError(f"{path}: an ONNX file without this project's metadata; export.py writes one with it") from None

@@ -66,7 +66,8 @@ def prediction_rows(split: Split, probabilities, fold=None) -> list[dict]:
 
 
 def read_predictions(path: Path) -> list[dict]:
-    """The rows of a predictions.csv, typed, an image once: {"split", "index", "label", "out_of_fold", "probability"}.
+    """The rows of a predictions.csv, typed, an image once: {"split", "index", "label", "out_of_fold", "image" (None of
+    what is no file), "probability"}.
 
     The predictions of an image in several repeats are averaged as logits, as `Predictor` does; `out_of_fold` says that
     a fold held the image out. Raises: UserError.
@@ -77,7 +78,8 @@ def read_predictions(path: Path) -> list[dict]:
             for row in csv.DictReader(file):
                 if None in row:
                     raise ValueError("more cells than columns")  # of a decimal comma
-                image = (row["split"], int(row["index"]), {"0": 0, "1": 1}[row["label"]], bool(row.get("fold")))
+                label, held_out = {"0": 0, "1": 1}[row["label"]], bool(row.get("fold"))
+                image = (row["split"], int(row["index"]), label, held_out, row.get("image"))
                 merged.setdefault(image, []).append(float(row["probability"]))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
@@ -85,7 +87,7 @@ def read_predictions(path: Path) -> list[dict]:
         raise UserError(f"{path}: no predictions file; it needs the columns split,index,label,probability") from None
     if not merged or not all(0 <= p <= 1 for probabilities in merged.values() for p in probabilities):
         raise UserError(f"{path}: holds no predictions, or probabilities outside 0 to 1")
-    names = ("split", "index", "label", "out_of_fold", "probability")
+    names = ("split", "index", "label", "out_of_fold", "image", "probability")
     return [dict(zip(names, (*image, mean_probability(repeats)))) for image, repeats in merged.items()]
 
 

@@ -85,6 +85,11 @@ def operating_rates(name: str, summary: dict) -> str:
     return f"{name}: " + ", ".join(f"{label} {with_interval(values, metric)}" for values, metric, label in rates)
 
 
+def promise(summary: dict) -> str:
+    """Sensitivity and specificity in a sentence."""
+    return f"sensitivity {with_interval(summary, 'recall')} and specificity {with_interval(summary, 'specificity')}"
+
+
 def calibration_table(measures: dict) -> str:
     """Brier score and expected calibration error of each split that `measures` holds one of."""
     splits = {name: summary for name, summary in measures.items() if isinstance(summary, dict)}
@@ -98,7 +103,7 @@ def calibration_table(measures: dict) -> str:
 def scores_text(scores: dict, label: str) -> str:
     """The tables of `scoring.evaluate_splits`, the number that matters last."""
     splits, point, calibration = scores["splits"], scores["operating_point"], scores["calibration"]
-    last = [name for name in splits if not name.startswith("clean_") and not name.endswith("_per_patient")][-1]
+    last = [name for name in splits if not name.startswith("clean_") and not name.endswith("_patients")][-1]
     headline = [with_interval(splits[last], metric) for metric in ("auc", "accuracy")]
     return "\n\n".join(
         [

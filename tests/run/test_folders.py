@@ -97,7 +97,7 @@ def test_repeats_are_averaged_as_logits(tmp_path):
     first, second = folders.read_predictions(path)
     expected = sigmoid(np.mean([logit(p) for p in (0.9, 0.5, 0.6)]))
     assert first.pop("probability") == pytest.approx(expected, abs=1e-12)
-    assert first == {"split": "val", "index": 3, "label": 1, "out_of_fold": True}
+    assert first == {"split": "val", "index": 3, "label": 1, "out_of_fold": True, "image": None}
     assert second["probability"] == 0.2
 
 
