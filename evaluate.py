@@ -1,6 +1,5 @@
 """Every metric of a run or an .onnx file on one split, with intervals, figures and a report to open in a browser."""
 
-import glob
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from common.calibration import operating_point, threshold_rule
 from common.deploy import onnxfile
 from common.errors import UserError
 from common.model import device_of
-from common.run import flags, folders, provenance
+from common.run import flags, folders, provenance, standard
 from common.seed import set_seed
 from common.settings import Kind, number, one_of
 from common.show import figures, gradcam, report, tables
@@ -202,31 +201,6 @@ def compare(evaluated: Evaluated, name: str, args, seed: int) -> dict:
     return comparison.compare(ours.labels, *pair, ours.groups, names, args.bootstrap, seed)
 
 
-def standard_result(evaluated: Evaluated, name: str) -> tuple[str, str]:
-    """Name and content of MedMNIST's standard result file, in which 1 is benign. Raises: UserError when MedMNIST's own
-    Evaluator computes something else than we do."""
-    import medmnist  # takes seconds
-
-    source, scored = evaluated.source, evaluated.scored
-    benign = 1 - scored.probabilities.astype(float)
-    root = source.path and source.path.parent
-    evaluator = medmnist.Evaluator("breastmnist", evaluated.name, size=source.size, root=root)
-    theirs, ours = evaluator.evaluate(benign), metrics.summary(scored.labels, scored.probabilities)
-    if not np.allclose(theirs, (ours["auc"], ours["accuracy"]), rtol=0, atol=1e-12):
-        raise UserError(f"MedMNIST's Evaluator finds {theirs}, not {ours['auc']} and {ours['accuracy']}")
-    lines = [f"{i},{probability}\n" for i, probability in enumerate(benign.tolist())]
-    return evaluator.get_standard_evaluation_filename(theirs, name), "".join(lines)
-
-
-def write_standard_result(path: Path, content: str, name: str, split: str) -> None:
-    """In the place of that of an earlier evaluation, whose name has other figures."""
-    with files.replacing(path) as beside:
-        beside.write_text(content)
-    for file in path.parent.glob(f"breastmnist*_{split}_*@{glob.escape(name)}.csv"):
-        if file != path:
-            file.unlink()
-
-
 def draw(evaluated: Evaluated, resamples: int, seed: int) -> dict:
     """The figures of the scores, {what it shows: (file stem, Figure)}."""
     model, scored = evaluated.model, evaluated.scored
@@ -284,7 +258,8 @@ def main():
 
     evaluated = evaluate(model, source, split, args.data_root)
     compared = {"comparison": compare(evaluated, name, args, seed)} if args.against else {}
-    standard = standard_result(evaluated, name) if source.name == "breastmnist" and split != "all" else None
+    shown, official = evaluated.scored, source.name == "breastmnist" and split != "all"
+    result = standard.result(shown.labels, shown.probabilities, source, split, name) if official else None
     scores = scoring.evaluate_splits({split: evaluated.scored}, model.calibration, args.bootstrap, seed)
     drawn = draw(evaluated, args.bootstrap, seed)
     notes = evaluated.notes(scores)
@@ -300,9 +275,9 @@ def main():
     if args.sensitivity is not None:
         store_operating_point(model)
     written = save(out, evaluated, scores | compared, drawn, notes, args.threads)
-    if standard:
-        write_standard_result(out / standard[0], standard[1], name, split)
-        lines.append(f"MedMNIST's standard result file: {out / standard[0]}")
+    if result:
+        standard.write(out / result[0], result[1], split, name)
+        lines.append(f"MedMNIST's standard result file: {out / result[0]}")
     print(*lines, f"figures, evaluation_{split}.json and {written.name}: {out}/", sep="\n")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import evaluate
 from common import data, files
-from common.run import folders
+from common.run import folders, standard
 
 
 @pytest.fixture
@@ -71,9 +71,10 @@ def test_an_operating_point_is_labelled_by_the_run_s_own_data(own, synthetic, ca
 
 def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist_root, monkeypatch):
     source = data.find("breastmnist", str(breastmnist_root), 28)
-    evaluated = evaluate.evaluate(own, source, "val", None)
-    name, content = evaluate.standard_result(evaluated, "run")
+    scored = evaluate.evaluate(own, source, "val", None).scored
+    given = scored.labels, scored.probabilities, source, "val", "run"
+    name, content = standard.result(*given)
     assert name.startswith("breastmnist_val_[AUC]") and len(content.splitlines()) == 78
-    monkeypatch.setattr(evaluate.metrics, "summary", lambda *_: {"auc": 0.5, "accuracy": 0.5})
+    monkeypatch.setattr(standard.metrics, "summary", lambda *_: {"auc": 0.5, "accuracy": 0.5})
     with pytest.raises(evaluate.UserError, match="MedMNIST's Evaluator finds"):
-        evaluate.standard_result(evaluated, "run")
+        standard.result(*given)

@@ -29,8 +29,9 @@ def write_table(folder, rows: list[str], header: str = "image,label") -> str:
 
 
 @pytest.fixture(autouse=True)
-def forget():
-    imageset.load.cache_clear(), imageset.divided.cache_clear()
+def forget_all() -> None:
+    for cached in (imageset.load, imageset.divided):
+        cached.cache_clear()
 
 
 @pytest.fixture
@@ -298,7 +299,8 @@ def test_a_run_s_splits_are_found_again_and_changes_are_said(table, tmp_path, ca
     described = source.describe()
 
     def again() -> tuple[dict, str]:
-        imageset.load.cache_clear(), imageset.divided.cache_clear()
+        for cached in (imageset.load, imageset.divided):
+            cached.cache_clear()
         found = data.find_again(described, None, None, None, None, kept=tmp_path / "run/images.csv")
         rows = [row for split in data.load(found, *data.SPLITS) for row in split.rows]
         return {row["image"]: row["split"] for row in rows}, capsys.readouterr().err

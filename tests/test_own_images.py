@@ -16,8 +16,9 @@ EVALUATE = ["--bootstrap", 100, "--threads", 1]
 
 
 @pytest.fixture(autouse=True)
-def forget():
-    imageset.load.cache_clear(), imageset.divided.cache_clear()
+def forget() -> None:
+    for cached in (imageset.load, imageset.divided):
+        cached.cache_clear()
 
 
 @pytest.fixture(scope="module")

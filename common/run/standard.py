@@ -1,0 +1,37 @@
+"""MedMNIST's standard result file, which medmnist.Evaluator.parse_and_evaluate accepts."""
+
+import glob
+from pathlib import Path
+
+import numpy as np
+
+from common import metrics
+from common.data import Source
+from common.errors import UserError
+from common.files import replacing
+
+
+def result(labels: np.ndarray, probabilities: np.ndarray, source: Source, split: str, name: str) -> tuple[str, str]:
+    """Name and content of the file for a run of that name, in which 1 is benign. Raises: UserError when MedMNIST's own
+    Evaluator computes something else than we do.
+
+    Args: labels: [n], 1 for malignant; probabilities: [n], P(malignant), of a split of BreastMNIST.
+    """
+    import medmnist  # takes seconds
+
+    benign = 1 - probabilities.astype(float)
+    evaluator = medmnist.Evaluator("breastmnist", split, size=source.size, root=source.path and source.path.parent)
+    theirs, ours = evaluator.evaluate(benign), metrics.summary(labels, probabilities)
+    if not np.allclose(theirs, (ours["auc"], ours["accuracy"]), rtol=0, atol=1e-12):
+        raise UserError(f"MedMNIST's Evaluator finds {theirs}, not {ours['auc']} and {ours['accuracy']}")
+    lines = [f"{i},{probability}\n" for i, probability in enumerate(benign.tolist())]
+    return evaluator.get_standard_evaluation_filename(theirs, name), "".join(lines)
+
+
+def write(path: Path, content: str, split: str, name: str) -> None:
+    """In the place of that of an earlier evaluation, whose name has other figures. Raises: UserError."""
+    with replacing(path) as beside:
+        beside.write_text(content)
+    for file in path.parent.glob(f"breastmnist*_{split}_*@{glob.escape(name)}.csv"):
+        if file != path:
+            file.unlink()
