@@ -10,8 +10,9 @@ from common.show import page, tables
 def _metrics(what: str, split: str, scores: dict, notes: Sequence[str]) -> str:
     point, fit = scores["operating_point"], scores["calibration"]
     paragraphs = [
-        f"{what}. Malignant is the positive class; brackets are 95 % bootstrap intervals. “clean” leaves out images "
-        "with a near-duplicate among the training or validation images.",
+        f"{what}. Malignant is the positive class; brackets are 95 % bootstrap intervals, which draw images of one "
+        "lesion or patient together. “clean” leaves out images that share such a group with one of training or "
+        "validation.",
         f"The operating point {point['threshold']:.4f} is the {point['rule']}; the temperature "
         f"{fit['temperature']:.3f} was fitted on {fit['fitted_on']}.",
         *notes,
