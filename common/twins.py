@@ -90,12 +90,16 @@ def group(n: int, pairs) -> np.ndarray:
     return np.array([root(i) for i in range(n)])
 
 
-def find_groups(images: np.ndarray, patients: Sequence[str] | None = None) -> np.ndarray:
+def patient_pairs(patients: Sequence[str]) -> list[tuple[int, int]]:
+    """Each image with the first of its patient, (i, j). patients: [n], "" where unknown."""
+    first: dict[str, int] = {}
+    return [(first.setdefault(patient, i), i) for i, patient in enumerate(patients) if patient]
+
+
+def find_groups(images: np.ndarray, patients: Sequence[str] = ()) -> np.ndarray:
     """Groups of near-duplicates, joined where images are of one patient.
 
-    Args: images: uint8 [n, side, side]; patients: [n], "" where unknown.
+    Args: images: uint8 [n, side, side]; patients: [n], "" where unknown; none where no patient is.
     Returns: int [n], the smallest index in each image's group.
     """
-    first: dict[str, int] = {}
-    same = [(first.setdefault(patient, i), i) for i, patient in enumerate(patients or []) if patient]
-    return group(len(images), [*find_pairs(images), *same])
+    return group(len(images), [*find_pairs(images), *patient_pairs(patients)])
