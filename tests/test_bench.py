@@ -7,6 +7,7 @@ import pytest
 SCRIPT = str(Path(__file__).parent.parent / "bench.py")
 
 
+@pytest.mark.slow
 def test_a_row_for_each_size_and_number_of_images():
     flags = "--sizes 28 64 --images 40 20 --steps 1 --stages 2 --batch-size 16 --epochs 3 --threads 1"
     command = [sys.executable, SCRIPT, *flags.split()]

@@ -73,6 +73,7 @@ def test_from_a_table_to_an_onnx_and_back(scans, tmp_path, run_here):
     assert "The model was trained on train: these figures flatter it." in text
 
 
+@pytest.mark.slow
 def test_a_moved_and_changed_folder_keeps_its_splits_and_another_seed_is_another_division(scans, tmp_path, run_here):
     here, out = tmp_path / "here", tmp_path / "run"
     shutil.copytree(scans, here)
@@ -93,6 +94,7 @@ def test_a_moved_and_changed_folder_keeps_its_splits_and_another_seed_is_another
     assert "the model was trained on" in text or "cannot be told" in text  # not taken for its own test images
 
 
+@pytest.mark.slow
 def test_folds_of_patients_and_a_search(scans, tmp_path, run_here):
     table = scans / "images.csv"
     ok(run_here("crossval.py", "--data", table, *TRAIN, "--folds", 2, "--jobs", 1, "--out", tmp_path / "folds"))

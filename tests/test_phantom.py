@@ -121,6 +121,7 @@ def test_only_some_benign_images_have_no_lesion():
     assert without_lesion[0] == pytest.approx(phantom.NORMAL_SHARE, abs=0.08) and without_lesion[1] == 0
 
 
+@pytest.mark.slow
 def test_classes_are_learnable_but_overlap(phantoms):
     images, labels = phantoms
     held_out, truth = phantom.generate(400, 28, seed=2)
