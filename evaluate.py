@@ -95,10 +95,9 @@ class Evaluated:
 
     def notes(self, scores: dict) -> list[str]:
         """What a reader must know. scores: `scoring.evaluate_splits` of these predictions."""
-        said = []
         if self.own:
-            said += [f"The model was trained on {self.name}: these figures flatter it."] if self.flatters else []
-            return said
+            return [f"The model was trained on {self.name}: these figures flatter it."] if self.flatters else []
+        said = []
         if self.seen:
             counts = "trained on {trained_on}, {near_duplicates} are near-duplicates of such, {unseen} it has not seen"
             flatter = ": the figures of all of them flatter it" if self.flatters else ""
@@ -156,13 +155,12 @@ def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluat
         return Evaluated(model, source, name, scored, out_of_fold, own)
     fitted = model.data["trained_on"]
     trained = data.load_again(model.data, root, fitted, kept)
+    seen = scoring.count_seen(split, trained) if trained else None
     known = data.load_again(model.data, root, list(dict.fromkeys([*fitted, "val"])), kept)  # val chose the epoch
     scored = scoring.score(split, probabilities, *([known] if known else []))
     if scored.clean is not None and scored.clean.all():
         scored = replace(scored, clean=None)
-    return Evaluated(
-        model, source, name, scored, out_of_fold, own, scoring.count_seen(split, trained) if trained else None
-    )
+    return Evaluated(model, source, name, scored, out_of_fold, own, seen)
 
 
 def is_own(model, source: data.Source) -> bool:

@@ -91,9 +91,9 @@ class Source:
     @property
     def called(self) -> str:
         """The name of the data for people: of a table, its folder and its own."""
-        if self.path is None or self.name == "breastmnist":
-            return "PHANTOM data" if self.path is None else "BreastMNIST"
-        return file_name(self.path)
+        if self.path is None:
+            return "PHANTOM data"
+        return "BreastMNIST" if self.name == "breastmnist" else file_name(self.path)
 
     @property
     def notice(self) -> str | None:
@@ -138,9 +138,8 @@ def find(name: str, root: str | None, size: int, seed: int = 0, kept: Path | Non
     path = breastmnist_path(root, size) if name == "breastmnist" else Path(name)
     if (source := Source(name, size, path, "", seed)).of_files:
         found = imageset.load(path, size)
-        if kept and imageset.is_known(found, kept):
-            return replace(source, md5=found.fingerprint(seed), kept=kept)
-        return replace(source, md5=found.fingerprint(seed))
+        known = kept if kept and imageset.is_known(found, kept) else None
+        return replace(source, md5=found.fingerprint(seed), kept=known)
     if name == "breastmnist" and not path.exists():
         download(path, size)
     try:

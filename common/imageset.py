@@ -164,10 +164,7 @@ def read(entries: list[Entry], size: int, threads: int, where: Path) -> tuple[np
     from common.progress import shown  # predict.py, which needs no tqdm, imports this file
 
     images, md5s, bad = np.empty((len(entries), size, size), np.uint8), [], 0
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        warnings.catch_warnings(action="ignore"),
-    ):  # of flaws in files that are read
+    with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings(action="ignore"):  # of flaws that do no harm
         prepared = pool.map(lambda entry: prepare(entry, size), entries)
         for i, result in enumerate(shown(prepared, "prepared", len(entries))):
             if isinstance(result, UserError):
