@@ -21,9 +21,13 @@ from common.model import BreastResNet, Predictor, device_of, predict
 from common.run import flags, folders, provenance, resume
 from common.scoring import Scored, evaluate_splits, groups_beside
 from common.seed import set_seed
-from common.settings import POSITIVE_INT, Settings, number, one_of
+from common.settings import NATURAL, POSITIVE_INT, Settings, number, one_of
 from common.show import tables
 
+OTHER_WAY = {"twins": "none", "none": "twins", "hospitals": "twins"}  # of --groups, for --compare-groups
+WAYS = {"hospitals": "a hospital left out", "twins": "twins kept together", "none": "every image by itself"}
+FITTED_ON = {"twins": OUT_OF_FOLD, "none": OUT_OF_FOLD, "hospitals": "predictions for a hospital left out"}
+ADDS = {"hospitals": "knowing the hospital", "twins": "splitting near-duplicates"}
 POOLS = {"train": ["train"], "train+val": ["train", "val"], "all": ["train", "val", "test"]}
 
 
@@ -32,13 +36,16 @@ def parse_args():
     flags.add(parser, "--folds", number(int, 2, np.inf), "folds", 5)
     flags.add(parser, "--repeats", number(int, 1, 1000), "repeat with other folds and seeds, and average the logits", 1)
     flags.add(parser, "--pool", one_of(*POOLS), "what to divide", "train+val")
-    how = "twins: near-duplicates, and images of one patient, share a fold; none: every image by itself"
-    flags.add(parser, "--groups", one_of("twins", "none"), how, "twins")
-    flags.add_switch(parser, "--compare-groups", "also run the other way of --groups, and print both side by side")
+    how = "twins: near-duplicates, and images of one patient, share a fold; none: every image by itself; hospitals: "
+    how += "each hospital, --data and those of --also, is a fold, so that a model never knows the one it predicts"
+    flags.add(parser, "--groups", one_of(*OTHER_WAY), how, "twins")
+    other = "also run the other way of --groups (of hospitals: twins), and print both side by side"
+    flags.add_switch(parser, "--compare-groups", other)
     twins = "leave out images that share a group with one of test, which makes all of test clean"
     flags.add_switch(parser, "--drop-test-twins", twins)
-    refit = "train one more model, on all of the pool; it is the run instead of the ensemble, calibrated by the folds"
-    flags.add_switch(parser, "--refit", refit)
+    refit = "train so many more models (1 where no N is given), on all of the pool; they are the run instead of the "
+    refit += "ensemble, calibrated by the folds"
+    flags.add(parser, "--refit", NATURAL, refit, 0, nargs="?", const=1)
     flags.add_switch(parser, "--no-test", "do not read test: for choosing settings")
     jobs = "models trained at once, sharing --threads"
     flags.add(parser, "--jobs", POSITIVE_INT, jobs, shown="as many as threads, at most K folds")
@@ -46,8 +53,15 @@ def parse_args():
     args = parser.parse_args()
     if args.pool == "all" and args.drop_test_twins:
         parser.error("--drop-test-twins leaves nothing to test on with --pool all; choose one of them")
+    if args.groups == "hospitals" and not args.also:
+        parser.error("--groups hospitals needs another hospital; give --also a FOLDER or FILE.csv of its images")
     args.jobs = args.jobs or min(args.threads, args.folds)
     return args
+
+
+def pool_of(source: Source, args) -> list[str]:
+    """The names of the splits to divide."""
+    return [*POOLS[args.pool], *data.further(source)]
 
 
 def read_pool(source: Source, names: list[str], drop_test_twins: bool) -> Split:
@@ -62,10 +76,9 @@ def read_pool(source: Source, names: list[str], drop_test_twins: bool) -> Split:
 
 
 def used_models(validation: CrossValidation) -> dict[str, BreastResNet]:
-    """The models of the run by the names of their files: the refit one, or the folds' as an ensemble."""
-    if validation.refit:
-        return {"model.pt": validation.refit}
-    return {f"fold_{i + 1}.pt": model for i, model in enumerate(validation.models)}
+    """The models of the run by the names of their files: the refit ones, or the folds' as an ensemble."""
+    models = validation.refit or validation.models
+    return {f"fold_{i + 1}.pt" if len(models) > 1 else "model.pt": model for i, model in enumerate(models)}
 
 
 def score_test(source: Source, models, settings: Settings, temperature: float, clean: bool) -> Scored:
@@ -73,20 +86,25 @@ def score_test(source: Source, models, settings: Settings, temperature: float, c
 
     Args: clean: no twin of a test image was trained on, so that there is no clean part to set apart.
     """
-    test, train, val = data.load(source, "test", "train", "val")
+    test, *seen = data.load(source, "test", "train", "val", *data.further(source))
     probabilities = sigmoid(predict(Predictor(models, settings.mirror, temperature), test.images))
-    return scoring.score(test, probabilities, train, val, apart=not clean)
+    return scoring.score(test, probabilities, *seen, apart=not clean)
 
 
 def score(validation: CrossValidation, pool: Split, source: Source, settings: Settings, args):
     """Calibrate on the out-of-fold predictions, then predict test: (calibration, {name: Scored}, rows for
     predictions.csv)."""
     logits = validation.mean_logits
-    calibration = calibrate(pool.labels, logits, args.sensitivity, OUT_OF_FOLD)
+    calibration = calibrate(pool.labels, logits, args.sensitivity, FITTED_ON[args.groups])
     rows = []
     for fold, of_repeat in zip(validation.fold + 1, validation.logits):
         rows += folders.prediction_rows(pool, sigmoid(of_repeat / calibration.temperature), fold)
-    scored = {"out_of_fold": scoring.score(pool, sigmoid(logits / calibration.temperature))}
+    probabilities = sigmoid(logits / calibration.temperature)
+    scored = {"out_of_fold": scoring.score(pool, probabilities)}
+    if source.also:
+        for hospital in np.unique(pool.hospitals):
+            own = pool.hospitals == hospital
+            scored[f"out_of_fold, {hospital or source.called}"] = scoring.score(pool[own], probabilities[own])
     if not args.no_test and args.pool != "all":
         models = list(used_models(validation).values())
         scored["test"] = test = score_test(source, models, settings, calibration.temperature, args.drop_test_twins)
@@ -101,33 +119,38 @@ def spread_table(kind: str, scores: list[dict]) -> str:
     return table + "\n" + tables.spread_line(f"mean ± std over {kind}s", spread)
 
 
-def compare_groups(pool: Split, validations: dict[str, CrossValidation]) -> dict:
-    """What near-duplicates across folds are worth: pooled metrics of both ways of grouping, and their difference, none
-    minus twins, on the same images."""
+def compare_groups(pool: Split, validations: dict[str, CrossValidation], sensitivity: float) -> dict:
+    """What it is worth to have seen more of an image's kind: pooled metrics of both ways of grouping, the stricter
+    first, and their difference, second minus first, on the same images; and what each way calibrates to."""
     labels, groups = pool.labels, data.find_groups(pool)
-    twins, none = (sigmoid(validations[way].mean_logits) for way in ("twins", "none"))
+    ways = sorted(validations, key=list(WAYS).index)
+    strict, naive = (sigmoid(validations[way].mean_logits) for way in ways)
     return {
-        "twins": intervals.summary(labels, twins, groups),
-        "none": intervals.summary(labels, none, groups),
-        "differences": comparison.paired_bootstrap(labels, none, twins, groups),
+        ways[0]: intervals.summary(labels, strict, groups),
+        ways[1]: intervals.summary(labels, naive, groups),
+        "differences": comparison.paired_bootstrap(labels, naive, strict, groups),
+        "calibrations": {
+            way: asdict(calibrate(labels, validations[way].mean_logits, sensitivity, FITTED_ON[way])) for way in ways
+        },
     }
 
 
 def comparison_text(compared: dict) -> str:
-    """Both ways of grouping side by side, and what the naive one adds."""
-    rows = {"twins kept together": compared["twins"], "every image by itself": compared["none"]}
+    """Both ways of grouping side by side, and what the second adds."""
+    ways = list(compared["calibrations"])
     added = [
         f"{NAMES[name]} {tables.with_limits(difference['difference'], difference['ci95'], '+.4f')}"
         for name, difference in compared["differences"].items()
         if name in ("auc", "accuracy")
     ]
-    return f"{tables.metrics_table(rows)}\nsplitting near-duplicates adds: {', '.join(added)}, 95 % intervals"
+    table = tables.metrics_table({WAYS[way]: compared[way] for way in ways})
+    return f"{table}\n{ADDS[ways[0]]} adds: {', '.join(added)}, 95 % intervals"
 
 
 def save(out: Path, models: dict, settings: Settings, source: Source, args, calibration, rows, metrics) -> None:
     """Write the files of the run. models: {file name: model}."""
     for name, model in models.items():
-        folders.save_model(out / name, model, settings, args.seed, source, POOLS[args.pool])
+        folders.save_model(out / name, model, settings, args.seed, source, pool_of(source, args))
     folders.save_images(out, source)
     write_json(out / "calibration.json", asdict(calibration), source.notice)
     write_csv(out / "predictions.csv", rows, source.notice)
@@ -138,9 +161,9 @@ def save(out: Path, models: dict, settings: Settings, source: Source, args, cali
 def main():
     args = parse_args()
     settings = Settings.from_args(args)
-    source = data.find(args.data, args.data_root, args.size, args.seed)
+    source = data.find(args.data, args.data_root, args.size, args.seed, also=args.also)
     data.require(source, *(POOLS[args.pool] if args.no_test else data.SPLITS))
-    pool = read_pool(source, POOLS[args.pool], args.drop_test_twins)
+    pool = read_pool(source, pool_of(source, args), args.drop_test_twins)
     labels, device = pool.labels, device_of(args.device)
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)
 
@@ -152,9 +175,9 @@ def main():
         folds, repeats = validation.score_folds(labels), validation.score_repeats(labels)
         metrics = provenance.describe(args, settings, source) | scores | {"folds": folds, "repeats": repeats}
         if args.compare_groups:
-            other = replace(scheme, groups="none" if args.groups == "twins" else "twins", refit=False)
+            other = replace(scheme, groups=OTHER_WAY[args.groups], refit=0)
             validations = {args.groups: validation, other.groups: cross_validate(pool, settings, other, partial)}
-            metrics["compare_groups"] = compare_groups(pool, validations)
+            metrics["compare_groups"] = compare_groups(pool, validations, args.sensitivity)
         with resume.finish(partial) as out:
             save(out, used_models(validation), settings, source, args, calibration, rows, metrics)
     if args.compare_groups:
