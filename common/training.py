@@ -63,7 +63,7 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
     class_weights = loss.class_weights(labels, settings.class_weights)
-    strength = augment.Strength(scale=settings.zoom)
+    strength = augment.Strength(scale=settings.zoom, scanner=settings.scanner)
     steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
 
     model = initial_model(train.images.shape[-1], settings).to(device)
