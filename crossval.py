@@ -21,7 +21,7 @@ from common.model import BreastResNet, Predictor, device_of, predict
 from common.run import flags, folders, provenance, resume
 from common.scoring import Scored, evaluate_splits, groups_beside
 from common.seed import set_seed
-from common.settings import NATURAL, POSITIVE_INT, Settings, number, one_of
+from common.settings import NATURAL, POSITIVE_INT, Kind, Settings, number, one_of
 from common.show import tables
 
 OTHER_WAY = {"twins": "none", "none": "twins", "hospitals": "twins"}  # of --groups, for --compare-groups
@@ -46,6 +46,11 @@ def parse_args():
     refit = "train so many more models (1 where no N is given), on all of the pool; they are the run instead of the "
     refit += "ensemble, calibrated by the folds"
     flags.add(parser, "--refit", NATURAL, refit, 0, nargs="?", const=1)
+    elsewhere = (
+        "choose temperature and operating point on images of another hospital, as --data takes them, which train "
+    )
+    elsewhere += "nothing"
+    flags.add(parser, "--calibrate-on", Kind(str, "WHAT"), elsewhere, shown="the held-out predictions")
     flags.add_switch(parser, "--no-test", "do not read test: for choosing settings")
     jobs = "models trained at once, sharing --threads"
     flags.add(parser, "--jobs", POSITIVE_INT, jobs, shown="as many as threads, at most K folds")
@@ -91,25 +96,40 @@ def score_test(source: Source, models, settings: Settings, temperature: float, c
     return scoring.score(test, probabilities, *seen, apart=not clean)
 
 
+def held_out_elsewhere(args, models, settings: Settings) -> dict[str, tuple[Split, np.ndarray]]:
+    """{what to call them: (all images of --calibrate-on, the run's logits of them)}; nothing without that flag."""
+    if args.calibrate_on is None:
+        return {}
+    source = data.find(args.calibrate_on, args.data_root, args.size, args.seed)
+    (images,) = data.load(source, "all")
+    known = [{"patient": row.get("patient", "")} for row in images.rows]
+    split = Split.of("elsewhere", images.images, images.labels, known)
+    return {f"{source.called}, not trained on": (split, predict(Predictor(models, settings.mirror), split.images))}
+
+
 def score(validation: CrossValidation, pool: Split, source: Source, settings: Settings, args):
-    """Calibrate on the out-of-fold predictions, then predict test: (calibration, {name: Scored}, rows for
+    """Calibrate on held-out predictions, then predict test: (calibrations, the run's first, {name: Scored}, rows for
     predictions.csv)."""
-    logits = validation.mean_logits
-    calibration = calibrate(pool.labels, logits, args.sensitivity, FITTED_ON[args.groups])
+    logits, models = validation.mean_logits, list(used_models(validation).values())
+    elsewhere = held_out_elsewhere(args, models, settings)
+    held_out = elsewhere | {FITTED_ON[args.groups]: (pool, logits)}
+    calibrations = [calibrate(s.labels, z, args.sensitivity, name) for name, (s, z) in held_out.items()]
+    temperature = calibrations[0].temperature
     rows = []
     for fold, of_repeat in zip(validation.fold + 1, validation.logits):
-        rows += folders.prediction_rows(pool, sigmoid(of_repeat / calibration.temperature), fold)
-    probabilities = sigmoid(logits / calibration.temperature)
+        rows += folders.prediction_rows(pool, sigmoid(of_repeat / temperature), fold)
+    probabilities = sigmoid(logits / temperature)
     scored = {"out_of_fold": scoring.score(pool, probabilities)}
-    if source.also:
-        for hospital in np.unique(pool.hospitals):
-            own = pool.hospitals == hospital
-            scored[f"out_of_fold, {hospital or source.called}"] = scoring.score(pool[own], probabilities[own])
+    for hospital in np.unique(pool.hospitals) if source.also else []:
+        own = pool.hospitals == hospital
+        scored[f"out_of_fold, {hospital or source.called}"] = scoring.score(pool[own], probabilities[own])
+    for split, z in elsewhere.values():
+        scored["elsewhere"] = scoring.score(split, sigmoid(z / temperature))
+        rows += folders.prediction_rows(split, sigmoid(z / temperature), fold=[""] * len(split))
     if not args.no_test and args.pool != "all":
-        models = list(used_models(validation).values())
-        scored["test"] = test = score_test(source, models, settings, calibration.temperature, args.drop_test_twins)
+        scored["test"] = test = score_test(source, models, settings, temperature, args.drop_test_twins)
         rows += folders.prediction_rows(test.split, test.probabilities, fold=[""] * len(test.split))
-    return calibration, scored, rows
+    return calibrations, scored, rows
 
 
 def spread_table(kind: str, scores: list[dict]) -> str:
@@ -119,9 +139,9 @@ def spread_table(kind: str, scores: list[dict]) -> str:
     return table + "\n" + tables.spread_line(f"mean ± std over {kind}s", spread)
 
 
-def compare_groups(pool: Split, validations: dict[str, CrossValidation], sensitivity: float) -> dict:
+def compare_groups(pool: Split, validations: dict[str, CrossValidation]) -> dict:
     """What it is worth to have seen more of an image's kind: pooled metrics of both ways of grouping, the stricter
-    first, and their difference, second minus first, on the same images; and what each way calibrates to."""
+    first, and their difference, second minus first, on the same images."""
     labels, groups = pool.labels, data.find_groups(pool)
     ways = sorted(validations, key=list(WAYS).index)
     strict, naive = (sigmoid(validations[way].mean_logits) for way in ways)
@@ -129,15 +149,12 @@ def compare_groups(pool: Split, validations: dict[str, CrossValidation], sensiti
         ways[0]: intervals.summary(labels, strict, groups),
         ways[1]: intervals.summary(labels, naive, groups),
         "differences": comparison.paired_bootstrap(labels, naive, strict, groups),
-        "calibrations": {
-            way: asdict(calibrate(labels, validations[way].mean_logits, sensitivity, FITTED_ON[way])) for way in ways
-        },
     }
 
 
 def comparison_text(compared: dict) -> str:
     """Both ways of grouping side by side, and what the second adds."""
-    ways = list(compared["calibrations"])
+    ways = [way for way in WAYS if way in compared]
     added = [
         f"{NAMES[name]} {tables.with_limits(difference['difference'], difference['ci95'], '+.4f')}"
         for name, difference in compared["differences"].items()
@@ -170,16 +187,18 @@ def main():
     with resume.begin(args, settings, source) as partial:
         set_seed(args.seed, args.threads)
         validation = cross_validate(pool, settings, scheme, partial)
-        calibration, scored, rows = score(validation, pool, source, settings, args)
-        scores = evaluate_splits(scored, calibration)
+        calibrations, scored, rows = score(validation, pool, source, settings, args)
+        scores = evaluate_splits(scored, calibrations[0])
         folds, repeats = validation.score_folds(labels), validation.score_repeats(labels)
         metrics = provenance.describe(args, settings, source) | scores | {"folds": folds, "repeats": repeats}
         if args.compare_groups:
-            other = replace(scheme, groups=OTHER_WAY[args.groups], refit=0)
-            validations = {args.groups: validation, other.groups: cross_validate(pool, settings, other, partial)}
-            metrics["compare_groups"] = compare_groups(pool, validations, args.sensitivity)
+            way = OTHER_WAY[args.groups]
+            other = cross_validate(pool, settings, replace(scheme, groups=way, refit=0), partial)
+            calibrations.append(calibrate(labels, other.mean_logits, args.sensitivity, FITTED_ON[way]))
+            metrics["compare_groups"] = compare_groups(pool, {args.groups: validation, way: other})
+        metrics["calibrations"] = [asdict(calibration) for calibration in calibrations]
         with resume.finish(partial) as out:
-            save(out, used_models(validation), settings, source, args, calibration, rows, metrics)
+            save(out, used_models(validation), settings, source, args, calibrations[0], rows, metrics)
     if args.compare_groups:
         print(comparison_text(metrics["compare_groups"]), end="\n\n")
     spreads = [spread_table("fold", folds)] + ([spread_table("repeat", repeats)] if args.repeats > 1 else [])

@@ -120,7 +120,7 @@ def promised_by(model) -> dict | None:
         kept = model.at_threshold
     else:
         kept = folders.read_metrics(model.path).get("operating_point", {}).get("splits", {})
-    return kept.get("out_of_fold") or kept.get("val")
+    return kept.get("elsewhere") or kept.get("out_of_fold") or kept.get("val")
 
 
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, bool]:
