@@ -51,23 +51,27 @@ class BreastResNet(nn.Module):
         """The arguments beside `size` that make this model again."""
         return {"stages": self.stages, "upsample": self.upsample}
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """The last stage's activations [n, channels, rows, columns]. images: float [n, size, size] in [0, 1]."""
+    def first_stage(self, images: torch.Tensor) -> torch.Tensor:
+        """Its activations [n, 64, rows, columns]. images: float [n, size, size] in [0, 1]."""
         inputs = ((images - GREY_MEAN) / GREY_STD)[:, None]
         if self.upsample:
             inputs = F.interpolate(inputs, [self.upsample] * 2, mode="bilinear")
         trunk, inputs = self.trunk, inputs.contiguous(memory_format=torch.channels_last)
-        stem = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(inputs))))
-        return trunk.layer4(trunk.layer3(trunk.layer2(trunk.layer1(stem))))
+        return trunk.layer1(trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(inputs)))))
+
+    def last_stage(self, first: torch.Tensor) -> torch.Tensor:
+        """Its activations [n, channels, rows, columns]. first: those of the first stage."""
+        return self.trunk.layer4(self.trunk.layer3(self.trunk.layer2(first)))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: float [n, size, size] in [0, 1]. Returns: logits [n]."""
-        return self.trunk.fc(self.trunk.avgpool(self.features(images)).flatten(1))[:, 0]
+        return self.trunk.fc(self.trunk.avgpool(self.last_stage(self.first_stage(images))).flatten(1))[:, 0]
 
-    def evidence(self, images: torch.Tensor) -> torch.Tensor:
+    def evidence(self, first: torch.Tensor) -> torch.Tensor:
         """What each position adds to the logit: float [n, rows, columns], whose mean is the logit (class activation
-        mapping, Zhou et al., CVPR 2016). images: float [n, size, size] in [0, 1]."""
-        return torch.einsum("nchw,c->nhw", self.features(images), self.trunk.fc.weight[0]) + self.trunk.fc.bias
+        mapping, Zhou et al., CVPR 2016). first: the first stage's activations."""
+        last = self.last_stage(first)
+        return (self.trunk.fc.weight @ last.flatten(2) + self.trunk.fc.bias).reshape(-1, *last.shape[2:])
 
     def freeze(self, stages: int) -> None:
         """Leave the weights of the stem and of the first `stages` stages as they are; 0 freezes nothing. Their batch
@@ -94,6 +98,7 @@ class Predictor(nn.Module):
 
     This is the one place that says how members are averaged: their logits, each the mean over the image and its mirror
     image, are averaged with equal weight, and the mean is divided by the temperature. P(malignant) is the sigmoid.
+    Their evidence maps likewise, those of mirror images mirrored back.
     """
 
     def __init__(self, members: Sequence[nn.Module], mirror: bool, temperature: float = 1.0):
@@ -103,9 +108,23 @@ class Predictor(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: uint8 [n, size, size]. Returns: logits [n], float32."""
-        images = images.float() / 255
-        views = [images, images.flip(-1)] if self.mirror else [images]
+        views = self.views(images)
         return torch.stack([member(view) for member in self.members for view in views]).mean(0) / self.temperature
+
+    def views(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What each member sees, float [n, size, size] in [0, 1]."""
+        images = images.float() / 255
+        return [images, images.flip(-1)] if self.mirror else [images]
+
+    def evidence(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """images: uint8 [n, size, size]. Returns: what each position adds to the logits, [n, rows, columns], whose mean
+        they are; and the first stage's activations of the first member, averaged over positions, [n, 64]."""
+        views = self.views(images)
+        first = [[member.first_stage(view) for view in views] for member in self.members]
+        maps = [[member.evidence(stage) for stage in stages] for member, stages in zip(self.members, first)]
+        both = [torch.stack(sided).mean(0) for sided in zip(*maps)]
+        turned = (both[0] + both[1].flip(-1)) / 2 if self.mirror else both[0]
+        return turned / self.temperature, first[0][0].mean((2, 3))
 
 
 def device_of(name: str) -> torch.device:
@@ -122,3 +141,12 @@ def predict(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.nd
     predictor.eval()
     parts = torch.from_numpy(images).split(batch)
     return torch.cat([predictor(part.to(device)).cpu() for part in parts]).double().numpy()
+
+
+@torch.inference_mode()
+def explain(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.ndarray:
+    """Evidence maps, float32 [n, rows, columns], of uint8 images [n, size, size], as `predict` does."""
+    device = next(predictor.parameters()).device
+    predictor.eval()
+    parts = torch.from_numpy(images).split(batch)
+    return torch.cat([predictor.evidence(part.to(device))[0].cpu() for part in parts]).numpy()

@@ -25,13 +25,12 @@ REPO = Path(predict.__file__).parent
 # Stands in for a trained network: the log-odds grow with the mean grey level. 128 is even odds.
 NETWORK = f"""
 <ir_version: 10, opset_import: ["": {graph.OPSET}]>
-network (uint8[batch, 28, 28] prepared) => (float[batch] network_logit)
-<float even = {{128.0}}, float scale = {{0.05}}, int64[2] axes = {{1, 2}}>
+network (uint8[batch, 28, 28] prepared) => (float[batch, 28, 28] network_evidence)
+<float even = {{128.0}}, float scale = {{0.05}}>
 {{
     grey = Cast <to = 1> (prepared)
-    mean = ReduceMean <keepdims = 0> (grey, axes)
-    above = Sub (mean, even)
-    network_logit = Mul (above, scale)
+    above = Sub (grey, even)
+    network_evidence = Mul (above, scale)
 }}
 """
 ABOUT = {

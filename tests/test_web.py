@@ -41,16 +41,16 @@ pytestmark = [
 # What graph.py puts between preparation and head, with a filter and a mean in the network's place.
 NETWORK = """
 <ir_version: 10, opset_import: ["": 20]>
-standin (uint8[batch, 28, 28] prepared) => (float[batch] network_logit) <
-  int64[1] one = {1}, int64[3] all = {1, 2, 3}, float bias = {-12.2},
+standin (uint8[batch, 28, 28] prepared) => (float[batch, 26, 26] network_evidence) <
+  int64[1] one = {1}, float bias = {-12.2},
   float[2, 1, 3, 3] edges = {0.2, 1, 0.2, 0, 0, 0, -0.2, -1, -0.2, 0.3, 0, -0.3, 1, 0, -1, 0.3, 0, -0.3}
 > {
   stored = Cast <to = 1> (prepared)
   grey = Unsqueeze (stored, one)
   contrast = Conv (grey, edges)
   strength = Relu (contrast)
-  mean = ReduceMean <keepdims = 0> (strength, all)
-  network_logit = Add (mean, bias)
+  mean = ReduceMean <keepdims = 0> (strength, one)
+  network_evidence = Add (mean, bias)
 }
 """
 

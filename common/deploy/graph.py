@@ -11,7 +11,7 @@ from common.errors import UserError, one_line
 from common.model import Predictor
 from common.run.folders import Run
 
-VERSION = "2"  # of inputs, outputs and metadata; 1 took images of the model's size only
+VERSION = "3"  # of inputs, outputs and metadata; 1 took images of the model's size only, 2 gave no evidence
 OPSET, IR_VERSION = 20, 10  # of ONNX
 VERSIONS = f'<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}]>'
 
@@ -37,24 +37,35 @@ preparation (uint8[batch, height, width] image) => (uint8[batch, {size}, {size}]
 
 # The straight line brings an int8 network's logits back to those of the fp32 one (see common.deploy.int8).
 HEAD = """
-head (float[batch] network_logit) => (float[batch] probability, float[batch] logit)
-<float slope = {{{slope!r}}}, float intercept = {{{intercept!r}}}>
+head (float[batch, rows, columns] network_evidence)
+    => (float[batch] probability, float[batch] logit, float[batch, rows, columns] evidence)
+<float slope = {{{slope!r}}}, float intercept = {{{intercept!r}}}, int64[2] positions = {{1, 2}}>
 {{
-    scaled_logit = Mul (network_logit, slope)
-    logit = Add (scaled_logit, intercept)
+    scaled_evidence = Mul (network_evidence, slope)
+    evidence = Add (scaled_evidence, intercept)
+    logit = ReduceMean <keepdims = 0> (evidence, positions)
     probability = Sigmoid (logit)
 }}
 """
 
 
+class Network(Predictor):
+    """A predictor that gives what is exported of it."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        """images: uint8 [n, size, size]. Returns: as `Predictor.evidence`."""
+        return self.evidence(images)
+
+
 def export_network(predictor: Predictor, size: int) -> onnx.ModelProto:
-    """The network alone: `prepared`, uint8 [batch, size, size], to `network_logit`, float32 [batch]."""
+    """The network alone: `prepared`, uint8 [batch, size, size], to `network_evidence`, float32 [batch, rows, columns],
+    and `network_features`, float32 [batch, 64], which typicality is judged by (see `Predictor.evidence`)."""
     members = [member.streamlined() for member in predictor.members]
     program = torch.onnx.export(
-        Predictor(members, predictor.mirror, predictor.temperature).eval(),
+        Network(members, predictor.mirror, predictor.temperature).eval(),
         (torch.zeros(2, size, size, dtype=torch.uint8),),
         input_names=["prepared"],
-        output_names=["network_logit"],
+        output_names=["network_evidence", "network_features"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         opset_version=OPSET,
         dynamo=True,
@@ -76,10 +87,11 @@ def preparation(size: int) -> onnx.ModelProto:
 
 
 def assemble(network: onnx.ModelProto, size: int, slope: float = 1.0, intercept: float = 0.0) -> onnx.ModelProto:
-    """Preparation, network and head in one graph: `image` to `probability` and `logit`."""
+    """Preparation, network and head in one graph: `image` to `probability`, `logit` and `evidence`."""
     head = onnx.parser.parse_model(VERSIONS + HEAD.format(slope=slope, intercept=intercept))
     prepared = onnx.compose.merge_models(preparation(size), network, [("prepared", "prepared")])
-    whole = onnx.compose.merge_models(prepared, head, [("network_logit", "network_logit")])
+    outputs = [output.name for output in head.graph.output]  # network_features are left off
+    whole = onnx.compose.merge_models(prepared, head, [("network_evidence", "network_evidence")], outputs=outputs)
     del whole.opset_import[1:]  # merge_models repeats it
     whole.graph.name, whole.producer_name = "breastmnist", "breastmnist-resnet18"
     return whole
@@ -91,7 +103,8 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
     current = point.get("threshold") == run.calibration.threshold
     return {
         "input": "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up",
-        "outputs": "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]",
+        "outputs": "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]; "
+        "evidence: what each position of the centre crop adds, float32 [batch, rows, columns], whose mean is the logit",
         "preparation": f"in the graph: centre crop to the short side, antialiased bilinear resize to {size}x{size}",
         "input_size": str(size),
         "classes": json.dumps(["normal or benign", "malignant"]),

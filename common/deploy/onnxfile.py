@@ -15,8 +15,9 @@ from common.calibration import Calibration
 from common.data import describes_data
 from common.errors import UserError, one_line
 
-# What a file takes and gives: {name: (type, number of dimensions)}.
-SIGNATURE = {"image": ("tensor(uint8)", 3), "probability": ("tensor(float)", 1), "logit": ("tensor(float)", 1)}
+# What a file takes and gives: {name: (type, number of dimensions)}; earlier files give less.
+REQUIRED = {"image": ("tensor(uint8)", 3), "probability": ("tensor(float)", 1), "logit": ("tensor(float)", 1)}
+OPTIONAL = {"evidence": ("tensor(float)", 3), "typicality": ("tensor(float)", 1)}
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,21 @@ class OnnxModel:
     at_threshold: dict  # {split: metrics of the run at its operating point}
 
     def logits(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]; h and w from 8 up. Raises:
-        UserError when a damaged file gives none."""
-        return self._run("logit", images, batch)
+        """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
+        return self.run(["logit"], images, batch)[0]
 
     def probabilities(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Calibrated P(malignant), float32 [n], of uint8 images [n, h, w]; h and w from 8 up. Raises: as `logits`."""
-        return self._run("probability", images, batch)
+        """Calibrated P(malignant), float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
+        return self.run(["probability"], images, batch)[0]
+
+    def evidence(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
+        """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, h, w]: its mean is the
+        logit. Raises: as `run`."""
+        return self.run(["evidence"], images, batch)[0]
+
+    def gives(self, output: str) -> bool:
+        """Whether the file has an output, which an earlier one may lack."""
+        return output in (given.name for given in self.session.get_outputs())
 
     def probabilities_of_files(self, paths: Sequence[Path]) -> np.ndarray:
         """Calibrated P(malignant), float32 [n], of image files at their full size, one after the other. Raises:
@@ -54,14 +63,20 @@ class OnnxModel:
             found.append(self.probabilities(image[np.newaxis])[0])
         return np.array(found)
 
-    def _run(self, output: str, images: np.ndarray, batch: int) -> np.ndarray:
+    def run(self, outputs: list[str], images: np.ndarray, batch: int = 64) -> list[np.ndarray]:
+        """The named outputs, float32 [n, ...] each, of uint8 images [n, h, w]; h and w from 8 up. Raises: UserError for
+        an output that an earlier file lacks, or that a damaged one does not give."""
+        for output in outputs:
+            if not self.gives(output):
+                raise UserError(f"{self.path}: an earlier export, which gives no {output}; export the run again")
         parts = [images[start : start + batch] for start in range(0, len(images), batch)]
         try:
-            found = np.concatenate([self.session.run([output], {"image": part})[0] for part in parts])
+            found = [np.concatenate(given) for given in zip(*(self.session.run(outputs, {"image": p}) for p in parts))]
         except Exception as error:  # onnxruntime's own classes
             raise UserError(f"{self.path}: cannot be computed ({one_line(str(error))}); export the run again") from None
-        if found.shape != (len(images),) or not np.isfinite(found).all():
-            raise UserError(f"{self.path}: gives no {output} for each image, it is damaged; export the run again")
+        for output, values in zip(outputs, found):
+            if values.shape[:1] != (len(images),) or not values.size or not np.isfinite(values).all():
+                raise UserError(f"{self.path}: gives no {output} for each image, it is damaged; export the run again")
         return found
 
 
@@ -83,7 +98,7 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         found = {end.name: (end.type, len(end.shape)) for end in ends}  # a damaged name may be no UTF-8
     except Exception:  # onnxruntime raises its own classes, all plain Exceptions
         raise UserError(f"{path}: not an ONNX file, or a damaged one; export the run again") from None
-    if found != SIGNATURE:
+    if not REQUIRED.items() <= found.items() <= (REQUIRED | OPTIONAL).items():
         raise UserError(
             f"{path}: an ONNX file that takes or gives something else than export.py's; export the run again"
         )

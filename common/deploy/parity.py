@@ -13,7 +13,12 @@ from common.run.folders import Run
 
 TOLERANCE = 1e-5  # of a probability, between PyTorch and onnxruntime in fp32
 AUC_TOLERANCE = 1e-6
-SPLIT_BOUNDS = {"max_difference": TOLERANCE, "labels_differ": 0, "auc_difference": AUC_TOLERANCE}
+MEAN_TOLERANCE = 1e-4  # of a logit, between the mean of the evidence and the logit itself
+EVIDENCE_TOLERANCE = 1e-3  # of the evidence at a position, which is many times a logit
+MEAN_BOUND = {"mean_from_logit": MEAN_TOLERANCE}
+EVIDENCE_BOUNDS = MEAN_BOUND | {"evidence_difference": EVIDENCE_TOLERANCE}
+SPLIT_BOUNDS = {"max_difference": TOLERANCE, "labels_differ": 0, "auc_difference": AUC_TOLERANCE} | EVIDENCE_BOUNDS
+ANSWERS = ["probability", "logit", "evidence"]
 BATCHES = (1, 64)
 
 # Of the preparation in the graph, from Pillow's: both compute in fixed point, but round the weights differently.
@@ -26,16 +31,19 @@ PHANTOMS = 4  # images of each size
 
 @dataclass(frozen=True)
 class Reference:
-    """What exported files are held to: a run, splits of images, and the run's own P(malignant) [n] of each."""
+    """What exported files are held to: a run, splits of images, and of each the run's own P(malignant) [n] and evidence
+    [n, rows, columns]."""
 
     run: Run
     splits: dict[str, Split]
     probabilities: dict[str, np.ndarray]
+    evidence: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, run: Run, splits: dict[str, Split]) -> "Reference":
         """The answers of PyTorch. Raises: UserError on images of another size than the run's."""
-        return cls(run, splits, {name: run.probabilities(split.images) for name, split in splits.items()})
+        probabilities = {name: run.probabilities(split.images) for name, split in splits.items()}
+        return cls(run, splits, probabilities, {name: run.evidence(split.images) for name, split in splits.items()})
 
     @property
     def thresholds(self) -> tuple[float, float]:
@@ -47,7 +55,7 @@ def check(model: onnxfile.OnnxModel, reference: Reference) -> dict:
     """Hold an fp32 file to the run, and its preparation to Pillow's: the bounds and the rows that parity.json keeps.
     Raises: UserError where they disagree."""
     splits = [
-        compare_split(reference, name, model.probabilities(split.images, batch), batch)
+        compare_split(reference, name, model.run(ANSWERS, split.images, batch), batch)
         for name, split in reference.splits.items()
         for batch in BATCHES
     ]
@@ -55,6 +63,7 @@ def check(model: onnxfile.OnnxModel, reference: Reference) -> dict:
     require(splits, SPLIT_BOUNDS)
     require(sizes, SIZE_BOUNDS)
     split_bounds = {"tolerance": TOLERANCE, "auc_tolerance": AUC_TOLERANCE}
+    split_bounds |= {"mean_tolerance": MEAN_TOLERANCE, "evidence_tolerance": EVIDENCE_TOLERANCE}
     size_bounds = {"grey_tolerance": GREY_TOLERANCE, "prepared_tolerance": PREPARED_TOLERANCE}
     return split_bounds | {"rows": splits} | size_bounds | {"sizes": sizes}
 
@@ -66,9 +75,15 @@ def require(rows: list[dict], bounds: dict[str, float]) -> None:
             raise UserError(f"onnxruntime disagrees with PyTorch or Pillow, nothing is written: {row}")
 
 
-def compare_split(reference: Reference, name: str, found: np.ndarray, batch: int) -> dict:
+def mean_from_logit(logits: np.ndarray, evidence: np.ndarray) -> float:
+    """How far, at most, the mean of an evidence map [n, rows, columns] is from its logit [n]."""
+    return float(np.abs(evidence.mean((1, 2)) - logits).max())
+
+
+def compare_split(reference: Reference, name: str, answers: list[np.ndarray], batch: int) -> dict:
     """One split at one batch size; "labels_differ" counts those at 0.5 and at the operating point. An AUC that is
-    undefined on both sides, a class being absent, does not differ. found: P(malignant) [n] by onnxruntime."""
+    undefined on both sides, a class being absent, does not differ. answers: `ANSWERS` by onnxruntime."""
+    found, logits, evidence = answers
     labels, expected = reference.splits[name].labels, reference.probabilities[name]
     aucs = [metrics.auc(labels, probabilities) for probabilities in (expected, found)]
     return {
@@ -78,6 +93,8 @@ def compare_split(reference: Reference, name: str, found: np.ndarray, batch: int
         "max_difference": float(np.abs(found - expected).max()),
         "labels_differ": sum(int(np.sum((found >= t) != (expected >= t))) for t in reference.thresholds),
         "auc_difference": 0.0 if np.isnan(aucs).all() else float(abs(aucs[0] - aucs[1])),
+        "mean_from_logit": mean_from_logit(logits, evidence),
+        "evidence_difference": float(np.abs(evidence - reference.evidence[name]).max()),
     }
 
 

@@ -17,7 +17,7 @@ from common.calibration import Calibration, logit, sigmoid
 from common.data import Source, Split, describes_data, image_rows
 from common.errors import UserError
 from common.files import read_json, replacing, write_csv
-from common.model import BreastResNet, Predictor, predict
+from common.model import BreastResNet, Predictor, explain, predict
 from common.settings import Settings
 from common.weights import read_tensors, write_tensors
 
@@ -29,7 +29,8 @@ CONTENTS = re.compile(  # what a new run replaces: the files of train.py and cro
     | model(\.int8)?\.onnx | parity\.json
     | evaluation_.*\.json | predictions_(train|val|test|all)\.csv | report(_train|_val|_all)?\.html
     | breastmnist.*_\[AUC\].*_\[ACC\].*@.*\.csv
-    | (roc|precision_recall|reliability|scores|confusion|grad_cam|folds|comparison)_(train|val|test|all)\.png""",
+    | (roc|precision_recall|reliability|scores|confusion|evidence|grad_cam|folds|comparison)
+      _(train|val|test|all)\.png""",
     re.VERBOSE,
 )
 
@@ -184,6 +185,10 @@ class Run:
         if (height, width) != (size, size):
             raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{width}")
         return sigmoid(predict(self.predictor, images))
+
+    def evidence(self, images: np.ndarray) -> np.ndarray:
+        """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, size, size]."""
+        return explain(self.predictor, images)
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:

@@ -22,7 +22,7 @@ def _map(member: BreastResNet, images: torch.Tensor) -> torch.Tensor:
     Behind the last stage come a mean over positions and a linear layer, so the gradients that weigh its channels
     (eq. 1) are the layer's weights, and the weighted sum (eq. 2) is the model's own `evidence` without the bias.
     """
-    coarse = (member.evidence(images) - member.trunk.fc.bias).relu()
+    coarse = (member.evidence(member.first_stage(images)) - member.trunk.fc.bias).relu()
     return F.interpolate(coarse[:, None], images.shape[1:], mode="bilinear", align_corners=False)[:, 0]
 
 

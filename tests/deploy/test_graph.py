@@ -13,7 +13,7 @@ from common import imagefile, phantom
 from common.calibration import sigmoid
 from common.deploy import graph, onnxfile
 from common.errors import UserError
-from common.model import Predictor, predict
+from common.model import Predictor, explain, predict
 
 REPO = str(Path(__file__).parents[2])
 
@@ -50,8 +50,10 @@ def test_any_size_and_batch_gives_what_the_run_gives(untrained, onnx_model):
 
 def test_a_straight_line_moves_the_logit_and_its_probability(network, onnx_model, phantoms):
     session = onnxfile.open_session(graph.assemble(network, 28, 2.0, -0.25).SerializeToString(), 1)
-    probability, logit = session.run(["probability", "logit"], {"image": phantoms.images})
+    probability, logit, evidence = session.run(None, {"image": phantoms.images})
     expected = 2 * onnx_model.logits(phantoms.images) - 0.25
+    assert np.allclose(evidence, 2 * onnx_model.evidence(phantoms.images) - 0.25, atol=1e-4)
+    assert np.allclose(evidence.mean((1, 2)), logit, atol=1e-5)
     assert np.allclose(logit, expected, atol=1e-4) and np.allclose(probability, sigmoid(expected), atol=1e-5)
 
 
@@ -78,7 +80,8 @@ def test_file_stands_by_itself(onnx_model):
     (entry,) = onnx_model.session.get_inputs()
     assert (entry.name, entry.type, entry.shape) == ("image", "tensor(uint8)", ["batch", "height", "width"])
     outputs = [(output.name, output.type, output.shape) for output in onnx_model.session.get_outputs()]
-    assert outputs == [(name, "tensor(float)", ["batch"]) for name in ("probability", "logit")]
+    shapes = {"probability": ["batch"], "logit": ["batch"], "evidence": ["batch", 7, 7]}
+    assert outputs == [(name, "tensor(float)", shape) for name, shape in shapes.items()]
 
 
 def test_what_the_checker_refuses_is_one_line(onnx_model, tmp_path):
@@ -92,5 +95,18 @@ def test_what_the_checker_refuses_is_one_line(onnx_model, tmp_path):
 def test_predictor_without_mirror_exports_too(phantoms):
     predictor = Predictor([untrained_member(3)], mirror=False, temperature=0.7)
     session = onnxfile.open_session(graph.assemble(graph.export_network(predictor, 28), 28).SerializeToString(), 1)
-    (logit,) = session.run(["logit"], {"image": phantoms.images[:5]})
+    logit, evidence = session.run(["logit", "evidence"], {"image": phantoms.images[:5]})
     assert np.allclose(logit, predict(predictor, phantoms.images[:5]), rtol=1e-4, atol=1e-4)
+    assert np.allclose(evidence, explain(predictor, phantoms.images[:5]), rtol=1e-4, atol=1e-4)
+
+
+def test_features_are_those_of_the_first_member_in_fp32_and_near_them_in_int8(untrained, network, quantized, phantoms):
+    """Before the first member's second stage, averaged over positions; not of the mirrored image."""
+    first = untrained.predictor.members[0]
+    with torch.inference_mode():
+        expected = first.first_stage(torch.from_numpy(phantoms.images).float() / 255).mean((2, 3)).numpy()
+    assert expected.shape == (48, 64) and expected.std(0).max() > 0.01
+    for model, tolerance in ((network, 1e-5), (quantized, 0.1)):
+        session = onnxfile.open_session(model.SerializeToString(), 1)
+        (found,) = session.run(["network_features"], {"prepared": phantoms.images})
+        assert np.allclose(found, expected, rtol=tolerance, atol=tolerance)

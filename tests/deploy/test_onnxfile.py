@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import pytest
 
 from common.calibration import sigmoid
@@ -7,9 +8,22 @@ from common.errors import UserError
 
 
 def test_outputs_agree_with_each_other(onnx_model, phantoms):
-    assert np.allclose(
-        onnx_model.probabilities(phantoms.images), sigmoid(onnx_model.logits(phantoms.images)), atol=1e-6
-    )
+    logits = onnx_model.logits(phantoms.images)
+    assert np.allclose(onnx_model.probabilities(phantoms.images), sigmoid(logits), atol=1e-6)
+    maps = onnx_model.evidence(phantoms.images)
+    assert maps.shape == (48, 7, 7) and np.allclose(maps.mean((1, 2)), logits, atol=1e-5)
+    assert np.std(maps, (1, 2)).min() > 0.01
+
+
+def test_an_earlier_file_answers_but_has_no_evidence(onnx_model, phantoms, tmp_path):
+    earlier = onnx.load(onnx_model.path)
+    del earlier.graph.output[2:]
+    onnx.save(earlier, tmp_path / "earlier.onnx")
+    opened = onnxfile.load(tmp_path / "earlier.onnx", 1)
+    assert np.array_equal(opened.logits(phantoms.images), onnx_model.logits(phantoms.images))
+    assert onnx_model.gives("evidence") and not opened.gives("evidence")
+    with pytest.raises(UserError, match="an earlier export, which gives no evidence; export the run again"):
+        opened.evidence(phantoms.images)
 
 
 def test_what_is_no_model_of_ours_is_refused(network, tmp_path):

@@ -13,12 +13,16 @@ def test_every_image_is_compared_and_a_difference_is_seen(untrained, onnx_model,
     checked = parity.check(onnx_model, reference)
     assert [(row["n"], row["batch"]) for row in checked["rows"]] == [(48, 1), (48, 64)]
     expected = reference.probabilities["train"]
-    found = expected.copy()
+    found, logits = expected.copy(), onnx_model.logits(phantoms.images)
     found[-1] += 1e-3
     calibration = replace(untrained.calibration, threshold=expected[-1] + 5e-4)
     reference = replace(reference, run=replace(untrained, calibration=calibration))
-    row = parity.compare_split(reference, "train", found, 1)
+    maps = reference.evidence["train"].copy()
+    maps[-1, 0, 0] += 0.49
+    row = parity.compare_split(reference, "train", [found, logits, maps], 1)
     assert row["max_difference"] == pytest.approx(1e-3) and row["labels_differ"] == 1
+    assert row["evidence_difference"] == pytest.approx(0.49, abs=1e-4)
+    assert row["mean_from_logit"] == pytest.approx(0.01, abs=1e-4)  # of 49 positions
     with pytest.raises(UserError, match="max_difference"):
         parity.require([row], parity.SPLIT_BOUNDS)
 
@@ -34,7 +38,8 @@ def test_bounds(bounds):
 
 def test_one_class_has_no_auc_and_none_is_missed(untrained, phantoms):
     reference = parity.Reference.of(untrained, {"test": phantoms[phantoms.labels == 1]})
-    row = parity.compare_split(reference, "test", reference.probabilities["test"], 1)
+    answers = reference.probabilities["test"], reference.evidence["test"].mean((1, 2)), reference.evidence["test"]
+    row = parity.compare_split(reference, "test", answers, 1)
     assert row["auc_difference"] == 0
     parity.require([row], parity.SPLIT_BOUNDS)
 
