@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common import comparison, data, intervals, scoring
-from common.calibration import OUT_OF_FOLD, calibrate, sigmoid
+from common.calibration import LEFT_OUT, OUT_OF_FOLD, calibrate, sigmoid
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Source, Split
 from common.files import write_csv, write_json
@@ -26,7 +26,7 @@ from common.show import tables
 
 OTHER_WAY = {"twins": "none", "none": "twins", "hospitals": "twins"}  # of --groups, for --compare-groups
 WAYS = {"hospitals": "a hospital left out", "twins": "twins kept together", "none": "every image by itself"}
-FITTED_ON = {"twins": OUT_OF_FOLD, "none": OUT_OF_FOLD, "hospitals": "predictions for a hospital left out"}
+FITTED_ON = {"twins": OUT_OF_FOLD, "none": OUT_OF_FOLD, "hospitals": LEFT_OUT}
 ADDS = {"hospitals": "knowing the hospital", "twins": "splitting near-duplicates"}
 POOLS = {"train": ["train"], "train+val": ["train", "val"], "all": ["train", "val", "test"]}
 
@@ -113,7 +113,10 @@ def score(validation: CrossValidation, pool: Split, source: Source, settings: Se
     logits, models = validation.mean_logits, list(used_models(validation).values())
     elsewhere = held_out_elsewhere(args, models, settings)
     held_out = elsewhere | {FITTED_ON[args.groups]: (pool, logits)}
-    calibrations = [calibrate(s.labels, z, args.sensitivity, name) for name, (s, z) in held_out.items()]
+    calibrations = [
+        calibrate(split.labels, z, args.sensitivity, name, split.hospitals if name == LEFT_OUT else None)
+        for name, (split, z) in held_out.items()
+    ]
     temperature = calibrations[0].temperature
     rows = []
     for fold, of_repeat in zip(validation.fold + 1, validation.logits):
