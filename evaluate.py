@@ -57,7 +57,7 @@ def choose_operating_point(model, sensitivity: float):
         raise UserError("--sensitivity: an .onnx file keeps no held-out predictions; give the run folder")
     if model.calibration.fitted_on == LEFT_OUT:
         raise UserError(
-            "--sensitivity: this run's was chosen for each hospital by itself; run crossval.py again with it"
+            "--sensitivity: chosen for each hospital by itself; run crossval.py with it again"
         )
     held_out = folders.held_out(folders.read_predictions(model.path / "predictions.csv"))
     threshold = operating_point(*folders.columns(held_out), sensitivity)
