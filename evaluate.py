@@ -56,9 +56,7 @@ def choose_operating_point(model, sensitivity: float):
     if not isinstance(model, folders.Run):
         raise UserError("--sensitivity: an .onnx file keeps no held-out predictions; give the run folder")
     if model.calibration.fitted_on == LEFT_OUT:
-        raise UserError(
-            "--sensitivity: chosen for each hospital by itself; run crossval.py with it again"
-        )
+        raise UserError("--sensitivity: chosen for each hospital by itself; run crossval.py with it again")
     held_out = folders.held_out(folders.read_predictions(model.path / "predictions.csv"))
     threshold = operating_point(*folders.columns(held_out), sensitivity)
     rule = threshold_rule(sensitivity, model.calibration.fitted_on)
