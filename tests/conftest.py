@@ -1,5 +1,6 @@
 """What several test files share. Tests run on one thread: bit-identical results depend on the thread count."""
 
+import csv
 import io
 import os
 import runpy
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torchvision
 
-from common import data, files, phantom, settings, weights
+from common import data, files, imageset, phantom, settings, weights
 from common.calibration import Calibration
 from common.deploy import graph, int8, onnxfile
 from common.model import BreastResNet
@@ -50,6 +51,11 @@ def one_line(err: str) -> str:
     return line
 
 
+def read_csv(path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture
 def run_here(monkeypatch, capfd):
     """A function that runs a script in this process, as `python SCRIPT WORDS` would, and returns (exit status, stdout,
@@ -59,7 +65,8 @@ def run_here(monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
         random_state, handler = torch.get_rng_state(), signal.getsignal(signal.SIGTERM)
-        weights.initial_state.cache_clear()
+        for cached in (weights.initial_state, imageset.load, imageset.divided):
+            cached.cache_clear()
         capfd.readouterr()
         try:
             with pytest.raises(SystemExit) as ended:
@@ -72,6 +79,18 @@ def run_here(monkeypatch, capfd):
             torch.use_deterministic_algorithms(False)
         out, err = capfd.readouterr()
         return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def runs(run_here):
+    """A function that runs a script to its end in this process, and returns (stdout, stderr)."""
+
+    def run(script: str, *words) -> tuple[str, str]:
+        status, out, err = run_here(script, *words)
+        assert status == 0, err
+        return out, err
 
     return run
 

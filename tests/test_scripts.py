@@ -3,7 +3,6 @@
 What needs no process of its own runs in this one. Both keep to one thread, so that numbers agree to the last bit.
 """
 
-import csv
 import json
 import os
 import shlex
@@ -17,15 +16,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import REPO, one_line
+from conftest import REPO, one_line, read_csv
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from common import data
 from common.run import folders
 
-SLOW = [path.name for path in REPO.glob("*.py") if path.name != "predict.py"]  # to start, for they import torch
-SCRIPTS = ["predict.py", *(pytest.param(script, marks=pytest.mark.slow) for script in sorted(SLOW))]
 QUICK = ["--data", "phantom", "--weights", "none", "--epochs", "2", "--stages", "2", "--threads", "1"]
 CROSSVAL = [*QUICK, "--folds", "2", "--repeats", "2", "--compare-groups", "--epochs", "1"]
 EVALUATE = ["--bootstrap", "100", "--threads", "1"]
@@ -57,18 +54,6 @@ def start_until(words, script, *args) -> tuple[subprocess.Popen, str]:
     return process, err
 
 
-@pytest.fixture
-def runs(run_here):
-    """A function that runs a script to its end in this process, and returns (stdout, stderr)."""
-
-    def run(script, *args) -> tuple[str, str]:
-        status, out, err = run_here(script, *args)
-        assert status == 0, err
-        return out, err
-
-    return run
-
-
 def visible(folder) -> dict[str, bytes]:
     """The files of a folder that are not hidden."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
@@ -83,11 +68,6 @@ def assert_same_run(found, expected):
     for file in expected.glob("*.pt"):
         found_state, state = (torch.load(folder / file.name)["state"] for folder in (found, expected))
         assert found_state.keys() == state.keys() and all(torch.equal(found_state[name], state[name]) for name in state)
-
-
-def read_csv(path) -> list[dict]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def read_json(path):
@@ -115,14 +95,6 @@ def crossvalidated(untrained, tmp_path_factory) -> tuple[Path, str]:
 def exported(trained) -> tuple[Path, str]:
     """The .onnx of `trained`, and what export.py printed."""
     return trained[0] / "model.onnx", run("export.py", trained[0], "--threads", 1)[0]
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_bad_flag_ends_in_one_line(script):
-    """As processes; test_bad_input.py has the others."""
-    flag = "--size" if script == "audit.py" else "--threads"
-    out, err = run(script, flag, 0, status=2)
-    assert flag in one_line(err) and out == ""
 
 
 def test_train_writes_the_files_of_the_contract(trained):
@@ -289,12 +261,6 @@ REFUSED = {
     "crossval.py --pool all --drop-test-twins": ["leaves nothing to test on"],
     "train.py": ["--data-root", "--data phantom --weights none"],  # neither data nor a network
     "train.py --data phantom": ["--weights FILE", "--weights none"],  # no network
-    "train.py --data bad.npz": ["bad.npz"],
-    "tune.py --data bad.npz": ["bad.npz"],
-    "crossval.py --data bad.npz": ["bad.npz"],
-    "evaluate.py empty": ["no run folder"],
-    "export.py garbage": ["not a checkpoint"],
-    "train.py --data phantom --weights none --epochs 1000 --out file/run": ["cannot be made"],  # before training
     "evaluate.py RUN --against other.csv": ["not of the same images"],
 }
 
@@ -305,12 +271,7 @@ def test_errors_name_the_cause_and_the_way_out(command, untrained, tmp_path, mon
     for name, value in {"http_proxy": "127.0.0.1:9", "https_proxy": "127.0.0.1:9", "MEDMNIST_ROOT": "none"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "garbage").mkdir()
-    (tmp_path / "garbage/model.pt").write_bytes(b"\x80\x04garbage")
-    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 not really")
     (tmp_path / "other.csv").write_text("split,index,label,probability\ntest,0,1,0.5\n")
-    (tmp_path / "file").write_text("")
     before, began = {*tmp_path.iterdir()}, time.perf_counter()
     script, *words = command.replace("RUN", str(untrained.path)).split()
     status, out, err = run_here(script, *words)
