@@ -1,6 +1,5 @@
 """What audit.py counts, says and draws."""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -23,9 +22,8 @@ def audited(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_phantoms_have_no_twins_and_augmentation_is_drawn(tmp_path):
-    command = [sys.executable, audit.__file__, "--data", "phantom", "--out", tmp_path]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+def test_phantoms_have_no_twins_and_augmentation_is_drawn(audited, tmp_path):
+    printed = audited("--data", "phantom")
     assert printed.startswith("PHANTOM data") and "0 pairs carry opposite labels" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["augmented.png"]
     assert (tmp_path / "augmented.png").read_bytes().startswith(b"\x89PNG")

@@ -1,6 +1,7 @@
-"""Every script as a user runs it: a process of its own, on phantom data; then on real data where there are any.
+"""Every script as a user runs it, on phantom data; then on real data where there are any.
 
-What needs no process of its own runs in this one. Both keep to one thread, so that numbers agree to the last bit.
+What a later test goes on from is made by processes; what needs none of its own runs in this one. Both keep to one
+thread, so that numbers agree to the last bit.
 """
 
 import json
@@ -223,8 +224,8 @@ def test_predict_gives_them_too(exported, tmp_path):
     assert json.loads(out)["probability"] == pytest.approx(float(first["probability"]), abs=1e-5)
 
 
-def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path):
-    stdout, _ = run("evaluate.py", trained[0], "--against", exported[0], *EVALUATE, "--out", tmp_path)
+def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path, runs):
+    stdout, _ = runs("evaluate.py", trained[0], "--against", exported[0], *EVALUATE, "--out", tmp_path)
     evaluation = read_json(tmp_path / "evaluation_test.json")
     stored = read_json(trained[0] / "metrics.json")["splits"]["test"]
     assert evaluation["splits"]["test"]["auc"] == stored["auc"]
@@ -249,10 +250,10 @@ def test_an_onnx_warns_on_the_images_it_was_trained_on(exported, tmp_path, runs)
     assert warning in out and warning in (tmp_path / "report_train.html").read_text()
 
 
-def test_tune_comes_to_a_setting(untrained, tmp_path):
-    """What it chooses is in test_tune.py; audit.py and bench.py are started in their own tests."""
+def test_tune_comes_to_a_setting(untrained, tmp_path, runs):
+    """What it chooses is in test_tune.py; audit.py and bench.py are run in their own tests."""
     flags = ["--data", untrained.data["name"], "--folds", 2, "--trials", 1, "--grid", 0, "--out", tmp_path]
-    out, _ = run("tune.py", *QUICK, *flags)
+    out, _ = runs("tune.py", *QUICK, *flags)
     assert out.splitlines()[-1] == f"next: python train.py --params {tmp_path}/best.json"
     assert 0 < read_json(tmp_path / "best.json")["lr"] < 1
 
