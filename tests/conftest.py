@@ -25,22 +25,6 @@ torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a background shell leaves it, for every process to inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
 REPO = Path(__file__).resolve().parent.parent
-BAD_INPUTS: set = set()  # the distinct bad inputs that were refused as they should be, from test_bad_input.py
-
-
-def pytest_sessionfinish(session):
-    if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist: its count goes to the one that reports
-        session.config.workeroutput["bad_inputs"] = [repr(bad_input) for bad_input in BAD_INPUTS]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node):
-    BAD_INPUTS.update(getattr(node, "workeroutput", {}).get("bad_inputs", []))
-
-
-def pytest_terminal_summary(terminalreporter):
-    if BAD_INPUTS:
-        terminalreporter.write_line(f"{len(BAD_INPUTS)} distinct bad inputs refused in one line each")
 
 
 def one_line(err: str) -> str:

@@ -1,7 +1,7 @@
 """Bad input to every flag of every script, and damaged files of every kind: one line, exit 2, nothing written.
 
 Scripts run in this process, so that hundreds of cases take seconds. Of the bad values of a flag the last is in the fast
-suite. The number of distinct bad inputs is printed at the end of the test run.
+suite.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import BAD_INPUTS, REPO, one_line
+from conftest import REPO, one_line
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -117,12 +116,12 @@ def row(script: str, flag: str) -> list[str]:
     return BAD.get(f"{script} {flag}", BAD.get(flag, []))
 
 
-def table() -> Iterator:
-    """(script, flag, value) of every bad value of every flag of every script."""
-    for script in SCRIPTS:
-        for flag in actions_of(script):
-            for value in (values := row(script, flag)):
-                yield pytest.param(script, flag, value, marks=[pytest.mark.slow] * (value != values[-1]))
+CASES = [
+    pytest.param(script, flag, value, marks=[pytest.mark.slow] * (value != row(script, flag)[-1]))
+    for script in SCRIPTS
+    for flag in actions_of(script)
+    for value in row(script, flag)
+]
 
 
 @pytest.fixture(scope="session")
@@ -168,7 +167,7 @@ def test_help_names_every_default_and_every_flag_has_bad_values(script):
     assert not missing, f"name values that {script} must refuse in BAD"
 
 
-@pytest.mark.parametrize("script, flag, value", table())
+@pytest.mark.parametrize("script, flag, value", CASES)
 def test_flags(script, flag, value, places, tmp_path, monkeypatch, run_here):
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -184,7 +183,6 @@ def test_flags(script, flag, value, places, tmp_path, monkeypatch, run_here):
         study = tmp_path / "out", tmp_path / "out/study.db"
         after = {path: content for path, content in after.items() if path not in study}
     assert after == before
-    BAD_INPUTS.add((script, flag, value))
 
 
 # damaged files
@@ -286,7 +284,6 @@ def refuses(name: str, content: bytes, folder: Path) -> str | None:
         READ[name](folder / name)
     except UserError as error:
         assert str(folder / name) in str(error) and str(error) == " ".join(str(error).split())
-        BAD_INPUTS.add((name, hash(content)))
         return str(error)
     finally:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 300_000  # kB
@@ -321,25 +318,21 @@ def test_truncated_files(name, good, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-DAMAGE = st.lists(
-    st.tuples(st.floats(0, 1, exclude_max=True), st.one_of(st.integers(0, 7), st.binary(min_size=1, max_size=12))),
-    min_size=1,
-    max_size=4,
-)
+BYTES = st.one_of(st.integers(0, 7), st.binary(min_size=1, max_size=12))  # a bit to flip, or what stands there instead
+DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), BYTES), min_size=1, max_size=4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READ)
 def test_flipped_bits_and_foreign_bytes(name, good, tmp_path_factory, capfd):
     """Each ends in one line, or leaves a file that can be read; where there are checksums, with the same content."""
-    folder, taken, refused = tmp_path_factory.mktemp("damaged"), 0, 0
+    folder, refused = tmp_path_factory.mktemp("damaged"), []
     content = shows(name, good[name], folder)
     (folder / name).unlink()
 
     @hypothesis.settings(max_examples=100, derandomize=True, deadline=None, database=None)
     @hypothesis.given(DAMAGE)
     def damage(changes):
-        nonlocal taken, refused
         damaged = bytearray(good[name])
         for place, change in changes:
             at = int(place * len(damaged))
@@ -347,14 +340,12 @@ def test_flipped_bits_and_foreign_bytes(name, good, tmp_path_factory, capfd):
                 damaged[at] ^= 1 << change
             else:
                 damaged[at : at + len(change)] = change
-        if refuses(name, bytes(damaged), folder):
-            refused += 1
-        else:
-            taken += 1
-            assert name not in CHECKSUMMED or shows(name, bytes(damaged), folder) == content
+        refused.append(refuses(name, bytes(damaged), folder))
+        if not refused[-1] and name in CHECKSUMMED:
+            assert shows(name, bytes(damaged), folder) == content
 
     damage()
-    assert refused > 0 and taken + refused >= 100
+    assert any(refused) and len(refused) >= 100
     assert capfd.readouterr().err == ""
 
 
@@ -563,23 +554,6 @@ def test_crafted_files(name, crafted, tmp_path, monkeypatch, capfd, subtests):
         with subtests.test(what):
             assert refuses(name, content, tmp_path)
     assert capfd.readouterr().err == ""
-
-
-def test_predict_names_each_bad_image_and_does_the_others(good, crafted, places, tmp_path, monkeypatch, run_here):
-    bad = {f"{what} {name}": content for name in IMAGE_FILES for what, content in crafted[name].items()}
-    for name, content in (bad | {name: good[name] for name in IMAGE_FILES}).items():
-        (tmp_path / name).write_bytes(content)
-    monkeypatch.chdir(tmp_path)
-    words = [places["MODEL.onnx"], *bad, *IMAGE_FILES, "absent.png", "", "--json", "--threads", "1"]
-    status, out, err = run_here("predict.py", *words)
-    *errors, last = err.splitlines()
-    assert status == 1 and f"{len(bad) + 2} failed" in last
-    names = [*bad, "absent.png", "."]
-    assert [line[: len(f"error: {name} ")] for name, line in zip(names, errors)] == [f"error: {n} " for n in names]
-    done = [json.loads(line) for line in out.splitlines()]
-    pages = [(name, page) for name in IMAGE_FILES for page in ((1, 2, 3) if "pages" in name else (1,))]
-    assert [(row["image"], row["page"]) for row in done if row["image"] in IMAGE_FILES] == pages
-    assert all(0 <= row["probability"] <= 1 for row in done)
 
 
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(good, tmp_path, monkeypatch):

@@ -37,21 +37,6 @@ def test_groups_are_drawn_whole_and_each_class_keeps_its_number_of_them():
     assert (np.sort(alone.sum(1)) == len(LABELS)).all()
 
 
-def test_intervals_of_groups_are_those_of_brute_force():
-    """Groups drawn one by one, their cases copied, every metric computed anew."""
-    rng, names = np.random.default_rng(7), np.unique(GROUPS)
-    malignant = np.array([LABELS[GROUPS == g].any() for g in names])
-    resampled = []
-    for _ in range(2000):
-        drawn = np.concatenate([rng.choice(names[malignant == c], (malignant == c).sum()) for c in (False, True)])
-        cases = np.concatenate([np.flatnonzero(GROUPS == g) for g in drawn])
-        resampled.append(metrics.summary(LABELS[cases], PROBABILITIES[cases]))
-    found = intervals.summary(LABELS, PROBABILITIES, GROUPS, resamples=4000)
-    for name in ("accuracy", "auc", "recall", "specificity"):
-        expected = np.percentile([one[name] for one in resampled], [2.5, 97.5])
-        np.testing.assert_allclose(found[f"{name}_ci95"], expected, atol=0.02)
-
-
 def test_copies_of_a_case_do_not_make_an_interval_narrower():
     one = intervals.summary(LABELS, PROBABILITIES)
     four = intervals.summary(np.tile(LABELS, 4), np.tile(PROBABILITIES, 4), np.tile(np.arange(80), 4))
@@ -75,10 +60,11 @@ def test_summary_is_that_of_metrics_with_intervals_beside():
     assert standard == intervals.summary(LABELS, PROBABILITIES, resamples=300)
 
 
-def test_intervals_are_the_percentiles_of_a_plain_loop():
-    counts = intervals.resample_counts(LABELS, None, 200, 3).astype(int)
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["cases", "groups"])
+def test_intervals_are_the_percentiles_of_a_plain_loop(groups):
+    counts = intervals.resample_counts(LABELS, groups, 200, 3).astype(int)
     resampled = [metrics.summary(np.repeat(LABELS, row), np.repeat(PROBABILITIES, row)) for row in counts]
-    summary = intervals.summary(LABELS, PROBABILITIES, resamples=200, seed=3)
+    summary = intervals.summary(LABELS, PROBABILITIES, groups, resamples=200, seed=3)
     for name in ("accuracy", "auc", "aupr", "f1", "macro_f1"):
         expected = np.percentile([one[name] for one in resampled], [2.5, 97.5])
         np.testing.assert_allclose(summary[f"{name}_ci95"], expected, atol=1e-12)

@@ -75,9 +75,12 @@ def test_training_lowers_the_loss_and_finds_what_it_trains_on(phantoms, quick):
 
 
 def test_history_has_an_entry_an_epoch_and_looking_at_val_does_not_change_it(tiny, quick):
-    with_val, without = (fit(tiny, val, quick).history for val in (tiny, None))
+    settings = dataclasses.replace(quick, lr=0.01, epochs=4, warmup=0.5, batch_size=8)
+    with_val, without = (fit(tiny, val, settings).history for val in (tiny, None))
     columns = ["epoch", "lr", "train_loss", "val_loss", "val_accuracy", "val_auc", "seconds"]
-    assert [entry["epoch"] for entry in with_val] == [1, 2]
+    assert [entry["epoch"] for entry in with_val] == [1, 2, 3, 4]
+    rates = [0.01 * training.learning_rate(step, 8, 0.5) for step in (0, 2, 4, 6)]  # two steps an epoch
+    assert [entry["lr"] for entry in with_val] == pytest.approx(rates)
     assert all(list(entry) == columns for entry in with_val) and "val_loss" not in without[0]
     assert [entry["train_loss"] for entry in with_val] == [entry["train_loss"] for entry in without]
 
@@ -146,9 +149,10 @@ def test_an_epoch_shows_every_image_once(tiny, quick, seen):
     assert not np.array_equal(shown, tiny.images)  # shuffled
 
 
-def test_every_setting_changes_the_model(tiny, quick):
+def test_every_setting_changes_the_model(tiny, quick, imagenet_trunk):
     changes = {"augment": False, "mixup": 0.0, "class_weights": "balanced", "loss": "focal", "label_smoothing": 0.2,
-               "wd": 5.0, "lr": 1e-3, "ema": 0.5, "warmup": 0.9, "batch_size": 4}  # fmt: skip
+               "wd": 5.0, "lr": 1e-3, "ema": 0.5, "warmup": 0.9, "batch_size": 4,
+               "weights": str(imagenet_trunk)}  # fmt: skip
     settings = [quick, *(dataclasses.replace(quick, **{name: value}) for name, value in changes.items())]
     models = [fit(tiny[:8], None, each).model for each in settings]
     assert len({model.trunk.fc.weight.detach().numpy().tobytes() for model in models}) == len(settings)
@@ -239,12 +243,6 @@ def test_rate_climbs_peaks_and_falls_to_zero(warmup, steps):
     assert rates[steps] == pytest.approx(0, abs=1e-12) or warmup == 1
     assert (np.diff(rates[: peak + 1]) > 0).all() and (np.diff(rates[peak:]) < 0).all()
     assert rates[(steps + peak) // 2] == pytest.approx(0.5, abs=0.2) or warmup == 1
-
-
-def test_the_schedule_scales_the_peak(tiny, quick):
-    settings = dataclasses.replace(quick, lr=0.01, epochs=4, warmup=0.5, batch_size=8)
-    rates = [entry["lr"] for entry in fit(tiny, None, settings).history]  # at the first of two steps an epoch
-    assert rates == pytest.approx([0.01 * training.learning_rate(step, 8, 0.5) for step in (0, 2, 4, 6)])
 
 
 def test_weight_decay_is_for_matrices_and_filters(quick):
