@@ -32,7 +32,7 @@ def brute_force_delong(labels, *models):
 
 def test_delong_is_the_brute_force_one():
     rng = np.random.default_rng(0)
-    for n in rng.integers(6, 40, 150):
+    for n in rng.integers(6, 40, 60):
         labels, a, b = two_models(rng, n)
         (auc_a, auc_b), covariance = brute_force_delong(labels, a, b)
         error = sqrt(max(0.0, np.array([1, -1]) @ covariance @ np.array([1, -1])))
@@ -43,22 +43,6 @@ def test_delong_is_the_brute_force_one():
             difference = auc_a - auc_b
             assert result["p"] == pytest.approx(erfc(abs(difference) / error / sqrt(2)), abs=1e-12)
             assert result["ci95"] == pytest.approx([difference - 1.96 * error, difference + 1.96 * error], abs=1e-4)
-
-
-def test_delong_by_hand():
-    # positives 3, 1 against negatives 2, 0: V10 = (1, 1/2), V01 = (1/2, 1); all tied: 1/2 throughout. Variance of the
-    # difference 1/8 / 2 + 1/8 / 2 = 1/8, so z = 1/4 / sqrt(1/8) = 1 / sqrt(2).
-    result = comparison.delong([1, 1, 0, 0], [3, 1, 2, 0], [7, 7, 7, 7])
-    assert (result["auc_a"], result["auc_b"], result["difference"]) == (0.75, 0.5, 0.25)
-    assert result["p"] == pytest.approx(erfc(0.5)) and result["p"] == pytest.approx(0.4795, abs=1e-4)
-    assert result["ci95"] == pytest.approx([-0.44296, 0.94296], abs=1e-5)
-
-
-def test_delong_is_antisymmetric_and_sees_ranks_only():
-    labels, a, b = two_models(np.random.default_rng(1), 60)
-    result, swapped = comparison.delong(labels, a, b), comparison.delong(labels, b, a)
-    assert result["difference"] == -swapped["difference"] and result["p"] == swapped["p"]
-    assert result == comparison.delong(labels, np.exp(a), b / 3 + 1)
 
 
 def test_delong_errs_as_often_as_it_says():
@@ -95,15 +79,6 @@ def test_mcnemar_is_scipys_binomial_test():
         assert result["p"] == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("only_a, only_b, p", [(0, 0, 1), (1, 0, 1), (3, 3, 1), (6, 0, 1 / 32), (5, 15, 0.04139)])
-def test_mcnemar_by_hand(only_a, only_b, p):
-    labels = np.ones(only_a + only_b + 5, int)
-    b_misses = np.arange(len(labels)) < only_a
-    a_misses = (np.arange(len(labels)) >= only_a) & (np.arange(len(labels)) < only_a + only_b)
-    result = comparison.mcnemar(labels, ~a_misses, ~b_misses)
-    assert result["only_a_correct"] == only_a and result["p"] == pytest.approx(p, abs=1e-5)
-
-
 def test_paired_bootstrap():
     labels, a, b = two_models(np.random.default_rng(4), 120)
     a, b = (1 / (1 + np.exp(-scores)) for scores in (a, b))
@@ -114,10 +89,6 @@ def test_paired_bootstrap():
         assert result["difference"] == summaries[0][name] - summaries[1][name]
         assert result["ci95"][0] <= result["difference"] <= result["ci95"][1]
     np.testing.assert_allclose(paired["auc"]["ci95"], comparison.delong(labels, a, b)["ci95"], atol=0.015)
-
-
-def test_paired_bootstrap_of_identical_and_undefined():
-    labels, a, _ = two_models(np.random.default_rng(5), 50)
     for result in comparison.paired_bootstrap(labels, a, a, resamples=20).values():
         assert result == {"difference": 0, "ci95": [0, 0]}
     undefined = comparison.paired_bootstrap([0, 0], [0.1, 0.9], [0.2, 0.3], resamples=20)["auc"]

@@ -18,11 +18,8 @@ def test_each_class_keeps_its_count(labels):
     assert counts.shape == (50, len(labels)) and (counts == counts.round()).all()
     for c in (0, 1):
         assert (counts[:, labels == c].sum(1) == (labels == c).sum()).all()
-
-
-def test_resamples_follow_the_seed():
-    first, again, other = (intervals.resample_counts(LABELS, None, 20, seed) for seed in (1, 1, 2))
-    assert (first == again).all() and (first != other).any()
+    assert (counts == intervals.resample_counts(labels, resamples=50)).all()  # the seed's
+    assert len(labels) < 80 or (counts != intervals.resample_counts(labels, None, 50, seed=1)).any()
 
 
 GROUPS = RNG.integers(0, 30, len(LABELS))  # of 80 cases; most hold both classes
@@ -40,31 +37,12 @@ def test_groups_are_drawn_whole_and_each_class_keeps_its_number_of_them():
     assert (np.sort(alone.sum(1)) == len(LABELS)).all()
 
 
-def test_intervals_of_groups_are_those_of_brute_force():
-    """Groups drawn one by one, their cases copied, every metric computed anew."""
-    rng, names = np.random.default_rng(7), np.unique(GROUPS)
-    malignant = np.array([LABELS[GROUPS == g].any() for g in names])
-    resampled = []
-    for _ in range(2000):
-        drawn = np.concatenate([rng.choice(names[malignant == c], (malignant == c).sum()) for c in (False, True)])
-        cases = np.concatenate([np.flatnonzero(GROUPS == g) for g in drawn])
-        resampled.append(metrics.summary(LABELS[cases], PROBABILITIES[cases]))
-    found = intervals.summary(LABELS, PROBABILITIES, GROUPS, resamples=4000)
-    for name in ("accuracy", "auc", "recall", "specificity"):
-        expected = np.percentile([one[name] for one in resampled], [2.5, 97.5])
-        np.testing.assert_allclose(found[f"{name}_ci95"], expected, atol=0.02)
-
-
 def test_copies_of_a_case_do_not_make_an_interval_narrower():
     one = intervals.summary(LABELS, PROBABILITIES)
     four = intervals.summary(np.tile(LABELS, 4), np.tile(PROBABILITIES, 4), np.tile(np.arange(80), 4))
     naive = intervals.summary(np.tile(LABELS, 4), np.tile(PROBABILITIES, 4))
     assert four["auc_ci95"] == pytest.approx(one["auc_ci95"], abs=1e-12)
     assert np.ptp(naive["auc_ci95"]) < 0.7 * np.ptp(four["auc_ci95"])
-
-
-def test_every_case_is_drawn_once_on_average():
-    np.testing.assert_allclose(intervals.resample_counts(LABELS, resamples=4000).mean(0), 1, atol=0.08)
 
 
 def test_summary_is_that_of_metrics_with_intervals_beside():
@@ -82,10 +60,11 @@ def test_summary_is_that_of_metrics_with_intervals_beside():
     assert standard == intervals.summary(LABELS, PROBABILITIES, resamples=300)
 
 
-def test_intervals_are_the_percentiles_of_a_plain_loop():
-    counts = intervals.resample_counts(LABELS, None, 200, 3).astype(int)
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["cases", "groups"])
+def test_intervals_are_the_percentiles_of_a_plain_loop(groups):
+    counts = intervals.resample_counts(LABELS, groups, 200, 3).astype(int)
     resampled = [metrics.summary(np.repeat(LABELS, row), np.repeat(PROBABILITIES, row)) for row in counts]
-    summary = intervals.summary(LABELS, PROBABILITIES, resamples=200, seed=3)
+    summary = intervals.summary(LABELS, PROBABILITIES, groups, resamples=200, seed=3)
     for name in ("accuracy", "auc", "aupr", "f1", "macro_f1"):
         expected = np.percentile([one[name] for one in resampled], [2.5, 97.5])
         np.testing.assert_allclose(summary[f"{name}_ci95"], expected, atol=1e-12)
@@ -112,17 +91,6 @@ def test_an_undefined_metric_has_an_undefined_interval(labels, probabilities, un
 def test_undefined_resamples_are_left_out():
     assert intervals.percentile_interval(0.5, np.array([np.nan, 0.5, 0.5])) == [0.5, 0.5]
     assert np.isnan(intervals.percentile_interval(0.5, np.array([np.nan]))).all()
-
-
-def test_95_percent_intervals_hold_the_truth_about_as_often():
-    truth, rng, held = 0.76025, np.random.default_rng(5), 0  # AUC of N(1, 1) over N(0, 1)
-    labels = np.repeat([0, 1], [60, 40])
-    for seed in range(200):
-        scores = labels + rng.normal(size=100)
-        resampled = metrics.auc(labels, scores, intervals.resample_counts(labels, None, 300, seed))
-        low, high = intervals.percentile_interval(metrics.auc(labels, scores), resampled)
-        held += low <= truth <= high
-    assert 0.89 <= held / 200 <= 0.99
 
 
 def test_wilson_is_scipys():
