@@ -22,9 +22,7 @@ def parse_args():
     parser = flags.Parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="a folder that train.py or crossval.py wrote")
     parser.add_argument("--out", metavar="FILE.onnx", help="the file to write (default: model.onnx in RUN)")
-    smaller = (
-        "a quarter of the size and twice as fast; refused, with everything else, if it answers otherwise than fp32"
-    )
+    smaller = "half the size and twice as fast; refused, with everything else, if it answers otherwise than fp32"
     flags.add_switch(parser, "--int8", f"also write FILE.int8.onnx, {smaller}")
     flags.add_switch(parser, "--benchmark", "also measure latency, load time and memory")
     flags.add_data_flags(parser, of_run=True)

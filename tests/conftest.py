@@ -6,7 +6,7 @@ import os
 import runpy
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -161,9 +161,15 @@ def untrained(stored, tmp_path_factory) -> folders.Run:
 
 
 @pytest.fixture(scope="session")
-def network(untrained) -> onnx.ModelProto:
-    """What `untrained` computes between preparation and head."""
-    return graph.export_network(untrained.predictor, 28)
+def shipped(untrained) -> folders.Run:
+    """`untrained` as a file keeps it, with rounded weights."""
+    return replace(untrained, predictor=graph.as_shipped(untrained.predictor))
+
+
+@pytest.fixture(scope="session")
+def network(shipped) -> onnx.ModelProto:
+    """What `shipped` computes between preparation and head."""
+    return graph.export_network(shipped.predictor, 28)
 
 
 @pytest.fixture(scope="session")

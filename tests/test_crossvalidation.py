@@ -13,7 +13,7 @@ from common.model import Predictor, predict
 from common.settings import Settings
 
 CPU = torch.device("cpu")
-TWO_FOLDS = Scheme("twins", folds=2, repeats=1, seed=5, refit=True, jobs=1, threads=1, device=CPU)
+TWO_FOLDS = Scheme("twins", folds=2, repeats=1, seed=5, refit=1, jobs=1, threads=1, device=CPU)
 
 
 def counts(labels, fold, folds) -> np.ndarray:
@@ -102,15 +102,15 @@ def test_each_image_is_scored_by_the_model_that_has_not_seen_it(phantoms, valida
 def test_the_refit_model_is_trained_on_all_images_and_changes_no_fold(phantoms, validated):
     settings, result = validated
     expected = training.fit(phantoms, None, settings, 5 + 2, CPU).model.state_dict()
-    for name, tensor in result.refit.state_dict().items():
+    for name, tensor in result.refit[0].state_dict().items():
         torch.testing.assert_close(tensor, expected[name])
-    alone = crossvalidation.cross_validate(phantoms, settings, replace(TWO_FOLDS, refit=False))
-    assert alone.refit is None and len(alone.models) == len(result.models) == 2
+    alone = crossvalidation.cross_validate(phantoms, settings, replace(TWO_FOLDS, refit=0))
+    assert not alone.refit and len(alone.models) == len(result.models) == 2
     np.testing.assert_array_equal(alone.logits, result.logits)
 
 
 def test_repeats_use_other_folds_and_number_their_models_on(phantoms, validated):
-    settings, scheme = validated[0], replace(TWO_FOLDS, groups="none", repeats=2, refit=False)
+    settings, scheme = validated[0], replace(TWO_FOLDS, groups="none", repeats=2, refit=0)
     result = crossvalidation.cross_validate(phantoms, settings, scheme)
     assert len(result.models) == 4 and set(result.fold[0]) == {0, 1} and set(result.fold[1]) == {2, 3}
     assert (result.fold[0] + 2 != result.fold[1]).any()
