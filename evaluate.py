@@ -14,7 +14,7 @@ from common.model import device_of
 from common.run import flags, folders, provenance, standard
 from common.seed import set_seed
 from common.settings import Kind, number, one_of
-from common.show import figures, gradcam, report, tables
+from common.show import cases, figures, report, tables
 
 
 def parse_args():
@@ -119,9 +119,8 @@ class Evaluated:
 def promised_by(model) -> dict | None:
     """What a model's held-out images gave at its operating point, where the model keeps it."""
     if isinstance(model, onnxfile.OnnxModel):
-        kept = model.at_threshold
-    else:
-        kept = folders.read_metrics(model.path).get("operating_point", {}).get("splits", {})
+        return model.held_out
+    kept = folders.read_metrics(model.path).get("operating_point", {}).get("splits", {})
     return kept.get("elsewhere") or kept.get("out_of_fold") or kept.get("val")
 
 
@@ -215,9 +214,11 @@ def draw(evaluated: Evaluated, resamples: int, seed: int) -> dict:
         "Scores by class": ("scores", figures.score_histogram(*shown, thresholds, title)),
         "Confusion matrices": ("confusion", figures.confusion(*shown, thresholds, title)),
     }
+    if isinstance(model, onnxfile.OnnxModel) and not model.gives("evidence"):
+        print(f"note: {model.path} is an earlier export, which gives no evidence: no sheet of it", file=sys.stderr)
+    elif not evaluated.out_of_fold:
+        drawn["Evidence"] = ("evidence", cases.sheet(model, scored.split.images, *shown, title))
     if isinstance(model, folders.Run):
-        if not evaluated.out_of_fold:
-            drawn["Grad-CAM"] = ("grad_cam", gradcam.sheet(model.predictor, scored.split.images, *shown, title))
         stored = folders.read_metrics(model.path)
         if (folds := stored.get("folds")) and evaluated.own:
             of_folds = f"{evaluated.source.label}, {len(folds)} folds"

@@ -12,18 +12,19 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import chain, count, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from common import imagefile
+from common import evidence, files, imagefile
 from common.calibration import sigmoid
 from common.deploy import onnxfile
 from common.errors import UserError
 from common.run import flags
 from common.settings import SHARE
+from common.show import tables
 
 BATCH_IMAGES, BATCH_PIXELS = 16, 4_000_000  # together at most: bounds memory
 
@@ -32,8 +33,10 @@ def parse_args():
     parser = flags.Parser(__doc__)
     parser.add_argument("model", metavar="MODEL.onnx", help="a file that export.py wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="files and folders (default: paths from stdin)")
-    malignant = "call an image malignant from this probability up"
-    flags.add(parser, "--threshold", SHARE, malignant, shown="the model's operating point")
+    flagged = "flag an image for review from this probability up"
+    flags.add(parser, "--threshold", SHARE, flagged, shown="the model's operating point")
+    overlays = "write a PNG of each image under what speaks for malignant (vermillion) and against it (blue)"
+    flags.add(parser, "--evidence", flags.FOLDER, overlays, shown="none")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line (default: a table)")
     flags.add_machine_flags(parser, device=False)
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
@@ -110,14 +113,37 @@ def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
             yield batch
 
 
-def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float) -> Iterator[dict]:
-    """What the model says of each page, in order, as soon as its batch is done."""
+def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, folder: Path | None) -> Iterator[dict]:
+    """What the model says of each page, in order, as soon as its batch is done. folder: where overlays go, if any."""
+    outputs = ["logit", "evidence"] if folder else ["logit"]
     for batch in batches(pages):
-        logits = model.logits(np.stack([page.pixels for page in batch]))
-        for page, logit, probability in zip(batch, logits, sigmoid(logits)):
+        logits, *maps = model.run(outputs, np.stack([page.pixels for page in batch]))
+        for i, (page, logit, probability) in enumerate(zip(batch, logits, sigmoid(logits))):
             said = {"image": str(page.path), "page": page.number, "probability": float(probability)}
-            called = "malignant" if probability >= threshold else "normal or benign"
-            yield said | {"logit": float(logit), "called": called}
+            said |= {"logit": float(logit), "flagged": bool(probability >= threshold)}
+            yield said | ({"evidence": str(save_overlay(folder, page, maps[0][i]))} if folder else {})
+
+
+def save_overlay(folder: Path, page: Page, values: np.ndarray) -> Path:
+    """Write NAME_page1.png, or where there is one NAME_page1_2.png and so on. Raises: UserError."""
+    name = f"{page.path.stem[:50]}_page{page.number}"  # not too long for a file system, even in UTF-8
+    names = chain([name], (f"{name}_{number}" for number in count(2)))
+    path = next(path for name in names if not (path := folder / f"{name}.png").exists())
+    with files.replacing(path) as beside:
+        evidence.overlay(page.pixels, values).save(beside, "PNG")
+    return path
+
+
+def heading(model: onnxfile.OnnxModel, threshold: float, rule: str, folder: Path | None) -> str:
+    """What the table stands under: the model, what its operating point means, the scale of overlays, the columns."""
+    lines = [f"{model.path.name}, trained on {model.dataset}: {model.intended_use}"]
+    lines.append(f"flagged for review from {threshold:.4f} up: {rule}")
+    if model.held_out and threshold == model.calibration.threshold:
+        lines.append(f"on held-out images that had {tables.promise(model.held_out)}")
+    if folder:
+        full = f"deepest from {evidence.FULL:g} log-odds up"
+        lines.append(f"{printable(folder)}: vermillion speaks for malignant, blue against, {full}")
+    return "\n".join([*lines, f"{'P(malignant)':>12}  {'':<18}  {'page':>4}  image"])
 
 
 def main():
@@ -129,17 +155,18 @@ def main():
     own = model.calibration
     threshold, rule = (own.threshold, own.threshold_rule) if args.threshold is None else (args.threshold, "--threshold")
     about = {"threshold": threshold, "dataset": model.dataset, "intended_use": model.intended_use}
-    title = f"{model.path.name}, trained on {model.dataset}: {model.intended_use}\n"
-    title += f"called malignant from {threshold:.4f} up: {rule}\n"
-    title += f"{'P(malignant)':>12}  {'called':<16}  {'page':>4}  image"
-    row = "{probability:>12.4f}  {called:<16}  {page:>4}  {name}"
+    folder = None if args.evidence is None else Path(args.evidence)
+    if folder:
+        with files.writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    row = "{probability:>12.4f}  {flag:<18}  {page:>4}  {name}"
 
     progress = Progress()
-    for answer in answers(model, read(named_paths(args.images), progress), threshold):
+    for answer in answers(model, read(named_paths(args.images), progress), threshold, folder):
         if not (args.json or progress.images):
-            print(title)
-        name = printable(answer["image"])
-        print(json.dumps(answer | about) if args.json else row.format(name=name, **answer), flush=True)
+            print(heading(model, threshold, rule, folder))
+        name, flag = printable(answer["image"]), "flagged for review" if answer["flagged"] else "not flagged"
+        print(json.dumps(answer | about) if args.json else row.format(name=name, flag=flag, **answer), flush=True)
         progress.images += 1
         progress.show()
     if not progress.files:

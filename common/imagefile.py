@@ -22,14 +22,19 @@ SMALLEST_SIDE = 8
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
 
 
+def centre(height: int, width: int) -> tuple[slice, slice]:
+    """The square of the short side, in the middle, that a model sees of an image; of an odd rest, the end is longer."""
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return slice(top, top + side), slice(left, left + side)
+
+
 def prepare(image: np.ndarray, size: int) -> np.ndarray:
     """What MedMNIST did to its images, with Pillow: centre crop to the short side, antialiased bilinear resize.
 
     Args: image: uint8 [h, w]. Returns: uint8 [size, size].
     """
-    side = min(image.shape)
-    top, left = ((length - side) // 2 for length in image.shape)
-    square = Image.fromarray(np.ascontiguousarray(image[top : top + side, left : left + side]))
+    square = Image.fromarray(np.ascontiguousarray(image[centre(*image.shape)]))
     return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -170,8 +175,10 @@ def find(paths) -> Iterator[Path]:
         if not os.path.isdir(name):
             yield Path(name)
             continue
+        found: list[Path] = []
         closed: list[OSError] = []
         for folder, folders, files in os.walk(name, onerror=closed.append):
             folders.sort()
-            yield from (Path(folder, file) for file in sorted(files) if file.lower().endswith(SUFFIXES))
+            found += [Path(folder, file) for file in sorted(files) if file.lower().endswith(SUFFIXES)]
+        yield from found  # all known before the first is read: what is written there meanwhile is none of them
         yield from (Path(error.filename) for error in closed)

@@ -138,7 +138,7 @@ def summaries(labels, probabilities, thresholds, weights=None) -> list[dict]:
     Args:
         labels: [n], 1 for malignant.
         probabilities: [n], P(malignant) in [0, 1].
-        thresholds: a case is called malignant when its probability is at least this.
+        thresholds: a case counts as positive when its probability is at least this.
         weights: [..., n], how often each case counts.
 
     Returns: of each threshold {"n", "accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity", "macro_f1",

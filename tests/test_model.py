@@ -72,6 +72,27 @@ def test_predictor_is_the_mean_of_members_and_mirrors_over_the_temperature(uint8
         np.testing.assert_allclose(model.predict(predictor, uint8_images), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("members, mirror, stages", [(1, False, 2), (1, True, 4), (3, True, 3)])
+@torch.no_grad()
+def test_evidence_is_the_map_whose_mean_is_the_logit(uint8_images, members, mirror, stages):
+    """By hand: the last layer, at every position of the last stage; what is seen mirrored, mirrored back."""
+    torch.manual_seed(0)
+    predictor = Predictor([BreastResNet(28, stages).eval() for _ in range(members)], mirror, 0.3)
+    maps = []
+    for member in predictor.members:
+        seen = []
+        hook = member.trunk.avgpool.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        for images in (uint8_images, uint8_images[:, :, ::-1].copy())[: 1 + mirror]:
+            model.predict(Predictor([member], False), images)
+        hook.remove()
+        both = [(last.movedim(1, -1) @ member.trunk.fc.weight[0] + member.trunk.fc.bias) for last in seen]
+        maps.append(np.mean([both[0], both[1].flip(-1)] if mirror else both, 0))
+    found = model.explain(predictor, uint8_images, batch=4)
+    assert found.dtype == np.float32 and found.shape == maps[0].shape
+    np.testing.assert_allclose(found, np.mean(maps, 0) / 0.3, atol=2e-5)
+    np.testing.assert_allclose(found.mean((1, 2)), model.predict(predictor, uint8_images), atol=1e-5)
+
+
 @pytest.mark.parametrize("batch", [3, 11, 256])
 def test_predictions_do_not_depend_on_the_batch(uint8_images, batch):
     torch.manual_seed(0)

@@ -19,6 +19,7 @@ import predict
 from common import data, imagefile, phantom
 from common.calibration import sigmoid
 from common.deploy import graph
+from common.evidence import overlay
 
 REPO = Path(predict.__file__).parent
 
@@ -37,7 +38,9 @@ ABOUT = {
     "threshold": "0.4", "threshold_rule": "a rule", "temperature": "1.0", "calibrated_on": "val",
     "calibrated_on_n": "9", "dataset": "PHANTOM data (generated, not ultrasound)",
     "dataset_source": json.dumps(data.find("phantom", None, 28).describe() | {"trained_on": ["train"]}),
-    "intended_use": "research only",
+    "intended_use": "research only", "metrics_at_threshold": json.dumps({"val": {
+        "recall": 0.95, "recall_ci95": [0.9, 1.0], "specificity": 0.6, "specificity_ci95": [0.5, 0.7]
+    }}),
 }  # fmt: skip
 
 
@@ -122,15 +125,17 @@ def test_the_environment_has_no_torch(bare):
 
 def test_table_of_a_folder(run, folder, grey):
     out, err = run(folder, folder / "absent.png", status=1)
-    title, rule, header, *rows = out.splitlines()
-    assert "PHANTOM" in title and "research only" in title and rule == "called malignant from 0.4000 up: a rule"
-    assert header.split() == ["P(malignant)", "called", "page", "image"]
+    title, rule, kept, header, *rows = out.splitlines()
+    assert "generated, not ultrasound" in title and "research only" in title
+    assert rule == "flagged for review from 0.4000 up: a rule"
+    assert kept == "on held-out images that had sensitivity 0.9500 [.900 1.000] and specificity 0.6000 [.500 .700]"
+    assert header.split() == ["P(malignant)", "page", "image"]
     pages = [("a.png", 1, 0), ("b.jpg", 1, 0), ("deep.tiff", 1, 0), *(("pages.tif", i + 1, i) for i in range(4))]
     for row, (name, page, image) in zip(rows, [*pages, ("deeper/c.bmp", 1, 1)], strict=True):
-        said = re.fullmatch(r" +([\d.]+)  (malignant|normal or benign) +(\d+)  (.+)", row).groups()
+        said = re.fullmatch(r" +([\d.]+)  (flagged for review|not flagged) +(\d+)  (.+)", row).groups()
         assert said[2:] == (str(page), str(folder / name))
         assert float(said[0]) == pytest.approx(expected(grey[image]), abs=0.01)  # within a grey level of Pillow
-        assert said[1] == ("malignant" if float(said[0]) >= 0.4 else "normal or benign")
+        assert said[1] == ("flagged for review" if float(said[0]) >= 0.4 else "not flagged")
     *errors, last = err.splitlines()
     assert [re.match(r"error: .*/(\w+)\.png ", line).group(1) for line in errors] == ["cut", "not", "small", "absent"]
     assert re.fullmatch(r"8 images of 9 files, 4 failed in [\d.]+ s, \d+ images/s", last)
@@ -144,9 +149,39 @@ def test_json_lines_of_paths_from_stdin(run, folder, grey):
     for line, image in ((first, grey[0]), (second, grey[1])):
         assert line["probability"] == pytest.approx(expected(image), abs=0.01)
         assert line["probability"] == pytest.approx(float(sigmoid(line["logit"])), abs=1e-6)
-        assert line["called"] == "normal or benign" and line["threshold"] == 0.999
+        assert line["flagged"] is False and line["threshold"] == 0.999
         assert "PHANTOM" in line["dataset"] and line["intended_use"] == "research only"
     assert run("--json", "--threshold", 0.999, "-", stdin=paths)[0] == out
+
+
+def test_overlays_of_images_of_one_name_are_all_kept(run, grey, tmp_path):
+    """Also those of an earlier call; and what is written into a folder that is searched is not searched."""
+    (tmp_path / "deeper").mkdir()
+    for i, name in enumerate(("a.png", "a.bmp", "deeper/a.png")):
+        Image.fromarray(grey[i]).save(tmp_path / name)
+    folder = tmp_path / "evidence"
+    out, _ = run("--json", "--evidence", folder, tmp_path)
+    found = {line["evidence"]: line["image"] for line in map(json.loads, out.splitlines())}
+    assert list(found) == [str(folder / f"a_page1{n}.png") for n in ("", "_2", "_3")]
+    for path, image in found.items():
+        pixels = imagefile.prepare(next(imagefile.frames(image)), 28)  # which are the stand-in's evidence
+        expected = overlay(next(imagefile.frames(image)), 0.05 * (pixels - 128.0))
+        assert np.abs(np.asarray(Image.open(path)).astype(int) - np.asarray(expected)).max() <= 2
+    kept = {path: Path(path).read_bytes() for path in found}
+    title = run("--evidence", folder, tmp_path / "a.png")[0]
+    assert f"{folder}: vermillion speaks for malignant, blue against, deepest from 6 log-odds up" in title
+    assert len(list(folder.iterdir())) == 4 and all(Path(path).read_bytes() == data for path, data in kept.items())
+    assert "cannot be written" in run("--evidence", tmp_path / "a.png", tmp_path, status=2)[1]
+
+
+def test_a_file_without_evidence_says_so(run, model, grey, tmp_path):
+    Image.fromarray(grey[0]).save(tmp_path / "a.png")
+    earlier = onnx.load(model)
+    del earlier.graph.output[2:]
+    onnx.save(earlier, tmp_path / "earlier.onnx")
+    assert json.loads(run("--json", tmp_path / "a.png", model=tmp_path / "earlier.onnx")[0])["page"] == 1
+    out, err = run("--evidence", tmp_path, tmp_path / "a.png", model=tmp_path / "earlier.onnx", status=2)
+    assert out == "" and err.splitlines()[-1].endswith("gives no evidence; export the run again")
 
 
 @pytest.mark.parametrize("args", [["--threshold", "2"], ["--threshold", "nan"], ["--threads", "0"], ["--js"]])

@@ -224,7 +224,7 @@ def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path, runs):
     comparison = evaluation["comparison"]
     assert comparison["delong"]["difference"] == 0 and comparison["mcnemar"]["p"] == 1
     assert comparison["conclusion"] in stdout
-    figures = "roc precision_recall reliability confusion scores grad_cam comparison".split()
+    figures = "roc precision_recall reliability confusion scores evidence comparison".split()
     written = {f"{name}_test.png" for name in figures} | {"report.html", "evaluation_test.json"}
     assert {path.name for path in tmp_path.iterdir()} == written
 

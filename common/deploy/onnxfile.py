@@ -30,7 +30,7 @@ class OnnxModel:
     data: dict  # of the run that it came from, as `Source.describe`
     dataset: str  # its name for people; says PHANTOM where it is one
     intended_use: str
-    at_threshold: dict  # {split: metrics of the run at its operating point}
+    held_out: dict  # of the run at its operating point, where known: see `held_out_rates`
 
     def logits(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
@@ -109,7 +109,18 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         data = json.loads(props["dataset_source"])
         if not describes_data(data):
             raise ValueError("dataset_source")
-        at = json.loads(props.get("metrics_at_threshold", "{}"))
-        return OnnxModel(Path(path), session, calibration, data, props["dataset"], props["intended_use"], at)
-    except (KeyError, ValueError, RecursionError):
+        rates = held_out_rates(json.loads(props.get("metrics_at_threshold", "{}")))
+        return OnnxModel(Path(path), session, calibration, data, props["dataset"], props["intended_use"], rates)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise UserError(f"{path}: an ONNX file without this project's metadata; export.py writes one with it") from None
+
+
+def held_out_rates(at_threshold: dict) -> dict:
+    """Sensitivity ("recall") and specificity, with intervals, on the images that chose the operating point; empty where
+    they are not known, nan where undefined. at_threshold: {split: metrics}. Raises: what a damaged one does."""
+    kept = at_threshold.get("out_of_fold") or at_threshold.get("val") or {}
+    shapes = {"recall": (), "recall_ci95": (2,), "specificity": (), "specificity_ci95": (2,)}
+    rates = {name: np.array(kept[name], float) for name in shapes if kept}
+    if any(values.shape != shapes[name] for name, values in rates.items()):
+        raise ValueError("metrics_at_threshold")
+    return {name: values.tolist() for name, values in rates.items()}

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import matplotlib.style
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from common import calibration, intervals, metrics
+from common.evidence import BENIGN, FULL, MALIGNANT, OPACITY
 from common.files import replacing
 from common.metrics import NAMES
 from common.show import tables
 
-MALIGNANT, BENIGN = "#D55E00", "#0072B2"
 MODEL, CHOSEN, INK, MUTED, FAINT = "#009E73", "#CC79A7", "#222222", "#707070", "#E5E5E5"
 THRESHOLD_STYLES = ((INK, "o", "-"), (CHOSEN, "D", "--"), ("#56B4E9", "s", "-."), ("#E69F00", "^", ":"))
 # "default": a reader's own matplotlibrc does not change the figures
@@ -28,7 +29,6 @@ matplotlib.style.use(["default", Path(__file__).with_name("figures.mplstyle")])
 
 SIDE = 1.12  # inches of an image in a sheet
 LETTERS = 11  # an inch, of size 11
-HEAT_OPACITY = 0.65
 TINT = 0.7  # share of the colour in the deepest tint of a cell: dark text is still readable
 
 
@@ -189,7 +189,7 @@ def _cells(axes, columns, rows, **more) -> None:
 
 
 def confusion(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
-    """A confusion matrix for each named threshold, truth in rows, calls in columns: counts, and shares of the row.
+    """A confusion matrix for each named threshold, truth in rows: counts, and shares of the row.
 
     Args: labels: [n], 1 for malignant; probabilities: [n]; thresholds: {name: threshold}.
     """
@@ -212,9 +212,8 @@ def _matrix(axes, counts: np.ndarray) -> None:
     for (i, j), share in np.ndenumerate(shares):
         axes.text(j, i - 0.06, f"{counts[i, j]:.0f}", size=18, weight="bold", ha="center", va="center")
         axes.text(j, i + 0.2, "n/a" if isnan(share) else f"{100 * share:.0f} %", ha="center", va="center")
-    names = ["malignant", "benign"]
-    _cells(axes, names, names, rotation=90, va="center")
-    axes.set_xlabel("called")
+    _cells(axes, ["at or above", "below"], ["malignant", "benign"], rotation=90, va="center")
+    axes.set_xlabel("the threshold")
 
 
 def score_histogram(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
@@ -237,17 +236,17 @@ def score_histogram(labels, probabilities, thresholds: dict[str, float], title: 
     return figure
 
 
-def image_sheet(images, captions: list[str], columns: int, title: str, heat=None, frames=None, note="") -> Figure:
+def image_sheet(images, captions: list[str], columns: int, title: str, frames=None, note="") -> Figure:
     """Images at readable size in a grid, every pixel a crisp square, a caption below each.
 
     Args:
-        images: uint8 [n, h, w], or [n, k, h, w] for tiles of k images side by side under one caption.
+        images: uint8 [n, h, w], or [n, k, h, w] for tiles of k images side by side under one caption, and of such
+            [n, k, h, w, 3] in colour.
         captions: [n], broken into lines that fit.
-        heat: as `images`, in [0, 1], laid over them, the stronger the hotter; nan where nothing is.
         frames: [n], the colour around a tile, or None for no frames.
         note: what the reader should know, below the images.
     """
-    tiles = images if images.ndim == 4 else images[:, None]
+    tiles = images[:, None] if images.ndim == 3 else images
     n, k = tiles.shape[:2]
     columns, width = max(min(columns, n), 1), k * SIDE
     rows = max(-(-n // columns), 1)
@@ -258,11 +257,7 @@ def image_sheet(images, captions: list[str], columns: int, title: str, heat=None
     for axes in grid.flat[n:]:
         axes.set_axis_off()
     for i, (axes, text) in enumerate(zip(grid.flat, captions)):
-        axes.imshow(_side_by_side(tiles[i], 255), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        if heat is not None:
-            hot = _side_by_side(heat.reshape(tiles.shape)[i], nan)
-            opacity = HEAT_OPACITY * np.nan_to_num(hot)  # the colours begin in the middle of the map: no dark ones
-            axes.imshow(hot, cmap="plasma", vmin=-2 / 3, vmax=1, alpha=opacity, interpolation="nearest")
+        axes.imshow(_side_by_side(tiles[i]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(text, loc="left")
         axes.spines[:].set(visible=frames is not None, color=frames[i] if frames is not None else None, linewidth=4)
@@ -270,11 +265,22 @@ def image_sheet(images, captions: list[str], columns: int, title: str, heat=None
     return figure
 
 
-def _side_by_side(images: np.ndarray, gap: float) -> np.ndarray:
-    """[k, h, w] as [h, w of all], with a little of `gap` between."""
-    pixels = max(1, round(images.shape[-1] / 28))
-    padded = np.pad(images, ((0, 0), (0, 0), (0, pixels)), constant_values=gap)
+def _side_by_side(images: np.ndarray) -> np.ndarray:
+    """[k, h, w] as [h, w of all], with a little white between; so too in colour."""
+    pixels = max(1, round(images.shape[2] / 28))
+    padded = np.pad(images, [(0, pixels * (axis == 2)) for axis in range(images.ndim)], constant_values=255)
     return np.hstack(list(padded))[:, :-pixels]
+
+
+def evidence_scale(figure: Figure) -> None:
+    """What the colours of `evidence.overlay` mean, over a mid grey, at the top of a sheet."""
+    grey = np.full(3, 0.5)
+    low, high = (OPACITY * np.array(to_rgb(colour)) + (1 - OPACITY) * grey for colour in (BENIGN, MALIGNANT))
+    colours = LinearSegmentedColormap.from_list("evidence", np.stack([low, grey, high]))
+    scale = ScalarMappable(Normalize(-FULL, FULL), colours)
+    figure.set_figheight(figure.get_figheight() + 0.9)
+    bar = figure.colorbar(scale, ax=figure.axes, location="top", extend="both", fraction=0.02, aspect=50)
+    bar.set_label("log-odds: speaks against malignant (blue), for it (vermillion)")
 
 
 def _interval(axes, y: int, value: float, limits, text: str = "", colour: str = MODEL, marker: str = "o") -> None:

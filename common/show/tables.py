@@ -7,10 +7,10 @@ from common.metrics import NAMES, STANDARD_THRESHOLD
 UNDEFINED = {
     "auc": "a class is absent",
     "aupr": "no malignant image",
-    "precision": "nothing is called malignant",
+    "precision": "no image reaches the threshold",
     "recall": "no malignant image",
     "specificity": "no benign image",
-    "f1": "no malignant image, and nothing called so",
+    "f1": "no malignant image, and none that reaches the threshold",
 }
 
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -24,6 +26,22 @@ def test_an_earlier_file_answers_but_has_no_evidence(onnx_model, phantoms, tmp_p
     assert onnx_model.gives("evidence") and not opened.gives("evidence")
     with pytest.raises(UserError, match="an earlier export, which gives no evidence; export the run again"):
         opened.evidence(phantoms.images)
+
+
+@pytest.mark.parametrize("kept", ['{"val": {"recall": 1}}', '{"val": 3}', "[]", '{"val": {"recall": "high"}}'])
+def test_damaged_rates_are_refused_and_undefined_ones_are_not(onnx_model, kept, tmp_path):
+    def store(text: str) -> onnxfile.OnnxModel:
+        model = onnx.load(onnx_model.path)
+        (prop,) = (prop for prop in model.metadata_props if prop.key == "metrics_at_threshold")
+        prop.value = text
+        onnx.save(model, tmp_path / "model.onnx")
+        return onnxfile.load(tmp_path / "model.onnx", 1)
+
+    with pytest.raises(UserError, match="without this"):
+        store(kept)
+    rates = {"recall": 0.95, "recall_ci95": [0.9, 1.0], "specificity": None, "specificity_ci95": [None, None]}
+    found = store(json.dumps({"val": rates | {"recall": 0.5}, "out_of_fold": rates, "test": {}})).held_out
+    assert found["recall"] == 0.95 and found["recall_ci95"] == [0.9, 1.0] and np.isnan(found["specificity"])
 
 
 def test_what_is_no_model_of_ours_is_refused(network, tmp_path):

@@ -185,6 +185,7 @@ def test_confusion_counts_and_percentages(predictions):
             percentage = f"{100 * count / (labels == truth).sum():.0f} %"
             assert [text.get_text() for text in inside] == [str(count), percentage]
         assert [label.get_text() for label in axes.get_yticklabels()] == ["malignant", "benign"]
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["at or above", "below"]
 
 
 def test_confusion_without_a_class_has_no_share():
@@ -292,33 +293,32 @@ def test_search_history_where_everything_was_pruned(tmp_path):
     figures.save(figures.search_history([None, None], "title"), tmp_path / "study.png")
 
 
-def shown(axes) -> tuple[np.ndarray, np.ndarray | None]:
-    """The grey pixels of a tile as it is drawn, and how opaque the heat over them is."""
-    grey, *heat = axes.images
-    assert (grey.get_interpolation(), grey.get_clim()) == ("nearest", (0, 255))
-    return grey.get_array(), heat[0].get_alpha() if heat else None
+def shown(axes) -> np.ndarray:
+    """The pixels of a tile as it is drawn."""
+    (image,) = axes.images
+    assert (image.get_interpolation(), image.get_clim()) == ("nearest", (0, 255))
+    return image.get_array()
 
 
 def test_image_sheet_shows_every_image_with_its_caption():
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
     figure = figures.image_sheet(images, [f"image {i}" for i in range(5)], 3, "title")
     for image, axes in zip(images, figure.axes):
-        np.testing.assert_array_equal(shown(axes)[0], image)
+        np.testing.assert_array_equal(shown(axes), image)
     assert [axes.get_xlabel() for axes in figure.axes[:5]] == [f"image {i}" for i in range(5)]
     assert not figure.axes[5].axison and overlapping(figure) == []
 
 
-def test_image_sheet_of_pairs_with_heat_and_frames():
-    pairs = np.full((2, 2, 56, 56), 100, np.uint8)
-    heat = np.stack([np.full((2, 56, 56), np.nan), np.linspace(0, 1, 2 * 56 * 56).reshape(2, 56, 56)], 1)
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_image_sheet_of_pairs_with_frames(colours):
+    pairs = np.random.default_rng(0).integers(0, 200, (2, 2, 56, 56, *colours), np.uint8)
     captions = ["a caption that is much too long for one line below a pair of images", "short"]
     frames = [figures.MODEL, figures.CHOSEN]
-    figure = figures.image_sheet(pairs, captions, 2, "title", heat=heat, frames=frames, note="note")
-    for axes, hot, colour in zip(figure.axes, heat, frames, strict=True):
-        grey, opacity = shown(axes)
-        assert (grey[:, :56] == 100).all() and (grey[:, 56:58] == 255).all() and (grey[:, 58:] == 100).all()
-        assert (opacity[:, :58] == 0).all()  # grey shows as it is
-        np.testing.assert_allclose(opacity[:, 58:], figures.HEAT_OPACITY * hot[1])
+    figure = figures.image_sheet(pairs, captions, 2, "title", frames=frames, note="note")
+    for axes, pair, colour in zip(figure.axes, pairs, frames, strict=True):
+        tile = shown(axes)
+        assert np.array_equal(tile[:, :56], pair[0]) and np.array_equal(tile[:, 58:], pair[1])
+        assert (tile[:, 56:58] == 255).all()
         assert axes.spines["left"].get_visible() and to_rgb(axes.spines["left"].get_edgecolor()) == to_rgb(colour)
     assert overlapping(figure) == [] and "note" in texts(figure)
 

@@ -20,7 +20,7 @@ def test_rows_carry_the_numbers_and_line_up():
 def test_undefined_is_na_with_the_reason():
     text = tables.metrics_table({"test": metrics.summary([0, 0], [0.1, 0.2])})
     assert "n/a: AUC is undefined where a class is absent." in text
-    assert "n/a: precision is undefined where nothing is called malignant." in text
+    assert "n/a: precision is undefined where no image reaches the threshold." in text
     assert " 0.0000" not in text.splitlines()[1]
 
 

@@ -1,0 +1,42 @@
+"""Cases that a model gets right and wrong, each beside its evidence."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from common import evidence
+from common.show import figures
+
+SHOWN = 3  # of each outcome
+OUTCOMES = {(1, 1): "true positive", (0, 1): "false positive", (1, 0): "false negative", (0, 0): "true negative"}
+NOTE = (
+    "The most extreme images of each outcome at the operating point, {:.4f}; P is P(malignant). Evidence is counted in "
+    "log-odds: the mean of an image's map is its logit. The scale is the same for every image."
+)
+
+
+def most_extreme(labels, probabilities, threshold: float, n: int) -> list[tuple[str, int]]:
+    """(outcome, index) of the n images of each outcome that are farthest on their side of the threshold.
+
+    Args: labels: [m], 1 for malignant; probabilities: [m].
+    """
+    flagged = np.asarray(probabilities) >= threshold
+    order = np.argsort(np.where(flagged, -1, 1) * probabilities, kind="stable")
+    of = {case: [int(i) for i in order if (labels[i], flagged[i]) == case][:n] for case in OUTCOMES}
+    return [(outcome, i) for case, outcome in OUTCOMES.items() for i in of[case]]
+
+
+def sheet(model, images: np.ndarray, labels, probabilities, title: str) -> Figure:
+    """Images of each outcome at the operating point, each beside its evidence, with a scale.
+
+    Args: model: a run or an .onnx file; images: uint8 [n, s, s]; labels: [n], 1 for malignant; probabilities: [n].
+    """
+    threshold = model.calibration.threshold
+    shown = most_extreme(labels, probabilities, threshold, SHOWN)
+    stored = images[[i for _, i in shown]]
+    drawn = [np.asarray(evidence.overlay(*pair)) for pair in zip(stored, model.evidence(stored))]
+    pairs = np.stack([np.repeat(stored[..., None], 3, axis=-1), np.stack(drawn)], 1)
+    captions = [f"image {i}: P = {probabilities[i]:.3f}\n{outcome}" for outcome, i in shown]
+    frames = [figures.MODEL if outcome.startswith("true") else figures.CHOSEN for outcome, _ in shown]
+    figure = figures.image_sheet(pairs, captions, SHOWN, title, frames=frames, note=NOTE.format(threshold))
+    figures.evidence_scale(figure)
+    return figure
