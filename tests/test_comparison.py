@@ -52,20 +52,20 @@ def test_delong_errs_as_often_as_it_says():
     assert 0.925 < np.mean([result["ci95"][0] <= 0 <= result["ci95"][1] for result in results]) < 0.97
 
 
-@pytest.mark.parametrize(
-    "labels, a, b, difference, p, low",
-    [
-        pytest.param([0, 1, 0, 1], [1, 2, 3, 4], [10, 20, 30, 40], 0, 1, 0, id="same ranks"),
-        pytest.param([0, 1, 0, 1], [0.5] * 4, [0.1] * 4, 0, 1, 0, id="nothing ranked"),
-        pytest.param([0, 0, 0, 1], [1, 2, 3, 4], [4, 3, 2, 1], 1, NAN, NAN, id="one positive"),
-        pytest.param([0, 0, 1, 1], [1, 2, 3, 4], [1, 1, 1, 1], 0.5, NAN, NAN, id="no variance"),
-        pytest.param([0, 0, 0], [1, 2, 3], [3, 2, 1], NAN, NAN, NAN, id="no positive"),
-        pytest.param([], [], [], NAN, NAN, NAN, id="empty"),
-    ],
-)
-def test_delong_degenerate(labels, a, b, difference, p, low):
+DEGENERATE = {
+    "same ranks": ([0, 1, 0, 1], [1, 2, 3, 4], [10, 20, 30, 40], [0, 1, 0]),
+    "nothing ranked": ([0, 1, 0, 1], [0.5] * 4, [0.1] * 4, [0, 1, 0]),
+    "one positive": ([0, 0, 0, 1], [1, 2, 3, 4], [4, 3, 2, 1], [1, NAN, NAN]),
+    "no variance": ([0, 0, 1, 1], [1, 2, 3, 4], [1, 1, 1, 1], [0.5, NAN, NAN]),
+    "no positive": ([0, 0, 0], [1, 2, 3], [3, 2, 1], [NAN, NAN, NAN]),
+    "empty": ([], [], [], [NAN, NAN, NAN]),
+}
+
+
+@pytest.mark.parametrize("labels, a, b, expected", DEGENERATE.values(), ids=DEGENERATE)
+def test_delong_degenerate(labels, a, b, expected):
     result = comparison.delong(labels, a, b)
-    np.testing.assert_equal([result["difference"], result["p"], result["ci95"][0]], [difference, p, low])
+    np.testing.assert_equal([result["difference"], result["p"], result["ci95"][0]], expected)
 
 
 def test_mcnemar_is_scipys_binomial_test():
