@@ -28,9 +28,9 @@ def frame(what: str, error: UserError) -> str:
 def choose(args: argparse.Namespace, settings: Settings) -> tuple[Source, Settings, str]:
     """What to train on, and a notice of what stands in for something else ("" of nothing).
 
-    Without --data, --data-root, --also and weights, by flag or in --params: BreastMNIST from the ImageNet weights; from scratch
-    where these cannot be had; phantoms from scratch where BreastMNIST cannot. One of these flags, and all is as it
-    says, or by default, or an error. `args.data` becomes what was chosen. Raises: UserError.
+    Without --data, --data-root, --also and weights, by flag or in --params: BreastMNIST from the ImageNet weights; from
+    scratch where these cannot be had; phantoms from scratch where BreastMNIST cannot. One of these flags, and all is as
+    it says, or by default, or an error. `args.data` becomes what was chosen. Raises: UserError.
     """
 
     def find(name: str) -> Source:
