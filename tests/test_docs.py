@@ -56,7 +56,7 @@ def parts(line: str) -> tuple[list[str], list[float]]:
 
 
 def console_blocks() -> list:
-    """Those that train and export, or tune, for the slow tests."""
+    """Those that train are for the slow tests."""
     found = [
         (page.name, block) for page in PAGES for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.S)
     ]
