@@ -163,7 +163,7 @@ def untrained(stored, tmp_path_factory) -> folders.Run:
 @pytest.fixture(scope="session")
 def shipped(untrained) -> folders.Run:
     """`untrained` as a file keeps it, with rounded weights."""
-    return replace(untrained, predictor=graph.as_shipped(untrained.predictor))
+    return replace(untrained, predictor=graph.as_shipped(untrained.predictor, fp16=True))
 
 
 @pytest.fixture(scope="session")

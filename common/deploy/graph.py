@@ -58,11 +58,11 @@ class Network(Predictor):
         return self.evidence(images)
 
 
-def as_shipped(predictor: Predictor) -> Predictor:
-    """A copy that computes what a file does: streamlined, its filters rounded to fp16, in which the file keeps them."""
+def as_shipped(predictor: Predictor, fp16: bool) -> Predictor:
+    """A copy that computes what a file does: streamlined, and filters rounded to fp16 if the file keeps them so."""
     shipped = Predictor([m.streamlined() for m in predictor.members], predictor.mirror, predictor.temperature).eval()
     for weights in shipped.parameters():
-        if weights.ndim > 1:
+        if fp16 and weights.ndim > 1:
             weights.data = weights.data.half().float()
     return shipped
 
@@ -147,7 +147,7 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
 
 
 def halve(model: onnx.ModelProto) -> None:
-    """Keep as fp16, cast back on loading, every large weight that this does not change: half the file."""
+    """Keep as fp16, cast back on loading, every large weight that this does not change (see `as_shipped`)."""
     for tensor in list(model.graph.initializer):
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.size >= 256 and (values == values.astype(np.float16)).all():

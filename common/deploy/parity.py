@@ -70,7 +70,7 @@ def check(model: onnxfile.OnnxModel, reference: Reference) -> dict:
 
 
 def compare_rounding(run: Run, shipped: Reference) -> list[dict]:
-    """What fp16 weights change: a row a split. Raises: UserError where it is more than a calibrated probability bears.
+    """What fp16 weights change: a row a split. Raises: UserError where it is too much.
     shipped: of the run with the predictor of `graph.as_shipped`."""
     rows = [
         {"split": name, "n": len(split), "max_difference": float(np.abs(own - shipped.probabilities[name]).max())}
