@@ -34,7 +34,8 @@ CONFIGURATIONS = {
     "three stages, zoom 0.7": "--stages 3 --zoom 0.7",
     "three stages, balanced classes": "--stages 3 --class-weights balanced",
     "three stages, first stage frozen": "--stages 3 --frozen-stages 1",
-    "128 pixels": "--size 128",
+    "three stages, 128 pixels, 24 epochs": "--stages 3 --size 128 --epochs 24",
+    "three stages, weight decay 0.1, 24 epochs": "--stages 3 --wd 0.1 --epochs 24",
 }
 
 
