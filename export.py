@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from common import data, files
-from common.deploy import graph, int8, latency, onnxfile, parity
+from common.deploy import graph, int8, latency, onnxfile, parity, typicality
 from common.run import flags, folders
 from common.run.provenance import provenance
 from common.seed import set_seed
@@ -39,13 +39,14 @@ def write_and_load(model: onnx.ModelProto, about: dict, path: Path, threads: int
     return onnxfile.load(path, threads)
 
 
-def write_int8(network: onnx.ModelProto, fp32: onnxfile.OnnxModel, reference, about, path, threads) -> dict:
-    """Make the int8 file from the network and the images of train alone, and check it. Raises: UserError."""
+def write_int8(network: onnx.ModelProto, fp32: onnxfile.OnnxModel, reference, known, about, path, threads) -> dict:
+    """Make the int8 file from the network and the images of train, its typicality from the `known` ones, and check it.
+    Raises: UserError."""
     size, train = reference.run.data["size"], reference.splits["train"].images
     quantized = int8.quantize(network, train)
     rough = write_and_load(graph.assemble(quantized, size), about, path, threads)
     line = int8.straight_line(rough.logits(train), fp32.logits(train))
-    model = graph.assemble(quantized, size, *line)
+    model = graph.assemble(quantized, size, *line, typicality.fit_network(quantized, *known, threads))
     checked = int8.check(write_and_load(model, about, path, threads), reference, line)
     how = {"quantization": json.dumps(files.as_json(checked)), "metrics_of": "the fp32 file"}
     graph.write(model, about | how, path)
@@ -72,6 +73,8 @@ def main():
     run = folders.load(args.run)
     source = data.find_again(run.data, args.data, args.data_root, args.size, args.seed, run.path / folders.IMAGES)
     splits = dict(zip(data.SPLITS, data.load(source, *data.SPLITS)))
+    known = data.concatenate(splits["train"], splits["val"])  # what typicality is fitted on: images, and groups
+    known = known.images, data.find_groups(known)
     about = graph.metadata(run, folders.read_metrics(run.path))
     out = Path(args.out or run.path / "model.onnx")
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
@@ -83,10 +86,12 @@ def main():
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
         network = graph.export_network(run.predictor, run.data["size"])
         reference = parity.Reference.of(run, splits)
-        fp32 = write_and_load(graph.assemble(network, run.data["size"]), about, beside["fp32"], args.threads)
-        stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference)
+        fitted = typicality.fit_network(network, *known, args.threads)
+        model = graph.assemble(network, run.data["size"], fitted=fitted)
+        fp32 = write_and_load(model, about, beside["fp32"], args.threads)
+        stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference, fitted)
         if args.int8:
-            checked = write_int8(network, fp32, reference, about, beside["int8"], args.threads)
+            checked = write_int8(network, fp32, reference, known, about, beside["int8"], args.threads)
             stored["int8"] = {"model": paths["int8"].name, "file": graph.check(beside["int8"])} | checked
         if args.benchmark:
             stored["benchmark"] = latency.measure(beside, run, splits["train"].images)
