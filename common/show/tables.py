@@ -103,7 +103,8 @@ def calibration_table(measures: dict) -> str:
 def scores_text(scores: dict, label: str) -> str:
     """The tables of `scoring.evaluate_splits`, the number that matters last."""
     splits, point, calibration = scores["splits"], scores["operating_point"], scores["calibration"]
-    last = [name for name in splits if not name.startswith("clean_") and not name.endswith("_patients")][-1]
+    parts = ("clean_", "typical_", "unlike_")
+    last = [name for name in splits if not name.startswith(parts) and not name.endswith("_patients")][-1]
     phantom = "PHANTOM data, " if label.startswith("PHANTOM") else ""
     headline = [with_interval(splits[last], metric) for metric in ("auc", "accuracy")]
     return "\n\n".join(
