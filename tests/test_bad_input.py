@@ -76,7 +76,7 @@ GROUPS = {
     "--weights": ["", "{missing}", "{folder}", "{text}", "{empty}", "{npz}", "{nan_weights}", "{foreign_weights}"],
     "--data": ["", "{missing}", "{folder}", "{text}", "{empty}", "{image}", "/dev/zero", "two\nlines", "mnist"],
     "--data-root": ["{missing}", "{text}"],
-    "--out": ["", "{text}", "{text}/under", LONG],
+    "--out, --evidence": ["", "{text}", "{text}/under", LONG],
     "--params": ["{missing}", "{folder}", "{text}", "{empty}", "{list}", "{unknown_key}", "{nan_lr}", "{deep}"],
     "--storage": ["nonsense", "sqlite:////no/such/folder/study.db", "{text}"],
     "--study": [],
