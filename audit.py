@@ -26,60 +26,34 @@ def parse_args():
 
 
 @dataclass(frozen=True)
-class Named:
-    """An image of a data set; place: where it stands among all; file: its name, "" where it has none."""
-
-    place: int
-    split: str
-    index: int
-    label: int
-    file: str = ""
-
-    def __str__(self) -> str:
-        called = f"{self.split} {self.file}" if self.file else f"{self.split} {self.index}"
-        return f"{called} {'malignant' if self.label else 'benign'}"
-
-
-@dataclass(frozen=True)
 class Audit:
-    """What near-duplicates there are in a data set, and which of them matter.
+    """The near-duplicates of a data set. pairs: (i, j, correlation), the most alike first; opposite: those of opposite
+    labels; across_splits: how many pairs have an image in each of two splits; leaking: {split: images in a group with
+    an image of another split}."""
 
-    pairs: (one image, the other, correlation), the most alike first. leaking: {split: images in a group with an image
-    of another split}.
-    """
-
-    images: int
     groups: int
-    pairs: list[tuple[Named, Named, float]]
+    pairs: list[tuple[int, int, float]]
+    opposite: list[tuple[int, int, float]]
+    across_splits: int
     leaking: dict[str, int]
-
-    @property
-    def across_splits(self) -> int:
-        return sum(a.split != b.split for a, b, _ in self.pairs)
-
-    @property
-    def opposite(self) -> list[tuple[Named, Named, float]]:
-        """The pairs whose labels contradict each other."""
-        return [(a, b, r) for a, b, r in self.pairs if a.label != b.label]
-
-
-def named_images(pool: Split) -> list[Named]:
-    return [
-        Named(place, row["split"], row["index"], int(label), row.get("image", ""))
-        for place, (row, label) in enumerate(zip(pool.rows, pool.labels))
-    ]
 
 
 def audit(pool: Split) -> Audit:
     """Find the near-duplicates of a data set, all its splits together."""
-    named = named_images(pool)
     pairs = sorted(twins.find_pairs(pool.images), key=lambda pair: -pair[2])
     groups = twins.group(len(pool), [*pairs, *twins.patient_pairs(pool.patients)])
-    origin = np.array([image.split for image in named])
-    splits_of = Counter(g for g, _ in set(zip(groups.tolist(), origin)))  # how many each group has images in
+    split = np.array([row["split"] for row in pool.rows])
+    splits_of = Counter(g for g, _ in set(zip(groups.tolist(), split)))  # how many each group has images in
     mixed = [g for g, count in splits_of.items() if count > 1]
-    leaking = {str(name): int(np.isin(groups[origin == name], mixed).sum()) for name in dict.fromkeys(origin)}
-    return Audit(len(pool), len(splits_of), [(named[i], named[j], r) for i, j, r in pairs], leaking)
+    leaking = {str(name): int(np.isin(groups[split == name], mixed).sum()) for name in dict.fromkeys(split)}
+    opposite = [(i, j, r) for i, j, r in pairs if pool.labels[i] != pool.labels[j]]
+    return Audit(len(splits_of), pairs, opposite, sum(split[i] != split[j] for i, j, _ in pairs), leaking)
+
+
+def name_of(pool: Split, i: int) -> str:
+    """What an image is called: "test 76 benign", or with the name of its file."""
+    row = pool.rows[i]
+    return f"{row['split']} {row.get('image', row['index'])} {'malignant' if pool.labels[i] else 'benign'}"
 
 
 def read(source: data.Source) -> Split:
@@ -92,27 +66,26 @@ def read(source: data.Source) -> Split:
         return data.load(source, "all")[0]
 
 
-def audit_text(found: Audit) -> str:
+def audit_text(pool: Split, found: Audit) -> str:
     """The audit in words."""
-    return "\n".join(
-        [
-            f"{found.images} images, {len(found.pairs)} pairs with a correlation above {twins.THRESHOLD}, "
-            f"{found.groups} groups",
-            f"{found.across_splits} pairs cross splits; in a group with another split's images: "
-            + ", ".join(f"{n} of {name}" for name, n in found.leaking.items()),
-            f"{len(found.opposite)} pairs carry opposite labels",
-            *(f"  {a} and {b}, correlation {r:.4f}" for a, b, r in found.opposite),
-        ]
-    )
+    leaking = ", ".join(f"{n} of {name}" for name, n in found.leaking.items())
+    alike = f"{len(found.pairs)} pairs with a correlation above {twins.THRESHOLD}"
+    lines = [
+        f"{len(pool)} images, {alike}, {found.groups} groups",
+        f"{found.across_splits} pairs cross splits; in a group with another split's images: {leaking}",
+        f"{len(found.opposite)} pairs carry opposite labels",
+    ]
+    lines += [f"  {name_of(pool, i)} and {name_of(pool, j)}, correlation {r:.4f}" for i, j, r in found.opposite]
+    return "\n".join(lines)
 
 
 def draw_pairs(pool: Split, pairs: list, title: str):
     """A sheet of twins side by side, opposite labels framed."""
-    tiles = [pool.images[[a.place, b.place]] for a, b, _ in pairs]
-    captions = [f"{a}\n{b}\ncorrelation {r:.3f}" for a, b, r in pairs]
-    frames = [figures.MALIGNANT if a.label != b.label else "white" for a, b, _ in pairs]
+    tiles = np.stack([pool.images[[i, j]] for i, j, _ in pairs])
+    captions = [f"{name_of(pool, i)}\n{name_of(pool, j)}\ncorrelation {r:.3f}" for i, j, r in pairs]
+    frames = [figures.MALIGNANT if pool.labels[i] != pool.labels[j] else "white" for i, j, _ in pairs]
     note = "Opposite labels are framed; mirrored pairs are shown as stored."
-    return figures.image_sheet(np.stack(tiles), captions, 4, title, frames=frames, note=note)
+    return figures.image_sheet(tiles, captions, 4, title, frames=frames, note=note)
 
 
 def draw_augmented(pool: Split, title: str, seed: int):
@@ -122,7 +95,7 @@ def draw_augmented(pool: Split, title: str, seed: int):
     generator = torch.Generator().manual_seed(seed)
     copies = [augment(stored, Strength(), generator) for _ in range(COPIES)]
     tiles = (torch.stack([stored, *copies], 1) * 255).round().byte().numpy()
-    captions = [f"{image}: as stored, then augmented" for image in named_images(pool[shown])]
+    captions = [f"{name_of(pool, i)}: as stored, then augmented" for i in shown]
     return figures.image_sheet(tiles, captions, 1, title)
 
 
@@ -132,14 +105,13 @@ def main():
     pool = read(source)
     out = folders.make_output(args.out)
     found = audit(pool)
-    print(f"{source.label}\n{audit_text(found)}")
-    sheets = {
-        "twins_threshold": ("twins nearest the threshold", found.pairs[-PAIRS:][::-1]),
-        "twins_labels": ("twins of opposite labels", found.opposite[:PAIRS]),
-    }
-    drawn = {
-        stem: draw_pairs(pool, pairs, f"{source.label}, {what}") for stem, (what, pairs) in sheets.items() if pairs
-    }
+    print(f"{source.label}\n{audit_text(pool, found)}")
+    drawn = {}
+    if found.pairs:
+        title = f"{source.label}, twins nearest the threshold"
+        drawn["twins_threshold"] = draw_pairs(pool, found.pairs[-PAIRS:][::-1], title)
+    if found.opposite:
+        drawn["twins_labels"] = draw_pairs(pool, found.opposite[:PAIRS], f"{source.label}, twins of opposite labels")
     drawn["augmented"] = draw_augmented(pool, f"{source.label}, augmentation", args.seed)
     for stem, figure in drawn.items():
         figures.save(figure, out / f"{stem}.png")

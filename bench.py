@@ -9,6 +9,7 @@ import math
 import os
 import resource
 import time
+import timeit
 from dataclasses import replace
 
 import torch
@@ -32,8 +33,7 @@ OPERATORS = 8  # that take the most time
 def parse_args():
     parser = flags.Parser(__doc__)
     flags.add(parser, "--sizes", one_of(*data.SIZES), "image sizes", list(data.SIZES), shown="all four", nargs="+")
-    counts = [500, 5000, 50_000]
-    shown = "500 5000 50000"
+    counts, shown = [500, 5000, 50_000], "500 5000 50000"
     flags.add(parser, "--images", POSITIVE_INT, "numbers of training images, at 28×28", counts, shown, nargs="+")
     flags.add(parser, "--steps", POSITIVE_INT, "training steps to time for each row", 20)
     flags.add_machine_flags(parser, device=False)
@@ -60,14 +60,9 @@ def epoch_seconds(images: Split, settings: Settings, epochs: int = 2) -> float:
 
 def matmul_peak(n: int = 2048) -> float:
     """Best of ten products of n×n matrices in the precision of training, in floating-point operations per second."""
-
-    def seconds(a, b) -> float:
-        began = time.perf_counter()
-        torch.mm(a, b)
-        return time.perf_counter() - began
-
+    a, b = torch.rand(2, n, n)
     with autocast(CPU):
-        return 2 * n**3 / min(seconds(*torch.rand(2, n, n)) for _ in range(10))
+        return 2 * n**3 / min(timeit.repeat(lambda: torch.mm(a, b), repeat=10, number=1))
 
 
 def count_row(n: int, settings: Settings, steps: int) -> str:
@@ -77,11 +72,8 @@ def count_row(n: int, settings: Settings, steps: int) -> str:
     twins.find_groups(images.images)
     searched = time.perf_counter() - began
     timed = images[: steps * settings.batch_size]
-    epoch = (
-        epoch_seconds(timed, settings)
-        * math.ceil(n / settings.batch_size)
-        / math.ceil(len(timed) / settings.batch_size)
-    )
+    all_steps, timed_steps = (math.ceil(count / settings.batch_size) for count in (n, len(timed)))
+    epoch = epoch_seconds(timed, settings) * all_steps / timed_steps
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return f"{n:>8}{epoch:>11.1f}{settings.epochs * epoch / 60:>11.1f}{searched:>15.1f}{memory:>18.2f}"
 
@@ -93,19 +85,16 @@ def size_row(size: int, settings: Settings, steps: int, peak: float) -> str:
     with FlopCounterMode(display=False) as counter:
         epoch_seconds(images[: settings.batch_size], settings, epochs=1)
     operations = counter.get_total_flops() / settings.batch_size
-    return (
-        f"{size:>6}{546 / rate:>18.1f}{rate:>11.0f}{operations / 1e9:>16.2f}{operations * rate / 1e9:>11.0f}"
-        f"{operations * rate / peak:>10.0%}"
-    )
+    costs = f"{size:>6}{546 / rate:>18.1f}{rate:>11.0f}{operations / 1e9:>16.2f}{operations * rate / 1e9:>11.0f}"
+    return costs + f"{operations * rate / peak:>10.0%}"
 
 
 def operator_rows(size: int, settings: Settings, steps: int) -> list[str]:
     """The operators that take most of a training run, and their shares of it, by torch's profiler."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it is talkative
+    images = phantoms(steps * settings.batch_size, size)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        epoch_seconds(
-            phantoms(steps * settings.batch_size, size), settings, epochs=10
-        )  # beside them, the start is small
+        epoch_seconds(images, settings, epochs=10)  # beside them, the start is small
     operators = sorted(profiler.key_averages(), key=lambda operator: -operator.self_cpu_time_total)
     total = sum(operator.self_cpu_time_total for operator in operators)
     return [f"{op.self_cpu_time_total / total:>6.0%}  {op.key.removeprefix('aten::')}" for op in operators[:OPERATORS]]

@@ -37,23 +37,21 @@ def parse_args():
     flags.add(parser, "--trials", POSITIVE_INT, "trials in all, by all workers and earlier sessions", 30)
     known = f"settings to search, of {', '.join(search.RANGES)}"
     flags.add(parser, "--search", Kind(search.names, "NAMES"), known, "lr,wd")
-    then = "then a grid of N x N values of lr and wd, if searched, inside the range; 0: none"
-    flags.add(parser, "--grid", NATURAL, then, 3)
+    flags.add(parser, "--grid", NATURAL, "then a grid of N x N values of lr and wd inside the range; 0: none", 3)
     flags.add(parser, "--folds", number(int, 2, math.inf), "twin-aware folds that score a setting", 3)
     kept = "where the search is kept and shared: sqlite:///FILE, postgresql://…, mysql://… or journal:FILE"
     flags.add(parser, "--storage", Kind(str, "URL"), kept, shown="the SQLite file study.db in --out")
     flags.add(parser, "--study", Kind(str, "NAME"), "name of the study", "breastmnist")
     flags.add(parser, "--jobs", POSITIVE_INT, "workers to start here, which share --threads", 1)
-    beat = "seconds between a worker's signs of life; without four, it is taken for dead"
-    flags.add(parser, "--heartbeat", POSITIVE_INT, beat, 15)
+    flags.add(parser, "--heartbeat", POSITIVE_INT, "seconds between a worker's signs of life; four missing: dead", 15)
     flags.add_run_flags(parser, "runs/tune", calibrates=False)
     return parser.parse_args()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """rows: one a finished trial of both stages; importances: {setting: share}; chosen and best by mean: two of the
-    rows; error: the standard error of a difference between them."""
+    """rows: one a finished trial; importances: {setting: share}; chosen and best by mean: two of the rows; error: the
+    standard error of a difference between them."""
 
     rows: list[dict]
     importances: dict[str, float]
@@ -113,13 +111,12 @@ def take_part(url, pool, source, settings, args) -> tuple[list[dict], dict]:
             cells = grid.user_attrs["cells"]  # as the first worker to come here laid them out
             search.score_all(grid, cells, partial(score, "cell"))
             scored = {str(search.setting_of(trial)): trial for trial in search.finished(grid)}
-            found = [(i, scored[str(cell)]) for i, cell in enumerate(cells) if str(cell) in scored]
-            rows += [trial_row("grid", i, trial, settings, args) for i, trial in found]
+            rows += [trial_row("grid", i, scored[str(cell)], settings, args) for i, cell in enumerate(cells)]
         return rows, search.importances(study, args.search)
 
 
 def gridded(args) -> list[str]:
-    """The settings that the grid varies: none without a grid, or when neither is searched."""
+    """The settings that the grid varies."""
     return [name for name in GRID if name in args.search and args.grid]
 
 
@@ -190,37 +187,30 @@ def search_table(rows, args) -> str:
         cells = [mean_text(row), *(short(row[name]) for name in args.search)]
         lines.append(tables.line(f"trial {row['trial']}", cells, 18))
     if gridded(args):
-        ends = ((name, *span(best_share(rows), name)) for name in gridded(args))
-        lines.append("range: " + ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, low, high in ends))
+        ends = {name: " to ".join(map(short, span(best_share(rows), name))) for name in gridded(args)}
+        lines.append("range: " + ", ".join(f"{name} {between}" for name, between in ends.items()))
     return "\n".join(lines)
-
-
-def by_cell(rows) -> tuple[list, list, dict]:
-    """The grid. Returns: (its learning rates, its weight decays, {(row, column): the row of `rows` there})."""
-    grid = [row for row in rows if row["stage"] == "grid"]
-    lrs, wds = (sorted({row[name] for row in grid}) for name in GRID)
-    return lrs, wds, {(lrs.index(row["lr"]), wds.index(row["wd"])): row for row in grid}
 
 
 def grid_table(rows) -> str:
     """Mean AUC ± standard error, learning rates down, weight decays across."""
-    lrs, wds, cells = by_cell(rows)
-    texts = [[mean_text(cells[i, j]) if (i, j) in cells else "" for j in range(len(wds))] for i in range(len(lrs))]
+    cells = {(row["lr"], row["wd"]): mean_text(row) for row in rows if row["stage"] == "grid"}
+    lrs, wds = (sorted(set(values)) for values in zip(*cells))
     lines = [tables.line("lr \\ wd", map(short, wds), 18)]
-    return "\n".join(lines + [tables.line(short(lr), line, 18) for lr, line in zip(lrs, texts)])
+    return "\n".join(lines + [tables.line(short(lr), (cells[lr, wd] for wd in wds), 18) for lr in lrs])
 
 
 def outcome_text(outcome: Outcome, source, args) -> str:
     """The tables of both stages, and the choice."""
-    lines = [f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val"]
-    lines += ["", search_table(outcome.rows, args), ""]
-    if gridded(args):
-        lines += [grid_table(outcome.rows), ""]
-    lines.append(f"best by mean: {setting_text(outcome.best, args)}")
-    known = "n/a, of a single setting" if math.isnan(outcome.error) else f"{outcome.error:.4f}"
-    lines.append(f"standard error of a difference between settings, paired by fold: {known}")
-    lines.append(f"chosen, the simplest within one of the best: {setting_text(outcome.chosen, args)}")
-    return "\n".join(lines)
+    error = "n/a, of a single setting" if math.isnan(outcome.error) else f"{outcome.error:.4f}"
+    choice = [
+        f"best by mean: {setting_text(outcome.best, args)}",
+        f"standard error of a difference between settings, paired by fold: {error}",
+        f"chosen, the simplest within one of the best: {setting_text(outcome.chosen, args)}",
+    ]
+    parts = [f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val"]
+    parts += [search_table(outcome.rows, args), *([grid_table(outcome.rows)] if gridded(args) else [])]
+    return "\n\n".join([*parts, "\n".join(choice)])
 
 
 def draw(outcome: Outcome, source, args, out) -> None:
@@ -233,12 +223,10 @@ def draw(outcome: Outcome, source, args, out) -> None:
         shares = figures.importances(outcome.importances, f"{source.label}, settings searched")
         figures.save(shares, out / "importance.png")
     if gridded(args):
-        lrs, wds, cells = by_cell(outcome.rows)
-        scores, errors = np.full((2, len(lrs), len(wds)), np.nan)
-        for cell, row in cells.items():
-            scores[cell], errors[cell] = row["auc"], row["standard_error"]
-        chosen, best = ((lrs.index(row["lr"]), wds.index(row["wd"])) for row in (outcome.chosen, outcome.best))
-        figures.save(figures.heat_map(lrs, wds, scores, errors, chosen, best, title), out / "grid.png")
+        grid = [row for row in outcome.rows if row["stage"] == "grid"]
+        cells = {(row["lr"], row["wd"]): (row["auc"], row["standard_error"]) for row in grid}
+        chosen, best = ((row["lr"], row["wd"]) for row in (outcome.chosen, outcome.best))
+        figures.save(figures.heat_map(cells, chosen, best, title), out / "grid.png")
 
 
 def save(outcome: Outcome, settings, source, args, out) -> None:
@@ -274,8 +262,6 @@ def main():
     args = parse_args()
     pool, source, settings = read(args)
     weights.initial_model(source.size, settings)  # its errors come before anything is written
-    if args.storage:  # what it refuses, it refuses before --out is made
-        search.open_study(args.storage, args.study, fixed_settings(settings, source, args), args.heartbeat)
     out = folders.make_output(args.out)
 
     threads = max(args.threads // args.jobs, 1)

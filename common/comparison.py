@@ -1,7 +1,6 @@
 """Which of two models is better, judged on the same images: paired tests, and what they allow to be said.
 
-The two models see the same cases, so their errors are correlated; comparing two separate intervals would ignore that
-and miss differences that a paired test finds.
+Errors on the same cases are correlated: two separate intervals would miss differences that a paired test finds.
 """
 
 from math import comb, erfc, sqrt
@@ -15,30 +14,20 @@ from common.metrics import STANDARD_THRESHOLD
 SIGNIFICANCE = 0.05
 
 
-def _midranks(scores: np.ndarray) -> np.ndarray:
-    """Ranks from 1 to n, tied scores sharing their mean rank."""
-    _, member_of, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[member_of]
-
-
-def _wins(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each positive the number of negatives it beats, for each negative the number of positives that beat it; a
-    tie is half a win. Divided by the other class's size these are the structural components V10 and V01."""
-    positives, negatives = scores[labels], scores[~labels]
-    ranks = _midranks(scores)
-    return ranks[labels] - _midranks(positives), len(positives) - (ranks[~labels] - _midranks(negatives))
+def _wins(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """[positives, negatives]: 1 where a positive scores above a negative, 1/2 where they tie. Its means over one class
+    are the structural components of the other, V10 and V01."""
+    return np.heaviside(scores[labels][:, np.newaxis] - scores[~labels], 0.5)
 
 
 def delong(labels, scores_a, scores_b) -> dict:
-    """Test of equal AUC for two models on the same cases (DeLong, DeLong & Clarke-Pearson, Biometrics 1988).
-
-    The variance is S10 / m + S01 / n of the components' differences, which is the paper's L S L' with L = (1, -1); the
-    test and the interval are normal.
+    """Test of equal AUC for two models on the same cases (DeLong, DeLong & Clarke-Pearson, Biometrics 1988): normal,
+    with the variance S10 / m + S01 / n of the components' differences, the paper's L S L' with L = (1, -1).
 
     Args: labels: [n] of 0 or 1; scores_a, scores_b: [n], each on any monotone scale.
-    Returns: {"auc_a", "auc_b", "difference", "ci95": [low, high], "p"}; difference is a minus b, p two-sided. Models
-        that order every malignant-benign pair alike get p = 1 and an interval of no width. ci95 and p are nan when a
-        class has fewer than 2 members, or when the AUCs differ by as much for every case: no variance to judge by.
+    Returns: {"auc_a", "auc_b", "difference", "ci95": [low, high], "p"}; difference is a minus b, p two-sided, 1 for
+        models that order every pair alike. ci95 and p are nan when a class has fewer than 2 members, or when the AUCs
+        differ by as much for every case: no variance to judge by.
     """
     labels, scores_a, scores_b = np.asarray(labels, bool), np.asarray(scores_a), np.asarray(scores_b)
     auc_a, auc_b = (float(metrics.auc(labels, scores)) for scores in (scores_a, scores_b))
@@ -46,8 +35,8 @@ def delong(labels, scores_a, scores_b) -> dict:
     result = {"auc_a": auc_a, "auc_b": auc_b, "difference": difference, "ci95": [np.nan, np.nan], "p": np.nan}
     if min(m, n) < 2:
         return result
-    by_positive, by_negative = (a - b for a, b in zip(_wins(labels, scores_a), _wins(labels, scores_b)))
-    error = sqrt(by_positive.var(ddof=1) / n**2 / m + by_negative.var(ddof=1) / m**2 / n)
+    gained = _wins(labels, scores_a) - _wins(labels, scores_b)
+    error = sqrt(gained.sum(1).var(ddof=1) / n**2 / m + gained.sum(0).var(ddof=1) / m**2 / n)
     if error == 0 and difference != 0:
         return result
     p = erfc(abs(difference) / error / sqrt(2)) if error else 1.0
@@ -56,11 +45,8 @@ def delong(labels, scores_a, scores_b) -> dict:
 
 def mcnemar(labels, called_a, called_b) -> dict:
     """Test of equal accuracy for two models on the same cases (McNemar, Psychometrika 1947), in its exact form: the
-    cases that only one model gets right are coin flips, two-sided binomial.
-
-    Args: labels, called_a, called_b: [n] of 0 or 1.
-    Returns: {"only_a_correct", "only_b_correct", "p"}; p is 1 when the models never differ.
-    """
+    cases that only one gets right are coin flips. Args: labels, called_a, called_b: [n] of 0 or 1.
+    Returns: {"only_a_correct", "only_b_correct", "p"}; p is two-sided, 1 when the models never differ."""
     labels = np.asarray(labels, bool)
     right_a, right_b = np.asarray(called_a, bool) == labels, np.asarray(called_b, bool) == labels
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
@@ -75,25 +61,23 @@ def paired_bootstrap(labels, a, b, groups=None, resamples: int = 2000, seed: int
     Args: labels: [n], 1 for malignant; a, b: [n], P(malignant); groups: [n], as in `intervals.resample_counts`.
     Returns: {metric: {"difference", "ci95": [low, high]}} for `metrics.NAMES`, nan where one is undefined.
     """
+
+    def differences(weights=None) -> dict:
+        ours, theirs = (metrics.summary(labels, probabilities, weights=weights) for probabilities in (a, b))
+        return {name: ours[name] - theirs[name] for name in metrics.NAMES}
+
     counts = intervals.resample_counts(labels, groups, resamples, seed)
-    summary_a, summary_b = (metrics.summary(labels, probabilities) for probabilities in (a, b))
-    resampled = [
-        [metrics.summary(labels, probabilities, weights=weights) for probabilities in (a, b)]
-        for weights in intervals.blocks(counts)
-    ]
-
-    def compare(name: str) -> dict:
-        difference = float(summary_a[name] - summary_b[name])
-        differences = np.hstack([one[name] - other[name] for one, other in resampled])
-        return {"difference": difference, "ci95": intervals.percentile_interval(difference, differences)}
-
-    return {name: compare(name) for name in metrics.NAMES}
+    resampled, result = [differences(weights) for weights in intervals.blocks(counts)], {}
+    for name, difference in differences().items():
+        limits = intervals.percentile_interval(difference, np.hstack([block[name] for block in resampled]))
+        result[name] = {"difference": float(difference), "ci95": limits}
+    return result
 
 
 def _p(p: float) -> str:
     """ "p = 0.46", with as many digits as show on which side of SIGNIFICANCE it lies."""
-    if p < 0.001:
-        return "p < 0.001"
+    if p < 0.001 or np.isnan(p):
+        return "n/a" if np.isnan(p) else "p < 0.001"
     texts = (f"{p:.{digits}g}" for digits in range(2, 18))
     return "p = " + next(text for text in texts if (float(text) < SIGNIFICANCE) == (p < SIGNIFICANCE))
 
@@ -106,47 +90,35 @@ def _compared(difference: float) -> str:
     return f"{'higher' if difference > 0 else 'lower'} by {size}"
 
 
-def _auc_finding(result: dict, p: float) -> str:
-    if np.isnan(result["difference"]):
-        return "undefined, as a class is absent,"
-    low, high = (round(limit, 3) + 0.0 for limit in result["ci95"])  # + 0.0 turns -0.0 into 0.0
-    delong_p = "n/a" if np.isnan(p) else _p(p)
-    interval = f"95 % interval {low:.3f} to {high:.3f}; DeLong {delong_p}, images taken as independent"
-    return f"{_compared(result['difference'])} ({interval})"
-
-
 def conclusion(names: tuple[str, str], auc: dict, delong_result: dict, mcnemar_result: dict, n: int) -> str:
-    """One sentence on what the comparison does and does not show, at the 5 % level.
+    """One sentence on what the comparison shows, at the 5 % level: a difference in AUC when 0 lies outside its
+    interval, half of whose width is the smallest to be seen; in accuracy by McNemar's test.
 
-    A difference in AUC is concluded when 0 lies outside its interval, which draws whole groups; the smallest that could
-    be seen is half the width of that interval. A difference in accuracy is concluded by McNemar's test.
-
-    Args: names: of the two models; auc: {"difference", "ci95"} from `paired_bootstrap`; delong_result, mcnemar_result:
-        from `delong` and `mcnemar`; n: number of images, 1 or above.
+    Args: auc: {"difference", "ci95"} from `paired_bootstrap`; n: number of images, 1 or above.
     """
     accuracy = (mcnemar_result["only_a_correct"] - mcnemar_result["only_b_correct"]) / n
     low, high = auc["ci95"]
-    tests = (
-        ("AUC", auc["difference"], low > 0 or high < 0),
-        ("accuracy", accuracy, mcnemar_result["p"] < SIGNIFICANCE),
-    )
-    found = [f"{names[0] if gap > 0 else names[1]}'s higher {name}" for name, gap, shown in tests if shown]
-    missing = [name for name, _, shown in tests if not shown]
+    shown = {"AUC": low > 0 or high < 0, "accuracy": mcnemar_result["p"] < SIGNIFICANCE}
+    gaps = {"AUC": auc["difference"], "accuracy": accuracy}
+    found = [f"{names[0] if gaps[name] > 0 else names[1]}'s higher {name}" for name in shown if shown[name]]
+    missing = [name for name in shown if not shown[name]]
     verdict = f"{' and '.join(found)} can be concluded" if found else "no difference can be concluded"
     if found and missing:
         verdict += f", a difference in {missing[0]} cannot"
     if "AUC" in missing and high > low:
         verdict += f"; one smaller than about {(high - low) / 2:.2g} in AUC could not be seen with this many images"
-    auc_finding = f"{names[0]}'s AUC is {_auc_finding(auc, delong_result['p'])}"
-    accuracy_finding = f"its accuracy {_compared(accuracy)} (McNemar {_p(mcnemar_result['p'])})"
-    return f"On these {n} images, compared with {names[1]}, {auc_finding} and {accuracy_finding}: {verdict}."
+    found_auc = "undefined, as a class is absent,"
+    if not np.isnan(auc["difference"]):
+        interval = "{:.3f} to {:.3f}".format(*(round(limit, 3) + 0.0 for limit in auc["ci95"]))  # + 0.0: no -0.000
+        by_delong = f"DeLong {_p(delong_result['p'])}, images taken as independent"
+        found_auc = f"{_compared(auc['difference'])} (95 % interval {interval}; {by_delong})"
+    found_accuracy = f"its accuracy {_compared(accuracy)} (McNemar {_p(mcnemar_result['p'])})"
+    finding = f"{names[0]}'s AUC is {found_auc} and {found_accuracy}"
+    return f"On these {n} images, compared with {names[1]}, {finding}: {verdict}."
 
 
 def compare(labels, a, b, groups, names: tuple[str, str], resamples: int, seed: int) -> dict:
-    """All of the above at the standard threshold, as evaluate.py stores it.
-
-    Args: a, b: [n], P(malignant); groups: [n], as in `intervals.resample_counts`.
-    """
+    """All of the above at the standard threshold, as evaluate.py stores it. a, b, groups: as `paired_bootstrap`."""
     differences, delong_result = paired_bootstrap(labels, a, b, groups, resamples, seed), delong(labels, a, b)
     mcnemar_result = mcnemar(labels, a >= STANDARD_THRESHOLD, b >= STANDARD_THRESHOLD)
     return {

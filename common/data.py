@@ -221,9 +221,9 @@ def phantom_split(source: Source, name: str) -> Split:
 
 
 def image_rows(source: Source) -> list[dict]:
-    """Which image file went where, for a run's images.csv (`imageset.ImageSet.rows`)."""
+    """Which image file went where, for a run's images.csv (`imageset.ImageSet`)."""
     assert source.path is not None
-    return imageset.divided(source.path, source.size, source.seed, source.kept).rows()
+    return imageset.divided(source.path, source.size, source.seed, source.kept).rows
 
 
 def require(source: Source, *names: str) -> None:
@@ -239,9 +239,8 @@ def file_split(source: Source, name: str) -> Split:
         found = imageset.load(source.path, source.size)
     else:
         found = imageset.divided(source.path, source.size, source.seed, source.kept)
-        found = found if name == "all" else found.only(found.split == name)
-    labels = np.array([entry.label for entry in found.entries], np.uint8)
-    if problem := find_class_problem(labels, name):
+        found = found if name == "all" else found.of_split(name)
+    if problem := find_class_problem(found.labels, name):
         raise UserError(f"{source.path}: {problem}")
-    known = [{"image": entry.name, "patient": entry.patient} for entry in found.entries]
-    return Split.of(name, found.images, labels, known)
+    known = [{"image": row["image"], "patient": row["patient"]} for row in found.rows]
+    return Split.of(name, found.images, found.labels, known)

@@ -1,9 +1,8 @@
 """How far a number could be off: stratified bootstrap intervals and bands, and the spread over seeds or folds.
 
-A test set of 156 images leaves several points of uncertainty on every metric, so none is reported without its interval.
-Resampling is stratified: each class keeps its number of groups, so no resample lacks a class and the intervals are for
-this share of malignant images. All resamples are scored at once, as case weights [resamples, n] of the functions in
-`metrics`.
+A test set of 156 images leaves several points of uncertainty on every metric. Resampling is stratified: no resample
+lacks a class, and the intervals are for this share of malignant images. All resamples are scored at once, as case
+weights [resamples, n] of the functions in `metrics`: `counts` below, which `resample_counts` gives.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,12 +21,8 @@ def resample_counts(labels, groups=None, resamples: int = 2000, seed: int = 0) -
     """How often each case is drawn in each stratified bootstrap resample of whole groups (Davison & Hinkley, Bootstrap
     Methods and their Application, 1997, section 3.8), so that images of one lesion do not count as independent.
 
-    Args:
-        labels: [n] of 0 or 1.
-        groups: [n], the same value for cases that are drawn together; by default each by itself, which is the ordinary
-            bootstrap. A group with a malignant case belongs to the malignant ones.
-        resamples: 1 or above.
-
+    Args: groups: [n], the same value for cases that are drawn together; by default each by itself, which is the
+        ordinary bootstrap. A group with a malignant case belongs to the malignant ones.
     Returns: int16 [resamples, n]; as many groups of each class are drawn as there are.
     """
     groups = np.arange(len(labels)) if groups is None else groups
@@ -49,54 +44,40 @@ def blocks(counts: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def percentile_interval(value: float, resampled: np.ndarray) -> list[float]:
-    """The 95 % percentile interval (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3).
-
-    Args: value: the metric itself; resampled: [resamples], nan where a resample leaves it undefined (left out).
-    Returns: [low, high], both nan when the metric itself is nan.
-    """
+    """The 95 % percentile interval (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3), [low,
+    high]: nan when the value itself is. resampled: [resamples]; those that are nan, as undefined, are left out."""
     defined = resampled[~np.isnan(resampled)]
     return [np.nan, np.nan] if np.isnan(value) or not len(defined) else np.percentile(defined, LEVELS).tolist()
 
 
 def wilson(share, n) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval (low, high) of a proportion (Wilson, JASA 1927).
-
-    Args: share: [...] in [0, 1], observed; n: [...], number of cases, 1 or above.
-    """
+    """95 % interval (low, high) of a proportion (Wilson, JASA 1927). share: [...] in [0, 1], observed; n: [...], cases,
+    1 or above."""
     share, n = np.asarray(share, float), np.asarray(n, float)
     centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
     return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)  # rounding must not leave out the share
 
 
-def _joined(parts: Sequence[dict]) -> dict:
-    """Summaries of several blocks of resamples as one, each metric [resamples]."""
-    columns = {name: [part[name] for part in parts] for name in parts[0]}
-    return {name: _joined(of) if isinstance(of[0], dict) else np.hstack(of) for name, of in columns.items()}
-
-
-def _beside(values: dict, resampled: dict) -> dict:
-    """`values` as Python numbers, each metric followed by its interval."""
+def _beside(values: dict, resampled: Sequence[dict]) -> dict:
+    """`values` as Python numbers, each metric followed by its interval. resampled: of each block of resamples."""
     result: dict = {}
     for name, value in values.items():
+        parts = [block[name] for block in resampled]
         if isinstance(value, dict):
-            result[name] = _beside(value, resampled[name])
+            result[name] = _beside(value, parts)
         elif name == "n":
             result[name] = value
         else:
-            result |= {name: float(value), f"{name}_ci95": percentile_interval(value, resampled[name])}
+            result |= {name: float(value), f"{name}_ci95": percentile_interval(value, np.hstack(parts))}
     return result
 
 
 def summaries(labels, probabilities, thresholds, counts) -> list[dict]:
-    """`metrics.summaries` with `<metric>_ci95: [low, high]` beside every metric, also those of "benign".
-
-    Args: labels: [n], 1 for malignant; probabilities: [n], P(malignant); thresholds: as in `metrics.summaries`;
-        counts: [resamples, n] from `resample_counts`.
-    """
+    """`metrics.summaries` with `<metric>_ci95: [low, high]` beside every metric, also those of "benign"."""
     values = metrics.summaries(labels, probabilities, thresholds)
     parts = [metrics.summaries(labels, probabilities, thresholds, weights) for weights in blocks(counts)]
-    return [_beside(*pair) for pair in zip(values, map(_joined, zip(*parts)))]
+    return [_beside(*pair) for pair in zip(values, zip(*parts))]
 
 
 def summary(labels, probabilities, groups=None, resamples: int = 2000, seed: int = 0) -> dict:
@@ -105,45 +86,30 @@ def summary(labels, probabilities, groups=None, resamples: int = 2000, seed: int
     return summaries(labels, probabilities, [STANDARD_THRESHOLD], counts)[0]
 
 
-def _band(curves) -> tuple[np.ndarray, np.ndarray]:
-    """Pointwise 95 % limits (low, high), each [grid], of curves [resamples, grid]."""
-    return tuple(np.percentile(curves, LEVELS, axis=0))
-
-
 def roc_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pointwise 95 % band of the ROC curve, each resampled curve read off by linear interpolation.
-
-    Args: labels, scores: [n]; counts: [resamples, n] from `resample_counts`.
-    Returns: (false positive rates 0, 0.01, ... 1; lowest and highest true positive rate there), each [101]; nan
-        when a class is absent.
-    """
+    """Pointwise 95 % band of the ROC curve, each resampled curve read off by linear interpolation: (false positive
+    rates 0, 0.01, ... 1; lowest and highest true positive rate there), each [101]; nan when a class is absent."""
     grid = np.arange(101) / 100
     pairs = (metrics.roc_curve(labels, scores, weights) for weights in blocks(counts))
-    return grid, *_band([np.interp(grid, *curve) for pair in pairs for curve in zip(*pair)])
+    return grid, *np.percentile([np.interp(grid, *curve) for pair in pairs for curve in zip(*pair)], LEVELS, axis=0)
 
 
 def precision_recall_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pointwise 95 % band of the precision-recall curve, step-wise as in average precision: precision at recall r is
     that of the highest threshold that reaches r (and at 0, that reaches any positive).
-
-    Args: labels, scores: [n]; counts: [resamples, n] from `resample_counts`.
-    Returns: (recalls 0, 0.01, ... 1; lowest and highest precision there), each [101]; nan without positives.
-    """
+    Returns: (recalls 0, 0.01, ... 1; lowest and highest precision there), each [101]; nan without positives."""
     grid = np.arange(101) / 100
     if not np.any(labels):
         return grid, np.full(101, np.nan), np.full(101, np.nan)
-    curves = (
-        pair for weights in blocks(counts) for pair in zip(*metrics.precision_recall_curve(labels, scores, weights))
-    )
+    pairs = (metrics.precision_recall_curve(labels, scores, weights) for weights in blocks(counts))
     reached = np.maximum(grid, np.finfo(float).tiny)
-    return grid, *_band([precision[np.searchsorted(recall, reached)] for recall, precision in curves])
+    curves = [precision[np.searchsorted(recall, reached)] for pair in pairs for recall, precision in zip(*pair)]
+    return grid, *np.percentile(curves, LEVELS, axis=0)
 
 
 def mean_std(values) -> tuple[float, float]:
-    """Mean and sample standard deviation (ddof 1) over runs; nan values are left out.
-
-    Args: values: [runs]. Returns: (mean, std): mean is nan without a value, std with fewer than 2.
-    """
+    """Mean and sample standard deviation (ddof 1) over runs, nan values left out: (mean, std); mean is nan without a
+    value, std with fewer than 2. values: [runs]."""
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
     mean = values.mean() if len(values) else np.nan

@@ -1,7 +1,7 @@
 """Binary classification metrics, by hand, in numpy.
 
-Malignant is the positive class: `labels` are 1 for malignant and 0 for normal or benign, and a score or probability
-grows with malignancy. All metrics are computed over the pooled predictions of a split, never averaged over batches.
+Malignant is the positive class: `labels`, [n], are 1 for malignant and 0 for normal or benign; `scores`, [n], grow with
+malignancy on any scale. All metrics are computed over the pooled predictions of a split, never averaged over batches.
 
 Every function takes `weights`, an array [..., n] of how often each case counts (default: once). Bootstrap resampling
 counts go in there: one call with weights [B, n] gives the B resampled values of a metric, by the very code that gives
@@ -33,11 +33,7 @@ def _ratio(numerator, denominator):
 
 
 def confusion(labels, predictions, weights=None):
-    """Counts of the four outcomes.
-
-    Args: labels, predictions: [n] of 0 or 1; weights: [..., n].
-    Returns: (tp, fp, fn, tn), each [...], positive = malignant.
-    """
+    """Counts of the four outcomes, (tp, fp, fn, tn), each [...]. predictions: [n] of 0 or 1."""
     labels, predictions = np.asarray(labels, bool), np.asarray(predictions, bool)
     weights = _weights(labels, weights)
     outcomes = (labels & predictions, ~labels & predictions, labels & ~predictions, ~labels & ~predictions)
@@ -76,10 +72,7 @@ def f1(labels, predictions, weights=None):
 
 
 def _class_weights_by_score(labels, scores, weights):
-    """Weights of each class at each distinct score, scores ascending.
-
-    Returns: (positives, negatives), each [..., u] for u distinct scores: tied cases fall into one column.
-    """
+    """Weights of each class at each distinct score, ascending: (positives, negatives), each [..., u] for u scores."""
     labels, scores = np.asarray(labels, bool), np.asarray(scores)
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0][: len(scores)])
@@ -89,10 +82,7 @@ def _class_weights_by_score(labels, scores, weights):
 
 def auc(labels, scores, weights=None):
     """Area under the ROC curve as the Mann-Whitney statistic: the probability that a positive case scores above a
-    negative one, ties counting one half (Hanley & McNeil, Radiology 1982); nan when a class is absent.
-
-    Args: labels: [n] of 0 or 1; scores: [n], any monotone scale; weights: [..., n].
-    """
+    negative one, ties counting one half (Hanley & McNeil, Radiology 1982); nan when a class is absent."""
     positives, negatives = _class_weights_by_score(labels, scores, weights)
     negatives_below = np.cumsum(negatives, axis=-1) - negatives
     wins = (positives * (negatives_below + negatives / 2)).sum(-1)
@@ -101,10 +91,7 @@ def auc(labels, scores, weights=None):
 
 def average_precision(labels, scores, weights=None):
     """AUPR as average precision: the step-wise sum over thresholds of (R_k - R_{k-1}) P_k, no interpolation
-    (as scikit-learn's `average_precision_score`); nan without positives.
-
-    Args: labels: [n] of 0 or 1; scores: [n], any monotone scale; weights: [..., n].
-    """
+    (as scikit-learn's `average_precision_score`); nan without positives."""
     positives, negatives = (counts[..., ::-1] for counts in _class_weights_by_score(labels, scores, weights))
     true, false = np.cumsum(positives, axis=-1), np.cumsum(negatives, axis=-1)
     precision_at = np.nan_to_num(_ratio(true, true + false))  # a resample may hold nothing above a threshold
@@ -135,15 +122,8 @@ def summaries(labels, probabilities, thresholds, weights=None) -> list[dict]:
     """Every metric of a set of predictions at each of several thresholds; AUC and AUPR, which no threshold changes, are
     computed once.
 
-    Args:
-        labels: [n], 1 for malignant.
-        probabilities: [n], P(malignant) in [0, 1].
-        thresholds: a case counts as positive when its probability is at least this.
-        weights: [..., n], how often each case counts.
-
-    Returns: of each threshold {"n", "accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity", "macro_f1",
-        "macro_precision", "macro_recall", "benign": {"f1", "aupr", "precision", "recall"}}; each metric is a float,
-        or an array [...] when weights have leading axes.
+    Args: probabilities: [n], P(malignant) in [0, 1]; thresholds: a case counts as positive when its probability is
+        at least this. Returns: of each threshold a dict as below, each metric a float, or [...] as `weights` have it.
     """
     labels, probabilities = np.asarray(labels, int), np.asarray(probabilities)
     auc_value = auc(labels, probabilities, weights)

@@ -2,11 +2,8 @@
 
 The model is a scanner's: random scatterers times the tissue's echogenicity, blurred by the point-spread function, give
 an echo whose amplitude is Rayleigh speckle (Wagner et al., IEEE Trans. Sonics Ultrason. 1983); the logarithm is the
-image, so everything in the tissue adds up in decibels. The classes differ by what BI-RADS reads: shape, orientation,
-margin, echo pattern and posterior features, each drawn from overlapping distributions: no single sign decides.
-
-Lengths are shares of the image's side and depth runs downward: an image shows the same phantom at every size. The
-ranges were chosen by eye, beside BreastMNIST.
+image. The classes differ by what BI-RADS reads: shape, orientation, margin, echo pattern and posterior features, each
+drawn from overlapping distributions. Lengths are shares of the image's side; ranges were chosen by eye.
 """
 
 import numpy as np
@@ -124,14 +121,9 @@ def _scan(rng: np.random.Generator, echo: np.ndarray) -> np.ndarray:
 
 
 def generate(n: int, size: int, seed: int, malignant_share: float = 0.27) -> tuple[np.ndarray, np.ndarray]:
-    """Phantom images and their labels; the same arguments give the same arrays.
+    """Phantom images and their labels; image i shows the same anatomy at every size, only its speckle differs.
 
-    Args:
-        n: number of images.
-        size: side in pixels; image i shows the same anatomy at every size, only its speckle differs.
-        seed: 0 or above.
-        malignant_share: share of malignant images, in [0, 1]; met exactly but for rounding (default: BreastMNIST's).
-
+    Args: malignant_share: in [0, 1], met exactly but for rounding (default: BreastMNIST's).
     Returns: (images uint8 [n, size, size], labels uint8 [n], 1 for malignant).
     """
     rng = np.random.default_rng(seed)

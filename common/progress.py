@@ -11,31 +11,25 @@ tqdm.set_lock(threading.RLock())  # its own would also be a semaphore, which a k
 COLUMNS = (("train_loss", ".4f"), ("val_loss", ".4f"), ("val_accuracy", ".4f"), ("val_auc", ".4f"), ("seconds", ".1f"))
 
 
-class Progress:
+class Progress(tqdm):
     """Context manager around the epochs of one `fit`, `done` of which an earlier process did; all output goes to
     stderr, results alone go to stdout."""
 
     def __init__(self, name: str, epochs: int, done: int = 0):
-        self.name, self.epochs = name, epochs
         off = not sys.stderr.isatty()
-        self.bar = tqdm(total=epochs, initial=done, desc=name, unit="epoch", leave=False, disable=off)
+        super().__init__(total=epochs, initial=done, desc=name, unit="epoch", leave=False, disable=off)
+        self.name = name
         if done:
             print(f"{name}  goes on after epoch {done:>3}/{epochs}", file=sys.stderr, flush=True)
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.bar.close()
 
     def show(self, entry: dict) -> None:
         """Show an epoch's history entry."""
         shown = {column: format(entry[column], spec) for column, spec in COLUMNS if column in entry}
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update()
-        if self.bar.disable:
+        self.set_postfix(shown, refresh=False)
+        self.update()
+        if self.disable:
             values = "  ".join(f"{column} {value:>6}" for column, value in shown.items())
-            print(f"{self.name}  epoch {entry['epoch']:>3}/{self.epochs}  {values}", file=sys.stderr, flush=True)
+            print(f"{self.name}  epoch {entry['epoch']:>3}/{self.total}  {values}", file=sys.stderr, flush=True)
 
 
 def shown(items: Iterable, what: str, total: int | None = None) -> Iterator:

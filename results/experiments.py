@@ -54,8 +54,11 @@ def measure(name: str, seed: int, flags: list[str]) -> dict:
     return dict(zip(COLUMNS, [*values, f"{seconds:.0f}"]))
 
 
-def interval(row: dict, metric: str) -> str:
-    value, *limits = (float(row[metric + limit]) for limit in ("", "_low", "_high"))
+def score_text(rows: list[dict], metric: str) -> str:
+    """The mean over seeds and their standard deviation; of one seed, its value and interval."""
+    if len(rows) > 1:
+        return log.spread([float(row[metric]) for row in rows])
+    value, *limits = (float(rows[0][metric + limit]) for limit in ("", "_low", "_high"))
     return tables.with_limits(value, limits)
 
 
@@ -63,9 +66,8 @@ def table_line(rows: list[dict], base: list[dict]) -> list[str]:
     """One line of the Markdown table, from the rows of a configuration and of the base."""
     base_auc = {row["seed"]: float(row["auc"]) for row in base}
     gains = [float(row["auc"]) - base_auc[row["seed"]] for row in rows if row["seed"] in base_auc]
-    means = {metric: log.spread([float(row[metric]) for row in rows]) for metric in ("auc", "accuracy")}
-    auc, accuracy = means.values() if len(rows) > 1 else (interval(rows[0], metric) for metric in means)
-    return [rows[0]["name"], str(len(rows)), auc, log.spread(gains, "+.3f") if rows != base else "", accuracy]
+    gain = log.spread(gains, "+.3f") if rows != base else ""
+    return [rows[0]["name"], str(len(rows)), score_text(rows, "auc"), gain, score_text(rows, "accuracy")]
 
 
 def markdown_table(rows: list[dict]) -> str:
@@ -92,10 +94,8 @@ def main():
         for name in args.names or CONFIGURATIONS:
             if (name, str(seed)) not in done:
                 log.append(TABLE, row := measure(name, seed, flags))
-                print(
-                    f"{name:<24} seed {seed}  AUC {row['auc']}  accuracy {row['accuracy']}  {row['seconds']} s",
-                    flush=True,
-                )
+                found = f"AUC {row['auc']}  accuracy {row['accuracy']}  {row['seconds']} s"
+                print(f"{name:<24} seed {seed}  {found}", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,15 +45,6 @@ def test_delong_is_the_brute_force_one():
             assert result["ci95"] == pytest.approx([difference - 1.96 * error, difference + 1.96 * error], abs=1e-4)
 
 
-def test_delong_by_hand():
-    # positives 3, 1 against negatives 2, 0: V10 = (1, 1/2), V01 = (1/2, 1); all tied: 1/2 throughout. Variance of the
-    # difference 1/8 / 2 + 1/8 / 2 = 1/8, so z = 1/4 / sqrt(1/8) = 1 / sqrt(2).
-    result = comparison.delong([1, 1, 0, 0], [3, 1, 2, 0], [7, 7, 7, 7])
-    assert (result["auc_a"], result["auc_b"], result["difference"]) == (0.75, 0.5, 0.25)
-    assert result["p"] == pytest.approx(erfc(0.5)) and result["p"] == pytest.approx(0.4795, abs=1e-4)
-    assert result["ci95"] == pytest.approx([-0.44296, 0.94296], abs=1e-5)
-
-
 def test_delong_is_antisymmetric_and_sees_ranks_only():
     labels, a, b = two_models(np.random.default_rng(1), 60)
     result, swapped = comparison.delong(labels, a, b), comparison.delong(labels, b, a)
@@ -61,27 +52,20 @@ def test_delong_is_antisymmetric_and_sees_ranks_only():
     assert result == comparison.delong(labels, np.exp(a), b / 3 + 1)
 
 
-def test_delong_errs_as_often_as_it_says():
-    rng = np.random.default_rng(2)
-    results = [comparison.delong(*two_models(rng, 100, 8)) for _ in range(600)]
-    assert 0.03 < np.mean([result["p"] < 0.05 for result in results]) < 0.075
-    assert 0.925 < np.mean([result["ci95"][0] <= 0 <= result["ci95"][1] for result in results]) < 0.97
+DEGENERATE = {
+    "same ranks": ([0, 1, 0, 1], [1, 2, 3, 4], [10, 20, 30, 40], [0, 1, 0]),
+    "nothing ranked": ([0, 1, 0, 1], [0.5] * 4, [0.1] * 4, [0, 1, 0]),
+    "one positive": ([0, 0, 0, 1], [1, 2, 3, 4], [4, 3, 2, 1], [1, NAN, NAN]),
+    "no variance": ([0, 0, 1, 1], [1, 2, 3, 4], [1, 1, 1, 1], [0.5, NAN, NAN]),
+    "no positive": ([0, 0, 0], [1, 2, 3], [3, 2, 1], [NAN, NAN, NAN]),
+    "empty": ([], [], [], [NAN, NAN, NAN]),
+}
 
 
-@pytest.mark.parametrize(
-    "labels, a, b, difference, p, low",
-    [
-        pytest.param([0, 1, 0, 1], [1, 2, 3, 4], [10, 20, 30, 40], 0, 1, 0, id="same ranks"),
-        pytest.param([0, 1, 0, 1], [0.5] * 4, [0.1] * 4, 0, 1, 0, id="nothing ranked"),
-        pytest.param([0, 0, 0, 1], [1, 2, 3, 4], [4, 3, 2, 1], 1, NAN, NAN, id="one positive"),
-        pytest.param([0, 0, 1, 1], [1, 2, 3, 4], [1, 1, 1, 1], 0.5, NAN, NAN, id="no variance"),
-        pytest.param([0, 0, 0], [1, 2, 3], [3, 2, 1], NAN, NAN, NAN, id="no positive"),
-        pytest.param([], [], [], NAN, NAN, NAN, id="empty"),
-    ],
-)
-def test_delong_degenerate(labels, a, b, difference, p, low):
+@pytest.mark.parametrize("labels, a, b, expected", DEGENERATE.values(), ids=DEGENERATE)
+def test_delong_degenerate(labels, a, b, expected):
     result = comparison.delong(labels, a, b)
-    np.testing.assert_equal([result["difference"], result["p"], result["ci95"][0]], [difference, p, low])
+    np.testing.assert_equal([result["difference"], result["p"], result["ci95"][0]], expected)
 
 
 def test_mcnemar_is_scipys_binomial_test():
@@ -93,15 +77,6 @@ def test_mcnemar_is_scipys_binomial_test():
         assert (result["only_a_correct"], result["only_b_correct"]) == (only_a, only_b)
         expected = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1
         assert result["p"] == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("only_a, only_b, p", [(0, 0, 1), (1, 0, 1), (3, 3, 1), (6, 0, 1 / 32), (5, 15, 0.04139)])
-def test_mcnemar_by_hand(only_a, only_b, p):
-    labels = np.ones(only_a + only_b + 5, int)
-    b_misses = np.arange(len(labels)) < only_a
-    a_misses = (np.arange(len(labels)) >= only_a) & (np.arange(len(labels)) < only_a + only_b)
-    result = comparison.mcnemar(labels, ~a_misses, ~b_misses)
-    assert result["only_a_correct"] == only_a and result["p"] == pytest.approx(p, abs=1e-5)
 
 
 def test_paired_bootstrap():

@@ -1,6 +1,7 @@
 """Folders and tables of images: what is taken, how it is divided, and what is refused in one line."""
 
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from common import data, imagefile, imageset
 from common.errors import UserError
+from common.run import folders
 
 SIZE = 28
 
@@ -79,12 +81,12 @@ def test_a_folder_s_images_are_prepared_as_medmnist_s(folder):
 
 
 def test_malignant_may_lie_in_any_depth_and_case(tmp_path):
-    for place in ("one hospital/Malignant", "one hospital/benign", "another/malignant/old"):
+    places = {"another/malignant/old": 1, "one hospital/Malignant": 1, "one hospital/benign": 0}
+    for place in places:
         write(tmp_path / place / "a.png", len(place))
     split = everything(tmp_path)
-    assert dict(zip((row["image"] for row in split.rows), split.labels.tolist())) == {
-        "another/malignant/old/a.png": 1, "one hospital/Malignant/a.png": 1, "one hospital/benign/a.png": 0
-    }  # fmt: skip
+    found = {row["image"]: label for row, label in zip(split.rows, split.labels)}
+    assert found == {f"{place}/a.png": label for place, label in places.items()}
 
 
 def test_busi_as_it_is_downloaded(folder, capsys):
@@ -129,10 +131,6 @@ def test_drawn_splits_keep_patients_and_twins_together_and_are_the_seed_s(table,
     for i in range(24):
         assert first[f"images/{2 * i}.png"] == first[f"images/{2 * i + 1}.png"]
     assert first["images/0.png"] == first["images/9.png"]
-
-
-def test_groups_join_patients_and_twins(table, tmp_path):
-    shutil.copy(tmp_path / "set/images/0.png", tmp_path / "set/images/9.png")
     groups = data.find_groups(everything(table))
     assert groups[0] == groups[1] == groups[8] == groups[9] and len(set(groups)) == 23
 
@@ -154,9 +152,8 @@ def test_the_fingerprint_is_of_names_contents_and_labels(table, tmp_path):
 def test_every_bad_file_is_named_and_nothing_is_read(folder, capsys):
     (folder / "malignant/m1.png").write_bytes(b"no image")
     write(folder / "benign/tiny.png", 5, height=4, width=4)
-    Image.fromarray(picture(1)).save(
-        folder / "normal/n0.tif", save_all=True, append_images=[Image.fromarray(picture(2))]
-    )
+    pages = [Image.fromarray(picture(seed)) for seed in (1, 2)]
+    pages[0].save(folder / "normal/n0.tif", save_all=True, append_images=pages[1:])
     message = refused(folder)
     err = capsys.readouterr().err
     assert "3 of 11 images cannot be used (named above)" in message
@@ -166,76 +163,47 @@ def test_every_bad_file_is_named_and_nothing_is_read(folder, capsys):
 # bad folders and tables
 
 
-def empty(folder):
-    for path in folder.iterdir():
-        shutil.rmtree(path)
+def only_masks(folder):
+    for path in folder.glob("malignant/*"):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
 
 
-def no_malignant(folder):
-    (folder / "malignant").rename(folder / "cancer")
-
-
-def all_malignant(folder):
-    shutil.rmtree(folder / "benign"), shutil.rmtree(folder / "normal")
-
-
-FOLDERS = {
-    "no malignant": (no_malignant, "needs a folder malignant/"),
-    "nothing else": (all_malignant, "needs a folder malignant/ and at least one other"),
-    "an empty class": (lambda folder: (folder / "cyst").mkdir(), "no image in cyst"),
-    "a class of other files": (lambda folder: write_table(folder / "cyst", []), "no image in cyst"),
-    "an image in no class": (lambda folder: write(folder / "loose.png", 0), "loose.png: in no class"),
-    "nothing": (empty, "needs a folder malignant/"),
-    "masks alone": (
-        lambda folder: [path.rename(path.with_name(f"{path.stem}_mask.png")) for path in folder.glob("malignant/*")],
-        "no image in malignant",
-    ),
-    "a dangling link": (lambda folder: (folder / "benign/x.png").symlink_to("nowhere"), "1 of 11 images cannot"),
-    "an image that is a folder": (lambda folder: (folder / "benign/x.png").mkdir(), ""),
+FOLDERS: dict[str, Any] = {
+    "needs a folder malignant/": lambda folder: (folder / "malignant").rename(folder / "cancer"),
+    "needs a folder malignant/ and": lambda folder: [
+        (folder / name).rename(folder / "malignant" / name) for name in ("benign", "normal")
+    ],
+    "no image in cyst": lambda folder: write_table(folder / "cyst", []),
+    "loose.png: in no class": lambda folder: shutil.copy(folder / "malignant/m0.png", folder / "loose.png"),
+    "no image in malignant": only_masks,
+    "1 of 11 images cannot": lambda folder: (folder / "benign/x.png").symlink_to("nowhere"),
 }
 
 
-@pytest.mark.parametrize("change, reason", FOLDERS.values(), ids=FOLDERS)
-def test_bad_folders(folder, change, reason):
-    change(folder)
-    if reason:
-        assert str(folder) in (message := refused(folder)) and reason in message
-    else:
-        assert len(everything(folder)) == 10
+@pytest.mark.parametrize("reason", FOLDERS)
+def test_bad_folders(folder, reason):
+    FOLDERS[reason](folder)
+    assert str(folder) in (message := refused(folder)) and reason in message
 
 
-HEADS = ["", "image", "label", "file,label", "image,diagnosis", "image;label", "IMAGE,LABEL", "image,label"]
 ROWS = {
     "a.png,": "row 2: label '' is none of",
     "a.png,2": "row 2: label '2' is none of",
-    "a.png,cyst": "row 2: label 'cyst' is none of",
-    "a.png,malignant?": "row 2: label",
-    "a.png,0.0": "row 2: label",
-    "a.png,-1": "row 2: label",
-    "a.png,nan": "row 2: label",
     "a.png,1\nb.png,maligne": "row 3: label 'maligne'",
     "a.png": "row 2: has more or fewer cells",
-    "a.png,1,x": "row 2: has more or fewer cells",
     "a.png,1\nb.png,0,0,0": "row 3: has more or fewer cells",
     ",1": "row 2: image '' is not inside",
     "absent.png,1": "row 2: image 'absent.png' is no file",
-    "../a.png,1": "row 2: image '../a.png' is not inside",
     "deep/../../a.png,1": "is not inside",
     "/etc/hostname,1": "row 2: image '/etc/hostname' is not inside",
-    ".,1": "row 2: image '.' is no file",
     "deep,1": "row 2: image 'deep' is no file",
-    "a.png,1\na.png,0": "row 3: a.png is there before",
     "a.png,malignant\nb.png,1\na.png,normal": "row 4: a.png is there before",
-    "images.csv,1": "1 of 1 images cannot be used",
     "a.png,1\nempty.png,0": "1 of 2 images cannot be used",
-    '"a.png,1': "no table of images|has more or fewer cells|cannot be read",
+    '"a.png,1': "has more or fewer cells",
 }
 SPLIT_ROWS = {
     "a.png,1,p,": "row 2: split '' is none of train, val, test",
-    "a.png,1,p,dev": "row 2: split 'dev' is none of",
     "a.png,1,p,Train": "row 2: split 'Train' is none of",
-    "a.png,1,p,train\nb.png,0,q,": "row 3: split ''",
-    "a.png,1,p,train\nb.png,0,p,test": "images of patient p are in several splits",
     "a.png,1,p,train\nb.png,0,q,val\nc.png,0,q,test": "images of patient q are in several splits",
     "a.png,1,p,train\na.png,1,p,val": "row 3: a.png is there before",
 }
@@ -252,7 +220,7 @@ def three(tmp_path):
     return tmp_path / "set"
 
 
-@pytest.mark.parametrize("header", HEADS)
+@pytest.mark.parametrize("header", ["", "image", "file,label", "image;label", "IMAGE,LABEL", "image,label"])
 def test_tables_without_the_columns_or_without_rows(three, header):
     name = write_table(three, ["a.png,1"] if header != "image,label" else [], header)
     assert name in (message := refused(name)) and "it needs the columns image,label" in message
@@ -261,11 +229,11 @@ def test_tables_without_the_columns_or_without_rows(three, header):
 @pytest.mark.parametrize("rows", [*ROWS, *SPLIT_ROWS])
 def test_bad_rows_are_named(three, rows):
     header = "image,label,patient,split" if rows in SPLIT_ROWS else "image,label"
-    name, reasons = write_table(three, [rows], header), (ROWS | SPLIT_ROWS)[rows]
-    assert name in (message := refused(name)) and any(reason in message for reason in reasons.split("|")), message
+    name, reason = write_table(three, [rows], header), (ROWS | SPLIT_ROWS)[rows]
+    assert name in (message := refused(name)) and reason in message, message
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"image,label\n\0,1\n", b"\x89PNG\r\n\x1a\n", b"[1, 2]"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"image,label\n\0,1\n", b"[1, 2]"])
 def test_what_is_no_table(three, content):
     (three / "images.csv").write_bytes(content)
     assert str(three / "images.csv") in refused(three / "images.csv")
@@ -285,16 +253,10 @@ def test_one_class_is_enough_for_test_alone(three, labels, split):
 # what a run keeps
 
 
-def keep(folder, source) -> None:
-    from common.files import write_csv
-
-    write_csv(folder / "images.csv", data.image_rows(source))
-
-
 def test_a_run_s_splits_are_found_again_and_changes_are_said(table, tmp_path, capsys):
     source = data.find(table, None, SIZE, 3)
     (tmp_path / "run").mkdir()
-    keep(tmp_path / "run", source)
+    folders.save_images(tmp_path / "run", source)
     before = {row["image"]: row["split"] for split in data.load(source, *data.SPLITS) for row in split.rows}
     described = source.describe()
 

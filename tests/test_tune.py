@@ -48,9 +48,8 @@ def found(tmp_path, monkeypatch, source):
         given = {"trials": 12, "search": ("wd", "lr"), "grid": 3, "folds": 3, "seed": 0, "study": "s", "threads": 1}
         args = argparse.Namespace(**given | {"storage": None, "heartbeat": 1} | changed)
         monkeypatch.setattr(tune, "make_score", make_score)
-        return args, tune.choose(
-            *tune.take_part(f"journal:{tmp_path}/log", None, source, own or settings.Settings(), args), args
-        )
+        took_part = tune.take_part(f"journal:{tmp_path}/log", None, source, own or settings.Settings(), args)
+        return args, tune.choose(*took_part, args)
 
     return find
 
@@ -92,10 +91,9 @@ def test_a_grid_of_one_is_the_best_trial(found):
 
 @pytest.mark.parametrize("changed", [{"grid": 0}, {"search": ("epochs", "mixup")}])
 def test_without_a_grid_the_search_s_best_quarter_is_chosen_from(changed, found):
-    rows = found(**changed)[1].rows
-    assert {row["stage"] for row in rows} == {"search"}
     outcome = found(**changed)[1]
-    assert outcome.best == tune.best_share(rows)[0] and outcome.chosen in tune.best_share(rows)
+    assert {row["stage"] for row in outcome.rows} == {"search"}
+    assert outcome.best == tune.best_share(outcome.rows)[0] and outcome.chosen in tune.best_share(outcome.rows)
 
 
 def test_nothing_complete_is_said():
@@ -135,9 +133,8 @@ def test_an_output_folder_may_have_any_name_and_test_is_never_read(tmp_path, run
     npz(test_images=np.zeros((0,)), test_labels=np.array(["no", "labels"]))
     flags = [*QUICK[2:6], "--epochs", "1", "--threads", "1", "--data", tmp_path / "own.npz"]
     out = tmp_path / "100 % of a? b#c"
-    status, text, err = run_here(
-        "tune.py", *flags, "--folds", 2, "--trials", 2, "--search", "mixup,augment", "--out", out
-    )
+    searched = ["--folds", 2, "--trials", 2, "--search", "mixup,augment", "--out", out]
+    status, text, err = run_here("tune.py", *flags, *searched)
     best = json.loads((out / "best.json").read_text())
     assert status == 0 and (out / "study.db").exists() and text.endswith(f"train.py --params {out}/best.json\n"), err
     assert best["lr"] == 3e-4 and 0 < best["mixup"] < 1 and best["augment"] in ("on", "off")
@@ -152,7 +149,7 @@ def start(out, *words) -> subprocess.Popen:
 @pytest.mark.slow
 def test_ctrl_c_then_a_killed_copy(tmp_path):
     """Ctrl-C reaches two copies as well as their parent, and all end; in the next session one copy is killed."""
-    words, file = ["--jobs", "2", "--trials", "5", "--grid", "1"], f"sqlite:///{tmp_path}/study.db"
+    words = ["--jobs", "2", "--trials", "5", "--grid", "1"]
     first = start(tmp_path, *words)
     while "fold 1" not in first.stderr.readline():
         assert first.poll() is None
@@ -168,10 +165,5 @@ def test_ctrl_c_then_a_killed_copy(tmp_path):
     assert second.communicate()[0].splitlines()[-1].startswith("next: python") and second.returncode == 0
     rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
     assert [row["stage"] for row in rows] == ["search"] * 5 + ["grid"]
-    study = search.open_study(file, "breastmnist", rows_fixed(file), 1)
-    assert len({trial.params["lr"] for trial in search.finished(study)}) == len(search.finished(study)) in (5, 6)
-
-
-def rows_fixed(file: str) -> dict:
-    """What the study in a file was begun with."""
-    return optuna.load_study(study_name="breastmnist", storage=file).user_attrs["fixed"]
+    trials = search.finished(optuna.load_study(study_name="breastmnist", storage=f"sqlite:///{tmp_path}/study.db"))
+    assert len({trial.params["lr"] for trial in trials}) == len(trials) in (5, 6)

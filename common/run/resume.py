@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
 from common.data import Source
 from common.errors import UserError
@@ -32,9 +31,7 @@ MACHINE = ("commit", "uncommitted_changes", "python", "packages", "cpu", "gpu")
 def begin(args: argparse.Namespace, settings: Settings, source: Source) -> Iterator[Path]:
     """Lock --out and yield the folder of the run's checkpoints: with those of an interrupted run under --resume, empty
     otherwise. Ends the process with 0 when --resume finds the run complete.
-
-    Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume.
-    """
+    Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume."""
     initial_model(source.size, settings)  # its errors come before anything is written
     described = as_json(provenance.describe(args, settings, source))
     new = not os.path.exists(args.out)
@@ -44,61 +41,47 @@ def begin(args: argparse.Namespace, settings: Settings, source: Source) -> Itera
             with writing_to(out):
                 settle(out)
                 partial = prepare(out, described, source, args.resume)
-            with kept(partial):
+            try:
                 yield partial
+            except (KeyboardInterrupt, SystemExit):
+                print(f"{out}: the same command with --resume goes on from here", file=sys.stderr)
+                raise
+            except UserError:
+                if not any(partial.glob("*.pt")):  # it failed before its first checkpoint
+                    shutil.rmtree(partial, ignore_errors=True)
+                raise
     finally:
-        if new:
-            with suppress(OSError):
-                out.rmdir()  # of a run that ended before it left anything
+        with suppress(OSError):  # or it holds something
+            if new:
+                out.rmdir()
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder: the system's, which ends with its holder, on a file that names that.
+    """Hold the lock of a folder: the system's, which ends with its holder, on a file that names that. Over NFS, it
+    reaches other hosts only where the mount passes it on: what another host left is never taken over.
     Raises: UserError when another process holds it, or may hold it."""
-    path = folder / LOCK
+    path, host, way_out = folder / LOCK, f" on {platform.node()}", "wait for its end, or choose another folder"
     with writing_to(path):
         file = open(path, "a+")
     with file:
         with writing_to(path):
-            claim(file, path)
+            free = False
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = path.exists() and os.path.samefile(path, file.fileno())  # else its holder has just removed it
+            file.seek(0)
+            holder = file.read().strip()
+            if holder and not holder.endswith(host):
+                free, way_out = False, f"{way_out}; if that run is dead, delete {path}"
+            if not free:
+                raise UserError(f"--out {folder}: another run is at work there ({holder}); {way_out}")
+            file.truncate(0)
+            print(f"pid {os.getpid()}{host}", file=file, flush=True)
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
-
-
-def claim(file: TextIO, path: Path) -> None:
-    """Lock the open file and write pid and host into it. Over NFS, flock reaches other hosts only where the mount
-    passes it on: what another host left is never taken over. Raises: UserError, OSError."""
-    host, way_out = f" on {platform.node()}", "wait for its end, or choose another folder"
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = path.exists() and os.path.samefile(path, file.fileno())  # else its holder has just removed it
-    except BlockingIOError:
-        free = False
-    file.seek(0)
-    holder = file.read().strip()
-    if holder and not holder.endswith(host):
-        free, way_out = False, f"{way_out}; if that run is dead, delete {path}"
-    if not free:
-        raise UserError(f"--out {path.parent}: another run is at work there ({holder}); {way_out}")
-    file.truncate(0)
-    print(f"pid {os.getpid()}{host}", file=file, flush=True)
-
-
-@contextmanager
-def kept(partial: Path) -> Iterator[None]:
-    """Say how an interrupted run goes on; leave nothing of one that failed before its first checkpoint."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        print(f"{partial.parent}: the same command with --resume goes on from here", file=sys.stderr)
-        raise
-    except UserError:
-        if not any(partial.glob("*.pt")):
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def prepare(out: Path, described: dict, source: Source, resume: bool) -> Path:
@@ -107,8 +90,6 @@ def prepare(out: Path, described: dict, source: Source, resume: bool) -> Path:
     unfinished, finished = partial / "run.json", out / "metrics.json"
     if resume and unfinished.exists():
         check_same(unfinished, described)
-        for half in partial.glob(".*.part"):  # of a process killed while it wrote
-            half.unlink()
         return partial
     if resume and finished.exists():
         check_same(finished, described)
@@ -118,15 +99,14 @@ def prepare(out: Path, described: dict, source: Source, resume: bool) -> Path:
         print(f"note: nothing to resume in {out}; starting from the beginning", file=sys.stderr)
     elif unfinished.exists():
         print(f"note: the unfinished run in {out} is discarded; --resume would have gone on with it", file=sys.stderr)
-    if partial.exists():
-        shutil.rmtree(partial)
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     write_json(unfinished, described, source.notice)
     return partial
 
 
 def identity(described: dict) -> dict:
-    """What must be equal for a run to go on: every flag and setting that decides a number, and the MD5 of files."""
+    """What must be equal for a run to go on: what decides a number, and the MD5 of files."""
     deciding = {f"--{name.replace('_', '-')}": v for name, v in described["config"].items() if name not in FREE}
     made = described["provenance"]
     return deciding | {"data MD5": made["data"]["md5"], "weights MD5": made["weights_md5"]}
@@ -151,8 +131,8 @@ def check_same(file: Path, described: dict) -> None:
 
 @contextmanager
 def finish(partial: Path) -> Iterator[Path]:
-    """Yield a folder for the finished run's files; then make them the run of --out in the place of an earlier one. What
-    goes wrong before leaves the earlier run and the checkpoints as they were. Raises: UserError."""
+    """Yield a folder for the finished run's files; then make them the run of --out, in the place of an earlier one,
+    which is as it was if anything goes wrong before. Raises: UserError."""
     out, staged = partial.parent, partial / "finished"
     with writing_to(staged):
         shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed while it wrote them

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from urllib.parse import unquote
 
 import numpy as np
@@ -36,7 +35,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 @dataclass(frozen=True)
 class Span:
-    """Numbers between two ends, the simplest end first; whole numbers if the ends are; `log`: even in the logarithm."""
+    """Numbers, whole if the ends are, between the simplest and the other end; `log`: even in the logarithm."""
 
     simplest: float
     other: float
@@ -95,26 +94,18 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def paired_error(scores: np.ndarray) -> float:
-    """Standard error of the difference between two settings' mean scores, over folds that all settings share.
+    """Standard error of the difference between two settings' mean scores: nan with fewer than two settings or folds.
 
-    What makes a fold hard for every setting cancels in the difference and is left out: the error is that of a
-    randomised block design with folds as blocks, sqrt(2 MS_residual / folds) (Montgomery, Design and Analysis of
-    Experiments, section 4.1), pooled over all settings because a few folds say little about any one pair. For two
-    settings it is the standard error of their paired fold differences. Folds share training images, so it is rather
-    too small than too large (Nadeau & Bengio, Machine Learning 2003).
-
-    Args: scores: [settings, folds]. Returns: nan with fewer than two of either.
+    What makes a fold hard for all settings cancels: it is sqrt(2 MS_residual / folds) of a randomised block design with
+    folds as blocks (Montgomery, Design and Analysis of Experiments, section 4.1), pooled over all settings as a few
+    folds say little about one pair. Folds share training images, so it is rather too small than too large (Nadeau &
+    Bengio, Machine Learning 2003). scores: [settings, folds].
     """
     settings, folds = scores.shape
     if min(settings, folds) < 2:
         return math.nan
     residuals = scores - scores.mean(1, keepdims=True) - scores.mean(0) + scores.mean()
     return float(np.sqrt(2 * (residuals**2).sum() / ((settings - 1) * (folds - 1)) / folds))
-
-
-def complexity(setting: dict) -> tuple:
-    """Sorts settings, the simplest first."""
-    return tuple(span.complexity(setting[name]) for name, span in RANGES.items() if name in setting)
 
 
 def choose(settings: list[dict], scores: np.ndarray) -> tuple[int, int, float]:
@@ -125,8 +116,12 @@ def choose(settings: list[dict], scores: np.ndarray) -> tuple[int, int, float]:
     """
     means, error = scores.mean(1), paired_error(scores)
     best = int(means.argmax())
-    near = np.flatnonzero(means >= means[best] - np.nan_to_num(error))
-    return min(map(int, near), key=lambda i: (complexity(settings[i]), -means[i])), best, error
+    near = np.flatnonzero(means >= means[best] - np.nan_to_num(error)).tolist()
+
+    def complexity(i: int) -> list:
+        return [span.complexity(settings[i][name]) for name, span in RANGES.items() if name in settings[i]]
+
+    return min(near, key=lambda i: (complexity(i), -means[i])), best, error
 
 
 def shown(url: str) -> str:
@@ -144,7 +139,7 @@ def explained(url: str, what: str, errors: tuple[type[Exception], ...] = (Optuna
         while cause.__cause__:  # down to the driver's own words
             cause = cause.__cause__
         reason = one_line(str(cause)) or type(cause).__name__
-        for secret in filter(None, re.findall(r"//[^/]*?:(.*)@", url) + re.findall(r"[?&]\w*pass\w*=([^&]*)", url)):
+        for secret in re.findall(r"//[^/]*?:(.+)@", url) + re.findall(r"[?&]\w*pass\w*=([^&]+)", url):
             reason = reason.replace(secret, "…").replace(unquote(secret), "…")
         raise UserError(f"--storage {shown(url)}: {what} ({reason})") from None
 
@@ -166,13 +161,15 @@ def open_study(url: str, name: str, fixed: dict, heartbeat: int) -> optuna.Study
     warnings.simplefilter("ignore", ExperimentalWarning)
     threading.excepthook = lambda _: None  # of the heartbeat: what it cannot write, the trial will say as well
     pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1)
-    make = partial(optuna.create_study, study_name=name, pruner=pruner, direction="maximize", load_if_exists=True)
     with explained(url, "cannot be opened", (Exception,)):
         try:
-            study = make(storage=connect(url, heartbeat))
+            storage = connect(url, heartbeat)
         except Exception:  # perhaps another worker was making the tables at this moment
             time.sleep(1)
-            study = make(storage=connect(url, heartbeat))
+            storage = connect(url, heartbeat)
+        study = optuna.create_study(
+            storage=storage, study_name=name, pruner=pruner, direction="maximize", load_if_exists=True
+        )
         if "fixed" not in study.user_attrs:
             study.set_user_attr("fixed", fixed)
         begun = study.user_attrs["fixed"]
@@ -188,28 +185,23 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def run_trials(study: optuna.Study, score: Callable, **limits) -> None:
-    """`study.optimize`, but what happened comes out, a lost connection or Ctrl-C, where Optuna cannot write how a trial
-    ended and hides it behind errors of its own. Raises: UserError for a trial that was taken over."""
-    hidden = None
+    """`study.optimize`, but a lost connection or Ctrl-C comes out, which Optuna hides behind errors of its own where it
+    cannot write how a trial ended. Raises: UserError for a trial that was taken over."""
     try:
         study.optimize(score, **limits)
     except (AssertionError, UnboundLocalError) as error:
         hidden = error.__context__ or error
+        raise hidden from hidden.__cause__
     except ValueError as error:
-        if not str(error).startswith("Cannot tell a "):
-            raise
-        hidden = UserError("a silent worker's trial was taken over by another; the same command goes on")
-    if hidden:
-        raise hidden
+        if str(error).startswith("Cannot tell a "):
+            raise UserError("a silent worker's trial was taken over by another; the same command goes on") from None
+        raise
 
 
 def optimise(study: optuna.Study, total: int, score: Callable, seed: int) -> None:
-    """Score trials until the study holds `total` finished ones, whoever scored them; each worker ends the trial that it
-    has begun. What a trial samples depends on the seed, on its number and on the trials finished before: workers do not
-    repeat each other, nor does a search that goes on (Optuna issue 3255).
-
-    Args: score: takes a trial and returns its value; may raise TrialPruned.
-    """
+    """Score trials until the study holds `total` finished ones, whoever scored them. What a trial samples depends on
+    the seed, on its number and on the trials finished before: workers do not repeat each other, nor does a search that
+    goes on (Optuna issue 3255). score: takes a trial and returns its value; may raise TrialPruned."""
 
     def seeded(trial: optuna.Trial) -> float:
         own = int(np.random.SeedSequence([seed, trial.number]).generate_state(1)[0])
@@ -221,10 +213,7 @@ def optimise(study: optuna.Study, total: int, score: Callable, seed: int) -> Non
 
 
 def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> None:
-    """Score each setting once, whoever scores it. The last may be scored twice, for nobody waits for another worker.
-
-    Args: score: takes a trial and returns its value; may raise TrialPruned.
-    """
+    """Score each setting once, whoever scores it; the last perhaps twice, for nobody waits for another worker."""
     while missing := [setting for setting in settings if setting not in map(setting_of, finished(study))]:
         begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
         free = [setting for setting in missing if setting not in map(setting_of, begun)]

@@ -12,11 +12,8 @@ from common.files import replacing
 
 
 def result(labels: np.ndarray, probabilities: np.ndarray, source: Source, split: str, name: str) -> tuple[str, str]:
-    """Name and content of the file for a run of that name, in which 1 is benign. Raises: UserError when MedMNIST's own
-    Evaluator computes something else than we do.
-
-    Args: labels: [n], 1 for malignant; probabilities: [n], P(malignant), of a split of BreastMNIST.
-    """
+    """Name and content of the file for a run of that name, in which 1 is benign. labels, probabilities: [n], of a split
+    of BreastMNIST, 1 for malignant. Raises: UserError when MedMNIST's own Evaluator computes something else."""
     import medmnist  # takes seconds
 
     benign = 1 - probabilities.astype(float)

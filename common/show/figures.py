@@ -1,5 +1,8 @@
 """Figures of a run, in one style: each function takes arrays and returns a matplotlib Figure, `save` writes it.
 
+Arguments that have the same meaning everywhere: labels, [n], 1 for malignant; probabilities, [n]; counts, [resamples,
+n], from `intervals.resample_counts`; thresholds, {name: threshold}.
+
 The colours are Okabe & Ito's (Color Universal Design, 2008), which colour-blind readers tell apart too. Vermillion is
 malignant and blue is benign everywhere; all other things have other colours.
 """
@@ -27,6 +30,7 @@ THRESHOLD_STYLES = ((INK, "o", "-"), (CHOSEN, "D", "--"), ("#56B4E9", "s", "-.")
 # "default": a reader's own matplotlibrc does not change the figures
 matplotlib.style.use(["default", Path(__file__).with_name("figures.mplstyle")])
 
+BELOW = "outside lower left"  # of a legend: under the axes, where no curve can run into it
 SIDE = 1.12  # inches of an image in a sheet
 LETTERS = 11  # an inch, of size 11
 TINT = 0.7  # share of the colour in the deepest tint of a cell: dark text is still readable
@@ -46,17 +50,9 @@ def _canvas(title: str, width: float, height: float, rows: int = 1, columns: int
     return figure, figure.subplots(rows, columns, **grid)
 
 
-def _legend_below(figure: Figure, columns: int = 1) -> None:
-    """Under the axes, where no curve can run into it."""
-    figure.legend(loc="outside lower left", ncols=columns)
-
-
 def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
-    """Loss, accuracy and AUC (where validated) and learning rate by epoch; a line marks the epoch that was kept.
-
-    Args: history: of `training.Fit`, one dict an epoch with "epoch", "lr", "train_loss", and where validated
-        "val_loss", "val_accuracy", "val_auc".
-    """
+    """Loss, accuracy and AUC (where validated) and learning rate by epoch, from the history of a `training.Fit`; a line
+    marks the epoch that was kept."""
     panels = {"loss": {"train_loss": ("training", MUTED)}}
     if "val_loss" in history[0]:
         panels["loss"]["val_loss"] = ("validation", MODEL)
@@ -87,7 +83,7 @@ def _headline(metric: str, function, labels, probabilities, counts) -> str:
     return f"{NAMES[metric]}, 95 % interval: {tables.with_limits(value, limits)}{why}"
 
 
-def _unit_square(title: str, headline: str, x_label: str, y_label: str, band):
+def _curve(title: str, headline: str, x_label: str, y_label: str, band):
     """(figure, axes) of a curve from 0 to 1, with its bootstrap band (grid, low, high)."""
     figure, axes = _canvas(title, 6, 7)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=x_label, ylabel=y_label)
@@ -102,7 +98,7 @@ def _styled(thresholds: dict[str, float]):
     return zip(names, thresholds.values(), THRESHOLD_STYLES)
 
 
-def _points(axes, labels, probabilities, thresholds: dict[str, float], rates: dict, place) -> None:
+def _points(axes, labels, probabilities, thresholds, rates: dict, place) -> None:
     """Where a curve has the named thresholds, and their two rates in the legend. rates: {name: function of `metrics`};
     place: their values -> (x, y). nan draws no point, but keeps its words."""
     for name, threshold, (colour, marker, _) in _styled(thresholds):
@@ -113,66 +109,53 @@ def _points(axes, labels, probabilities, thresholds: dict[str, float], rates: di
 
 
 def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str) -> Figure:
-    """ROC curve with its bootstrap band, AUC, and the points of the named thresholds.
-
-    Args: labels: [n], 1 for malignant; probabilities: [n]; counts: [resamples, n] from `intervals.resample_counts`.
-    """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
-    positives = int(labels.sum())
-    names = f"1 − specificity ({len(labels) - positives} benign)", f"sensitivity ({positives} malignant)"
+    """ROC curve with its bootstrap band, AUC, and the points of the named thresholds."""
+    names = f"1 − specificity ({(labels == 0).sum()} benign)", f"sensitivity ({labels.sum()} malignant)"
     headline = _headline("auc", metrics.auc, labels, probabilities, counts)
-    figure, axes = _unit_square(title, headline, *names, intervals.roc_band(labels, probabilities, counts))
+    figure, axes = _curve(title, headline, *names, intervals.roc_band(labels, probabilities, counts))
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5, label="chance")
     axes.plot(*metrics.roc_curve(labels, probabilities), color=MODEL, clip_on=False)
     rates = {"sensitivity": metrics.recall, "specificity": metrics.specificity}
-    _points(
-        axes, labels, probabilities, thresholds, rates, lambda sensitivity, specificity: (1 - specificity, sensitivity)
-    )
-    _legend_below(figure)
+    _points(axes, labels, probabilities, thresholds, rates, lambda sensitive, specific: (1 - specific, sensitive))
+    figure.legend(loc=BELOW)
     return figure
 
 
 def precision_recall(labels, probabilities, counts, thresholds: dict[str, float], title: str) -> Figure:
-    """Precision-recall curve, step-wise as average precision sums it, with bootstrap band, prevalence and thresholds.
-
-    Args: labels: [n], 1 for malignant; probabilities: [n]; counts: [resamples, n] from `intervals.resample_counts`.
-    """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    """Precision-recall curve, step-wise as average precision sums it, with its band, prevalence and thresholds."""
     headline = _headline("aupr", metrics.average_precision, labels, probabilities, counts)
     band = intervals.precision_recall_band(labels, probabilities, counts)
-    figure, axes = _unit_square(title, headline, f"recall ({labels.sum()} malignant)", "precision", band)
-    prevalence = labels.mean()
-    chance = f"chance: the share of malignant, {prevalence:.2f}"
-    axes.axhline(prevalence, color=MUTED, linestyle=":", linewidth=1.5, label=chance)
+    figure, axes = _curve(title, headline, f"recall ({labels.sum()} malignant)", "precision", band)
+    chance = f"chance: the share of malignant, {labels.mean():.2f}"
+    axes.axhline(labels.mean(), color=MUTED, linestyle=":", linewidth=1.5, label=chance)
     recalls, precisions = metrics.precision_recall_curve(labels, probabilities)
     first = np.unique(recalls, return_index=True)[1]  # each recall at the highest threshold that reaches it
     first = first[recalls[first] != 0]  # average precision leaves out thresholds that reach no positive
     axes.step(np.r_[0, recalls[first]], precisions[np.r_[first[:1], first]], color=MODEL, clip_on=False)
     rates = {"recall": metrics.recall, "precision": metrics.precision}
     _points(axes, labels, probabilities, thresholds, rates, lambda recall, precision: (recall, precision))
-    _legend_below(figure)
+    figure.legend(loc=BELOW)
     return figure
 
 
-def reliability(labels, probabilities, title: str, bins: int = 10) -> Figure:
+def reliability(labels, probabilities, title: str) -> Figure:
     """Predicted against observed share of malignant images in bins of equal mass, with Wilson intervals; below, how
-    many images have which probability. labels: [n], 1 for malignant; probabilities: [n]."""
+    many images have which probability."""
     figure, (axes, strip) = _canvas(title, 6, 7.2, 2, sharex=True, height_ratios=[5, 1])
-    predicted, observed, sizes = calibration.reliability(labels, probabilities, bins)
+    predicted, observed, sizes = calibration.reliability(labels, probabilities)
     low, high = intervals.wilson(observed, sizes)
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5, label="what a calibrated model has")
     style = {"fmt": "o", "color": MODEL, "markersize": 7, "elinewidth": 1.5, "clip_on": False}
-    axes.errorbar(
-        predicted, observed, (observed - low, high - observed), **style, label="a bin, with its 95 % interval"
-    )
+    style["label"] = "a bin, with its 95 % interval"
+    axes.errorbar(predicted, observed, (observed - low, high - observed), **style)
     score = calibration.brier(labels, probabilities)
-    error = calibration.expected_calibration_error(labels, probabilities, bins=bins)
+    error = calibration.expected_calibration_error(labels, probabilities)
     axes.set_title(f"Brier score {score:.3f}\nexpected calibration error {error:.3f} ({len(sizes)} bins of equal mass)")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is malignant")
     strip.hist(probabilities, np.linspace(0, 1, 21), color=MUTED, edgecolor="white")
     strip.set(xlabel="P(malignant)", ylabel="images")
     figure.align_ylabels()
-    _legend_below(figure)
+    figure.legend(loc=BELOW)
     return figure
 
 
@@ -189,50 +172,39 @@ def _cells(axes, columns, rows, **more) -> None:
 
 
 def confusion(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
-    """A confusion matrix for each named threshold, truth in rows: counts, and shares of the row.
-
-    Args: labels: [n], 1 for malignant; probabilities: [n]; thresholds: {name: threshold}.
-    """
-    probabilities = np.asarray(probabilities)
+    """A confusion matrix for each threshold, truth in rows: counts, and shares of the row, which has the colour of its
+    class."""
     figure, grid = _canvas(title, max(1.2 + 2.9 * len(thresholds), 5), 4.1, 1, len(thresholds), squeeze=False)
     for axes, (name, threshold) in zip(grid[0], thresholds.items()):
         tp, fp, fn, tn = metrics.confusion(labels, probabilities >= threshold)
-        _matrix(axes, np.array([[tp, fn], [fp, tn]]))
+        counts = np.array([[tp, fn], [fp, tn]])
+        with np.errstate(invalid="ignore"):
+            shares = counts / counts.sum(1, keepdims=True)
+        tints = [_tints(colour)(row) for colour, row in zip((MALIGNANT, BENIGN), shares)]
+        axes.imshow(tints, alpha=TINT, aspect="auto")
+        for (i, j), share in np.ndenumerate(shares):
+            axes.text(j, i - 0.06, f"{counts[i, j]:.0f}", size=18, weight="bold", ha="center", va="center")
+            axes.text(j, i + 0.2, "n/a" if isnan(share) else f"{100 * share:.0f} %", ha="center", va="center")
+        _cells(axes, ["at or above", "below"], ["malignant", "benign"], rotation=90, va="center")
+        axes.set_xlabel("the threshold")
         axes.set_title(f"{name},\nthreshold {threshold:.3g}")
     grid[0, 0].set_ylabel("truth")
     return figure
 
 
-def _matrix(axes, counts: np.ndarray) -> None:
-    """One confusion matrix [[tp, fn], [fp, tn]], each row in the colour of its class."""
-    with np.errstate(invalid="ignore"):
-        shares = counts / counts.sum(1, keepdims=True)
-    cells = [_tints(colour)(row) for colour, row in zip((MALIGNANT, BENIGN), shares)]
-    axes.imshow(cells, alpha=TINT, aspect="auto")
-    for (i, j), share in np.ndenumerate(shares):
-        axes.text(j, i - 0.06, f"{counts[i, j]:.0f}", size=18, weight="bold", ha="center", va="center")
-        axes.text(j, i + 0.2, "n/a" if isnan(share) else f"{100 * share:.0f} %", ha="center", va="center")
-    _cells(axes, ["at or above", "below"], ["malignant", "benign"], rotation=90, va="center")
-    axes.set_xlabel("the threshold")
-
-
 def score_histogram(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
-    """How many images of each class have which probability, with the named thresholds.
-
-    Args: labels: [n], 1 for malignant; probabilities: [n]; thresholds: {name: threshold}.
-    """
-    labels, probabilities = np.asarray(labels, bool), np.asarray(probabilities)
+    """How many images of each class have which probability, with the named thresholds."""
     figure, panels = _canvas(title, 6, 5, 2, sharex=True)
-    for axes, (name, members, colour) in zip(panels, (("malignant", labels, MALIGNANT), ("benign", ~labels, BENIGN))):
-        axes.hist(probabilities[members], np.linspace(0, 1, 21), color=colour, edgecolor="white")
-        axes.set_title(f"{members.sum()} {name}", color=colour, weight="bold")
+    for axes, label, name, colour in zip(panels, (1, 0), ("malignant", "benign"), (MALIGNANT, BENIGN)):
+        of_class = probabilities[labels == label]
+        axes.hist(of_class, np.linspace(0, 1, 21), color=colour, edgecolor="white")
+        axes.set_title(f"{len(of_class)} {name}", color=colour, weight="bold")
         axes.set(ylabel="images", xlim=(0, 1))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
-        for label, threshold, (line_colour, _, line) in _styled(thresholds):
-            label = label if axes is panels[0] else None
-            axes.axvline(threshold, color=line_colour, linestyle=line, label=label)
+        for text, threshold, (line_colour, _, line) in _styled(thresholds):
+            axes.axvline(threshold, color=line_colour, linestyle=line, label=text if label else None)
     panels[1].set_xlabel("P(malignant)")
-    _legend_below(figure)
+    figure.legend(loc=BELOW)
     return figure
 
 
@@ -300,10 +272,8 @@ def _name_rows(axes, names: list[str]) -> None:
 
 
 def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
-    """AUC and accuracy of each fold, their mean and standard deviation, and the pooled value with its interval.
-
-    Args: folds: `metrics.summary` of each; pooled: `intervals.summary` of all out-of-fold predictions.
-    """
+    """AUC and accuracy of each fold, `metrics.summary`, their mean and standard deviation, and the pooled value with
+    its interval, of `intervals.summary`."""
     figure, panels = _canvas(title, 6.6, 4.4, 2, sharex=True)
     for axes, name in zip(panels, ("auc", "accuracy")):
         values = np.array([fold[name] for fold in folds], float)  # None, as JSON has it, becomes nan
@@ -319,10 +289,7 @@ def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
 
 
 def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: str) -> Figure:
-    """Differences of two models with their intervals, and the line where they would be equal.
-
-    Args: differences: from `comparison.paired_bootstrap`, {metric: {"difference", "ci95"}}.
-    """
+    """Differences of two models, of `comparison.paired_bootstrap`, and the line where they would be equal."""
     figure, axes = _canvas(title, 6.6, 1.5 + 0.42 * len(differences))
     axes.axvline(0, color=MUTED, linestyle=":", linewidth=1.5)
     for y, result in enumerate(differences.values()):
@@ -334,10 +301,8 @@ def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: st
 
 
 def results(rows: list[tuple[str, bool, dict]], title: str) -> Figure:
-    """AUC and accuracy of several results, one below the other.
-
-    Args: rows: (name, ours, {"auc": (value, low, high), "accuracy": …}); low and high are None without an interval.
-    """
+    """AUC and accuracy of several results, one below the other. rows: (name, ours, {"auc": (value, low, high),
+    "accuracy": …}), low and high None without an interval."""
     figure, panels = _canvas(title, 11, 1.2 + 0.3 * len(rows), 1, 2, sharey=True)
     for axes, metric in zip(panels, ("auc", "accuracy")):
         for y, (_, ours, values) in enumerate(rows):
@@ -348,31 +313,29 @@ def results(rows: list[tuple[str, bool, dict]], title: str) -> Figure:
     return figure
 
 
-def heat_map(lrs, wds, scores, errors, chosen, best, title: str) -> Figure:
+def heat_map(cells: dict, chosen, best, title: str) -> Figure:
     """Mean score for each learning rate and weight decay, the chosen cell and the best by mean framed.
-
-    Args: lrs: [i]; wds: [j]; scores: [i, j], nan where none; errors: [i, j], standard errors, or None;
-        chosen, best: (i, j).
-    """
+    cells: {(lr, wd): (score, standard error)}, nan where none; chosen, best: (lr, wd)."""
+    lrs, wds = (sorted(set(values)) for values in zip(*cells))
     figure, axes = _canvas(title, max(1.4 + 1.15 * len(wds), 5), 1.8 + 0.75 * len(lrs))
-    axes.imshow(scores, cmap=_tints(MODEL), alpha=TINT, aspect="auto")
-    for (i, j), score in np.ndenumerate(scores):
-        error = "" if errors is None or isnan(score) else f"\n± {tables.number(float(errors[i, j]), '.3f')}"
-        axes.text(j, i, tables.number(score, ".3f") + error, ha="center", va="center")
+    axes.imshow([[cells[lr, wd][0] for wd in wds] for lr in lrs], cmap=_tints(MODEL), alpha=TINT, aspect="auto")
+    for (lr, wd), (score, error) in cells.items():
+        text = "n/a" if isnan(score) else f"{score:.3f}\n± {error:.3f}"
+        axes.text(wds.index(wd), lrs.index(lr), text, ha="center", va="center")
     frames = {"chosen": (chosen, INK, "-"), "best by mean": (best, CHOSEN, "--")}
     if chosen == best:
         frames = {"chosen, best by mean": (chosen, INK, "-")}
-    for name, ((i, j), colour, style) in frames.items():
-        frame = Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, zorder=3, clip_on=False, label=name)
-        frame.set(edgecolor=colour, linestyle=style, linewidth=4)
-        axes.add_patch(frame)
-    _legend_below(figure, columns=2)
+    for name, ((lr, wd), colour, line) in frames.items():
+        corner = wds.index(wd) - 0.5, lrs.index(lr) - 0.5
+        frame = axes.add_patch(Rectangle(corner, 1, 1, fill=False, zorder=3, clip_on=False, label=name))
+        frame.set(edgecolor=colour, linestyle=line, linewidth=4)
+    figure.legend(loc=BELOW, ncols=2)
     _cells(axes, [f"{wd:.2g}" for wd in wds], [f"{lr:.2g}" for lr in lrs])
     axes.set(xlabel="weight decay", ylabel="learning rate")
     return figure
 
 
-def search_history(scores: list[float | None], title: str, score_name: str = "score") -> Figure:
+def search_history(scores: list[float | None], title: str, score_name: str) -> Figure:
     """The score of each trial in order, higher is better, with the best so far; None for a trial that was pruned."""
     figure, axes = _canvas(title, 6.4, 4)
     values = np.array(scores, float)
@@ -386,7 +349,7 @@ def search_history(scores: list[float | None], title: str, score_name: str = "sc
         axes.set_title(f"best {score_name} {np.nanmax(values):.3f}, trial {np.nanargmax(values)}")
     axes.set(xlabel="trial", ylabel=score_name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _legend_below(figure, columns=3)
+    figure.legend(loc=BELOW, ncols=3)
     return figure
 
 
