@@ -103,7 +103,7 @@ def pictures() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    """The address of the page, served as the README says."""
+    """The address of the page, served as docs/web.md says."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=ROOT))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/web/"

@@ -9,10 +9,10 @@ from PIL import Image
 from web import make_phantoms
 
 
-def test_readme_gives_the_policy_as_a_header():
+def test_the_page_s_policy_is_given_as_a_header():
     policy = re.search(r'Content-Security-Policy" content="(.*?)"', (REPO / "web/index.html").read_text(), re.DOTALL)
     header = f"Content-Security-Policy: {' '.join(policy[1].split())}; frame-ancestors 'none'\n"
-    assert header in (REPO / "README.md").read_text()
+    assert header in (REPO / "docs" / "web.md").read_text()
 
 
 def test_bundled_phantoms_are_what_their_command_makes():
