@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common import comparison, data, intervals, scoring
-from common.calibration import OUT_OF_FOLD, calibrate, sigmoid
+from common.calibration import LEFT_OUT, OUT_OF_FOLD, calibrate, sigmoid
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Source, Split
 from common.files import write_csv, write_json
@@ -21,9 +21,13 @@ from common.model import BreastResNet, Predictor, device_of, predict
 from common.run import flags, folders, provenance, resume
 from common.scoring import Scored, evaluate_splits, groups_beside
 from common.seed import set_seed
-from common.settings import POSITIVE_INT, Settings, number, one_of
+from common.settings import NATURAL, POSITIVE_INT, Kind, Settings, number, one_of
 from common.show import tables
 
+OTHER_WAY = {"twins": "none", "none": "twins", "hospitals": "twins"}  # of --groups, for --compare-groups
+WAYS = {"hospitals": "a hospital left out", "twins": "twins kept together", "none": "every image by itself"}
+FITTED_ON = {"twins": OUT_OF_FOLD, "none": OUT_OF_FOLD, "hospitals": LEFT_OUT}
+ADDS = {"hospitals": "knowing the hospital", "twins": "splitting near-duplicates"}
 POOLS = {"train": ["train"], "train+val": ["train", "val"], "all": ["train", "val", "test"]}
 
 
@@ -32,13 +36,21 @@ def parse_args():
     flags.add(parser, "--folds", number(int, 2, np.inf), "folds", 5)
     flags.add(parser, "--repeats", number(int, 1, 1000), "repeat with other folds and seeds, and average the logits", 1)
     flags.add(parser, "--pool", one_of(*POOLS), "what to divide", "train+val")
-    how = "twins: near-duplicates, and images of one patient, share a fold; none: every image by itself"
-    flags.add(parser, "--groups", one_of("twins", "none"), how, "twins")
-    flags.add_switch(parser, "--compare-groups", "also run the other way of --groups, and print both side by side")
+    how = "twins: near-duplicates, and images of one patient, share a fold; none: every image by itself; hospitals: "
+    how += "each hospital, --data and those of --also, is a fold, so that a model never knows the one it predicts"
+    flags.add(parser, "--groups", one_of(*OTHER_WAY), how, "twins")
+    other = "also run the other way of --groups (of hospitals: twins), and print both side by side"
+    flags.add_switch(parser, "--compare-groups", other)
     twins = "leave out images that share a group with one of test, which makes all of test clean"
     flags.add_switch(parser, "--drop-test-twins", twins)
-    refit = "train one more model, on all of the pool; it is the run instead of the ensemble, calibrated by the folds"
-    flags.add_switch(parser, "--refit", refit)
+    refit = "train so many more models (1 where no N is given), on all of the pool; they are the run instead of the "
+    refit += "ensemble, calibrated by the folds"
+    flags.add(parser, "--refit", NATURAL, refit, 0, nargs="?", const=1)
+    elsewhere = (
+        "choose temperature and operating point on images of another hospital, as --data takes them, which train "
+    )
+    elsewhere += "nothing"
+    flags.add(parser, "--calibrate-on", Kind(str, "WHAT"), elsewhere, shown="the held-out predictions")
     flags.add_switch(parser, "--no-test", "do not read test: for choosing settings")
     jobs = "models trained at once, sharing --threads"
     flags.add(parser, "--jobs", POSITIVE_INT, jobs, shown="as many as threads, at most K folds")
@@ -46,8 +58,15 @@ def parse_args():
     args = parser.parse_args()
     if args.pool == "all" and args.drop_test_twins:
         parser.error("--drop-test-twins leaves nothing to test on with --pool all; choose one of them")
+    if args.groups == "hospitals" and not args.also:
+        parser.error("--groups hospitals needs another hospital; give --also a FOLDER or FILE.csv of its images")
     args.jobs = args.jobs or min(args.threads, args.folds)
     return args
+
+
+def pool_of(source: Source, args) -> list[str]:
+    """The names of the splits to divide."""
+    return [*POOLS[args.pool], *data.further(source)]
 
 
 def read_pool(source: Source, names: list[str], drop_test_twins: bool) -> Split:
@@ -62,10 +81,9 @@ def read_pool(source: Source, names: list[str], drop_test_twins: bool) -> Split:
 
 
 def used_models(validation: CrossValidation) -> dict[str, BreastResNet]:
-    """The models of the run by the names of their files: the refit one, or the folds' as an ensemble."""
-    if validation.refit:
-        return {"model.pt": validation.refit}
-    return {f"fold_{i + 1}.pt": model for i, model in enumerate(validation.models)}
+    """The models of the run by the names of their files: the refit ones, or the folds' as an ensemble."""
+    models = validation.refit or validation.models
+    return {f"fold_{i + 1}.pt" if len(models) > 1 else "model.pt": model for i, model in enumerate(models)}
 
 
 def score_test(source: Source, models, settings: Settings, temperature: float, clean: bool) -> Scored:
@@ -73,25 +91,48 @@ def score_test(source: Source, models, settings: Settings, temperature: float, c
 
     Args: clean: no twin of a test image was trained on, so that there is no clean part to set apart.
     """
-    test, train, val = data.load(source, "test", "train", "val")
+    test, *seen = data.load(source, "test", "train", "val", *data.further(source))
     probabilities = sigmoid(predict(Predictor(models, settings.mirror, temperature), test.images))
-    return scoring.score(test, probabilities, train, val, apart=not clean)
+    return scoring.score(test, probabilities, *seen, apart=not clean)
+
+
+def held_out_elsewhere(args, models, settings: Settings) -> dict[str, tuple[Split, np.ndarray]]:
+    """{what to call them: (all images of --calibrate-on, the run's logits of them)}; nothing without that flag."""
+    if args.calibrate_on is None:
+        return {}
+    source = data.find(args.calibrate_on, args.data_root, args.size, args.seed)
+    (images,) = data.load(source, "all")
+    known = [{"patient": row.get("patient", "")} for row in images.rows]
+    split = Split.of("elsewhere", images.images, images.labels, known)
+    return {f"{source.called}, not trained on": (split, predict(Predictor(models, settings.mirror), split.images))}
 
 
 def score(validation: CrossValidation, pool: Split, source: Source, settings: Settings, args):
-    """Calibrate on the out-of-fold predictions, then predict test: (calibration, {name: Scored}, rows for
+    """Calibrate on held-out predictions, then predict test: (calibrations, the run's first, {name: Scored}, rows for
     predictions.csv)."""
-    logits = validation.mean_logits
-    calibration = calibrate(pool.labels, logits, args.sensitivity, OUT_OF_FOLD)
+    logits, models = validation.mean_logits, list(used_models(validation).values())
+    elsewhere = held_out_elsewhere(args, models, settings)
+    held_out = elsewhere | {FITTED_ON[args.groups]: (pool, logits)}
+    calibrations = [
+        calibrate(split.labels, z, args.sensitivity, name, split.hospitals if name == LEFT_OUT else None)
+        for name, (split, z) in held_out.items()
+    ]
+    temperature = calibrations[0].temperature
     rows = []
     for fold, of_repeat in zip(validation.fold + 1, validation.logits):
-        rows += folders.prediction_rows(pool, sigmoid(of_repeat / calibration.temperature), fold)
-    scored = {"out_of_fold": scoring.score(pool, sigmoid(logits / calibration.temperature))}
+        rows += folders.prediction_rows(pool, sigmoid(of_repeat / temperature), fold)
+    probabilities = sigmoid(logits / temperature)
+    scored = {"out_of_fold": scoring.score(pool, probabilities)}
+    for hospital in np.unique(pool.hospitals) if source.also else []:
+        own = pool.hospitals == hospital
+        scored[f"out_of_fold, {hospital or source.called}"] = scoring.score(pool[own], probabilities[own])
+    for split, z in elsewhere.values():
+        scored["elsewhere"] = scoring.score(split, sigmoid(z / temperature))
+        rows += folders.prediction_rows(split, sigmoid(z / temperature), fold=[""] * len(split))
     if not args.no_test and args.pool != "all":
-        models = list(used_models(validation).values())
-        scored["test"] = test = score_test(source, models, settings, calibration.temperature, args.drop_test_twins)
+        scored["test"] = test = score_test(source, models, settings, temperature, args.drop_test_twins)
         rows += folders.prediction_rows(test.split, test.probabilities, fold=[""] * len(test.split))
-    return calibration, scored, rows
+    return calibrations, scored, rows
 
 
 def spread_table(kind: str, scores: list[dict]) -> str:
@@ -102,32 +143,34 @@ def spread_table(kind: str, scores: list[dict]) -> str:
 
 
 def compare_groups(pool: Split, validations: dict[str, CrossValidation]) -> dict:
-    """What near-duplicates across folds are worth: pooled metrics of both ways of grouping, and their difference, none
-    minus twins, on the same images."""
+    """What it is worth to have seen more of an image's kind: pooled metrics of both ways of grouping, the stricter
+    first, and their difference, second minus first, on the same images."""
     labels, groups = pool.labels, data.find_groups(pool)
-    twins, none = (sigmoid(validations[way].mean_logits) for way in ("twins", "none"))
+    ways = sorted(validations, key=list(WAYS).index)
+    strict, naive = (sigmoid(validations[way].mean_logits) for way in ways)
     return {
-        "twins": intervals.summary(labels, twins, groups),
-        "none": intervals.summary(labels, none, groups),
-        "differences": comparison.paired_bootstrap(labels, none, twins, groups),
+        ways[0]: intervals.summary(labels, strict, groups),
+        ways[1]: intervals.summary(labels, naive, groups),
+        "differences": comparison.paired_bootstrap(labels, naive, strict, groups),
     }
 
 
 def comparison_text(compared: dict) -> str:
-    """Both ways of grouping side by side, and what the naive one adds."""
-    rows = {"twins kept together": compared["twins"], "every image by itself": compared["none"]}
+    """Both ways of grouping side by side, and what the second adds."""
+    ways = [way for way in WAYS if way in compared]
     added = [
         f"{NAMES[name]} {tables.with_limits(difference['difference'], difference['ci95'], '+.4f')}"
         for name, difference in compared["differences"].items()
         if name in ("auc", "accuracy")
     ]
-    return f"{tables.metrics_table(rows)}\nsplitting near-duplicates adds: {', '.join(added)}, 95 % intervals"
+    table = tables.metrics_table({WAYS[way]: compared[way] for way in ways})
+    return f"{table}\n{ADDS[ways[0]]} adds: {', '.join(added)}, 95 % intervals"
 
 
 def save(out: Path, models: dict, settings: Settings, source: Source, args, calibration, rows, metrics) -> None:
     """Write the files of the run. models: {file name: model}."""
     for name, model in models.items():
-        folders.save_model(out / name, model, settings, args.seed, source, POOLS[args.pool])
+        folders.save_model(out / name, model, settings, args.seed, source, pool_of(source, args))
     folders.save_images(out, source)
     write_json(out / "calibration.json", asdict(calibration), source.notice)
     write_csv(out / "predictions.csv", rows, source.notice)
@@ -138,25 +181,27 @@ def save(out: Path, models: dict, settings: Settings, source: Source, args, cali
 def main():
     args = parse_args()
     settings = Settings.from_args(args)
-    source = data.find(args.data, args.data_root, args.size, args.seed)
+    source = data.find(args.data, args.data_root, args.size, args.seed, also=args.also)
     data.require(source, *(POOLS[args.pool] if args.no_test else data.SPLITS))
-    pool = read_pool(source, POOLS[args.pool], args.drop_test_twins)
+    pool = read_pool(source, pool_of(source, args), args.drop_test_twins)
     labels, device = pool.labels, device_of(args.device)
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)
 
     with resume.begin(args, settings, source) as partial:
         set_seed(args.seed, args.threads)
         validation = cross_validate(pool, settings, scheme, partial)
-        calibration, scored, rows = score(validation, pool, source, settings, args)
-        scores = evaluate_splits(scored, calibration)
+        calibrations, scored, rows = score(validation, pool, source, settings, args)
+        scores = evaluate_splits(scored, calibrations[0])
         folds, repeats = validation.score_folds(labels), validation.score_repeats(labels)
         metrics = provenance.describe(args, settings, source) | scores | {"folds": folds, "repeats": repeats}
         if args.compare_groups:
-            other = replace(scheme, groups="none" if args.groups == "twins" else "twins", refit=False)
-            validations = {args.groups: validation, other.groups: cross_validate(pool, settings, other, partial)}
-            metrics["compare_groups"] = compare_groups(pool, validations)
+            way = OTHER_WAY[args.groups]
+            other = cross_validate(pool, settings, replace(scheme, groups=way, refit=0), partial)
+            calibrations.append(calibrate(labels, other.mean_logits, args.sensitivity, FITTED_ON[way]))
+            metrics["compare_groups"] = compare_groups(pool, {args.groups: validation, way: other})
+        metrics["calibrations"] = [asdict(calibration) for calibration in calibrations]
         with resume.finish(partial) as out:
-            save(out, used_models(validation), settings, source, args, calibration, rows, metrics)
+            save(out, used_models(validation), settings, source, args, calibrations[0], rows, metrics)
     if args.compare_groups:
         print(comparison_text(metrics["compare_groups"]), end="\n\n")
     spreads = [spread_table("fold", folds)] + ([spread_table("repeat", repeats)] if args.repeats > 1 else [])

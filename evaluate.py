@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common import comparison, data, files, metrics, scoring
-from common.calibration import operating_point, threshold_rule
+from common.calibration import LEFT_OUT, operating_point, threshold_rule
 from common.deploy import onnxfile
 from common.errors import UserError
 from common.model import device_of
@@ -55,6 +55,8 @@ def choose_operating_point(model, sensitivity: float):
     """The run with another operating point, chosen on its own held-out predictions. Raises: UserError for an .onnx."""
     if not isinstance(model, folders.Run):
         raise UserError("--sensitivity: an .onnx file keeps no held-out predictions; give the run folder")
+    if model.calibration.fitted_on == LEFT_OUT:
+        raise UserError("--sensitivity: chosen for each hospital by itself; run crossval.py with it again")
     held_out = folders.held_out(folders.read_predictions(model.path / "predictions.csv"))
     threshold = operating_point(*folders.columns(held_out), sensitivity)
     rule = threshold_rule(sensitivity, model.calibration.fitted_on)
@@ -119,7 +121,7 @@ def promised_by(model) -> dict | None:
     if isinstance(model, onnxfile.OnnxModel):
         return model.held_out
     kept = folders.read_metrics(model.path).get("operating_point", {}).get("splits", {})
-    return kept.get("out_of_fold") or kept.get("val")
+    return kept.get("elsewhere") or kept.get("out_of_fold") or kept.get("val")
 
 
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, bool]:

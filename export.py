@@ -4,8 +4,10 @@ check holds: onnxruntime agrees with PyTorch on all images, the graph's preparat
 import json
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from common import data, files
@@ -20,9 +22,7 @@ def parse_args():
     parser = flags.Parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="a folder that train.py or crossval.py wrote")
     parser.add_argument("--out", metavar="FILE.onnx", help="the file to write (default: model.onnx in RUN)")
-    smaller = (
-        "a quarter of the size and twice as fast; refused, with everything else, if it answers otherwise than fp32"
-    )
+    smaller = "half the size and twice as fast; refused, with everything else, if it answers otherwise than fp32"
     flags.add_switch(parser, "--int8", f"also write FILE.int8.onnx, {smaller}")
     flags.add_switch(parser, "--benchmark", "also measure latency, load time and memory")
     flags.add_data_flags(parser, of_run=True)
@@ -40,8 +40,9 @@ def write_and_load(model: onnx.ModelProto, about: dict, path: Path, threads: int
 
 
 def write_int8(network: onnx.ModelProto, fp32: onnxfile.OnnxModel, reference, about, path, threads) -> dict:
-    """Make the int8 file from the network and the images of train alone, and check it. Raises: UserError."""
-    size, train = reference.run.data["size"], reference.splits["train"].images
+    """Make the int8 file from the network and the images it was trained on alone, and check it. Raises: UserError."""
+    size, trained = reference.run.data["size"], [name for name in ("train", "also") if name in reference.splits]
+    train = np.concatenate([reference.splits[name].images for name in trained])
     quantized = int8.quantize(network, train)
     rough = write_and_load(graph.assemble(quantized, size), about, path, threads)
     line = int8.straight_line(rough.logits(train), fp32.logits(train))
@@ -55,6 +56,7 @@ def write_int8(network: onnx.ModelProto, fp32: onnxfile.OnnxModel, reference, ab
 def report(label: str, stored: dict) -> str:
     """The tables in parity.json, each under a title."""
     titled = {f"{label}, PyTorch against onnxruntime": stored["rows"]}
+    titled["weights in fp16 against fp32, PyTorch"] = stored["rounding"]
     titled["phantoms of other sizes, prepared in the graph against Pillow"] = stored["sizes"]
     if "int8" in stored:
         bounds = f"labels agree at least {int8.LEAST_AGREEMENT:.0%}, AUC loss at most {int8.MOST_AUC_LOSS}"
@@ -71,7 +73,8 @@ def main():
     set_seed(0, args.threads)
     run = folders.load(args.run)
     source = data.find_again(run.data, args.data, args.data_root, args.size, args.seed, run.path / folders.IMAGES)
-    splits = dict(zip(data.SPLITS, data.load(source, *data.SPLITS)))
+    names = [*data.SPLITS, *data.further(source)]
+    splits = dict(zip(names, data.load(source, *names)))
     about = graph.metadata(run, folders.read_metrics(run.path))
     out = Path(args.out or run.path / "model.onnx")
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
@@ -81,10 +84,12 @@ def main():
     with ExitStack() as whole:  # the files take their names together, after the last check
         parity_file = whole.enter_context(files.replacing(out.with_name("parity.json")))
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
-        network = graph.export_network(run.predictor, run.data["size"])
-        reference = parity.Reference.of(run, splits)
+        shipped = replace(run, predictor=graph.as_shipped(run.predictor))
+        network = graph.export_network(shipped.predictor, run.data["size"])
+        reference = parity.Reference.of(shipped, splits)
         fp32 = write_and_load(graph.assemble(network, run.data["size"]), about, beside["fp32"], args.threads)
         stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference)
+        stored["rounding"] = parity.compare_rounding(run, reference)
         if args.int8:
             checked = write_int8(network, fp32, reference, about, beside["int8"], args.threads)
             stored["int8"] = {"model": paths["int8"].name, "file": graph.check(beside["int8"])} | checked

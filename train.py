@@ -37,7 +37,7 @@ def score(fitted: Fit, settings: Settings, source, train, val, sensitivity) -> t
 def save(out: Path, fitted: Fit, settings: Settings, source, seed, calibration, scored, metrics) -> None:
     """Write the files of the run."""
     rows = [folders.prediction_rows(one.split, one.probabilities) for one in scored.values()]
-    folders.save_model(out / "model.pt", fitted.model, settings, seed, source, ["train"])
+    folders.save_model(out / "model.pt", fitted.model, settings, seed, source, ["train", *data.further(source)])
     folders.save_images(out, source)
     write_json(out / "calibration.json", asdict(calibration), source.notice)
     write_csv(out / "history.csv", fitted.history, source.notice)
@@ -49,9 +49,10 @@ def save(out: Path, fitted: Fit, settings: Settings, source, seed, calibration, 
 def main():
     args = parse_args()
     settings = Settings.from_args(args)
-    source = data.find(args.data, args.data_root, args.size, args.seed)
+    source = data.find(args.data, args.data_root, args.size, args.seed, also=args.also)
     data.require(source, *data.SPLITS)
-    train, val = data.load(source, "train", "val")
+    val, *train = data.load(source, "val", "train", *data.further(source))
+    train = data.concatenate(*train)
 
     with resume.begin(args, settings, source) as partial:
         set_seed(args.seed, args.threads)

@@ -12,6 +12,7 @@ from common.metrics import STANDARD_THRESHOLD
 
 EPSILON = 1e-12  # probabilities closer than this to 0 or 1 count as this close: logits stay within +-27.6
 OUT_OF_FOLD = "out-of-fold predictions"  # what cross-validation calibrates on
+LEFT_OUT = "each hospital left out"  # what it calibrates on where hospitals are folds
 TEMPERATURES = (0.05, 20.0)  # the range that a fitted temperature is limited to
 
 
@@ -161,13 +162,19 @@ class Calibration:
             raise ValueError(f"temperature {self.temperature} or threshold {self.threshold} is out of range")
 
 
-def calibrate(labels, logits, sensitivity: float, fitted_on: str) -> Calibration:
+def calibrate(labels, logits, sensitivity: float, fitted_on: str, parts=None) -> Calibration:
     """Fit the temperature and choose the operating point on held-out predictions, never on test.
 
-    Args: labels: [n] of 0 or 1; logits: [n], not yet calibrated; sensitivity: in (0, 1]; fitted_on: their name.
+    Args:
+        labels: [n] of 0 or 1; logits: [n], not yet calibrated; sensitivity: in (0, 1]; fitted_on: their name.
+        parts: names [n] of hospitals, say: the most cautious of them decides, which has the highest temperature, and
+            the lowest operating point, so that the sensitivity is kept in each.
     """
-    temperature = fit_temperature(logits, labels)
-    threshold = operating_point(labels, sigmoid(np.asarray(logits) / temperature), sensitivity)
+    labels, logits = np.asarray(labels), np.asarray(logits)
+    within = [np.ones(len(labels), bool)] if parts is None else [parts == part for part in np.unique(parts)]
+    temperature = max(fit_temperature(logits[part], labels[part]) for part in within)
+    probabilities = sigmoid(logits / temperature)
+    threshold = min(operating_point(labels[part], probabilities[part], sensitivity) for part in within)
     return Calibration(temperature, threshold, threshold_rule(sensitivity, fitted_on), fitted_on, len(labels))
 
 

@@ -21,15 +21,16 @@ from common.settings import Settings
 class Scheme:
     """How to cross-validate: `repeats` times over, with other folds and seeds from `seed` on, `folds` models each.
 
-    groups: "twins" keeps near-duplicates, and images of one patient, in one fold, "none" deals every image by itself.
-    refit: train one more model, on all images. jobs: models trained at once, sharing `threads`.
+    groups: "twins" keeps near-duplicates, and images of one patient, in one fold, "none" deals every image by itself,
+    "hospitals" makes each hospital a fold, whatever `folds` says. refit: train so many more models, on all images.
+    jobs: models trained at once, sharing `threads`.
     """
 
     groups: str
     folds: int
     repeats: int
     seed: int
-    refit: bool
+    refit: int
     jobs: int
     threads: int
     device: torch.device
@@ -38,12 +39,12 @@ class Scheme:
 @dataclass(frozen=True)
 class CrossValidation:
     """models: one a fold, repeats x folds of them; fold: int [repeats, n], the index in `models` of the one that has
-    not seen an image; logits: [repeats, n], that model's, not calibrated; refit: the model trained on all images."""
+    not seen an image; logits: [repeats, n], that model's, not calibrated; refit: the models trained on all images."""
 
     models: list[BreastResNet]
     fold: np.ndarray
     logits: np.ndarray
-    refit: BreastResNet | None = None
+    refit: list[BreastResNet]
 
     @property
     def mean_logits(self) -> np.ndarray:
@@ -77,6 +78,8 @@ def train_fold(
     Args: unseen: bool [n]. checkpoint: as `training.fit` takes it.
     Returns: (model on the CPU, its logits [unseen.sum()] of the unseen).
     """
+    if settings.equalise:
+        pool = Split(training.augment.equalise(pool.images), pool.labels, pool.rows)
     model = training.fit(pool[~unseen], None, settings, seed, device, name, checkpoint).model
     logits = predict(Predictor([model], settings.mirror), pool.images[unseen])
     return model.cpu(), logits
@@ -88,15 +91,9 @@ def cross_validate(pool: Split, settings: Settings, scheme: Scheme, partial: Pat
     Args: partial: a folder that keeps a checkpoint of each model, and from which the training goes on.
     Raises: UserError when there are too few images for so many folds.
     """
-    together = find_groups(pool) if scheme.groups == "twins" else np.arange(len(pool))
-    fold = np.stack(
-        [
-            assign_folds(pool.labels, together, scheme.folds, scheme.seed + repeat) + repeat * scheme.folds
-            for repeat in range(scheme.repeats)
-        ]
-    )
-    unseen = {f"fold {i + 1}": (fold == i).any(0) for i in range(scheme.repeats * scheme.folds)}
-    nothing = {"refit": np.zeros(len(pool), bool)} if scheme.refit else {}
+    fold = assign_all(pool, scheme)
+    unseen = {f"fold {i + 1}": (fold == i).any(0) for i in range(fold.max() + 1)}
+    nothing = {f"refit {i + 1}": np.zeros(len(pool), bool) for i in range(scheme.refit)}
     tasks = [
         (pool, mask, settings, scheme.seed + i, scheme.device, name, checkpoint_of(partial, scheme.groups, name))
         for i, (name, mask) in enumerate((unseen | nothing).items())
@@ -105,11 +102,23 @@ def cross_validate(pool: Split, settings: Settings, scheme: Scheme, partial: Pat
     results = list(parallel.run(train_fold, tasks, scheme.jobs, functools.partial(set_seed, scheme.seed, threads)))
     logits = np.empty(fold.shape)
     for i, (mask, (_, held_out)) in enumerate(zip(unseen.values(), results)):
-        logits[i // scheme.folds, mask] = held_out
+        logits[(fold == i).any(1).argmax(), mask] = held_out
     models = [model for model, _ in results]
-    return CrossValidation(models[: len(unseen)], fold, logits, models[-1] if scheme.refit else None)
+    return CrossValidation(models[: len(unseen)], fold, logits, models[len(unseen) :])
+
+
+def assign_all(pool: Split, scheme: Scheme) -> np.ndarray:
+    """The number, from 0, of the model that does not see an image: int [repeats, n]. Raises: UserError."""
+    if scheme.groups == "hospitals":
+        _, hospital = np.unique(pool.hospitals, return_inverse=True)
+        return hospital + np.arange(scheme.repeats)[:, None] * (hospital.max() + 1)
+    together = find_groups(pool) if scheme.groups == "twins" else np.arange(len(pool))
+    repeats = range(scheme.repeats)
+    return np.stack(
+        [assign_folds(pool.labels, together, scheme.folds, scheme.seed + r) + r * scheme.folds for r in repeats]
+    )
 
 
 def checkpoint_of(partial: Path | None, groups: str, name: str) -> Path | None:
-    """The file that keeps the training of a model: twins_3.pt of "fold 3"."""
-    return partial and partial / f"{groups}_{name.split()[-1]}.pt"
+    """The file that keeps the training of a model: twins_fold_3.pt of "fold 3"."""
+    return partial and partial / f"{groups}_{name.replace(' ', '_')}.pt"

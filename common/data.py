@@ -44,6 +44,11 @@ class Split:
         """Who each image is of, "" where unknown."""
         return [row.get("patient", "") for row in self.rows]
 
+    @property
+    def hospitals(self) -> np.ndarray:
+        """Text [n], "" for --data, else the name of the further data that an image is of."""
+        return np.array([row.get("hospital", "") for row in self.rows])
+
 
 def concatenate(*splits: Split) -> Split:
     """The images of several splits, one after the other."""
@@ -67,6 +72,7 @@ class Source:
     md5: str  # of the file, or of all that a folder or table holds; for phantom, of the words that describe it
     seed: int = 0  # of the phantoms, and of splits that are drawn
     kept: Path | None = None  # an earlier run's images.csv, whose splits are taken
+    also: tuple["Source", ...] = ()  # other hospitals, all of whose images are for training
 
     @property
     def of_files(self) -> bool:
@@ -81,7 +87,7 @@ class Source:
 
     @property
     def synthetic(self) -> bool:
-        return self.path is None
+        return self.path is None or any(other.synthetic for other in self.also)
 
     @property
     def label(self) -> str:
@@ -101,10 +107,10 @@ class Source:
         return notice(self.describe())
 
     def describe(self) -> dict:
-        """What a run keeps of its source, enough to find it again."""
-        return {
-            "name": self.name, "size": self.size, "seed": self.seed, "md5": self.md5, "synthetic": self.synthetic
-        }  # fmt: skip
+        """What a run keeps of its source, enough to find it again; "also" only where there are other hospitals."""
+        described = {"name": self.name, "size": self.size, "seed": self.seed, "md5": self.md5}
+        also = {"also": [other.describe() for other in self.also]} if self.also else {}
+        return described | {"synthetic": self.synthetic} | also
 
 
 def file_name(path: str | Path) -> str:
@@ -119,7 +125,9 @@ def notice(described: dict) -> str | None:
     return f"PHANTOM data {side}×{side} (generated, not ultrasound)" if described["synthetic"] else None
 
 
-def find(name: str, root: str | None, size: int, seed: int = 0, kept: Path | None = None) -> Source:
+def find(
+    name: str, root: str | None, size: int, seed: int = 0, kept: Path | None = None, also: Sequence[str] = ()
+) -> Source:
     """Locate (if need be, download) and identify the data.
 
     Args:
@@ -129,9 +137,12 @@ def find(name: str, root: str | None, size: int, seed: int = 0, kept: Path | Non
         size: side of the images in pixels, one of SIZES.
         seed: of the phantoms, and of splits that are drawn.
         kept: an earlier run's images.csv, whose splits are taken.
+        also: names of further data, all of whose images are for training.
 
     Raises: UserError when there is no such file and it cannot be downloaded, or of bad images.
     """
+    if also:
+        return replace(find(name, root, size, seed, kept), also=tuple(find(other, root, size, seed) for other in also))
     if name == "phantom":
         description = f"phantom size {size} seed {seed}"
         return Source(name, size, None, hashlib.md5(description.encode()).hexdigest(), seed)
@@ -165,6 +176,11 @@ def find_again(
     given: dict[str, Any] = {"name": name, "size": size, "seed": seed}
     wanted = {key: described[key] if value is None else value for key, value in given.items()}
     source = find(root=root, kept=kept, **wanted)
+    if name is None and "also" in described:
+        try:
+            source = replace(source, also=tuple(find(d["name"], root, source.size) for d in described["also"]))
+        except UserError as error:
+            print(f"warning: further images that the model was trained on are left out: {error}", file=sys.stderr)
     if source.md5 != described["md5"]:
         was = f"{described['name']}, MD5 {described['md5']}"
         now = f"{source.label}, MD5 {source.md5},"
@@ -184,7 +200,8 @@ def load_again(described: dict, root: str | None, names: Sequence[str], kept: Pa
         if size is None:
             return None
     try:
-        source = find(name, root, size, described["seed"], kept)
+        also = [other["name"] for other in described.get("also", [])]
+        source = find(name, root, size, described["seed"], kept, also)
         same = source.md5 == described["md5"] or source.kept or (name == "breastmnist" and size != described["size"])
         found = concatenate(*load(source, *names))
     except UserError:
@@ -196,15 +213,17 @@ def describes_data(data) -> bool:
     """Whether a value out of a file is what `Source.describe` gives, and "trained_on"."""
     kinds = {"name": str, "size": int, "seed": int, "md5": str, "synthetic": bool, "trained_on": list}
     known = isinstance(data, dict) and all(type(data.get(key)) is kind for key, kind in kinds.items())
-    return known and data["size"] in SIZES
+    return known and data["size"] in SIZES and all(isinstance(other["name"], str) for other in data.get("also", []))
 
 
 def load(source: Source, *names: str) -> list[Split]:
-    """The named splits, in order; "all" is every image. Only these are read: who does not ask for "test" never has it;
-    but of image files all are prepared before they can be divided.
+    """The named splits, in order; "all" is every image, "also" every one of the other hospitals. Only these are read:
+    who does not ask for "test" never has it; but of image files all are prepared before they can be divided.
 
     Raises: UserError, as `npzfile.read` and `imageset`; train and val must hold both classes.
     """
+    if "also" in names:
+        return [load_also(source) if name == "also" else load(source, name)[0] for name in names]
     if "all" in names and not source.of_files:
         return [concatenate(*load(source, *SPLITS)) if name == "all" else load(source, name)[0] for name in names]
     if source.path is None:
@@ -212,6 +231,23 @@ def load(source: Source, *names: str) -> list[Split]:
     if source.of_files:
         return [file_split(source, name) for name in names]
     return [Split.of(name, *arrays) for name, arrays in zip(names, npzfile.read(source.path, source.size, names))]
+
+
+def further(source: Source) -> list[str]:
+    """["also"] where there are other hospitals to train on, as `load` takes it."""
+    return ["also"] if source.also else []
+
+
+def load_also(source: Source) -> Split:
+    """Every image of the other hospitals, whose names its rows have as "hospital". Raises: UserError, as `load`."""
+    parts = [load(other, "all")[0] for other in source.also]
+    known = [
+        {"hospital": other.called, "patient": row.get("patient") and f"{other.called} {row['patient']}"}
+        for other, part in zip(source.also, parts)
+        for row in part.rows
+    ]
+    whole = concatenate(*parts)
+    return Split.of("also", whole.images, whole.labels, known)
 
 
 def phantom_split(source: Source, name: str) -> Split:

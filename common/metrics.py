@@ -122,8 +122,8 @@ def summaries(labels, probabilities, thresholds, weights=None) -> list[dict]:
     """Every metric of a set of predictions at each of several thresholds; AUC and AUPR, which no threshold changes, are
     computed once.
 
-    Args: probabilities: [n], P(malignant) in [0, 1]; thresholds: a case counts as positive when its probability is
-        at least this. Returns: of each threshold a dict as below, each metric a float, or [...] as `weights` have it.
+    Args: probabilities: [n], P(malignant) in [0, 1]; thresholds: a case counts as positive when its probability is at
+        least this. Returns: of each threshold a dict as below, each metric a float, or [...] as `weights` have it.
     """
     labels, probabilities = np.asarray(labels, int), np.asarray(probabilities)
     auc_value = auc(labels, probabilities, weights)

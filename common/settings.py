@@ -106,6 +106,9 @@ class Settings:
     class_weights: str = setting("none", one_of("none", "balanced"), "none, or balanced: both classes weigh the same")
     mixup: float = setting(0.4, number(float, 0, 1000), "alpha of mixup's Beta distribution; 0 turns it off")
     augment: bool = setting(True, ON_OFF, "random mirror, rotation, scale, shift, gain and erasing")
+    zoom: float = setting(0.15, SHARE_BELOW_ONE, "augmentation scales by up to this share, in or out")
+    scanner: float = setting(0.0, SHARE, "TRIAL: strength of gamma, resolution, speckle and text in augmentation")
+    equalise: bool = setting(False, ON_OFF, "TRIAL: equalise each image's histogram")
     ema: float = setting(
         0.98, SHARE_BELOW_ONE, "decay per step of the weight average that is kept; 0 keeps the last weights"
     )

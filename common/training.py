@@ -63,6 +63,7 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
     class_weights = loss.class_weights(labels, settings.class_weights)
+    strength = augment.Strength(scale=settings.zoom, scanner=settings.scanner)
     steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
 
     model = initial_model(train.images.shape[-1], settings).to(device)
@@ -84,7 +85,7 @@ def fit(
             for batch in torch.randperm(len(images), generator=generator).split(settings.batch_size):
                 inputs, targets = images[batch].float() / 255, labels[batch].float()
                 if settings.augment:
-                    inputs = augment.augment(inputs, augment.Strength(), generator)
+                    inputs = augment.augment(inputs, strength, generator)
                 inputs, targets = augment.mixup(inputs, targets, settings.mixup, generator)
                 with autocast(device):
                     logits = model(inputs)

@@ -1,11 +1,12 @@
 """What several test files share. Tests run on one thread: bit-identical results depend on the thread count."""
 
+import csv
 import io
 import os
 import runpy
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torchvision
 
-from common import data, files, phantom, settings, weights
+from common import data, files, imageset, phantom, settings, weights
 from common.calibration import Calibration
 from common.deploy import graph, int8, onnxfile
 from common.model import BreastResNet
@@ -24,22 +25,6 @@ torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a background shell leaves it, for every process to inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
 REPO = Path(__file__).resolve().parent.parent
-BAD_INPUTS: set = set()  # the distinct bad inputs that were refused as they should be, from test_bad_input.py
-
-
-def pytest_sessionfinish(session):
-    if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist: its count goes to the one that reports
-        session.config.workeroutput["bad_inputs"] = [repr(bad_input) for bad_input in BAD_INPUTS]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node):
-    BAD_INPUTS.update(getattr(node, "workeroutput", {}).get("bad_inputs", []))
-
-
-def pytest_terminal_summary(terminalreporter):
-    if BAD_INPUTS:
-        terminalreporter.write_line(f"{len(BAD_INPUTS)} distinct bad inputs refused in one line each")
 
 
 def one_line(err: str) -> str:
@@ -48,6 +33,11 @@ def one_line(err: str) -> str:
     (line,) = (line for line in err.splitlines() if not line.startswith(beside))
     assert line.startswith("error: ") and "Traceback" not in err
     return line
+
+
+def read_csv(path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -59,7 +49,8 @@ def run_here(monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
         random_state, handler = torch.get_rng_state(), signal.getsignal(signal.SIGTERM)
-        weights.initial_state.cache_clear()
+        for cached in (weights.initial_state, imageset.load, imageset.divided):
+            cached.cache_clear()
         capfd.readouterr()
         try:
             with pytest.raises(SystemExit) as ended:
@@ -72,6 +63,18 @@ def run_here(monkeypatch, capfd):
             torch.use_deterministic_algorithms(False)
         out, err = capfd.readouterr()
         return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def runs(run_here):
+    """A function that runs a script to its end in this process, and returns (stdout, stderr)."""
+
+    def run(script: str, *words) -> tuple[str, str]:
+        status, out, err = run_here(script, *words)
+        assert status == 0, err
+        return out, err
 
     return run
 
@@ -158,9 +161,15 @@ def untrained(stored, tmp_path_factory) -> folders.Run:
 
 
 @pytest.fixture(scope="session")
-def network(untrained) -> onnx.ModelProto:
-    """What `untrained` computes between preparation and head."""
-    return graph.export_network(untrained.predictor, 28)
+def shipped(untrained) -> folders.Run:
+    """`untrained` as a file keeps it, with rounded weights."""
+    return replace(untrained, predictor=graph.as_shipped(untrained.predictor))
+
+
+@pytest.fixture(scope="session")
+def network(shipped) -> onnx.ModelProto:
+    """What `shipped` computes between preparation and head."""
+    return graph.export_network(shipped.predictor, 28)
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ def centroids(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (images.sum(1) * place).sum(1) / total, (images.sum(2) * place).sum(1) / total
 
 
-@pytest.mark.parametrize("n, side", [(1, 28), (7, 64), (3, 33)])
+@pytest.mark.parametrize("n, side", [(1, 28), (3, 33)])
 def test_shape_type_and_range_stay(n, side):
     images = torch.rand(n, side, side, generator=generator())
     before = images.clone()
@@ -54,12 +54,8 @@ def test_the_generator_is_the_only_chance(images):
     torch.manual_seed(1)
     assert torch.equal(first, augment.augment(images, Strength(), generator(5)))
     assert not torch.equal(first, augment.augment(images, Strength(), generator(6)))
-
-
-def test_every_image_draws_for_itself(images):
-    same = images[:1].repeat(20, 1, 1)
-    changed = augment.augment(same, Strength(), generator()).flatten(1)
-    assert (torch.cdist(changed, changed) + torch.eye(20)).min() > 0.1
+    of_one = augment.augment(images[:1].repeat(20, 1, 1), Strength(), generator()).flatten(1)
+    assert (torch.cdist(of_one, of_one) + torch.eye(20)).min() > 0.1  # every image draws for itself
 
 
 def test_no_strength_changes_nothing(images):
@@ -81,10 +77,10 @@ def test_never_upside_down():
 
 
 def test_shift_moves_either_way_along_both_axes_up_to_its_share():
-    for moved in centroids(augment.affine(blobs(2000), only(shift=0.1), generator())):
+    x, y = centroids(augment.affine(blobs(2000), only(shift=0.1), generator()))
+    for moved in (x, y):
         assert moved.abs().max() == pytest.approx(0.1 * SIDE, rel=0.02)
         assert moved.std() == pytest.approx(0.1 * SIDE / 3**0.5, rel=0.05) and moved.mean().abs() < 0.1  # uniform
-    x, y = centroids(augment.affine(blobs(2000), only(shift=0.1), generator()))
     assert torch.corrcoef(torch.stack([x, y]))[0, 1].abs() < 0.1
 
 
@@ -117,12 +113,9 @@ def test_brightness_adds_and_contrast_stretches_about_the_mean():
     torch.testing.assert_close(stretched.mean((1, 2)), images.mean((1, 2)), rtol=0, atol=1e-5)
     ratio = stretched.std((1, 2)) / images.std((1, 2))
     assert ratio.max() == pytest.approx(1.2, abs=0.005) and ratio.min() == pytest.approx(0.8, abs=0.005)
-
-
-def test_gain_is_clipped():
     black_and_white = (torch.rand(50, 8, 8, generator=generator()) > 0.5).float()
     changed = augment.gain(black_and_white, only(brightness=0.5, contrast=0.5), generator())
-    assert changed.min() == 0 and changed.max() == 1
+    assert changed.min() == 0 and changed.max() == 1  # clipped
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
@@ -147,9 +140,9 @@ def test_erasing_reaches_every_pixel():
     assert (augment.erase(images, only(erasing=1), generator()) != images).any(0).all()
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.4, 1.0, 5.0])
+@pytest.mark.parametrize("alpha", [0.05, 1.0])
 def test_mixup_blends_targets_as_it_blends_images(alpha):
-    n = 500
+    n = 2000
     marks = torch.eye(n)[:, None]  # image i has its one bright pixel at i, so a blend shows its parts
     targets = torch.rand(n, generator=generator())
     blended, blended_targets = augment.mixup(marks, targets, alpha, generator(4))
@@ -158,12 +151,7 @@ def test_mixup_blends_targets_as_it_blends_images(alpha):
     torch.testing.assert_close(shares.sum(1), torch.ones(n))
     assert (shares > 0).sum(1).max() <= 2  # itself and one partner
     torch.testing.assert_close(blended_targets, shares @ targets)
-
-
-def test_mixup_share_follows_the_beta_distribution():
-    marks = torch.eye(4000)[:, None]
-    blended, _ = augment.mixup(marks, torch.zeros(4000), 1.0, generator())
-    assert blended[:, 0].diagonal().mean() == pytest.approx(0.75, abs=0.01)  # the larger part of U(0, 1)
+    assert alpha != 1 or shares.diagonal().mean() == pytest.approx(0.75, abs=0.01)  # the larger part of U(0, 1)
 
 
 def test_mixup_of_alpha_zero_and_of_one_image_change_nothing(images):

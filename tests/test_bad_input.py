@@ -1,7 +1,7 @@
 """Bad input to every flag of every script, and damaged files of every kind: one line, exit 2, nothing written.
 
 Scripts run in this process, so that hundreds of cases take seconds. Of the bad values of a flag the last is in the fast
-suite. The number of distinct bad inputs is printed at the end of the test run.
+suite.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import BAD_INPUTS, REPO, one_line
+from conftest import REPO, one_line
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -117,12 +116,12 @@ def row(script: str, flag: str) -> list[str]:
     return BAD.get(f"{script} {flag}", BAD.get(flag, []))
 
 
-def table() -> Iterator:
-    """(script, flag, value) of every bad value of every flag of every script."""
-    for script in SCRIPTS:
-        for flag in actions_of(script):
-            for value in (values := row(script, flag)):
-                yield pytest.param(script, flag, value, marks=[pytest.mark.slow] * (value != values[-1]))
+CASES = [
+    pytest.param(script, flag, value, marks=[pytest.mark.slow] * (value != row(script, flag)[-1]))
+    for script in SCRIPTS
+    for flag in actions_of(script)
+    for value in row(script, flag)
+]
 
 
 @pytest.fixture(scope="session")
@@ -168,7 +167,7 @@ def test_help_names_every_default_and_every_flag_has_bad_values(script):
     assert not missing, f"name values that {script} must refuse in BAD"
 
 
-@pytest.mark.parametrize("script, flag, value", table())
+@pytest.mark.parametrize("script, flag, value", CASES)
 def test_flags(script, flag, value, places, tmp_path, monkeypatch, run_here):
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -184,7 +183,6 @@ def test_flags(script, flag, value, places, tmp_path, monkeypatch, run_here):
         study = tmp_path / "out", tmp_path / "out/study.db"
         after = {path: content for path, content in after.items() if path not in study}
     assert after == before
-    BAD_INPUTS.add((script, flag, value))
 
 
 # damaged files
@@ -286,7 +284,6 @@ def refuses(name: str, content: bytes, folder: Path) -> str | None:
         READ[name](folder / name)
     except UserError as error:
         assert str(folder / name) in str(error) and str(error) == " ".join(str(error).split())
-        BAD_INPUTS.add((name, hash(content)))
         return str(error)
     finally:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 300_000  # kB
@@ -321,25 +318,21 @@ def test_truncated_files(name, good, tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-DAMAGE = st.lists(
-    st.tuples(st.floats(0, 1, exclude_max=True), st.one_of(st.integers(0, 7), st.binary(min_size=1, max_size=12))),
-    min_size=1,
-    max_size=4,
-)
+BYTES = st.one_of(st.integers(0, 7), st.binary(min_size=1, max_size=12))  # a bit to flip, or what stands there instead
+DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), BYTES), min_size=1, max_size=4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READ)
 def test_flipped_bits_and_foreign_bytes(name, good, tmp_path_factory, capfd):
     """Each ends in one line, or leaves a file that can be read; where there are checksums, with the same content."""
-    folder, taken, refused = tmp_path_factory.mktemp("damaged"), 0, 0
+    folder, refused = tmp_path_factory.mktemp("damaged"), []
     content = shows(name, good[name], folder)
     (folder / name).unlink()
 
     @hypothesis.settings(max_examples=100, derandomize=True, deadline=None, database=None)
     @hypothesis.given(DAMAGE)
     def damage(changes):
-        nonlocal taken, refused
         damaged = bytearray(good[name])
         for place, change in changes:
             at = int(place * len(damaged))
@@ -347,14 +340,12 @@ def test_flipped_bits_and_foreign_bytes(name, good, tmp_path_factory, capfd):
                 damaged[at] ^= 1 << change
             else:
                 damaged[at : at + len(change)] = change
-        if refuses(name, bytes(damaged), folder):
-            refused += 1
-        else:
-            taken += 1
-            assert name not in CHECKSUMMED or shows(name, bytes(damaged), folder) == content
+        refused.append(refuses(name, bytes(damaged), folder))
+        if not refused[-1] and name in CHECKSUMMED:
+            assert shows(name, bytes(damaged), folder) == content
 
     damage()
-    assert refused > 0 and taken + refused >= 100
+    assert any(refused) and len(refused) >= 100
     assert capfd.readouterr().err == ""
 
 
@@ -407,20 +398,6 @@ def png_with(png: bytes, width: int, height: int) -> bytes:
     return patched(png, 8, png_chunk(b"IHDR", struct.pack(">II", width, height) + png[24:29]))
 
 
-def jpeg_with(jpeg: bytes, width: int, height: int) -> bytes:
-    """A .jpg with another size in its frame header."""
-    return patched(jpeg, jpeg.index(b"\xff\xc0") + 5, struct.pack(">HH", height, width))
-
-
-def tiff_with(tiff: bytes, tag: int, value: int) -> bytes:
-    """A little-endian TIFF with another value of a tag of its first page."""
-    (start,) = struct.unpack_from("<I", tiff, 4)
-    (count,) = struct.unpack_from("<H", tiff, start)
-    entries = range(start + 2, start + 2 + 12 * count, 12)
-    (at,) = (entry for entry in entries if struct.unpack_from("<H", tiff, entry) == (tag,))
-    return patched(tiff, at + 2, struct.pack("<HII", 4, 1, value))
-
-
 def onnx_with(content: bytes, old: str = "", new: str = "", **about) -> bytes:
     """The good .onnx with other words in its graph, or in its metadata."""
     network = onnx.load_from_string(content)
@@ -465,6 +442,8 @@ def crafted_npz(good: bytes) -> dict[str, bytes]:
     }
     return {what: npz_with(good, "train_images", content) for what, content in images.items()} | {
         "labels not a number": npz_with(good, "train_labels", npy(np.full((24, 1), np.nan))),
+        "encrypted": patched(good, good.index(b"PK\x01\x02") + 8, b"\x01"),
+        "zeros inside": patched(good, 300, bytes(300)),
         "an array, not a file of arrays": npy(zeros),
         "a text": b"not an array\n",
         "nothing": b"",
@@ -477,24 +456,14 @@ def crafted_checkpoints(good: bytes) -> dict[str, bytes]:
     changes += [{"data": checkpoint["data"] | {"size": value}} for value in (0, 10**9, "28", None, 28.0)]
     changes += [{"data": checkpoint["data"] | {key: None}} for key in ("name", "md5", "trained_on")]
     changes += [{"data": []}, {"state": []}, {"mirror": "on"}, {"format": "v0"}]
-    whole = {"a list": saved([1, 2]), "a tensor": saved(torch.zeros(2))}
+    whole = {"a list": saved([1, 2]), "nothing": b"", "of others": saved({"conv1.weight": torch.zeros(2)})}
     return whole | {f"{change}": saved(checkpoint | change) for change in changes}
 
 
 def crafted_weights() -> dict[str, bytes]:
-    contents = {
-        "terabytes declared": {"conv1.weight": HUGE},
-        "in no layer": {"bn1.weights": torch.ones(64)},
-        "not a number": {"bn1.weight": torch.full((64,), torch.nan)},
-        "infinite": {"bn1.weight": torch.full((64,), torch.inf)},
-        "sparse": {"bn1.weight": torch.ones(64).to_sparse()},
-        "of another width": {"bn1.weight": torch.ones(65)},
-        "no tensors": {"bn1.weight": [1.0] * 64},
-        "numbers for names": {1: torch.ones(64)},
-        "nothing in it": {},
-        "a tensor": torch.ones(64),
-    }
-    return {what: saved(content) for what, content in contents.items()}
+    """test_weights.py has the others."""
+    sparse = torch.ones(64).to_sparse()
+    return {"terabytes": saved({"conv1.weight": HUGE}), "sparse": saved({"bn1.weight": sparse})}
 
 
 def crafted_onnx(good: bytes) -> dict[str, bytes]:
@@ -522,14 +491,11 @@ def crafted_onnx(good: bytes) -> dict[str, bytes]:
 
 
 def crafted_images(good: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
-    png, jpeg, bmp, tiff, packed = (good[name] for name in IMAGE_FILES)
-    black, flat = np.zeros((28, 28), np.uint8), np.zeros((28, 28), np.float32)
-    pngs = (INT_MAX, INT_MAX), (100_000, 100_000), (UINT_MAX, 1), (0, 0), (28, 7), (28, 8_000_000)
-    bmps = (INT_MAX, INT_MAX), (0, 0), (-28, 28), (28, -INT_MAX - 1), (28, 29)
-    tags = [(256, 0), (256, 2**31), (256, UINT_MAX), (257, UINT_MAX), (258, 64), (259, 99), (262, 99), (273, UINT_MAX)]
+    png, black, flat = good["grey.png"], np.zeros((28, 28), np.uint8), np.zeros((28, 28), np.float32)
+    sizes = (INT_MAX, INT_MAX), (100_000, 100_000), (UINT_MAX, 1), (0, 0), (28, 7), (28, 8_000_000)
     text_bomb = png_chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(100_000_000), 9))  # small in the file
     return {
-        "grey.png": {f"{size} declared": png_with(png, *size) for size in pngs} | {
+        "grey.png": {f"{size} declared": png_with(png, *size) for size in sizes} | {
             "a GIF": image_of(black, "GIF"),
             "a WebP": image_of(black, "WEBP"),
             "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\nshowpage\n",
@@ -538,28 +504,18 @@ def crafted_images(good: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
             "nothing": b"",
             "its mark alone": png[:8],
         },
-        "grey.jpg": {
-            "65500 x 65500 declared": jpeg_with(jpeg, 65500, 65500),
-            "no height": jpeg_with(jpeg, 28, 0),
-            "no end, and taller": jpeg_with(jpeg, 28, 2000)[:-2],
-            "its mark alone": b"\xff\xd8\xff",
+        "grey.jpg": {"its mark alone": b"\xff\xd8\xff"},
+        "grey.bmp": {
+            "a palette of gigabytes": patched(good["grey.bmp"], 46, b"\xff" * 4),
+            "2 giga pixels declared": patched(good["grey.bmp"], 18, struct.pack("<ii", INT_MAX, INT_MAX)),
         },
-        "grey.bmp": {f"{size} declared": patched(bmp, 18, struct.pack("<ii", *size)) for size in bmps} | {
-            "9 bits": patched(bmp, 28, b"\x09"),
-            "a palette of gigabytes": patched(bmp, 46, b"\xff" * 4),
-        },
-        "pages.tif": {f"tag {tag} is {value}": tiff_with(tiff, tag, value) for tag, value in tags} | {
+        "pages.tif": {
             "not a number": image_of(flat + np.float32(np.nan), "TIFF"),
-            "infinite": image_of(flat + np.float32(np.inf), "TIFF"),
             "32 bits": image_of(np.zeros((28, 28), np.int32), "TIFF"),
-            "its mark alone": b"II*\0",
             "no page": b"II*\0" + bytes(4),
-            "a page of itself": tiff[:8] + b"\1\0" + bytes(12) + b"\x08\0\0\0",
+            "a page of itself": good["pages.tif"][:8] + b"\1\0" + bytes(12) + b"\x08\0\0\0",
         },
-        "packed pages.tif": {
-            "packed in another way": tiff_with(packed, 259, 8),
-            "unpacks to less than declared": tiff_with(packed, 257, 29),
-        },
+        "packed pages.tif": {"half of it": good["packed pages.tif"][: len(good["packed pages.tif"]) // 2]},
     }  # fmt: skip
 
 
@@ -598,24 +554,6 @@ def test_crafted_files(name, crafted, tmp_path, monkeypatch, capfd, subtests):
         with subtests.test(what):
             assert refuses(name, content, tmp_path)
     assert capfd.readouterr().err == ""
-
-
-def test_predict_names_each_bad_image_and_does_the_others(good, crafted, places, tmp_path, monkeypatch, run_here):
-    bad = {f"{what} {name}": content for name in IMAGE_FILES for what, content in crafted[name].items()}
-    bad |= {f"half {name}": good[name][: len(good[name]) // 2] for name in IMAGE_FILES} | {"empty.png": b""}
-    for name, content in (bad | {name: good[name] for name in IMAGE_FILES}).items():
-        (tmp_path / name).write_bytes(content)
-    monkeypatch.chdir(tmp_path)
-    words = [places["MODEL.onnx"], *bad, *IMAGE_FILES, "absent.png", "", "--json", "--threads", "1"]
-    status, out, err = run_here("predict.py", *words)
-    *errors, last = err.splitlines()
-    assert status == 1 and f"{len(bad) + 2} failed" in last
-    names = [*bad, "absent.png", "."]
-    assert [line[: len(f"error: {name} ")] for name, line in zip(names, errors)] == [f"error: {n} " for n in names]
-    done = [json.loads(line) for line in out.splitlines()]
-    pages = [(name, page) for name in IMAGE_FILES for page in ((1, 2, 3) if "pages" in name else (1,))]
-    assert [(row["image"], row["page"]) for row in done if row["image"] in IMAGE_FILES] == pages
-    assert all(0 <= row["probability"] <= 1 for row in done)
 
 
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unread(good, tmp_path, monkeypatch):

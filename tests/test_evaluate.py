@@ -40,17 +40,6 @@ def test_other_images_are_judged_by_what_the_model_has_seen(own, source, npz, st
     assert "cannot be told" in evaluate.evaluate(gone, other, "test", None).notes(scores)[0]
 
 
-def test_out_of_fold_predictions_stand_for_the_images_of_an_ensemble(own, source):
-    (train,) = data.load(source, "train")
-    probabilities = np.linspace(0.1, 0.9, len(train))
-    rows = folders.prediction_rows(train, probabilities, fold=[1] * len(train))
-    files.write_csv(own.path / "predictions.csv", rows)
-    evaluated = evaluate.evaluate(own, source, "train", None)
-    assert evaluated.out_of_fold and evaluated.scored.clean is None
-    np.testing.assert_array_equal(evaluated.scored.probabilities, probabilities)
-    assert not evaluate.evaluate(own, source, "test", None).out_of_fold
-
-
 @pytest.mark.parametrize("dropped", [False, True])
 def test_where_test_twins_were_left_out_nothing_is_set_apart_as_clean(own, source, dropped):
     files.write_json(own.path / "metrics.json", {"config": {"drop_test_twins": dropped}, "splits": {}})

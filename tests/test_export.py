@@ -52,7 +52,7 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
     about = [opened.session.get_modelmeta().custom_metadata_map for opened in (exact, rough)]
     assert json.loads(about[1].pop("quantization"))["rows"] == stored["int8"]["rows"]
     assert about[1].pop("metrics_of") == "the fp32 file" and about[0] == about[1]
-    assert rough.path.stat().st_size < 0.4 * exact.path.stat().st_size
+    assert rough.path.stat().st_size < 0.6 * exact.path.stat().st_size
 
 
 def test_a_refused_int8_leaves_everything_as_it_was(command, quantized, tmp_path, monkeypatch):

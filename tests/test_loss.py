@@ -3,7 +3,6 @@ import pytest
 import torch
 from scipy.special import expit
 from sklearn.utils.class_weight import compute_class_weight
-from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from common import loss
@@ -13,42 +12,28 @@ from common.settings import KINDS
 
 
 @pytest.fixture
-def logits():
-    return 3 * torch.randn(200, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def targets():
-    return (torch.rand(200, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) < 0.3).double()
-
-
-@pytest.fixture
-def blended():
-    return torch.rand(200, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-
-
-def test_cross_entropy_is_its_formula(logits, blended):
-    p, y = expit(logits.numpy()), blended.numpy()
-    expected = -(y * np.log(p) + (1 - y) * np.log(1 - p))
-    np.testing.assert_allclose(loss.cross_entropy(logits, blended), expected, rtol=1e-12)
+def drawn() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """200 logits, hard targets, and blended ones."""
+    rng = np.random.default_rng(0)
+    values = 3 * rng.normal(size=200), (rng.random(200) < 0.3).astype(float), rng.random(200)
+    logits, targets, blended = map(torch.from_numpy, values)
+    return logits, targets, blended
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 3.5])
-def test_focal_is_torchvision_s_on_hard_targets(logits, targets, gamma):
+def test_focal_is_torchvision_s_on_hard_targets(drawn, gamma):
+    logits, targets, _ = drawn
     expected = sigmoid_focal_loss(logits, targets, alpha=-1, gamma=gamma)
     torch.testing.assert_close(loss.focal(logits, targets, gamma), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_focal_on_blended_targets_is_its_formula_and_vanishes_at_the_target(logits, blended):
+def test_losses_of_blended_targets_are_their_formulas(drawn):
+    logits, _, blended = drawn
     p, y = expit(logits.numpy()), blended.numpy()
-    expected = np.abs(y - p) ** 2 * -(y * np.log(p) + (1 - y) * np.log(1 - p))
-    np.testing.assert_allclose(loss.focal(logits, blended), expected, rtol=1e-10)
+    expected = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    np.testing.assert_allclose(loss.cross_entropy(logits, blended), expected, rtol=1e-12)
+    np.testing.assert_allclose(loss.focal(logits, blended), np.abs(y - p) ** 2 * expected, rtol=1e-10)
     assert loss.focal(blended.logit(), blended).max() < 1e-12
-
-
-def test_focal_without_focus_is_cross_entropy(logits, blended):
-    torch.testing.assert_close(loss.focal(logits, blended, 0.0), loss.cross_entropy(logits, blended))
-    assert torch.equal(loss.focal(logits, blended), loss.focal(logits, blended, 2.0))
 
 
 def test_smoothing_moves_targets_towards_one_half():
@@ -57,7 +42,7 @@ def test_smoothing_moves_targets_towards_one_half():
     assert torch.equal(loss.smooth(targets, 0.0), targets)
 
 
-@pytest.mark.parametrize("malignant", [1, 27, 50, 99])
+@pytest.mark.parametrize("malignant", [1, 27])
 def test_balanced_class_weights_are_scikit_learns(malignant):
     labels = np.r_[np.ones(malignant, np.uint8), np.zeros(100 - malignant, np.uint8)]
     weights = loss.class_weights(torch.from_numpy(labels), "balanced")
@@ -66,25 +51,12 @@ def test_balanced_class_weights_are_scikit_learns(malignant):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_training_loss_is_the_weighted_mean(logits, targets, name):
+def test_training_loss_is_the_mean_weighted_by_the_targets_before_smoothing(drawn, name):
+    logits, _, blended = drawn
+    per_image = LOSSES[name](logits, blended * 0.8 + 0.1).numpy()  # smoothing 0.2
+    expected = np.average(per_image, weights=0.6 + 1.9 * blended.numpy())
     weights = torch.tensor([0.6, 2.5], dtype=torch.float64)
-    of_image = weights[targets.long()].numpy()
-    per_image = LOSSES[name](logits, targets * 0.8 + 0.1).numpy()  # smoothing 0.2; weights see the target itself
-    expected = np.average(per_image, weights=of_image)
-    assert float(loss.training_loss(logits, targets, name, 0.2, weights)) == pytest.approx(expected, rel=1e-12)
-
-
-def test_training_loss_is_torch_s_two_class_cross_entropy(logits, targets):
-    weights = torch.tensor([0.6, 2.5], dtype=torch.float64)
-    two = torch.stack([torch.zeros_like(logits), logits], 1)
-    expected = F.cross_entropy(two, targets.long(), weight=weights)
-    torch.testing.assert_close(loss.training_loss(logits, targets, "cross-entropy", 0.0, weights), expected)
-
-
-def test_weights_of_blended_targets_are_blended(logits, blended):
-    weights = torch.tensor([1.0, 3.0], dtype=torch.float64)
-    expected = np.average(loss.cross_entropy(logits, blended), weights=1 + 2 * blended.numpy())
-    assert float(loss.training_loss(logits, blended, "cross-entropy", 0.0, weights)) == pytest.approx(expected)
+    assert float(loss.training_loss(logits, blended, name, 0.2, weights)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -96,12 +68,6 @@ def test_gradients_are_right_and_finite_at_large_logits(name):
     assert value.isfinite() and logits.grad.isfinite().all()
     assert (logits.grad[:5] >= 0).all() and (logits.grad[5:] <= 0).all()
     assert logits.grad[4] == pytest.approx(0.1) and logits.grad[5] == pytest.approx(-0.1)  # wrong and sure: full slope
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_gradient_is_the_numerical_one(name, blended):
-    logits = torch.linspace(-4, 4, 9, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda z: LOSSES[name](z, blended[:9]), logits)
 
 
 def test_every_loss_can_be_chosen_and_searched():

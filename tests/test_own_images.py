@@ -7,18 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import read_csv
 from PIL import Image
 
-from common import imageset, phantom
+from common import phantom
 
 TRAIN = "--weights none --stages 2 --epochs 1 --batch-size 16 --threads 1".split()
 EVALUATE = ["--bootstrap", 100, "--threads", 1]
 
 
-@pytest.fixture(autouse=True)
-def forget() -> None:
-    for cached in (imageset.load, imageset.divided):
-        cached.cache_clear()
+def write(path: Path, rows: list[dict]) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 @pytest.fixture(scope="module")
@@ -27,115 +29,95 @@ def scans(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scans")
     images, labels = phantom.generate(72, 90, seed=5, malignant_share=0.5)
     order = np.argsort(labels, kind="stable")
-    rows = []
     for i, image in enumerate(images[order]):
         Image.fromarray(image[:, :80]).save(folder / f"{i}.png")
-        rows.append({"image": f"{i}.png", "label": labels[order][i], "patient": f"p{i // 2}"})
-    with open(folder / "images.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    known = enumerate(labels[order])
+    write(folder / "images.csv", [{"image": f"{i}.png", "label": label, "patient": f"p{i // 2}"} for i, label in known])
     return folder
 
 
-def read(path) -> list[dict]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def ok(result) -> str:
-    status, out, err = result
-    assert status == 0, err
-    return out
-
-
-def test_from_a_table_to_an_onnx_and_back(scans, tmp_path, run_here):
+def test_from_a_table_to_an_onnx_and_back(scans, tmp_path, runs):
     out, table = tmp_path / "run", scans / "images.csv"
-    ok(run_here("train.py", "--data", table, *TRAIN, "--out", out))
-    kept = {row["image"]: row for row in read(out / "images.csv")}
+    runs("train.py", "--data", table, *TRAIN, "--out", out)
+    kept = {row["image"]: row for row in read_csv(out / "images.csv")}
     assert len(kept) == 72 and {row["split"] for row in kept.values()} == {"train", "val", "test"}
     assert all(kept[f"{i}.png"]["split"] == kept[f"{i + 1}.png"]["split"] for i in range(0, 72, 2))  # patients whole
-    predicted = {row["image"]: row["split"] for row in read(out / "predictions.csv")}
+    predicted = {row["image"]: row["split"] for row in read_csv(out / "predictions.csv")}
     assert predicted == {name: row["split"] for name, row in kept.items() if row["split"] != "train"}
     stored = json.loads((out / "metrics.json").read_text())["splits"]
     assert {"test", "clean_test", "test_patients"} <= set(stored) and stored["test_patients"]["n"] < stored["test"]["n"]
 
-    text = ok(run_here("evaluate.py", out, *EVALUATE))
+    text, _ = runs("evaluate.py", out, *EVALUATE)
     again = json.loads((out / "evaluation_test.json").read_text())["splits"]
     assert again["test"]["auc"] == stored["test"]["auc"] and f"{scans.name}/images.csv 28×28: test AUC" in text
-    assert {row["image"] for row in read(out / "predictions_test.csv")} < kept.keys()
-    ok(run_here("export.py", out, "--threads", 1))
-    text = ok(run_here("evaluate.py", out / "model.onnx", *EVALUATE, "--out", tmp_path / "onnx"))
+    assert {row["image"] for row in read_csv(out / "predictions_test.csv")} < kept.keys()
+    runs("export.py", out, "--threads", 1)
+    text, _ = runs("evaluate.py", out / "model.onnx", *EVALUATE, "--out", tmp_path / "onnx")
     assert "at full size: test AUC" in text and "flatter" not in text
     found = json.loads((tmp_path / "onnx/evaluation_test.json").read_text())["splits"]["test"]
     assert found["n"] == stored["test"]["n"] and found["auc"] == pytest.approx(stored["test"]["auc"], abs=0.1)
-    text = ok(run_here("evaluate.py", out, "--split", "train", *EVALUATE, "--out", tmp_path / "train"))
+    text, _ = runs("evaluate.py", out, "--split", "train", *EVALUATE, "--out", tmp_path / "train")
     assert "The model was trained on train: these figures flatter it." in text
 
 
 @pytest.mark.slow
-def test_a_moved_and_changed_folder_keeps_its_splits_and_another_seed_is_another_division(scans, tmp_path, run_here):
+def test_a_moved_and_changed_folder_keeps_its_splits_and_another_seed_is_another_division(
+    scans, tmp_path, runs, run_here
+):
     here, out = tmp_path / "here", tmp_path / "run"
     shutil.copytree(scans, here)
-    ok(run_here("train.py", "--data", here / "images.csv", *TRAIN, "--out", out))
+    runs("train.py", "--data", here / "images.csv", *TRAIN, "--out", out)
     stored = json.loads((out / "metrics.json").read_text())["splits"]["test"]
     here.rename(tmp_path / "there")
-    imageset.load.cache_clear()
     status, _, err = run_here("evaluate.py", out, *EVALUATE)
     assert status == 2 and "here/images.csv" in err
-    unseen = next(row["image"] for row in read(out / "images.csv") if row["split"] == "train")
+    unseen = next(row["image"] for row in read_csv(out / "images.csv") if row["split"] == "train")
     Image.fromarray(np.eye(60, dtype=np.uint8) * 255).save(tmp_path / "there" / unseen)
     status, _, err = run_here("evaluate.py", out, "--data", tmp_path / "there/images.csv", "--seed", 3, *EVALUATE)
     assert status == 0 and f"1 have changed since: {unseen}" in err
     assert json.loads((out / "evaluation_test.json").read_text())["splits"]["test"]["auc"] == stored["auc"]
     (out / "images.csv").unlink()
-    imageset.load.cache_clear()
-    text = ok(run_here("evaluate.py", out, "--data", scans / "images.csv", "--seed", 3, "--split", "test", *EVALUATE))
+    text, _ = runs("evaluate.py", out, "--data", scans / "images.csv", "--seed", 3, "--split", "test", *EVALUATE)
     assert "the model was trained on" in text or "cannot be told" in text  # not taken for its own test images
 
 
 @pytest.mark.slow
-def test_folds_of_patients_and_a_search(scans, tmp_path, run_here):
+def test_folds_of_patients_and_a_search(scans, tmp_path, runs):
     table = scans / "images.csv"
-    ok(run_here("crossval.py", "--data", table, *TRAIN, "--folds", 2, "--jobs", 1, "--out", tmp_path / "folds"))
-    fold = {row["image"]: row["fold"] for row in read(tmp_path / "folds/predictions.csv") if row["fold"]}
-    split = {row["image"]: row["split"] for row in read(tmp_path / "folds/images.csv")}
+    runs("crossval.py", "--data", table, *TRAIN, "--folds", 2, "--jobs", 1, "--out", tmp_path / "folds")
+    fold = {row["image"]: row["fold"] for row in read_csv(tmp_path / "folds/predictions.csv") if row["fold"]}
+    split = {row["image"]: row["split"] for row in read_csv(tmp_path / "folds/images.csv")}
     assert fold.keys() == {name for name, where in split.items() if where != "test"}
     pairs = [(f"{i}.png", f"{i + 1}.png") for i in range(0, 72, 2)]
     assert all(fold.get(one) == fold.get(two) for one, two in pairs)
     assert "out_of_fold_patients" in json.loads((tmp_path / "folds/metrics.json").read_text())["splits"]
-    ok(run_here("evaluate.py", tmp_path / "folds", "--split", "val", *EVALUATE))
+    runs("evaluate.py", tmp_path / "folds", "--split", "val", *EVALUATE)
     assert json.loads((tmp_path / "folds/evaluation_val.json").read_text())["predictions"] == "out-of-fold predictions"
     flags = ["--folds", 2, "--trials", 1, "--grid", 0, "--out", tmp_path / "tune"]
-    assert "next: python train.py" in ok(run_here("tune.py", "--data", table, *TRAIN, *flags))
+    assert "next: python train.py" in runs("tune.py", "--data", table, *TRAIN, *flags)[0]
 
 
-def test_a_model_on_a_folder_of_another_hospital(scans, tmp_path, run_here, onnx_model):
+def test_a_model_on_a_folder_of_another_hospital(scans, tmp_path, runs, onnx_model):
     for i in range(6):
         folder = tmp_path / "set" / ("malignant" if i % 2 else "benign")
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(scans / f"{6 * i}.png", folder)
-    text = ok(
-        run_here("evaluate.py", onnx_model.path, "--data", tmp_path / "set", *EVALUATE, "--out", tmp_path / "out")
-    )
+    other = ["--data", tmp_path / "set", "--out", tmp_path / "out"]
+    text, _ = runs("evaluate.py", onnx_model.path, *other, *EVALUATE)
     assert "set at full size: all AUC" in text and "Of these 6 images the model was trained on 0" in text
     report = (tmp_path / "out/report_all.html").read_text()
     assert "Of these 6 images" in report and "set at full size" in report
-    predicted = read(tmp_path / "out/predictions_all.csv")
+    predicted = read_csv(tmp_path / "out/predictions_all.csv")
     expected = onnx_model.probabilities(np.stack([np.asarray(Image.open(tmp_path / "set/benign/0.png"))]))[0]
     assert predicted[0]["image"] == "benign/0.png" and float(predicted[0]["probability"]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("script", ["train.py", "crossval.py"])
 def test_a_table_without_test_images_is_refused_before_training(script, scans, tmp_path, run_here):
-    rows = read(scans / "images.csv")
+    rows = read_csv(scans / "images.csv")
     for row in rows:
         row["split"] = "train" if int(row["patient"][1:]) % 3 else "val"
-        row["image"] = row["image"]
     shutil.copytree(scans, tmp_path / "set")
-    with open(tmp_path / "set/images.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write(tmp_path / "set/images.csv", rows)
     status, _, err = run_here(script, "--data", tmp_path / "set/images.csv", *TRAIN, "--out", tmp_path / "run")
     assert status == 2 and "test holds no images" in err and "epoch" not in err and not (tmp_path / "run").exists()

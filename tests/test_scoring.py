@@ -1,6 +1,4 @@
 import numpy as np
-import pytest
-from sklearn.metrics import brier_score_loss
 
 from common import calibration, intervals, scoring
 from common.data import Split
@@ -12,18 +10,6 @@ def test_clean_images_share_no_group_with_another_split(phantoms):
     mirrored = Split.of("train", train.images[..., ::-1].copy(), train.labels)
     for other in (train, mirrored):
         np.testing.assert_array_equal(scoring.groups_beside(test, other)[1], [True] * 3 + [False] * 3)
-
-
-def test_calibration_intervals_are_percentiles_over_stratified_resamples():
-    rng = np.random.default_rng(0)
-    labels, probabilities = (rng.random(80) < 0.3).astype(int), rng.random(80)
-    found = scoring.calibration_summary(labels, probabilities, intervals.resample_counts(labels, None, 4000, seed=1))
-    assert found["brier"] == pytest.approx(brier_score_loss(labels, probabilities))
-    classes = [np.flatnonzero(labels == c) for c in (0, 1)]
-    drawn = [np.concatenate([rng.choice(members, len(members)) for members in classes]) for _ in range(4000)]
-    resampled = [brier_score_loss(labels[index], probabilities[index]) for index in drawn]
-    assert found["brier_ci95"] == pytest.approx(np.percentile(resampled, [2.5, 97.5]), abs=0.005)
-    assert found["ece_ci95"][0] < found["ece"] < found["ece_ci95"][1]
 
 
 def test_calibration_intervals_are_the_percentiles_of_a_plain_loop():

@@ -1,9 +1,9 @@
-"""Every script as a user runs it: a process of its own, on phantom data; then on real data where there are any.
+"""Every script as a user runs it, on phantom data; then on real data where there are any.
 
-What needs no process of its own runs in this one. Both keep to one thread, so that numbers agree to the last bit.
+What a later test goes on from is made by processes; what needs none of its own runs in this one. Both keep to one
+thread, so that numbers agree to the last bit.
 """
 
-import csv
 import json
 import os
 import shlex
@@ -17,15 +17,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import REPO, one_line
+from conftest import REPO, one_line, read_csv
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from common import data
 from common.run import folders
 
-SLOW = [path.name for path in REPO.glob("*.py") if path.name != "predict.py"]  # to start, for they import torch
-SCRIPTS = ["predict.py", *(pytest.param(script, marks=pytest.mark.slow) for script in sorted(SLOW))]
 QUICK = ["--data", "phantom", "--weights", "none", "--epochs", "2", "--stages", "2", "--threads", "1"]
 CROSSVAL = [*QUICK, "--folds", "2", "--repeats", "2", "--compare-groups", "--epochs", "1"]
 EVALUATE = ["--bootstrap", "100", "--threads", "1"]
@@ -57,18 +55,6 @@ def start_until(words, script, *args) -> tuple[subprocess.Popen, str]:
     return process, err
 
 
-@pytest.fixture
-def runs(run_here):
-    """A function that runs a script to its end in this process, and returns (stdout, stderr)."""
-
-    def run(script, *args) -> tuple[str, str]:
-        status, out, err = run_here(script, *args)
-        assert status == 0, err
-        return out, err
-
-    return run
-
-
 def visible(folder) -> dict[str, bytes]:
     """The files of a folder that are not hidden."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
@@ -83,11 +69,6 @@ def assert_same_run(found, expected):
     for file in expected.glob("*.pt"):
         found_state, state = (torch.load(folder / file.name)["state"] for folder in (found, expected))
         assert found_state.keys() == state.keys() and all(torch.equal(found_state[name], state[name]) for name in state)
-
-
-def read_csv(path) -> list[dict]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def read_json(path):
@@ -117,14 +98,6 @@ def exported(trained) -> tuple[Path, str]:
     return trained[0] / "model.onnx", run("export.py", trained[0], "--threads", 1)[0]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_bad_flag_ends_in_one_line(script):
-    """As processes; test_bad_input.py has the others."""
-    flag = "--size" if script == "audit.py" else "--threads"
-    out, err = run(script, flag, 0, status=2)
-    assert flag in one_line(err) and out == ""
-
-
 def test_train_writes_the_files_of_the_contract(trained):
     out, stdout = trained
     assert {path.name for path in out.iterdir()} >= RUN_FILES and not list(out.glob(".*"))
@@ -148,6 +121,7 @@ def test_a_run_says_how_it_was_made(trained):
     assert "train.py --data phantom" in made["command"]
     assert (made["threads"], made["seed"], made["packages"]["torch"]) == (1, 0, torch.__version__.split("+")[0])
     assert made["data"]["md5"] and made["cpu"] and {"commit", "uncommitted_changes", "gpu"} < made.keys()
+    assert made["packages"].keys() >= {"numpy", "torch", "torchvision", "medmnist", "onnxruntime"}
 
 
 def test_predictions_give_the_metrics(trained):
@@ -158,15 +132,6 @@ def test_predictions_give_the_metrics(trained):
     assert [int(row["index"]) for row in rows] == list(range(160))
     assert test["auc"] == pytest.approx(roc_auc_score(labels, probabilities), abs=1e-12)
     assert test["accuracy"] == pytest.approx(accuracy_score(labels, probabilities >= 0.5), abs=1e-12)
-
-
-def test_params_file_and_flag(untrained, tmp_path, runs):
-    params = tmp_path / "best.json"
-    params.write_text('{"lr": 0.002, "wd": 0.5, "_auc": 0.9}')
-    flags = ["--data", untrained.data["name"], "--params", params, "--wd", 0.25, "--out", tmp_path / "run"]
-    runs("train.py", *QUICK, *flags)
-    config = read_json(tmp_path / "run/metrics.json")["config"]
-    assert (config["lr"], config["wd"]) == (0.002, 0.25)
 
 
 @pytest.mark.slow
@@ -251,8 +216,8 @@ def test_predict_gives_them_too(exported, tmp_path):
     assert json.loads(out)["probability"] == pytest.approx(float(first["probability"]), abs=1e-5)
 
 
-def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path):
-    stdout, _ = run("evaluate.py", trained[0], "--against", exported[0], *EVALUATE, "--out", tmp_path)
+def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path, runs):
+    stdout, _ = runs("evaluate.py", trained[0], "--against", exported[0], *EVALUATE, "--out", tmp_path)
     evaluation = read_json(tmp_path / "evaluation_test.json")
     stored = read_json(trained[0] / "metrics.json")["splits"]["test"]
     assert evaluation["splits"]["test"]["auc"] == stored["auc"]
@@ -277,10 +242,10 @@ def test_an_onnx_warns_on_the_images_it_was_trained_on(exported, tmp_path, runs)
     assert warning in out and warning in (tmp_path / "report_train.html").read_text()
 
 
-def test_tune_comes_to_a_setting(untrained, tmp_path):
-    """What it chooses is in test_tune.py; audit.py and bench.py are started in their own tests."""
+def test_tune_comes_to_a_setting(untrained, tmp_path, runs):
+    """What it chooses is in test_tune.py; audit.py and bench.py are run in their own tests."""
     flags = ["--data", untrained.data["name"], "--folds", 2, "--trials", 1, "--grid", 0, "--out", tmp_path]
-    out, _ = run("tune.py", *QUICK, *flags)
+    out, _ = runs("tune.py", *QUICK, *flags)
     assert out.splitlines()[-1] == f"next: python train.py --params {tmp_path}/best.json"
     assert 0 < read_json(tmp_path / "best.json")["lr"] < 1
 
@@ -289,12 +254,6 @@ REFUSED = {
     "crossval.py --pool all --drop-test-twins": ["leaves nothing to test on"],
     "train.py": ["--data-root", "--data phantom --weights none"],  # neither data nor a network
     "train.py --data phantom": ["--weights FILE", "--weights none"],  # no network
-    "train.py --data bad.npz": ["bad.npz"],
-    "tune.py --data bad.npz": ["bad.npz"],
-    "crossval.py --data bad.npz": ["bad.npz"],
-    "evaluate.py empty": ["no run folder"],
-    "export.py garbage": ["not a checkpoint"],
-    "train.py --data phantom --weights none --epochs 1000 --out file/run": ["cannot be made"],  # before training
     "evaluate.py RUN --against other.csv": ["not of the same images"],
 }
 
@@ -305,12 +264,7 @@ def test_errors_name_the_cause_and_the_way_out(command, untrained, tmp_path, mon
     for name, value in {"http_proxy": "127.0.0.1:9", "https_proxy": "127.0.0.1:9", "MEDMNIST_ROOT": "none"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "garbage").mkdir()
-    (tmp_path / "garbage/model.pt").write_bytes(b"\x80\x04garbage")
-    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 not really")
     (tmp_path / "other.csv").write_text("split,index,label,probability\ntest,0,1,0.5\n")
-    (tmp_path / "file").write_text("")
     before, began = {*tmp_path.iterdir()}, time.perf_counter()
     script, *words = command.replace("RUN", str(untrained.path)).split()
     status, out, err = run_here(script, *words)

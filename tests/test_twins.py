@@ -23,11 +23,6 @@ def blend(image, noise, share: float) -> np.ndarray:
     return ((1 - share) * image + share * noise).round().astype(np.uint8)
 
 
-def resize(images, side: int, how) -> np.ndarray:
-    """Each image resized by Pillow."""
-    return np.stack([np.asarray(Image.fromarray(image).resize((side, side), how)) for image in images])
-
-
 @pytest.fixture(scope="module")
 def images():
     """60 random images, of which 20 on are changed copies of the first 20: most are twins, some are not quite."""
@@ -39,20 +34,14 @@ def images():
     return noise[rng.permutation(60)]
 
 
-def test_pairs_are_those_of_brute_force(images):
-    expected = brute_force(images)
-    found = {(i, j): correlation for i, j, correlation in twins.find_pairs(images)}
-    assert 20 < len(expected) < 60 and found.keys() == expected.keys()
-    assert all(found[pair] == pytest.approx(expected[pair], abs=1e-5) for pair in expected)
-
-
-@pytest.mark.parametrize("threshold", [0.5, 0.9, 0.97])
-def test_the_threshold_decides(images, threshold):
+@pytest.mark.parametrize("threshold", [twins.THRESHOLD, 0.9])
+def test_pairs_are_those_of_brute_force(images, threshold):
     expected = brute_force(images, threshold)
-    assert {(i, j) for i, j, _ in twins.find_pairs(images, threshold)} == expected.keys() and expected
+    found = {(i, j): correlation for i, j, correlation in twins.find_pairs(images, threshold)}
+    assert 20 < len(expected) < 60 and found == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("block", [1, 7, 30, 59, 60, 1000])
+@pytest.mark.parametrize("block", [1, 7, 59, 60])
 def test_blocks_do_not_matter(images, block):
     whole, blocked = ({pair[:2]: pair[2] for pair in twins.find_pairs(images, block=b)} for b in (2048, block))
     assert blocked == pytest.approx(whole, abs=1e-6)
@@ -66,31 +55,23 @@ def test_gain_and_mirror_keep_twins_but_upside_down_does_not():
     assert {pair[:2] for pair in pairs} == {(0, 1), (0, 2), (1, 2)}
 
 
-@pytest.mark.parametrize("side", [28, 64])
-def test_constant_images_have_no_twin(side):
-    images = np.stack([np.full((side, side), grey, np.uint8) for grey in (0, 0, 77, 255)])
+def test_constant_images_have_no_twin():
+    images = np.stack([np.full((64, 64), grey, np.uint8) for grey in (0, 0, 77, 255)])
     assert twins.find_pairs(images) == [] and twins.find_groups(images).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("side", [64, 128, 224])
 def test_larger_images_are_compared_at_28(images, side):
-    large = resize(images, side, Image.Resampling.BICUBIC)
-    small = resize(large, 28, Image.Resampling.BILINEAR)
-    assert {pair[:2] for pair in twins.find_pairs(large)} == brute_force(small).keys()
-
-
-def test_fingerprints_are_unit_vectors_of_mean_zero(images):
-    prints = twins.fingerprints(images)
-    assert prints.shape == (60, 28, 28) and prints.dtype == np.float32
-    np.testing.assert_allclose(prints.sum((1, 2)), 0, atol=1e-4)
-    np.testing.assert_allclose((prints**2).sum((1, 2)), 1, atol=1e-5)
+    large = [Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC) for image in images]
+    small = [np.asarray(image.resize((28, 28), Image.Resampling.BILINEAR)) for image in large]
+    found = twins.find_pairs(np.stack([np.asarray(image) for image in large]))
+    assert {pair[:2] for pair in found} == brute_force(small).keys()
 
 
 @pytest.mark.parametrize(
     "n, pairs, expected",
     [
         pytest.param(4, [], [0, 1, 2, 3], id="none"),
-        pytest.param(5, [(0, 1), (1, 2), (2, 3)], [0, 0, 0, 0, 4], id="chain"),
         pytest.param(5, [(3, 4), (2, 3), (1, 2)], [0, 1, 1, 1, 1], id="chain from its end"),
         pytest.param(6, [(0, 5), (1, 4), (4, 5), (2, 3)], [0, 0, 2, 2, 0, 0], id="two that meet"),
         pytest.param(3, [(0, 1, 0.97), (0, 1, 0.97), (1, 2, 0.96), (0, 2, 0.99)], [0, 0, 0], id="ring, repeated"),
@@ -98,13 +79,6 @@ def test_fingerprints_are_unit_vectors_of_mean_zero(images):
 )
 def test_groups_are_connected_components(n, pairs, expected):
     assert twins.group(n, pairs).tolist() == expected
-
-
-def test_a_long_chain_in_any_order():
-    rng = np.random.default_rng(0)
-    chain = rng.permutation(2000)
-    pairs = [tuple(sorted(pair)) for pair in zip(chain, chain[1:])]
-    assert (twins.group(2000, rng.permutation(pairs)) == 0).all()
 
 
 def test_groups_join_images_of_one_patient():

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 
@@ -57,12 +58,21 @@ class Network(Predictor):
         return self.evidence(images)
 
 
+def as_shipped(predictor: Predictor) -> Predictor:
+    """A copy that computes what a file does: streamlined, its filters rounded to fp16, in which the file keeps them."""
+    shipped = Predictor([m.streamlined() for m in predictor.members], predictor.mirror, predictor.temperature).eval()
+    for weights in shipped.parameters():
+        if weights.ndim > 1:
+            weights.data = weights.data.half().float()
+    return shipped
+
+
 def export_network(predictor: Predictor, size: int) -> onnx.ModelProto:
-    """The network alone: `prepared`, uint8 [batch, size, size], to `network_evidence`, float32 [batch, rows, columns],
-    and `network_features`, float32 [batch, 64], which typicality is judged by (see `Predictor.evidence`)."""
-    members = [member.streamlined() for member in predictor.members]
+    """The network of `as_shipped` alone: `prepared`, uint8 [batch, size, size], to `network_evidence`, float32 [batch,
+    rows, columns], and `network_features`, float32 [batch, 64], which typicality is judged by (see
+    `Predictor.evidence`)."""
     program = torch.onnx.export(
-        Network(members, predictor.mirror, predictor.temperature).eval(),
+        Network(predictor.members, predictor.mirror, predictor.temperature).eval(),
         (torch.zeros(2, size, size, dtype=torch.uint8),),
         input_names=["prepared"],
         output_names=["network_evidence", "network_features"],
@@ -97,6 +107,13 @@ def assemble(network: onnx.ModelProto, size: int, slope: float = 1.0, intercept:
     return whole
 
 
+def dataset_name(described: dict) -> str:
+    """What a file's users call its training data. described: as `Source.describe`."""
+    if described["synthetic"]:
+        return "PHANTOM data (generated, not ultrasound)"
+    return " + ".join(file_name(part["name"]) for part in (described, *described.get("also", [])))
+
+
 def metadata(run: Run, metrics: dict) -> dict[str, str]:
     """The file's metadata_props, all text. metrics: the run's metrics.json, which may be of an earlier threshold."""
     size, point = run.data["size"], metrics.get("operating_point", {})
@@ -114,9 +131,10 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
         "temperature": repr(run.calibration.temperature),
         "calibrated_on": run.calibration.fitted_on,
         "calibrated_on_n": str(run.calibration.n),
+        "operating_points": json.dumps(metrics.get("calibrations", [])),
         "members": str(len(run.predictor.members)),
         "mirror": "on" if run.predictor.mirror else "off",
-        "dataset": "PHANTOM data (generated, not ultrasound)" if run.data["synthetic"] else file_name(run.data["name"]),
+        "dataset": dataset_name(run.data),
         "dataset_source": json.dumps(run.data),
         "dataset_md5": run.data["md5"],
         "metrics": json.dumps(metrics["splits"]),
@@ -128,8 +146,21 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
     }
 
 
+def halve(model: onnx.ModelProto) -> None:
+    """Keep as fp16, cast back on loading, every large weight that this does not change: half the file."""
+    for tensor in list(model.graph.initializer):
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= 256 and (values == values.astype(np.float16)).all():
+            name = f"{tensor.name}_fp16"
+            model.graph.initializer.remove(tensor)
+            model.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float16), name))
+            cast = onnx.helper.make_node("Cast", [name], [tensor.name], to=onnx.TensorProto.FLOAT)
+            model.graph.node.insert(0, cast)
+
+
 def write(model: onnx.ModelProto, about: dict[str, str], path: Path) -> None:
     """Save an assembled model with its metadata, weights inside."""
+    halve(model)
     onnx.helper.set_model_props(model, about)
     onnx.save(model, path)
 

@@ -20,6 +20,7 @@ EVIDENCE_BOUNDS = MEAN_BOUND | {"evidence_difference": EVIDENCE_TOLERANCE}
 SPLIT_BOUNDS = {"max_difference": TOLERANCE, "labels_differ": 0, "auc_difference": AUC_TOLERANCE} | EVIDENCE_BOUNDS
 ANSWERS = ["probability", "logit", "evidence"]
 BATCHES = (1, 64)
+ROUNDING_TOLERANCE = 0.01  # of a probability: what weights in fp16 may cost
 
 # Of the preparation in the graph, from Pillow's: both compute in fixed point, but round the weights differently.
 GREY_TOLERANCE = 1  # grey levels
@@ -66,6 +67,18 @@ def check(model: onnxfile.OnnxModel, reference: Reference) -> dict:
     split_bounds |= {"mean_tolerance": MEAN_TOLERANCE, "evidence_tolerance": EVIDENCE_TOLERANCE}
     size_bounds = {"grey_tolerance": GREY_TOLERANCE, "prepared_tolerance": PREPARED_TOLERANCE}
     return split_bounds | {"rows": splits} | size_bounds | {"sizes": sizes}
+
+
+def compare_rounding(run: Run, shipped: Reference) -> list[dict]:
+    """What fp16 weights change: a row a split. Raises: UserError where it is more than a calibrated probability bears.
+    shipped: of the run with the predictor of `graph.as_shipped`."""
+    rows = [
+        {"split": name, "n": len(split), "max_difference": float(np.abs(own - shipped.probabilities[name]).max())}
+        for name, split in shipped.splits.items()
+        for own in [run.probabilities(split.images)]
+    ]
+    require(rows, {"max_difference": ROUNDING_TOLERANCE})
+    return rows
 
 
 def require(rows: list[dict], bounds: dict[str, float]) -> None:

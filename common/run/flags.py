@@ -76,6 +76,9 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True) -> None:
         point = f"operating point: {threshold_rule('this', 'the held-out images')}"
         add(parser, "--sensitivity", INNER_SHARE, point, 0.95)
     add_data_flags(parser)
+    if calibrates:
+        also = "images of other hospitals, as --data takes them, all of which are trained on too"
+        add(parser, "--also", Kind(str, "WHAT"), also, [], shown="none", nargs="+")
     add_machine_flags(parser)
     settings.add_flags(parser)
 

@@ -98,8 +98,9 @@ def mean_probability(probabilities: list[float]) -> float:
 
 
 def held_out(rows: list[dict]) -> list[dict]:
-    """The rows that calibrate a run: out-of-fold where there are such, else val."""
-    return [row for row in rows if row["out_of_fold"]] or [row for row in rows if row["split"] == "val"]
+    """The rows that calibrate a run: those of another hospital where there are such, else out-of-fold, else val."""
+    elsewhere, val = ([row for row in rows if row["split"] == name] for name in ("elsewhere", "val"))
+    return elsewhere or [row for row in rows if row["out_of_fold"]] or val
 
 
 def columns(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:

@@ -172,8 +172,8 @@ def _cells(axes, columns, rows, **more) -> None:
 
 
 def confusion(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
-    """A confusion matrix for each threshold, truth in rows: counts, and shares of the row, which has the colour of its
-    class."""
+    """A confusion matrix for each threshold, truth in rows: counts, and shares of the row, which has
+    the colour of its class."""
     figure, grid = _canvas(title, max(1.2 + 2.9 * len(thresholds), 5), 4.1, 1, len(thresholds), squeeze=False)
     for axes, (name, threshold) in zip(grid[0], thresholds.items()):
         tp, fp, fn, tn = metrics.confusion(labels, probabilities >= threshold)

@@ -100,9 +100,9 @@ def test_predictor_without_mirror_exports_too(phantoms):
     assert np.allclose(evidence, explain(predictor, phantoms.images[:5]), rtol=1e-4, atol=1e-4)
 
 
-def test_features_are_those_of_the_first_member_in_fp32_and_near_them_in_int8(untrained, network, quantized, phantoms):
+def test_features_are_those_of_the_first_member_in_fp32_and_near_them_in_int8(shipped, network, quantized, phantoms):
     """Before the first member's second stage, averaged over positions; not of the mirrored image."""
-    first = untrained.predictor.members[0]
+    first = shipped.predictor.members[0]
     with torch.inference_mode():
         expected = first.first_stage(torch.from_numpy(phantoms.images).float() / 255).mean((2, 3)).numpy()
     assert expected.shape == (48, 64) and expected.std(0).max() > 0.01

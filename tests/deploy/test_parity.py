@@ -7,16 +7,16 @@ from common.deploy import graph, parity
 from common.errors import UserError
 
 
-def test_every_image_is_compared_and_a_difference_is_seen(untrained, onnx_model, phantoms, monkeypatch):
+def test_every_image_is_compared_and_a_difference_is_seen(shipped, onnx_model, phantoms, monkeypatch):
     monkeypatch.setattr(parity, "SIZES", ((90, 60),))
-    reference = parity.Reference.of(untrained, {"train": phantoms})
+    reference = parity.Reference.of(shipped, {"train": phantoms})
     checked = parity.check(onnx_model, reference)
     assert [(row["n"], row["batch"]) for row in checked["rows"]] == [(48, 1), (48, 64)]
     expected = reference.probabilities["train"]
     found, logits = expected.copy(), onnx_model.logits(phantoms.images)
     found[-1] += 1e-3
-    calibration = replace(untrained.calibration, threshold=expected[-1] + 5e-4)
-    reference = replace(reference, run=replace(untrained, calibration=calibration))
+    calibration = replace(shipped.calibration, threshold=expected[-1] + 5e-4)
+    reference = replace(reference, run=replace(shipped, calibration=calibration))
     maps = reference.evidence["train"].copy()
     maps[-1, 0, 0] += 0.49
     row = parity.compare_split(reference, "train", [found, logits, maps], 1)
@@ -25,6 +25,15 @@ def test_every_image_is_compared_and_a_difference_is_seen(untrained, onnx_model,
     assert row["mean_from_logit"] == pytest.approx(0.01, abs=1e-4)  # of 49 positions
     with pytest.raises(UserError, match="max_difference"):
         parity.require([row], parity.SPLIT_BOUNDS)
+
+
+def test_what_rounded_weights_change_is_bounded(untrained, shipped, phantoms, monkeypatch):
+    reference = parity.Reference.of(shipped, {"train": phantoms})
+    (row,) = parity.compare_rounding(untrained, reference)
+    assert 0 < row["max_difference"] < 1e-3
+    monkeypatch.setattr(parity, "ROUNDING_TOLERANCE", row["max_difference"] / 2)
+    with pytest.raises(UserError, match="max_difference"):
+        parity.compare_rounding(untrained, reference)
 
 
 @pytest.mark.parametrize("bounds", [parity.SPLIT_BOUNDS, parity.SIZE_BOUNDS])

@@ -1,11 +1,11 @@
 import dataclasses
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import untrained_member
 
 from common import data, files
 from common.calibration import Calibration, logit, sigmoid
@@ -15,7 +15,6 @@ from common.model import BreastResNet, Predictor, predict
 from common.run import folders
 
 REAL = data.Source("own.npz", 28, Path("own.npz"), "1234")
-PHANTOM = data.find("phantom", None, 28)
 
 
 def refused(function, *given) -> str:
@@ -26,20 +25,9 @@ def refused(function, *given) -> str:
     return str(caught.value)
 
 
-def members(n: int) -> list[BreastResNet]:
-    """Different random models, batch norm's statistics included."""
-    torch.manual_seed(0)
-    made = [BreastResNet(28, 2).eval() for _ in range(n)]
-    for model in made:
-        for name, tensor in model.state_dict().items():
-            if name.endswith("running_var"):
-                tensor.uniform_(0.5, 2)
-    return made
-
-
 @pytest.fixture(scope="module")
 def model() -> BreastResNet:
-    return members(1)[0]
+    return untrained_member(0)
 
 
 @pytest.fixture
@@ -52,12 +40,9 @@ def change_checkpoint(path, **changed) -> None:
     torch.save(torch.load(path) | changed, path)
 
 
-def test_an_output_folder_is_made_and_left_empty(tmp_path):
+def test_an_output_folder_is_made_and_left_empty_or_refused(tmp_path, monkeypatch):
     made = folders.make_output(tmp_path / "a" / "b")
     assert made == folders.make_output(str(made)) and list(made.iterdir()) == []
-
-
-def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("kept")
     for path in (tmp_path / "file", tmp_path / "file" / "under"):
         assert f"--out {path}: cannot be made" in refused(folders.make_output, path)
@@ -87,9 +72,6 @@ def test_predictions_survive_their_file(tmp_path):
     assert in_order[0].tolist() == [0, 1] and in_order[1].tolist() == [1 / 3, 0.1]
 
 
-HEADER = "split,index,label,probability\n"
-
-
 def test_repeats_are_averaged_as_logits(tmp_path):
     path = tmp_path / "predictions.csv"
     rows = ["split,index,label,probability,fold", "val,3,1,0.9,1", "val,4,0,0.2,1", "val,3,1,0.5,7", "val,3,1,0.6,9"]
@@ -99,33 +81,6 @@ def test_repeats_are_averaged_as_logits(tmp_path):
     assert first.pop("probability") == pytest.approx(expected, abs=1e-12)
     assert first == {"split": "val", "index": 3, "label": 1, "out_of_fold": True, "image": None}
     assert second["probability"] == 0.2
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        HEADER,
-        "no table at all",
-        HEADER.replace("label", "target") + "val,0,1,0.5\n",
-        HEADER + "val,0,1\n",
-        HEADER + "val,0,2,0.5\n",
-        HEADER + "val,x,1,0.5\n",
-        HEADER + "val,0,1,0,5\n",
-        HEADER + "val,0,1,nan\n",
-        HEADER + "val,0,1,0.5\nval,1,1,-0.1\n",
-        b"\xff\xfe\x00\x01",
-    ],
-)
-def test_bad_prediction_files_are_one_line_that_names_them(tmp_path, content):
-    path = tmp_path / "predictions.csv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert refused(folders.read_predictions, path).startswith(f"{path}: ")
-
-
-def test_prediction_files_that_cannot_be_read(tmp_path):
-    for path in (tmp_path / "absent.csv", tmp_path):
-        assert "cannot be read" in refused(folders.read_predictions, path)
 
 
 # models
@@ -158,7 +113,7 @@ def test_a_checkpoint_holds_plain_values(checkpoint, quick):
 
 
 def test_an_ensemble_is_read_in_order_of_its_folds(tmp_path, phantoms, quick):
-    models = members(3)
+    models = [untrained_member(seed) for seed in range(3)]
     for fold, model in zip((10, 2, 1), models):
         folders.save_model(tmp_path / f"fold_{fold}.pt", model, quick, 0, REAL, ["train"])
     run = folders.load(tmp_path)
@@ -189,26 +144,21 @@ def test_folders_without_a_run_or_between_two(tmp_path):
     assert "--resume of its command" in refused(folders.load, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["model.pt", "fold_1.pt", "fold_best.pt"])
-def test_files_that_are_no_checkpoints(tmp_path, name):
-    (tmp_path / name).write_bytes(b"text")
-    assert f"{tmp_path / name}: not a checkpoint" in refused(folders.load, tmp_path)
-
-
-@pytest.mark.parametrize("content", [[1], {}, {"format": "other v9"}, {"conv1.weight": torch.zeros(2)}, torch.zeros(2)])
-def test_checkpoints_of_others(tmp_path, content):
-    torch.save(content, tmp_path / "model.pt")
-    assert "not a checkpoint of this project" in refused(folders.load, tmp_path)
-
-
 @pytest.mark.parametrize(
-    "name, value",
-    [("stages", 3), ("stages", "x"), ("upsample", 513), ("state", {}), ("state", 3), ("data", {}), ("data", 3)],
+    "changed, reason",
+    [  # test_bad_input.py has files that are damaged in other ways
+        ({"format": "other v9"}, "not a checkpoint of this project"),
+        ({"stages": 3}, "do not fit"),
+        ({"state": {}}, "do not fit"),
+        ({"upsample": 513}, "damaged"),
+        ({"state": 3}, "damaged"),
+        ({"data": {}}, "damaged"),
+    ],
 )
-def test_checkpoints_that_contradict_themselves(tmp_path, checkpoint, name, value):
-    change_checkpoint(checkpoint, **{name: value})
+def test_checkpoints_of_others_and_that_contradict_themselves(tmp_path, checkpoint, changed, reason):
+    change_checkpoint(checkpoint, **changed)
     message = refused(folders.load, tmp_path)
-    assert str(checkpoint) in message and ("do not fit" in message or "damaged" in message)
+    assert str(checkpoint) in message and reason in message
 
 
 def test_weights_that_are_no_numbers(tmp_path, checkpoint):
@@ -218,23 +168,8 @@ def test_weights_that_are_no_numbers(tmp_path, checkpoint):
     assert "not all numbers" in refused(folders.load, tmp_path)
 
 
-# calibration
-
-GOOD = dataclasses.asdict(Calibration(2.0, 0.25, "rule", "val", 78))
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "[1]", "{}", b"\xff\xfe", {"temperature": None}, {"temperature": "hot"}, {"n": "x"}, {"threshold": []}],
-)
-def test_damaged_calibrations(tmp_path, checkpoint, content):
-    path = tmp_path / "calibration.json"
-    text = json.dumps(GOOD | content) if isinstance(content, dict) else content
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert refused(folders.load, tmp_path).startswith(f"{path}: ")
-
-
 def test_calibration_of_phantoms_and_of_later_versions(tmp_path):
     path = tmp_path / "calibration.json"
-    files.write_json(path, GOOD | {"more": 1}, PHANTOM.notice)
-    assert folders.read_calibration(path) == Calibration(**GOOD)
+    stored = Calibration(2.0, 0.25, "rule", "val", 78)
+    files.write_json(path, dataclasses.asdict(stored) | {"more": 1}, data.find("phantom", None, 28).notice)
+    assert folders.read_calibration(path) == stored

@@ -1,0 +1,77 @@
+"""External validation: every shipped file on whole frames of other hospitals, at full size, as an app would give them.
+
+    python -m results.hospitals breast/images.csv busbra/images.csv    writes results/hospitals.csv, prints the table
+    python -m results.hospitals --table                                prints the table alone
+
+A set is a folder or table as evaluate.py's --data takes it; results/README.md says where to get these two, and names
+their licences. Intervals draw whole patients. Nothing here trains or chooses anything.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from common.data import file_name
+from common.show import tables
+from results import log
+
+TABLE = "hospitals.csv"
+MODELS = Path(__file__).parent.parent / "models"
+COLUMNS = {  # of the table: (where evaluation_all.json has it, the metric)
+    "auc": ("splits", "auc"),
+    "accuracy": ("splits", "accuracy"),
+    "brier": ("calibration", "brier"),
+    "sensitivity": ("operating_point", "recall"),
+    "specificity": ("operating_point", "specificity"),
+}
+
+
+def score(model: Path, images: str) -> dict:
+    """A row: one file on all images of one set."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "evaluate.py", str(model), "--data", images, "--split", "all", "--out", out]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=MODELS.parent)
+        found = json.loads(Path(out, "evaluation_all.json").read_text())
+    row = {"file": model.name, "set": file_name(images), "n": found["splits"]["all"]["n"]}
+    seen = found["seen"] or {}
+    row |= {"trained_on": seen.get("trained_on", ""), "commit": found["provenance"]["commit"][:10]}
+    for name, (part, metric) in COLUMNS.items():
+        scores = found[part].get("splits", found[part])["all"] if part != "splits" else found[part]["all"]
+        low, high = scores[f"{metric}_ci95"]
+        row |= {name: f"{scores[metric]:.4f}", f"{name}_low": f"{low:.4f}", f"{name}_high": f"{high:.4f}"}
+    return row
+
+
+def cell(row: dict, name: str) -> str:
+    """A value with its interval."""
+    return tables.with_limits(float(row[name]), [float(row[f"{name}_{end}"]) for end in ("low", "high")])
+
+
+def markdown_table(rows: list[dict]) -> str:
+    """All rows; what a model was trained on is said, not scored."""
+    lines = []
+    for row in rows:
+        seen = int(row["trained_on"] or 0)
+        cells = [f"trained on {seen} of them", *[""] * 4] if seen else [cell(row, name) for name in COLUMNS]
+        lines.append([f"`{row['file']}`", f"{row['set']}, {row['n']} images", *cells])
+    return log.markdown("file | images | AUC | accuracy at 0.5 | Brier score | sensitivity | specificity", lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", help="images of other hospitals")
+    parser.add_argument("--table", action="store_true", help="print the table from hospitals.csv, and score nothing")
+    args = parser.parse_args()
+    if not args.table:
+        (log.FOLDER / TABLE).unlink(missing_ok=True)
+        for images in args.sets:
+            for model in sorted(MODELS.glob("*.onnx")):
+                log.append(TABLE, score(model, images))
+    print(markdown_table(log.read(TABLE)))
+
+
+if __name__ == "__main__":
+    main()

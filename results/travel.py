@@ -1,0 +1,85 @@
+"""Measure configurations by leaving one hospital out: train on BreastMNIST (train and val), predict another, and the
+reverse. Neither BreastMNIST's test split nor any third hospital is read.
+
+    python -m results.travel HOSPITAL [NAME ...] [--seeds 0 1] [--weights=FILE, or another flag for every run]
+    python -m results.travel --table
+
+HOSPITAL is a folder or table of images as --also takes it. Each row of results/travel.csv is one configuration at one
+seed; rows that are there already are not run again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from results import log
+
+TABLE = "travel.csv"
+BASE = "--groups hospitals --no-test --size 64 --epochs 12 --zoom 0.5"  # a later flag wins
+CONFIGURATIONS = {
+    "base": "",
+    "zoom 0.15": "--zoom 0.15",
+    "three stages": "--stages 3",
+    "scanner augmentation": "--scanner 1",
+    "28 pixels": "--size 28",
+    "equalised histogram": "--equalise on",
+    "three stages, 128 pixels": "--stages 3 --size 128",
+    "three stages, no mixup": "--stages 3 --mixup 0",
+    "three stages, longer average": "--stages 3 --ema 0.995",
+    "three stages, weight decay 0.1": "--stages 3 --wd 0.1",
+    "three stages, 24 epochs": "--stages 3 --epochs 24",
+    "three stages, zoom 0.7": "--stages 3 --zoom 0.7",
+    "three stages, balanced classes": "--stages 3 --class-weights balanced",
+    "three stages, first stage frozen": "--stages 3 --frozen-stages 1",
+    "128 pixels": "--size 128",
+}
+
+
+def measure(hospital: str, name: str, seed: int, flags: list[str]) -> dict:
+    """Run one configuration. Returns: its row."""
+    command = ["crossval.py", "--also", hospital, "--seed", str(seed), *BASE.split(), *flags]
+    command += CONFIGURATIONS[name].split()
+    out, began = Path("runs/travel", f"{name.replace(' ', '_')}_{seed}"), time.perf_counter()
+    subprocess.run([sys.executable, *command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - began
+    run = json.loads((out / "metrics.json").read_text())
+    back, there = (fold["auc"] for fold in run["folds"])  # the first fold holds out --data, the second --also
+    made = {"commit": run["provenance"]["commit"][:10], "precision": run["provenance"]["precision"]}
+    row = {"name": name, "seed": seed, **made, "command": "python " + " ".join(command)}
+    return row | {"there": f"{there:.4f}", "back": f"{back:.4f}", "seconds": f"{seconds:.0f}"}
+
+
+def markdown_table(rows: list[dict]) -> str:
+    """All configurations, by their mean over both ways."""
+    lines = {}
+    for name in dict.fromkeys(row["name"] for row in rows):
+        found = [row for row in rows if row["name"] == name]
+        there, back = ([float(row[way]) for row in found] for way in ("there", "back"))
+        both = [(a + b) / 2 for a, b in zip(there, back)]
+        lines[sum(both) / len(both), name] = [name, str(len(found)), *map(log.spread, (there, back, both))]
+    header = "configuration | seeds | AUC elsewhere | AUC the way back | mean of both"
+    return log.markdown(header, [lines[key] for key in sorted(lines, reverse=True)])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("hospital", nargs="?", help="images of another hospital")
+    parser.add_argument("names", nargs="*", help="configurations to run (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--table", action="store_true", help="print the table from travel.csv, and run nothing")
+    args, flags = parser.parse_known_args()
+    if args.table:
+        print(markdown_table(log.read(TABLE)))
+        return
+    done = {(row["name"], row["seed"]) for row in log.read(TABLE)}
+    for seed, name in ((seed, name) for name in args.names or CONFIGURATIONS for seed in args.seeds):
+        if (name, str(seed)) not in done:
+            log.append(TABLE, row := measure(args.hospital, name, seed, flags))
+            print(*row.values(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
