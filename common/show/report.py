@@ -18,7 +18,9 @@ def _metrics(what: str, split: str, scores: dict, notes: Sequence[str]) -> str:
         *notes,
         f"At the operating point, {tables.operating_rates(split, point['splits'][split])}.",
     ]
-    calibrated = [[name, *(tables.with_interval(fit[name], m, "\n") for m in ("brier", "ece"))] for name in scores["splits"]]
+    calibrated = [
+        [name, *(tables.with_interval(fit[name], m, "\n") for m in ("brier", "ece"))] for name in scores["splits"]
+    ]
     drawn = [
         page.metrics_table(scores["splits"], f"At the standard threshold {STANDARD_THRESHOLD}."),
         page.metrics_table(point["splits"], "At the operating point."),
