@@ -95,11 +95,18 @@ class Evaluated:
         fitted = self.own and self.name in (*self.model.data["trained_on"], "all") and not self.out_of_fold
         return fitted or bool(self.seen and self.seen["trained_on"])
 
+    @property
+    def marked(self) -> dict:
+        """How many images an .onnx file marks as unlike its training images; empty where the model cannot tell."""
+        typical = self.scored.typical
+        return {} if typical is None else {"threshold": self.model.typicality_threshold, "marked": int(sum(~typical))}
+
     def notes(self, scores: dict) -> list[str]:
         """What a reader must know. scores: `scoring.evaluate_splits` of these predictions."""
+        unlike = "Unlike the training images, with a typicality below {threshold:g}: {marked} images."
+        said = [unlike.format(**self.marked)] if self.marked else []
         if self.own:
-            return [f"The model was trained on {self.name}: these figures flatter it."] if self.flatters else []
-        said = []
+            return said + [f"The model was trained on {self.name}: these figures flatter it."] * self.flatters
         if self.seen:
             counts = "trained on {trained_on}, {near_duplicates} are near-duplicates of such, {unseen} it has not seen"
             flatter = ": the figures of all of them flatter it" if self.flatters else ""
@@ -124,17 +131,25 @@ def promised_by(model) -> dict | None:
     return kept.get("elsewhere") or kept.get("out_of_fold") or kept.get("val")
 
 
-def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, bool]:
-    """P(malignant) of a split, and whether out-of-fold: so an ensemble predicts the images that it was trained on. An
-    .onnx file gets image files at their full size, as an app would give them."""
-    if isinstance(model, onnxfile.OnnxModel) and source.of_files:
-        return model.probabilities_of_files([source.folder / row["image"] for row in split.rows]), False
-    if isinstance(model, folders.Run) and model.data["md5"] == source.md5 and name in model.data["trained_on"]:
+def predict_by_file(model: onnxfile.OnnxModel, source: data.Source, split: data.Split):
+    """P(malignant) of a split by an .onnx file, and which images it does not mark as unlike its training images, None
+    where it cannot tell. It gets image files at their full size, as an app would give them."""
+    outputs = ["probability"] + ["typicality"] * model.gives("typicality")
+    paths = [source.folder / row["image"] for row in split.rows] if source.of_files else []
+    found = model.run_files(outputs, paths) if paths else model.run(outputs, split.images)
+    return found[0], found[1] >= model.typicality_threshold if found[1:] else None
+
+
+def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """As `predict_by_file`, and whether out-of-fold: so an ensemble predicts the images that it was trained on."""
+    if isinstance(model, onnxfile.OnnxModel):
+        return *predict_by_file(model, source, split), False
+    if model.data["md5"] == source.md5 and name in model.data["trained_on"]:
         rows = folders.read_predictions(model.path / "predictions.csv")
         unseen = [row for row in rows if row["split"] == name and row["out_of_fold"]]
         if len(unseen) == len(split):
-            return folders.columns(unseen)[1], True
-    return model.probabilities(split.images), False
+            return folders.columns(unseen)[1], None, True
+    return model.probabilities(split.images), None, False
 
 
 def left_out_test_twins(model) -> bool:
@@ -149,16 +164,16 @@ def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluat
     own = is_own(model, source)
     earlier = data.SPLITS[: data.SPLITS.index(name)] if own and name != "all" else ()
     split, *others = data.load(source, name, *earlier)
-    probabilities, out_of_fold = predict(model, source, split, name)
+    probabilities, typical, out_of_fold = predict(model, source, split, name)
     if own:
         apart = not out_of_fold and not (name == "test" and left_out_test_twins(model))
-        scored = scoring.score(split, probabilities, *others, apart=apart)
+        scored = replace(scoring.score(split, probabilities, *others, apart=apart), typical=typical)
         return Evaluated(model, source, name, scored, out_of_fold, own)
     fitted = model.data["trained_on"]
     trained = data.load_again(model.data, root, fitted, kept)
     seen = scoring.count_seen(split, trained) if trained else None
     known = data.load_again(model.data, root, list(dict.fromkeys([*fitted, "val"])), kept)  # val chose the epoch
-    scored = scoring.score(split, probabilities, *([known] if known else []))
+    scored = replace(scoring.score(split, probabilities, *([known] if known else [])), typical=typical)
     if scored.clean is not None and scored.clean.all():
         scored = replace(scored, clean=None)
     return Evaluated(model, source, name, scored, out_of_fold, own, seen)
@@ -233,7 +248,7 @@ def save(out: Path, evaluated: Evaluated, scores: dict, drawn: dict, notes: list
     predictions = "out-of-fold predictions" if evaluated.out_of_fold else "predictions of the model"
     head = {"model": called, "split": split, "predictions": predictions, "images": evaluated.label}
     seen = {} if evaluated.own else {"seen": evaluated.seen}
-    made = {"provenance": provenance.provenance(source, threads)}
+    made = {"unlike_training": evaluated.marked or None, "provenance": provenance.provenance(source, threads)}
     files.write_json(out / f"evaluation_{split}.json", head | seen | made | scores, source.notice)
     if source.of_files:
         rows = folders.prediction_rows(evaluated.scored.split, evaluated.scored.probabilities)

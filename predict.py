@@ -7,6 +7,7 @@ are done, and the exit status is 1. Research only, not a medical device.
 """
 
 import json
+import math
 import sys
 import time
 import warnings
@@ -115,13 +116,17 @@ def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
 
 def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, folder: Path | None) -> Iterator[dict]:
     """What the model says of each page, in order, as soon as its batch is done. folder: where overlays go, if any."""
-    outputs = ["logit", "evidence"] if folder else ["logit"]
+    outputs = ["logit"] + ["typicality"] * model.gives("typicality") + ["evidence"] * bool(folder)
     for batch in batches(pages):
-        logits, *maps = model.run(outputs, np.stack([page.pixels for page in batch]))
+        given = dict(zip(outputs, model.run(outputs, np.stack([page.pixels for page in batch]))))
+        logits = given["logit"]
         for i, (page, logit, probability) in enumerate(zip(batch, logits, sigmoid(logits))):
             said = {"image": str(page.path), "page": page.number, "probability": float(probability)}
             said |= {"logit": float(logit), "flagged": bool(probability >= threshold)}
-            yield said | ({"evidence": str(save_overlay(folder, page, maps[0][i]))} if folder else {})
+            if "typicality" in given:
+                typicality = float(given["typicality"][i])
+                said |= {"typicality": typicality, "unlike_training": typicality < model.typicality_threshold}
+            yield said | ({"evidence": str(save_overlay(folder, page, given["evidence"][i]))} if folder else {})
 
 
 def save_overlay(folder: Path, page: Page, values: np.ndarray) -> Path:
@@ -140,10 +145,23 @@ def heading(model: onnxfile.OnnxModel, threshold: float, rule: str, folder: Path
     lines.append(f"flagged for review from {threshold:.4f} up: {rule}")
     if model.held_out and threshold == model.calibration.threshold:
         lines.append(f"on held-out images that had {tables.promise(model.held_out)}")
+    if (rare := model.typicality_threshold) > 0:
+        lines.append(
+            f"unlike the training images below a typicality of {rare:g}, as {rare:.0%} of images like those are"
+        )
     if folder:
         full = f"deepest from {evidence.FULL:g} log-odds up"
         lines.append(f"{printable(folder)}: vermillion speaks for malignant, blue against, {full}")
-    return "\n".join([*lines, f"{'P(malignant)':>12}  {'':<18}  {'page':>4}  image"])
+    return "\n".join([*lines, f"{'P(malignant)':>12}  {'typicality':>10}  {'':<26}  {'page':>4}  image"])
+
+
+def row(answer: dict) -> str:
+    """What the model says of an image, under `heading`; n/a where an earlier file gives no typicality."""
+    flag = "flagged for review" if answer["flagged"] else "not flagged"
+    mark = "unlike the training images" if answer.get("unlike_training") else flag
+    typicality = tables.number(answer.get("typicality", math.nan))
+    name = printable(answer["image"])
+    return f"{answer['probability']:>12.4f}  {typicality:>10}  {mark:<26}  {answer['page']:>4}  {name}"
 
 
 def main():
@@ -159,14 +177,12 @@ def main():
     if folder:
         with files.writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    row = "{probability:>12.4f}  {flag:<18}  {page:>4}  {name}"
 
     progress = Progress()
     for answer in answers(model, read(named_paths(args.images), progress), threshold, folder):
         if not (args.json or progress.images):
             print(heading(model, threshold, rule, folder))
-        name, flag = printable(answer["image"]), "flagged for review" if answer["flagged"] else "not flagged"
-        print(json.dumps(answer | about) if args.json else row.format(name=name, flag=flag, **answer), flush=True)
+        print(json.dumps(answer | about) if args.json else row(answer), flush=True)
         progress.images += 1
         progress.show()
     if not progress.files:

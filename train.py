@@ -7,7 +7,7 @@ from common import data, scoring
 from common.calibration import Calibration, calibrate, sigmoid
 from common.files import write_csv, write_json
 from common.model import Predictor, device_of, predict
-from common.run import flags, folders, provenance, resume
+from common.run import fallback, flags, folders, provenance, resume
 from common.scoring import Scored, evaluate_splits
 from common.seed import set_seed
 from common.settings import Settings
@@ -17,7 +17,7 @@ from common.training import Fit, fit
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    flags.add_run_flags(parser, "runs/train")
+    flags.add_run_flags(parser, "runs/train", falls_back=True)
     return parser.parse_args()
 
 
@@ -49,21 +49,24 @@ def save(out: Path, fitted: Fit, settings: Settings, source, seed, calibration, 
 def main():
     args = parse_args()
     settings = Settings.from_args(args)
-    source = data.find(args.data, args.data_root, args.size, args.seed, also=args.also)
+    source, settings, notice = fallback.choose(args, settings)
+    if notice:
+        print(notice, flush=True)  # before all that goes to stderr
     data.require(source, *data.SPLITS)
     val, *train = data.load(source, "val", "train", *data.further(source))
     train = data.concatenate(*train)
 
+    name = "train on PHANTOM data" if source.synthetic else "train"
     with resume.begin(args, settings, source) as partial:
         set_seed(args.seed, args.threads)
-        fitted = fit(train, val, settings, args.seed, device_of(args.device), checkpoint=partial / "model.pt")
+        fitted = fit(train, val, settings, args.seed, device_of(args.device), name, partial / "model.pt")
         calibration, scored = score(fitted, settings, source, train, val, args.sensitivity)
         scores = evaluate_splits(scored, calibration)
         made_with = provenance.describe(args, settings, source)
         metrics = made_with | {"best_epoch": fitted.best_epoch} | scores
         with resume.finish(partial) as out:
             save(out, fitted, settings, source, args.seed, calibration, scored, metrics)
-    print(tables.scores_text(scores, source.label), f"written to {args.out}/", sep="\n")
+    print(tables.scores_text(scores, source.label), f"written to {args.out}/", *filter(None, [notice]), sep="\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ class Strength:
     contrast: float = 0.2  # about the image mean, by up to this share
     brightness: float = 0.1  # added, as a share of the grey range
     erasing: float = 0.25  # probability of a rectangle set to the image mean
-    scanner: float = 0.0  # TRIAL
 
 
 def uniform(n: int, low: float, high: float, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -54,37 +53,6 @@ def gain(images: torch.Tensor, strength: Strength, generator: torch.Generator) -
     return ((images - mean) * contrast + mean + brightness).clamp(0, 1)
 
 
-def scanner(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
-    """TRIAL: what differs between scanners: dynamic range (gamma), resolution and smoothing, speckle, burnt-in text."""
-    n, side = len(images), images.shape[-1]
-    gamma = torch.exp(strength.scanner * uniform(n, -0.6, 0.6, images, generator))[:, None, None]
-    images = images.clamp_min(0) ** gamma
-    low = int(side * (1 - 0.5 * strength.scanner * torch.rand(1, generator=generator).item()))
-    coarse = F.interpolate(images[:, None], [low, low], mode="bilinear", antialias=True)
-    coarse = F.interpolate(coarse, [side, side], mode="bilinear")[:, 0]
-    images = torch.where((uniform(n, 0, 1, images, generator) < 0.5)[:, None, None], coarse, images)
-    noise = torch.randn(images.shape, generator=generator) * (0.15 * strength.scanner)
-    images = images * (1 + noise * uniform(n, 0, 1, images, generator)[:, None, None])
-    for _ in range(2):  # bright bars a pixel or two high near the edge, as text and scales are
-        top, left = (uniform(n, 0, 0.9, images, generator) * side for _ in "yx")
-        rows = torch.arange(side)[None, :, None]
-        columns = torch.arange(side)[None, None, :]
-        height = 1 + side // 32
-        bar = (rows >= top[:, None, None]) & (rows < top[:, None, None] + height)
-        bar = bar & (columns >= left[:, None, None]) & (columns < left[:, None, None] + side / 5)
-        bar = bar & (uniform(n, 0, 1, images, generator) < 0.25 * strength.scanner)[:, None, None]
-        images = torch.where(bar, torch.rand(images.shape, generator=generator), images)
-    return images.clamp(0, 1)
-
-
-def equalise(images):
-    """TRIAL: histogram equalisation of uint8 numpy images [n, h, w]."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    return np.stack([np.asarray(ImageOps.equalize(Image.fromarray(image))) for image in images])
-
-
 def erase(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
     """Random erasing: with probability `strength.erasing`, a rectangle of sides 10-40 % of the image takes the image's
     mean (Zhong et al., AAAI 2020). images: [n, h, w]."""
@@ -106,7 +74,7 @@ def augment(images: torch.Tensor, strength: Strength, generator: torch.Generator
     Args: images: float [n, h, w] in [0, 1], square; generator: a CPU generator, the only source of chance.
     Returns: float [n, h, w] in [0, 1].
     """
-    for step in (affine, gain, scanner, erase) if strength.scanner else (affine, gain, erase):
+    for step in (affine, gain, erase):
         images = step(images, strength, generator)
     return images
 

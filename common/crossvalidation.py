@@ -78,8 +78,6 @@ def train_fold(
     Args: unseen: bool [n]. checkpoint: as `training.fit` takes it.
     Returns: (model on the CPU, its logits [unseen.sum()] of the unseen).
     """
-    if settings.equalise:
-        pool = Split(training.augment.equalise(pool.images), pool.labels, pool.rows)
     model = training.fit(pool[~unseen], None, settings, seed, device, name, checkpoint).model
     logits = predict(Predictor([model], settings.mirror), pool.images[unseen])
     return model.cpu(), logits

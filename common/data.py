@@ -12,7 +12,7 @@ import numpy as np
 
 from common import imageset, npzfile, phantom, twins
 from common.errors import UserError
-from common.npzfile import OFFICIAL_MD5, SIZES, SPLITS, breastmnist_path, download, find_class_problem
+from common.npzfile import OFFICIAL_MD5, SIZES, SPLITS, breastmnist_path, fetch, find_class_problem
 
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
 
@@ -152,7 +152,7 @@ def find(
         known = kept if kept and imageset.is_known(found, kept) else None
         return replace(source, md5=found.fingerprint(seed), kept=known)
     if name == "breastmnist" and not path.exists():
-        download(path, size)
+        fetch(path, size)
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             raise OSError(0, "not a file")

@@ -6,6 +6,7 @@ Nothing here unpickles, and no image is decoded that declares more pixels than P
 import ctypes
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -112,7 +113,7 @@ def dicom_grey(values: np.ndarray, dataset) -> np.ndarray:
 
 
 def dicom_pixels(path: Path, dataset) -> Iterator[np.ndarray]:
-    """Every frame of a DICOM image as stored, one at a time. Raises: UserError where a decoder is not installed."""
+    """Every frame of a DICOM image as stored, one at a time. Raises: UserError where another decoder may help."""
     from pydicom import dcmread
     from pydicom.pixels import get_decoder, iter_pixels
 
@@ -121,11 +122,13 @@ def dicom_pixels(path: Path, dataset) -> Iterator[np.ndarray]:
     frames = range(int(dataset.get("NumberOfFrames") or 1))  # by number, or pydicom 3 writes into read-only memory
     try:
         yield from iter_pixels(source, indices=frames)
-    except RuntimeError:
+    except RuntimeError as error:
         if not any(line.startswith("pylibjpeg") for line in decoder.missing_dependencies):
             raise
-        way_out = "pip install 'pylibjpeg[all]'"
-        raise UserError(f"cannot be decoded without pylibjpeg ({decoder.UID.name}); {way_out}") from None
+        what, why = "needs pylibjpeg", decoder.UID.name
+        if decoder.is_available:
+            what, why = "is damaged, or needs pylibjpeg", str(error).splitlines()[-1].strip()
+        raise UserError(f"{what} ({why}); pip install 'pylibjpeg[all]'") from None
 
 
 def dicom_frames(path: Path) -> Iterator[np.ndarray]:
@@ -134,6 +137,7 @@ def dicom_frames(path: Path) -> Iterator[np.ndarray]:
         import pydicom.pixels
     except ImportError:
         raise UserError("is DICOM, which needs pydicom; pip install 'pydicom>=3', or save it as PNG") from None
+    warnings.filterwarnings("ignore", module="pydicom")  # about what it reads all the same, or what an error says too
     dataset = pydicom.dcmread(path, stop_before_pixels=True)
     try:
         check_size(dataset.Rows, dataset.Columns)

@@ -23,7 +23,6 @@ from common.errors import UserError
 from common.folds import assign_folds
 from common.npzfile import SPLITS
 from common.parallel import cpu_count
-from common.progress import shown
 
 LABELS = {"malignant": 1, "1": 1, "benign": 0, "normal": 0, "0": 0}
 SPLIT_OF_TENTH = ["train"] * 7 + ["val"] + ["test"] * 2
@@ -143,6 +142,8 @@ def prepare(path: Path, size: int) -> tuple[np.ndarray, str] | UserError:
 def read(folder: Path, rows: list[dict], size: int, where: Path) -> ImageSet:
     """Decode and prepare every file, several at once; memory is that of the prepared images.
     Raises: UserError when one is bad, after all bad ones are named on stderr."""
+    from common.progress import shown  # predict.py, which needs no tqdm, imports this file
+
     images, known, paths = np.empty((len(rows), size, size), np.uint8), [], [folder / row["image"] for row in rows]
     with ThreadPoolExecutor(cpu_count()) as pool, warnings.catch_warnings(action="ignore"):  # of harmless flaws
         prepared = pool.map(lambda path: prepare(path, size), paths)

@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.settings import LARGEST_SIDE
 
 GREY_MEAN, GREY_STD = 0.449, 0.226  # ImageNet's, averaged over the three colours
+COARSE = 32  # pixels a side, about which `texture` looks at: finer ones tell scanners apart (results/README.md)
 
 
 class BreastResNet(nn.Module):
@@ -73,6 +74,18 @@ class BreastResNet(nn.Module):
         last = self.last_stage(first)
         return (self.trunk.fc.weight @ last.flatten(2) + self.trunk.fc.bias).reshape(-1, *last.shape[2:])
 
+    def texture(self, images: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """What typicality is judged by, float [n, 134]: logarithms of the mean magnitude and of the standard deviation,
+        over positions, of the first stage's channels, of the picture, and of its differences from row to row and from
+        column to column. images: float [n, size, size] in [0, 1]; first: their first stage's activations."""
+        if (factor := images.shape[-1] // COARSE) > 1:
+            images = F.avg_pool2d(images[:, None], factor)[:, 0]
+            first = self.first_stage(images)
+        picture = images[:, None] / GREY_STD
+        maps = (first, picture, picture.diff(dim=2), picture.diff(dim=3))
+        statistics = [torch.cat([m.abs().mean((2, 3)), m.std((2, 3), correction=0)], 1) for m in maps]
+        return (torch.cat(statistics, 1) + 0.05).log()  # 0.05: what is much less than that is none
+
     def freeze(self, stages: int) -> None:
         """Leave the weights of the stem and of the first `stages` stages as they are; 0 freezes nothing. Their batch
         norms go on normalising by the batch and averaging it: fixed statistics measured far worse (results/ideas.md).
@@ -118,13 +131,13 @@ class Predictor(nn.Module):
 
     def evidence(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """images: uint8 [n, size, size]. Returns: what each position adds to the logits, [n, rows, columns], whose mean
-        they are; and the first stage's activations of the first member, averaged over positions, [n, 64]."""
+        they are; and the `texture` of the images to the first member, [n, 134]."""
         views = self.views(images)
         first = [[member.first_stage(view) for view in views] for member in self.members]
         maps = [[member.evidence(stage) for stage in stages] for member, stages in zip(self.members, first)]
         both = [torch.stack(sided).mean(0) for sided in zip(*maps)]
         turned = (both[0] + both[1].flip(-1)) / 2 if self.mirror else both[0]
-        return turned / self.temperature, first[0][0].mean((2, 3))
+        return turned / self.temperature, self.members[0].texture(views[0], first[0][0])
 
 
 def device_of(name: str) -> torch.device:
@@ -144,9 +157,11 @@ def predict(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.nd
 
 
 @torch.inference_mode()
-def explain(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.ndarray:
-    """Evidence maps, float32 [n, rows, columns], of uint8 images [n, size, size], as `predict` does."""
+def explain(predictor: Predictor, images: np.ndarray, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Evidence maps, float32 [n, rows, columns], and textures [n, 134], of uint8 images [n, size, size], as `predict`
+    does."""
     device = next(predictor.parameters()).device
     predictor.eval()
-    parts = torch.from_numpy(images).split(batch)
-    return torch.cat([predictor.evidence(part.to(device))[0].cpu() for part in parts]).numpy()
+    parts = [predictor.evidence(part.to(device)) for part in torch.from_numpy(images).split(batch)]
+    maps, textures = (torch.cat([values.cpu() for values in given]).numpy() for given in zip(*parts))
+    return maps, textures

@@ -1,14 +1,14 @@
 """A file with MedMNIST's keys: where BreastMNIST lies, fetching it, and reading splits that can be trusted."""
 
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from common import download
 from common.errors import UserError, one_line
 
 OFFICIAL_MD5 = {  # of medmnist.INFO["breastmnist"], whose import takes seconds
@@ -28,15 +28,15 @@ def breastmnist_path(root: str | None, size: int) -> Path:
     return folder / ("breastmnist.npz" if size == 28 else f"breastmnist_{size}.npz")
 
 
-def download(path: Path, size: int) -> None:
+def fetch(path: Path, size: int) -> None:
     """Fetch BreastMNIST with medmnist, which checks the MD5, into a folder of its own, then move it to `path`: a
     download that was cut off leaves nothing. Raises: UserError."""
     import medmnist  # takes seconds, for scikit-learn
 
-    new = not path.parent.exists()
+    new, url = not path.parent.exists(), medmnist.INFO["breastmnist"]["url" if size == 28 else f"url_{size}"]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as beside, redirect_stdout(sys.stderr):
+        with tempfile.TemporaryDirectory(dir=path.parent) as beside, download.limited(url):
             medmnist.BreastMNIST(split="train", download=True, root=beside, size=size)
             os.replace(Path(beside) / path.name, path)
     except (RuntimeError, OSError) as error:
@@ -44,8 +44,8 @@ def download(path: Path, size: int) -> None:
         if isinstance(reason, KeyboardInterrupt):  # which medmnist takes for a failed download
             raise reason from None
         raise UserError(
-            f"{path} is absent and cannot be downloaded ({reason}); give --data-root (or MEDMNIST_ROOT) a folder "
-            f"that holds it, or try --data phantom --weights none, which needs no network"
+            f"{path} is absent and cannot be downloaded ({one_line(str(reason))}); give --data-root (or MEDMNIST_ROOT) "
+            f"a folder that holds it ({url}), or try --data phantom --weights none, which needs no network"
         ) from None
     finally:
         if new:

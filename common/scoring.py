@@ -12,13 +12,14 @@ from common.metrics import STANDARD_THRESHOLD
 @dataclass(frozen=True)
 class Scored:
     """Predictions of a split: calibrated probabilities [n]; groups [n], the same for images that are drawn together in
-    an interval; and, where it matters, `clean` [n]: the image shares no group with one that may have been trained on.
-    """
+    an interval; and, where it matters, `clean` [n]: the image shares no group with one that may have been trained on;
+    and `typical` [n], where the model tells: it is not marked as unlike the training images."""
 
     split: Split
     probabilities: np.ndarray
     groups: np.ndarray
     clean: np.ndarray | None = None
+    typical: np.ndarray | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -30,15 +31,22 @@ class Scored:
         return intervals.resample_counts(self.labels, self.groups, resamples, seed)
 
     def parts(self, name: str) -> dict[str, "Scored"]:
-        """{name: all of it, "clean_<name>": the clean images, "<name>_patients": patients}, the latter two where
+        """{name: all of it, "clean_<name>": the clean images, "typical_<name>" and "unlike_<name>": those that are not
+        marked and those that are, as unlike the training images, "<name>_patients": patients}, all but the first where
         there are such."""
         found = {name: self}
         if self.clean is not None and self.clean.any():
-            kept = self.probabilities[self.clean], self.groups[self.clean]
-            found[f"clean_{name}"] = Scored(self.split[self.clean], *kept)
+            found[f"clean_{name}"] = self.only(self.clean)
+        if self.typical is not None and not self.typical.all():
+            found |= {f"typical_{name}": self.only(self.typical)} if self.typical.any() else {}
+            found[f"unlike_{name}"] = self.only(~self.typical)
         if len(set(self.split.patients)) < len(self.split) and all(self.split.patients):
             found[f"{name}_patients"] = self.per_patient()
         return found
+
+    def only(self, chosen: np.ndarray) -> "Scored":
+        """Some of the images. chosen: bool [n]."""
+        return Scored(self.split[chosen], self.probabilities[chosen], self.groups[chosen])
 
     def per_patient(self) -> "Scored":
         """Each patient once: by the image of the highest probability, malignant if any image is."""

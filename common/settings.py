@@ -106,9 +106,6 @@ class Settings:
     class_weights: str = setting("none", one_of("none", "balanced"), "none, or balanced: both classes weigh the same")
     mixup: float = setting(0.4, number(float, 0, 1000), "alpha of mixup's Beta distribution; 0 turns it off")
     augment: bool = setting(True, ON_OFF, "random mirror, rotation, scale, shift, gain and erasing")
-    zoom: float = setting(0.15, SHARE_BELOW_ONE, "augmentation scales by up to this share, in or out")
-    scanner: float = setting(0.0, SHARE, "TRIAL: strength of gamma, resolution, speckle and text in augmentation")
-    equalise: bool = setting(False, ON_OFF, "TRIAL: equalise each image's histogram")
     ema: float = setting(
         0.98, SHARE_BELOW_ONE, "decay per step of the weight average that is kept; 0 keeps the last weights"
     )
@@ -116,6 +113,10 @@ class Settings:
         10, NATURAL, "train.py: stop after this many epochs without a lower validation loss; 0: keep the last"
     )
     mirror: bool = setting(True, ON_OFF, "average each prediction with the mirrored image's")
+    zoom: float = setting(0.15, SHARE_BELOW_ONE, "augmentation scales by up to this share, in or out")
+    precision: str = setting(
+        "auto", one_of("auto", "fp32", "bf16"), "of convolutions in training; auto: bf16 where that is fast, else fp32"
+    )
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "Settings":

@@ -63,7 +63,7 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
     class_weights = loss.class_weights(labels, settings.class_weights)
-    strength = augment.Strength(scale=settings.zoom, scanner=settings.scanner)
+    strength = augment.Strength(scale=settings.zoom)
     steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
 
     model = initial_model(train.images.shape[-1], settings).to(device)
@@ -87,7 +87,7 @@ def fit(
                 if settings.augment:
                     inputs = augment.augment(inputs, strength, generator)
                 inputs, targets = augment.mixup(inputs, targets, settings.mixup, generator)
-                with autocast(device):
+                with autocast(device, settings.precision):
                     logits = model(inputs)
                 batch_loss = loss.training_loss(
                     logits.float(), targets, settings.loss, settings.label_smoothing, class_weights
@@ -116,13 +116,16 @@ def fit(
     return result
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bf16 autocast where the processor multiplies bf16 natively; elsewhere emulation would only cost time."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision(device) == "bf16")
+def autocast(device: torch.device, wanted: str) -> torch.autocast:
+    """bf16 autocast, or none. wanted: the setting."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision(device, wanted) == "bf16")
 
 
-def precision(device: torch.device) -> str:
-    """What a device trains in: bf16 on a GPU and on CPUs with AVX512-BF16 or AMX units, else fp32."""
+def precision(device: torch.device, wanted: str) -> str:
+    """What a device trains in: of "auto", bf16 on a GPU and on CPUs with AVX512-BF16 or AMX units, else fp32, since to
+    emulate bf16 would only cost time."""
+    if wanted != "auto":
+        return wanted
     able = torch.cpu.get_capabilities()
     return "bf16" if device.type == "cuda" or able.get("avx512_bf16") or able.get("amx_tile") else "fp32"
 

@@ -5,19 +5,21 @@ import os
 import sys
 import warnings
 import zipfile
-from contextlib import redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 import torchvision
 
-from common.errors import UserError
+from common import download
+from common.errors import UserError, one_line
 from common.files import replacing
 from common.model import GREY_STD, BreastResNet
 from common.settings import Settings
 
 CHANNEL_STD = (0.229, 0.224, 0.225)  # ImageNet's, of red, green and blue
+IMAGENET_URL = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
+IMAGENET_SHA256 = "f37072fd"  # how it begins, as in the file's name
 WAYS_OUT = "give --weights FILE (a state dict of torchvision's ResNet-18), or --weights none to train from scratch"
 
 
@@ -62,21 +64,30 @@ def grey_stem(filters: torch.Tensor) -> torch.Tensor:
     return (filters * scale[:, None, None]).sum(1, keepdim=True)
 
 
+def fetch_imagenet() -> Path:
+    """torchvision's ImageNet weights in torch's cache, downloaded if absent, their hash checked. Raises: UserError."""
+    path = Path(torch.hub.get_dir(), "checkpoints", IMAGENET_URL.rpartition("/")[2])
+    try:
+        if not path.exists():
+            print(f"Downloading: {IMAGENET_URL} to {path}", file=sys.stderr)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with download.limited(IMAGENET_URL):
+                shown = sys.stderr.isatty()
+                torch.hub.download_url_to_file(IMAGENET_URL, str(path), IMAGENET_SHA256, progress=shown)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+        reason = f"{path} is absent and cannot be downloaded ({one_line(str(error))})"
+        raise UserError(f"ImageNet weights: {reason}; put {IMAGENET_URL} there, or {WAYS_OUT}") from None
+    return path
+
+
 def read_weights(weights: str) -> dict:
     """The trunk in a state dict of torchvision's ResNet-18, all of it or a part; `fc`, of other classes, is left out.
 
-    Args: weights: "imagenet" (downloaded once into torch's cache, its hash checked), or the path of a file.
+    Args: weights: "imagenet" (downloaded once), or the path of a file.
     Raises: UserError; in a file, on what is not torchvision's by name or shape, and on values that are no numbers.
     """
-    if weights != "imagenet":
-        state = read_tensors(weights, "a file of plain tensors saved by torch", WAYS_OUT)
-    else:
-        try:
-            with redirect_stdout(sys.stderr):
-                published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-                state = published.get_state_dict(progress=False, check_hash=True)
-        except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
-            raise UserError(f"ImageNet weights cannot be downloaded ({error}); {WAYS_OUT}") from None
+    file, way_out = (fetch_imagenet(), f"delete it, or {WAYS_OUT}") if weights == "imagenet" else (weights, WAYS_OUT)
+    state = read_tensors(file, "a file of plain tensors saved by torch", way_out)
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise UserError(f"{weights}: not a state dict; {WAYS_OUT}")
     trunk = {name: tensor for name, tensor in state.items() if not str(name).startswith("fc.")}

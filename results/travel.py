@@ -34,7 +34,10 @@ CONFIGURATIONS = {
     "three stages, zoom 0.7": "--stages 3 --zoom 0.7",
     "three stages, balanced classes": "--stages 3 --class-weights balanced",
     "three stages, first stage frozen": "--stages 3 --frozen-stages 1",
-    "128 pixels": "--size 128",
+    "three stages, 128 pixels, 24 epochs": "--stages 3 --size 128 --epochs 24",
+    "three stages, 128 pixels, 40 epochs": "--stages 3 --size 128 --epochs 40",
+    "three stages, 128 pixels, 24 epochs, zoom 0.15": "--stages 3 --size 128 --epochs 24 --zoom 0.15",
+    "three stages, 224 pixels, 24 epochs": "--stages 3 --size 224 --epochs 24",
 }
 
 

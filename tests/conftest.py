@@ -17,7 +17,7 @@ import torchvision
 
 from common import data, files, imageset, phantom, settings, weights
 from common.calibration import Calibration
-from common.deploy import graph, int8, onnxfile
+from common.deploy import graph, int8, onnxfile, typicality
 from common.model import BreastResNet
 from common.run import folders
 
@@ -163,7 +163,7 @@ def untrained(stored, tmp_path_factory) -> folders.Run:
 @pytest.fixture(scope="session")
 def shipped(untrained) -> folders.Run:
     """`untrained` as a file keeps it, with rounded weights."""
-    return replace(untrained, predictor=graph.as_shipped(untrained.predictor))
+    return replace(untrained, predictor=graph.as_shipped(untrained.predictor, fp16=True))
 
 
 @pytest.fixture(scope="session")
@@ -173,11 +173,17 @@ def network(shipped) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="session")
-def onnx_model(untrained, network, tmp_path_factory) -> onnxfile.OnnxModel:
+def fitted(network, phantoms) -> typicality.Typicality:
+    """What typicality is to `network`, fitted on phantoms."""
+    return typicality.fit_network(network, phantoms.images, np.arange(len(phantoms)), 1)
+
+
+@pytest.fixture(scope="session")
+def onnx_model(untrained, network, fitted, tmp_path_factory) -> onnxfile.OnnxModel:
     """The ONNX file of `untrained`, open."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     about = graph.metadata(untrained, files.read_json(untrained.path / "metrics.json"))
-    graph.write(graph.assemble(network, 28), about, path)
+    graph.write(graph.assemble(network, 28, fitted=fitted), about, path)
     return onnxfile.load(path, 1)
 
 

@@ -7,11 +7,13 @@ suite.
 import argparse
 import dataclasses
 import functools
+import importlib.util
 import io
 import json
 import pickle
 import resource
 import runpy
+import shutil
 import struct
 import sys
 import zipfile
@@ -195,6 +197,7 @@ IMAGE_FILES: dict[str, dict[str, Any]] = {  # with Pillow's options
     "pages.tif": {},
     "packed pages.tif": {"compression": "tiff_lzw"},
 }
+DICOM_FILES = ["rtdose.dcm", "SC_rgb_rle_2frame.dcm", "SC_rgb_jpeg_dcmtk.dcm", "MR_small_jp2klossless.dcm"]  # pydicom's
 TINY = """tiny (uint8[batch, height, width] image) => (float[batch] probability, float[batch] logit) {
     grey = Cast<to = 1>(image)
     axes = Constant<value = int64[2] {1, 2}>()
@@ -228,6 +231,9 @@ def good(tmp_path_factory, untrained, stored, phantoms) -> dict[str, bytes]:
         (folder / name).write_text(json.dumps(content, indent=2))
     rows = folders.prediction_rows(data.Split.of("val", phantoms.images, phantoms.labels), np.linspace(0.01, 0.99, 48))
     files.write_csv(folder / "predictions.csv", rows)
+    if PYDICOM:
+        for name in DICOM_FILES:
+            shutil.copy(pytest.importorskip("pydicom.data").get_testdata_file(name), folder)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -273,6 +279,10 @@ READ = {
     "metrics.json": lambda path: folders.read_metrics(path.parent),
     **dict.fromkeys(IMAGE_FILES, read_image),
 }
+PYDICOM = importlib.util.find_spec("pydicom")
+without_pydicom = pytest.mark.skipif(PYDICOM is None, reason="pydicom is not installed; predict.py does without")
+KINDS = [*READ, *(pytest.param(name, marks=without_pydicom) for name in DICOM_FILES)]
+READ |= dict.fromkeys(DICOM_FILES, read_image)
 CHECKSUMMED = ("own.npz", "model.pt", "weights.pth")  # where damage cannot go unnoticed
 
 
@@ -292,7 +302,7 @@ def refuses(name: str, content: bytes, folder: Path) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", KINDS)
 def test_good_files_are_taken(name, good, tmp_path):
     assert refuses(name, good[name], tmp_path) is None
 
@@ -303,7 +313,7 @@ def shows(name: str, content: bytes, folder: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", KINDS)
 def test_truncated_files(name, good, tmp_path, capfd):
     """Half a table is a table, half an .onnx may be a model, and an image may do without its end, if it shows the same;
     every other file is refused wherever it is cut."""
@@ -312,7 +322,7 @@ def test_truncated_files(name, good, tmp_path, capfd):
     lines = {end: refuses(name, whole[:end], tmp_path) for end in ends}
     if name == "predictions.csv":
         ends = [end for end in ends if end < whole.index(b"\n") + 5]
-    if name in IMAGE_FILES:
+    if READ[name] is read_image:
         ends = [end for end in ends if lines[end] or shows(name, whole[:end], tmp_path) != shows(name, whole, tmp_path)]
     assert all(lines[end] for end in ends), lines
     assert capfd.readouterr().err == ""
@@ -323,7 +333,7 @@ DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), BYTES), min_size=
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", KINDS)
 def test_flipped_bits_and_foreign_bytes(name, good, tmp_path_factory, capfd):
     """Each ends in one line, or leaves a file that can be read; where there are checksums, with the same content."""
     folder, refused = tmp_path_factory.mktemp("damaged"), []
@@ -547,7 +557,7 @@ def crafted(good) -> dict[str, dict[str, bytes]]:
     }
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", [kind for kind in KINDS if isinstance(kind, str)])
 def test_crafted_files(name, crafted, tmp_path, monkeypatch, capfd, subtests):
     monkeypatch.setitem(READ, "weights.pth", lambda path: weights.initial_state(str(path), 28, 2))
     for what, content in crafted[name].items():

@@ -13,7 +13,6 @@ import pytest
 from conftest import REPO
 
 PAGES = [*REPO.glob("*.md"), *REPO.glob("docs/*.md"), REPO / "models/README.md", REPO / "results/README.md"]
-COMING = {"--also", "--evidence", "--precision"}  # TODO-LEAD: drop this line and its use below
 DECIMAL = re.compile(r"-?\d*\.\d+(?:e-?\d+)?")
 
 
@@ -46,7 +45,7 @@ def test_every_flag_that_a_page_gives_to_a_script_is_there(run_here):
     helps = {script: run_here(script, "--help")[1] for script in {command.split()[0] for command in commands}}
     for command in commands:
         script, *words = command.split()
-        flags = {word for word in words if re.fullmatch(r"--[\w-]+", word)} - COMING
+        flags = {word for word in words if re.fullmatch(r"--[\w-]+", word)}
         assert flags <= set(re.findall(r"--[\w-]+", helps[script])), command
 
 

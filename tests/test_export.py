@@ -33,7 +33,7 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
     monkeypatch.setattr(int8, "MOST_AUC_LOSS", 1.0)
     for name, few in {"SECONDS": 0, "FEWEST": 1, "WARM_UP": 0, "BATCHES": (1, 2)}.items():
         monkeypatch.setattr(latency, name, few)
-    printed = command("--int8", "--benchmark")
+    printed = command("--fp16", "--int8", "--benchmark")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "model.onnx", "model.int8.onnx", "parity.json"
     }  # fmt: skip
@@ -61,7 +61,7 @@ def test_a_refused_int8_leaves_everything_as_it_was(command, quantized, tmp_path
     (tmp_path / "out").mkdir()
     (tmp_path / "out/model.onnx").write_bytes(b"earlier")
     with pytest.raises(UserError, match=re.escape("--int8 answers otherwise")):
-        command("--int8")
+        command("--fp16", "--int8")
     assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"earlier"]
 
 

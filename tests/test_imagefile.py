@@ -163,9 +163,49 @@ class TestDicom:
         assert "is DICOM without an image" in refused(write(None))
         assert "is DICOM without an image" in refused(write(None, Rows=40, Columns=56))
 
-    def test_files_that_pydicom_or_this_once_read_wrong(self, write):
-        data = pytest.importorskip("pydicom.data")
-        for name in ("J2K_pixelrep_mismatch.dcm", "image_dfl.dcm", "SC_rgb_rle_32bit.dcm"):
-            assert np.ptp(only(data.get_testdata_file(name))) > 200
+    def test_every_file_of_pydicom_s_own_ends_in_frames_or_in_one_line(self, write, recwarn):
+        ends = [
+            "frames",
+            "is DICOM without an image",
+            "needs pylibjpeg (JPEG",
+            "is damaged, or needs pylibjpeg (pillow: ",
+        ]
+        ends += ["is no PNG, JPEG", "is 3×3", "cannot be decoded (", "cannot be read (Is a directory)"]
+        seen = dict.fromkeys(ends, 0)
+        for path in pytest.importorskip("pydicom.data").get_testdata_files():
+            try:
+                assert list(imagefile.frames(path)), path
+                end = "frames"
+            except UserError as error:
+                end = str(error)
+                assert "\n" not in end and end.startswith(tuple(ends)), path
+            seen[next(start for start in ends if end.startswith(start))] += 1
+        assert seen["frames"] >= 50 and seen["is DICOM without an image"] >= 10
         if not pytest.importorskip("pydicom.pixels").get_decoder("1.2.840.10008.1.2.4.80").is_available:
-            assert "pip install 'pylibjpeg[all]'" in refused(data.get_testdata_file("MR_small_jpeg_ls_lossless.dcm"))
+            assert seen["needs pylibjpeg (JPEG"] >= 5
+        assert not recwarn.list  # pydicom's, in two lines each
+
+    @pytest.mark.parametrize("how", ["rle", "rle_2frame", "rle_16bit", "rle_32bit", "jpeg_dcmtk", "dcmtk_+eb+cy+s2"])
+    def test_colours_are_those_that_the_file_was_made_of(self, write, how):
+        """RGB and YBR, uncompressed, RLE and JPEG: bands of ten rows, whose colours the files' comment gives."""
+        bands = [(255, 0, 0), (255, 128, 128), (0, 255, 0), (128, 255, 128), (0, 0, 255), (128, 128, 255)]
+        bands += [(grey,) * 3 for grey in (0, 64, 192, 255)]
+        expected = np.asarray(Image.fromarray(np.array([bands], np.uint8)).convert("L"))[0].astype(int)
+        path = pytest.importorskip("pydicom.data").get_testdata_file(f"SC_rgb_{how}.dcm")
+        first, *more = imagefile.frames(path)
+        assert np.abs(first[5::10, 50] - expected).max() <= 3 and len(more) == ("2frame" in how)
+
+    def test_what_pillow_decodes_is_what_pydicom_shows(self, write):
+        """JPEG 2000 in colour, and 30 frames of YBR in JPEG."""
+        for name, count in (("examples_jpeg2k.dcm", 1), ("examples_ybr_color.dcm", 30)):
+            path = pytest.importorskip("pydicom.data").get_testdata_file(name)
+            pixels = pytest.importorskip("pydicom.pixels").pixel_array(path)
+            found = list(imagefile.frames(path))
+            assert len(found) == count
+            for frame, colour in zip(found, pixels if count > 1 else [pixels]):
+                assert np.array_equal(frame, np.asarray(Image.fromarray(colour).convert("L")))
+
+    def test_files_that_pydicom_once_read_wrong(self, write):
+        data = pytest.importorskip("pydicom.data")
+        for name in ("J2K_pixelrep_mismatch.dcm", "image_dfl.dcm"):
+            assert np.ptp(only(data.get_testdata_file(name))) > 200

@@ -87,10 +87,27 @@ def test_evidence_is_the_map_whose_mean_is_the_logit(uint8_images, members, mirr
         hook.remove()
         both = [(last.movedim(1, -1) @ member.trunk.fc.weight[0] + member.trunk.fc.bias) for last in seen]
         maps.append(np.mean([both[0], both[1].flip(-1)] if mirror else both, 0))
-    found = model.explain(predictor, uint8_images, batch=4)
+    found, textures = model.explain(predictor, uint8_images, batch=4)
     assert found.dtype == np.float32 and found.shape == maps[0].shape
     np.testing.assert_allclose(found, np.mean(maps, 0) / 0.3, atol=2e-5)
     np.testing.assert_allclose(found.mean((1, 2)), model.predict(predictor, uint8_images), atol=1e-5)
+    first = torch.from_numpy(uint8_images).float() / 255
+    with torch.inference_mode():
+        expected = predictor.members[0].texture(first, predictor.members[0].first_stage(first))
+    np.testing.assert_allclose(textures, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size, factor", [(28, 1), (64, 2), (128, 4)])
+def test_texture_is_of_the_picture_at_about_32_pixels(size, factor):
+    images = torch.rand(3, size, size, generator=torch.Generator().manual_seed(0))
+    member = BreastResNet(size).eval()
+    with torch.inference_mode():
+        found = member.texture(images, member.first_stage(images)).numpy()
+        coarse = images.reshape(3, size // factor, factor, size // factor, factor).mean((2, 4))
+        first, picture = member.first_stage(coarse).numpy(), coarse.numpy()[:, None] / 0.226
+    maps = [first, picture, np.diff(picture, axis=2), np.diff(picture, axis=3)]
+    expected = [f(m, axis=(2, 3)) for m in maps for f in (lambda x, axis: np.abs(x).mean(axis), np.std)]
+    np.testing.assert_allclose(found, np.log(np.concatenate(expected, 1) + 0.05), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [3, 11, 256])

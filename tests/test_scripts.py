@@ -254,7 +254,7 @@ def test_tune_comes_to_a_setting(untrained, tmp_path, runs):
 
 REFUSED = {
     "crossval.py --pool all --drop-test-twins": ["leaves nothing to test on"],
-    "train.py": ["--data-root", "--data phantom --weights none"],  # neither data nor a network
+    "train.py --data breastmnist": ["--data-root", "--data phantom --weights none"],  # neither data nor a network
     "train.py --data phantom": ["--weights FILE", "--weights none"],  # no network
     "evaluate.py RUN --against other.csv": ["not of the same images"],
 }

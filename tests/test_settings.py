@@ -28,6 +28,8 @@ GOOD = {
     "ema": ["0", "0.999"],
     "patience": ["0", "5"],
     "mirror": ["on", "off"],
+    "zoom": ["0", "0.5"],
+    "precision": ["auto", "fp32", "bf16"],
 }
 
 
@@ -95,7 +97,9 @@ def test_a_flag_wins_over_the_file_which_wins_over_the_default(params):
 
 
 def test_every_setting_survives_a_file(params):
-    changed = Settings(1e-3, 0.1, 3, 8, 0.5, "none", 4, 112, 1, "focal", 0.1, "balanced", 0.0, False, 0.5, 0, False)
+    changed = Settings(
+        1e-3, 0.1, 3, 8, 0.5, "none", 4, 112, 1, "focal", 0.1, "balanced", 0.0, False, 0.5, 0, False, 0.5, "fp32"
+    )
     assert parse("--params", params(changed.as_dict())) == changed
     assert not set(changed.as_dict().items()) & set(Settings().as_dict().items())  # every one is changed
 

@@ -272,10 +272,11 @@ def test_validation_is_plain_cross_entropy_of_the_model_as_used(phantoms, quick,
 
 
 @pytest.mark.parametrize("able", [{"avx512_bf16": True}, {"amx_tile": True}, {"avx512_bf16": False}, {}])
-def test_autocast_follows_the_processor(monkeypatch, able):
+def test_autocast_follows_the_setting_and_of_auto_the_processor(monkeypatch, able):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    with training.autocast(CPU):
-        assert torch.is_autocast_enabled("cpu") == any(able.values())
+    for wanted, expected in {"auto": any(able.values()), "fp32": False, "bf16": True}.items():
+        with training.autocast(CPU, wanted):
+            assert torch.is_autocast_enabled("cpu") == expected
 
 
 def test_set_seed_fixes_every_source_of_chance():

@@ -8,11 +8,13 @@ import onnx
 import torch
 
 from common.data import file_name
+from common.deploy import typicality
+from common.deploy.typicality import Typicality
 from common.errors import UserError, one_line
 from common.model import Predictor
 from common.run.folders import Run
 
-VERSION = "3"  # of inputs, outputs and metadata; 1 took images of the model's size only, 2 gave no evidence
+VERSION = "3"  # of inputs, outputs and metadata; 1 took images of the model's size only, 2 no evidence
 OPSET, IR_VERSION = 20, 10  # of ONNX
 VERSIONS = f'<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}]>'
 
@@ -58,18 +60,18 @@ class Network(Predictor):
         return self.evidence(images)
 
 
-def as_shipped(predictor: Predictor) -> Predictor:
-    """A copy that computes what a file does: streamlined, its filters rounded to fp16, in which the file keeps them."""
+def as_shipped(predictor: Predictor, fp16: bool) -> Predictor:
+    """A copy that computes what a file does: streamlined, and filters rounded to fp16 if the file keeps them so."""
     shipped = Predictor([m.streamlined() for m in predictor.members], predictor.mirror, predictor.temperature).eval()
     for weights in shipped.parameters():
-        if weights.ndim > 1:
+        if fp16 and weights.ndim > 1:
             weights.data = weights.data.half().float()
     return shipped
 
 
 def export_network(predictor: Predictor, size: int) -> onnx.ModelProto:
     """The network of `as_shipped` alone: `prepared`, uint8 [batch, size, size], to `network_evidence`, float32 [batch,
-    rows, columns], and `network_features`, float32 [batch, 64], which typicality is judged by (see
+    rows, columns], and `network_features`, float32 [batch, 134], which typicality is judged by (see
     `Predictor.evidence`)."""
     program = torch.onnx.export(
         Network(predictor.members, predictor.mirror, predictor.temperature).eval(),
@@ -96,12 +98,18 @@ def preparation(size: int) -> onnx.ModelProto:
     return onnx.parser.parse_model(VERSIONS + PREPARATION.format(size=size))
 
 
-def assemble(network: onnx.ModelProto, size: int, slope: float = 1.0, intercept: float = 0.0) -> onnx.ModelProto:
-    """Preparation, network and head in one graph: `image` to `probability`, `logit` and `evidence`."""
+def assemble(
+    network: onnx.ModelProto, size: int, slope: float = 1.0, intercept: float = 0.0, fitted: Typicality | None = None
+) -> onnx.ModelProto:
+    """Preparation, network and head in one graph: `image` to `probability`, `logit`, `evidence` and, where it is
+    fitted, `typicality`."""
     head = onnx.parser.parse_model(VERSIONS + HEAD.format(slope=slope, intercept=intercept))
     prepared = onnx.compose.merge_models(preparation(size), network, [("prepared", "prepared")])
-    outputs = [output.name for output in head.graph.output]  # network_features are left off
+    outputs = [output.name for output in head.graph.output] + ["network_features"] * bool(fitted)
     whole = onnx.compose.merge_models(prepared, head, [("network_evidence", "network_evidence")], outputs=outputs)
+    if fitted:
+        judged = fitted.graph(VERSIONS)
+        whole = onnx.compose.merge_models(whole, judged, [("network_features", "network_features")])
     del whole.opset_import[1:]  # merge_models repeats it
     whole.graph.name, whole.producer_name = "breastmnist", "breastmnist-resnet18"
     return whole
@@ -121,13 +129,16 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
     return {
         "input": "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up",
         "outputs": "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]; "
-        "evidence: what each position of the centre crop adds, float32 [batch, rows, columns], whose mean is the logit",
+        "evidence: what each position of the centre crop adds, float32 [batch, rows, columns], its mean the logit; "
+        "typicality: the share of held-out training images at least as unusual, float32 [batch]",
         "preparation": f"in the graph: centre crop to the short side, antialiased bilinear resize to {size}x{size}",
         "input_size": str(size),
         "classes": json.dumps(["normal or benign", "malignant"]),
         "positive_class": "malignant",
         "threshold": repr(run.calibration.threshold),
         "threshold_rule": run.calibration.threshold_rule,
+        "typicality_threshold": repr(typicality.THRESHOLD),
+        "typicality_rule": typicality.RULE,
         "temperature": repr(run.calibration.temperature),
         "calibrated_on": run.calibration.fitted_on,
         "calibrated_on_n": str(run.calibration.n),
@@ -147,7 +158,7 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
 
 
 def halve(model: onnx.ModelProto) -> None:
-    """Keep as fp16, cast back on loading, every large weight that this does not change: half the file."""
+    """Keep as fp16, cast back on loading, every large weight that this does not change (see `as_shipped`)."""
     for tensor in list(model.graph.initializer):
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.size >= 256 and (values == values.astype(np.float16)).all():

@@ -85,7 +85,7 @@ def check(model: onnxfile.OnnxModel, reference: parity.Reference, line: tuple[fl
     """Hold an int8 file to the run, on each split and on train and val together: what its metadata and parity.json
     keep, with the straight line in it. Raises: UserError where it answers otherwise."""
     given = {name: model.run(parity.ANSWERS, split.images) for name, split in reference.splits.items()}
-    apart = {"mean_from_logit": max(parity.mean_from_logit(*maps) for _, *maps in given.values())}
+    apart = {"mean_from_logit": max(parity.mean_from_logit(*maps) for _, *maps, _ in given.values())}
     parity.require([apart], parity.MEAN_BOUND)
     answers = {
         name: (split.labels, reference.probabilities[name], given[name][0]) for name, split in reference.splits.items()

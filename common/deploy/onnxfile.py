@@ -30,6 +30,7 @@ class OnnxModel:
     data: dict  # of the run that it came from, as `Source.describe`
     dataset: str  # its name for people; says PHANTOM where it is one
     intended_use: str
+    typicality_threshold: float  # below it an image is unlike those of training; 0 where the file gives no typicality
     held_out: dict  # of the run at its operating point, where known: see `held_out_rates`
 
     def logits(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
@@ -45,13 +46,18 @@ class OnnxModel:
         logit. Raises: as `run`."""
         return self.run(["evidence"], images, batch)[0]
 
+    def typicality(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
+        """The share of held-out training images at least as unusual, float32 [n], of uint8 images [n, h, w]. Raises: as
+        `run`."""
+        return self.run(["typicality"], images, batch)[0]
+
     def gives(self, output: str) -> bool:
         """Whether the file has an output, which an earlier one may lack."""
         return output in (given.name for given in self.session.get_outputs())
 
-    def probabilities_of_files(self, paths: Sequence[Path]) -> np.ndarray:
-        """Calibrated P(malignant), float32 [n], of image files at their full size, one after the other. Raises:
-        UserError, as `logits` and for a file that cannot be read."""
+    def run_files(self, outputs: list[str], paths: Sequence[Path]) -> list[np.ndarray]:
+        """The named outputs, as `run`, of image files at their full size, one after the other. Raises: UserError, as
+        `run` and for a file that cannot be read."""
         from common.progress import shown  # predict.py, which needs no tqdm, imports this file
 
         found = []
@@ -60,8 +66,8 @@ class OnnxModel:
                 (image,) = imagefile.frames(path)
             except UserError as error:
                 raise UserError(f"{path} {error}") from None
-            found.append(self.probabilities(image[np.newaxis])[0])
-        return np.array(found)
+            found.append(self.run(outputs, image[np.newaxis]))
+        return [np.concatenate(given) for given in zip(*found)]
 
     def run(self, outputs: list[str], images: np.ndarray, batch: int = 64) -> list[np.ndarray]:
         """The named outputs, float32 [n, ...] each, of uint8 images [n, h, w]; h and w from 8 up. Raises: UserError for
@@ -110,7 +116,9 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         if not describes_data(data):
             raise ValueError("dataset_source")
         rates = held_out_rates(json.loads(props.get("metrics_at_threshold", "{}")))
-        return OnnxModel(Path(path), session, calibration, data, props["dataset"], props["intended_use"], rates)
+        unlike = float(props["typicality_threshold"]) if "typicality" in found else 0.0
+        about = props["dataset"], props["intended_use"]
+        return OnnxModel(Path(path), session, calibration, data, *about, unlike, rates)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise UserError(f"{path}: an ONNX file without this project's metadata; export.py writes one with it") from None
 
@@ -118,7 +126,7 @@ def load(path: str | Path, threads: int) -> OnnxModel:
 def held_out_rates(at_threshold: dict) -> dict:
     """Sensitivity ("recall") and specificity, with intervals, on the images that chose the operating point; empty where
     they are not known, nan where undefined. at_threshold: {split: metrics}. Raises: what a damaged one does."""
-    kept = next((at_threshold[name] for name in ("elsewhere", "out_of_fold", "val") if name in at_threshold), {})
+    kept = at_threshold.get("elsewhere") or at_threshold.get("out_of_fold") or at_threshold.get("val") or {}
     shapes = {"recall": (), "recall_ci95": (2,), "specificity": (), "specificity_ci95": (2,)}
     rates = {name: np.array(kept[name], float) for name in shapes if kept}
     if any(values.shape != shapes[name] for name, values in rates.items()):

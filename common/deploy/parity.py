@@ -1,5 +1,6 @@
 """Does an exported file answer as the run that it came from: on the run's own images, and on images of other sizes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,18 +8,22 @@ import numpy as np
 from common import imagefile, metrics, phantom
 from common.data import Split
 from common.deploy import graph, onnxfile
+from common.deploy.typicality import Typicality
 from common.errors import UserError
 from common.metrics import STANDARD_THRESHOLD
+from common.model import explain
 from common.run.folders import Run
 
 TOLERANCE = 1e-5  # of a probability, between PyTorch and onnxruntime in fp32
 AUC_TOLERANCE = 1e-6
 MEAN_TOLERANCE = 1e-4  # of a logit, between the mean of the evidence and the logit itself
 EVIDENCE_TOLERANCE = 1e-3  # of the evidence at a position, which is many times a logit
+TYPICALITY_TOLERANCE = 0.01  # a few training images, which may be as unusual to the last digit
 MEAN_BOUND = {"mean_from_logit": MEAN_TOLERANCE}
 EVIDENCE_BOUNDS = MEAN_BOUND | {"evidence_difference": EVIDENCE_TOLERANCE}
+EVIDENCE_BOUNDS |= {"typicality_difference": TYPICALITY_TOLERANCE}
 SPLIT_BOUNDS = {"max_difference": TOLERANCE, "labels_differ": 0, "auc_difference": AUC_TOLERANCE} | EVIDENCE_BOUNDS
-ANSWERS = ["probability", "logit", "evidence"]
+ANSWERS = ["probability", "logit", "evidence", "typicality"]
 BATCHES = (1, 64)
 ROUNDING_TOLERANCE = 0.01  # of a probability: what weights in fp16 may cost
 
@@ -32,19 +37,22 @@ PHANTOMS = 4  # images of each size
 
 @dataclass(frozen=True)
 class Reference:
-    """What exported files are held to: a run, splits of images, and of each the run's own P(malignant) [n] and evidence
-    [n, rows, columns]."""
+    """What exported files are held to: a run, splits of images, and of each the run's own P(malignant) [n], evidence
+    [n, rows, columns] and texture [n, d]."""
 
     run: Run
     splits: dict[str, Split]
     probabilities: dict[str, np.ndarray]
     evidence: dict[str, np.ndarray]
+    textures: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, run: Run, splits: dict[str, Split]) -> "Reference":
         """The answers of PyTorch. Raises: UserError on images of another size than the run's."""
         probabilities = {name: run.probabilities(split.images) for name, split in splits.items()}
-        return cls(run, splits, probabilities, {name: run.evidence(split.images) for name, split in splits.items()})
+        both = {name: explain(run.predictor, split.images) for name, split in splits.items()}
+        evidence, textures = ({name: pair[i] for name, pair in both.items()} for i in (0, 1))
+        return cls(run, splits, probabilities, evidence, textures)
 
     @property
     def thresholds(self) -> tuple[float, float]:
@@ -52,11 +60,11 @@ class Reference:
         return STANDARD_THRESHOLD, self.run.calibration.threshold
 
 
-def check(model: onnxfile.OnnxModel, reference: Reference) -> dict:
+def check(model: onnxfile.OnnxModel, reference: Reference, fitted: Typicality) -> dict:
     """Hold an fp32 file to the run, and its preparation to Pillow's: the bounds and the rows that parity.json keeps.
     Raises: UserError where they disagree."""
     splits = [
-        compare_split(reference, name, model.run(ANSWERS, split.images, batch), batch)
+        compare_split(reference, fitted, name, model.run(ANSWERS, split.images, batch), batch)
         for name, split in reference.splits.items()
         for batch in BATCHES
     ]
@@ -65,12 +73,13 @@ def check(model: onnxfile.OnnxModel, reference: Reference) -> dict:
     require(sizes, SIZE_BOUNDS)
     split_bounds = {"tolerance": TOLERANCE, "auc_tolerance": AUC_TOLERANCE}
     split_bounds |= {"mean_tolerance": MEAN_TOLERANCE, "evidence_tolerance": EVIDENCE_TOLERANCE}
+    split_bounds |= {"typicality_tolerance": TYPICALITY_TOLERANCE}
     size_bounds = {"grey_tolerance": GREY_TOLERANCE, "prepared_tolerance": PREPARED_TOLERANCE}
     return split_bounds | {"rows": splits} | size_bounds | {"sizes": sizes}
 
 
 def compare_rounding(run: Run, shipped: Reference) -> list[dict]:
-    """What fp16 weights change: a row a split. Raises: UserError where it is more than a calibrated probability bears.
+    """What fp16 weights change: a row a split. Raises: UserError where it is too much.
     shipped: of the run with the predictor of `graph.as_shipped`."""
     rows = [
         {"split": name, "n": len(split), "max_difference": float(np.abs(own - shipped.probabilities[name]).max())}
@@ -93,10 +102,12 @@ def mean_from_logit(logits: np.ndarray, evidence: np.ndarray) -> float:
     return float(np.abs(evidence.mean((1, 2)) - logits).max())
 
 
-def compare_split(reference: Reference, name: str, answers: list[np.ndarray], batch: int) -> dict:
+def compare_split(
+    reference: Reference, fitted: Typicality, name: str, answers: Sequence[np.ndarray], batch: int
+) -> dict:
     """One split at one batch size; "labels_differ" counts those at 0.5 and at the operating point. An AUC that is
     undefined on both sides, a class being absent, does not differ. answers: `ANSWERS` by onnxruntime."""
-    found, logits, evidence = answers
+    found, logits, evidence, typicality = answers
     labels, expected = reference.splits[name].labels, reference.probabilities[name]
     aucs = [metrics.auc(labels, probabilities) for probabilities in (expected, found)]
     return {
@@ -108,6 +119,7 @@ def compare_split(reference: Reference, name: str, answers: list[np.ndarray], ba
         "auc_difference": 0.0 if np.isnan(aucs).all() else float(abs(aucs[0] - aucs[1])),
         "mean_from_logit": mean_from_logit(logits, evidence),
         "evidence_difference": float(np.abs(evidence - reference.evidence[name]).max()),
+        "typicality_difference": float(np.abs(typicality - fitted.p_values(reference.textures[name])).max()),
     }
 
 

@@ -47,10 +47,11 @@ def add_machine_flags(parser: Parser, device: bool = True) -> None:
         add(group, "--device", one_of("auto", "cpu", "cuda"), "auto is a GPU if there is one", "auto")
 
 
-def add_data_flags(parser: Parser, of_run: bool = False) -> None:
+def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = False) -> None:
     """The flags that say which images, and which seed.
 
-    Args: of_run: the script reads a run or a model, whose own data are the default (None here).
+    Args: of_run: the script reads a run or a model, whose own data are the default (None here); falls_back: it does
+    without BreastMNIST where no flag insists on it (--data is None then: `fallback.choose`).
     """
     group = parser.add_argument_group("data")
     kinds = "breastmnist, phantom (generated, no network), a FILE.npz with MedMNIST's keys, a FOLDER with a folder of "
@@ -58,16 +59,19 @@ def add_data_flags(parser: Parser, of_run: bool = False) -> None:
     defaults = {"data": "breastmnist", "size": 28, "seed": 0}
     shown = {"data": "what the run was trained on", "size": "the run's", "seed": "0, or the run's for its phantoms"}
     own = {name: (None, shown[name]) if of_run else (value, None) for name, value in defaults.items()}
+    if falls_back:
+        own["data"] = None, "breastmnist, or phantoms if it cannot be had and no flag says which data or weights"
     add(group, "--data", Kind(str, "WHAT"), kinds, *own["data"])
     add(group, "--data-root", FOLDER, "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
     add(group, "--size", one_of(*SIZES), "side of the images in pixels", *own["size"])
     add(group, "--seed", NATURAL, "seed of everything random", *own["seed"])
 
 
-def add_run_flags(parser: Parser, out: str, calibrates: bool = True) -> None:
+def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back: bool = False) -> None:
     """The flags of a script that trains: where to, on what, how.
 
-    Args: out: default of --out; calibrates: the script leaves a run behind, with an operating point, and can resume it.
+    Args: out: default of --out; calibrates: the script leaves a run behind, with an operating point, and can resume it;
+    falls_back: as `add_data_flags`.
     """
     add(parser, "--out", FOLDER, "folder for the results", out)
     add(parser, "--params", FILE, "settings from a JSON file, such as tune.py's best.json; flags win", shown="none")
@@ -75,7 +79,7 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True) -> None:
         add_switch(parser, "--resume", "go on with the interrupted run in --out; the other flags stay the same")
         point = f"operating point: {threshold_rule('this', 'the held-out images')}"
         add(parser, "--sensitivity", INNER_SHARE, point, 0.95)
-    add_data_flags(parser)
+    add_data_flags(parser, falls_back=falls_back)
     if calibrates:
         also = "images of other hospitals, as --data takes them, all of which are trained on too"
         add(parser, "--also", Kind(str, "WHAT"), also, [], shown="none", nargs="+")

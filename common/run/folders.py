@@ -188,7 +188,7 @@ class Run:
 
     def evidence(self, images: np.ndarray) -> np.ndarray:
         """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, size, size]."""
-        return explain(self.predictor, images)
+        return explain(self.predictor, images)[0]
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:

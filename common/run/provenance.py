@@ -56,5 +56,9 @@ def describe(args: argparse.Namespace, settings: Settings, source: Source) -> di
     """The "config", with the device that "auto" stands for, and the "provenance" of metrics.json. Raises: UserError."""
     device = device_of(args.device)
     config = vars(args) | {"device": device.type} | settings.as_dict()
-    made_with = {"weights_md5": weights_md5(settings.weights), "seed": args.seed, "precision": precision(device)}
+    made_with = {
+        "weights_md5": weights_md5(settings.weights),
+        "seed": args.seed,
+        "precision": precision(device, settings.precision),
+    }
     return {"config": config, "provenance": provenance(source, args.threads) | made_with}

@@ -103,15 +103,17 @@ def calibration_table(measures: dict) -> str:
 def scores_text(scores: dict, label: str) -> str:
     """The tables of `scoring.evaluate_splits`, the number that matters last."""
     splits, point, calibration = scores["splits"], scores["operating_point"], scores["calibration"]
-    last = [name for name in splits if not name.startswith("clean_") and not name.endswith("_patients")][-1]
+    parts = ("clean_", "typical_", "unlike_")
+    last = [name for name in splits if not name.startswith(parts) and not name.endswith("_patients")][-1]
+    phantom = "PHANTOM data, " if label.startswith("PHANTOM") else ""
     headline = [with_interval(splits[last], metric) for metric in ("auc", "accuracy")]
     return "\n\n".join(
         [
             f"{label}, malignant is positive",
-            f"threshold {STANDARD_THRESHOLD}\n{metrics_table(splits)}",
-            f"operating point {point['threshold']:.4f}: {point['rule']}\n{metrics_table(point['splits'])}\n"
+            f"{phantom}threshold {STANDARD_THRESHOLD}\n{metrics_table(splits)}",
+            f"{phantom}operating point {point['threshold']:.4f}: {point['rule']}\n{metrics_table(point['splits'])}\n"
             + operating_rates(last, point["splits"][last]),
-            f"calibration, temperature {calibration['temperature']:.3f} fitted on {calibration['fitted_on']}\n"
+            f"{phantom}calibration, temperature {calibration['temperature']:.3f} fitted on {calibration['fitted_on']}\n"
             + calibration_table(calibration),
             f"{label}: {last} AUC {headline[0]}, accuracy {headline[1]} on {splits[last]['n']} images",
         ]

@@ -19,7 +19,7 @@ def test_outputs_agree_with_each_other(onnx_model, phantoms):
 
 def test_an_earlier_file_answers_but_has_no_evidence(onnx_model, phantoms, tmp_path):
     earlier = onnx.load(onnx_model.path)
-    del earlier.graph.output[2:]
+    del earlier.graph.output[2:]  # neither evidence nor typicality
     onnx.save(earlier, tmp_path / "earlier.onnx")
     opened = onnxfile.load(tmp_path / "earlier.onnx", 1)
     assert np.array_equal(opened.logits(phantoms.images), onnx_model.logits(phantoms.images))

@@ -7,10 +7,10 @@ from common.deploy import graph, parity
 from common.errors import UserError
 
 
-def test_every_image_is_compared_and_a_difference_is_seen(shipped, onnx_model, phantoms, monkeypatch):
+def test_every_image_is_compared_and_a_difference_is_seen(shipped, onnx_model, fitted, phantoms, monkeypatch):
     monkeypatch.setattr(parity, "SIZES", ((90, 60),))
     reference = parity.Reference.of(shipped, {"train": phantoms})
-    checked = parity.check(onnx_model, reference)
+    checked = parity.check(onnx_model, reference, fitted)
     assert [(row["n"], row["batch"]) for row in checked["rows"]] == [(48, 1), (48, 64)]
     expected = reference.probabilities["train"]
     found, logits = expected.copy(), onnx_model.logits(phantoms.images)
@@ -19,9 +19,11 @@ def test_every_image_is_compared_and_a_difference_is_seen(shipped, onnx_model, p
     reference = replace(reference, run=replace(shipped, calibration=calibration))
     maps = reference.evidence["train"].copy()
     maps[-1, 0, 0] += 0.49
-    row = parity.compare_split(reference, "train", [found, logits, maps], 1)
+    typical = fitted.p_values(reference.textures["train"]) - np.eye(48)[0] * 0.25
+    row = parity.compare_split(reference, fitted, "train", [found, logits, maps, typical], 1)
     assert row["max_difference"] == pytest.approx(1e-3) and row["labels_differ"] == 1
     assert row["evidence_difference"] == pytest.approx(0.49, abs=1e-4)
+    assert row["typicality_difference"] == pytest.approx(0.25)
     assert row["mean_from_logit"] == pytest.approx(0.01, abs=1e-4)  # of 49 positions
     with pytest.raises(UserError, match="max_difference"):
         parity.require([row], parity.SPLIT_BOUNDS)
@@ -45,10 +47,11 @@ def test_bounds(bounds):
                 parity.require([bounds, bounds | {name: value}], bounds)
 
 
-def test_one_class_has_no_auc_and_none_is_missed(untrained, phantoms):
+def test_one_class_has_no_auc_and_none_is_missed(untrained, fitted, phantoms):
     reference = parity.Reference.of(untrained, {"test": phantoms[phantoms.labels == 1]})
     answers = reference.probabilities["test"], reference.evidence["test"].mean((1, 2)), reference.evidence["test"]
-    row = parity.compare_split(reference, "test", answers, 1)
+    typical = fitted.p_values(reference.textures["test"])
+    row = parity.compare_split(reference, fitted, "test", [*answers, typical], 1)
     assert row["auc_difference"] == 0
     parity.require([row], parity.SPLIT_BOUNDS)
 

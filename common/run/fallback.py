@@ -1,0 +1,54 @@
+"""What train.py trains on where no flag says it, so that its first run comes to a table anywhere."""
+
+import argparse
+import textwrap
+from dataclasses import replace
+
+from common import data
+from common.data import Source
+from common.errors import UserError, one_line
+from common.settings import Settings, read_params
+from common.weights import read_weights
+
+PHANTOMS = "PHANTOM DATA. BreastMNIST cannot be had, so this run is on generated images, from random weights. "
+PHANTOMS += "Every number of it is PHANTOM: it shows that the program works, and says nothing about ultrasound."
+SCRATCH = "FROM RANDOM WEIGHTS. The ImageNet weights cannot be had, so this run on BreastMNIST does without: "
+SCRATCH += "its numbers are lower than those of the README."
+
+
+def frame(what: str, error: UserError) -> str:
+    """A notice in a frame: what the run is, why, and the way to the real thing."""
+    cause, _, way_out = one_line(str(error)).partition("; ")
+    parts = [what, f"Why: {cause}.", f"The way out: run it again with a network, or {way_out}."]
+    lines = [textwrap.wrap(part, 74, break_long_words=False, break_on_hyphens=False) for part in parts]
+    bar = "#" * 78
+    return "\n".join([bar, *(f"## {line}" for part in lines for line in part), bar])
+
+
+def choose(args: argparse.Namespace, settings: Settings) -> tuple[Source, Settings, str]:
+    """What to train on, and a notice of what stands in for something else ("" of nothing).
+
+    Without --data, --data-root, --also and weights, by flag or in --params: BreastMNIST from the ImageNet weights; from
+    scratch where these cannot be had; phantoms from scratch where BreastMNIST cannot. One of these flags, and all is as
+    it says, or by default, or an error. `args.data` becomes what was chosen. Raises: UserError.
+    """
+
+    def find(name: str) -> Source:
+        args.data = name
+        return data.find(name, args.data_root, args.size, args.seed, also=args.also)
+
+    params = read_params(args.params) if args.params else {}
+    insists = args.data or args.data_root is not None or args.also
+    if insists or hasattr(args, "weights") or "weights" in params:
+        return find(args.data or "breastmnist"), settings, ""
+    from_scratch = replace(settings, weights="none")
+    try:
+        source = find("breastmnist")
+        data.load(source, "train", "val")
+    except UserError as error:
+        return find("phantom"), from_scratch, frame(PHANTOMS, error)
+    try:
+        read_weights(settings.weights)
+    except UserError as error:
+        return source, from_scratch, frame(SCRATCH, error)
+    return source, settings, ""

@@ -1,0 +1,73 @@
+import numpy as np
+import onnx
+import pytest
+from sklearn import covariance
+
+from common import phantom
+from common.deploy import graph, onnxfile, typicality
+
+
+@pytest.mark.parametrize("n, d", [(40, 5), (30, 60), (500, 20)])
+def test_covariance_is_scikit_learns(n, d):
+    generator = np.random.default_rng(n)
+    samples = generator.normal(size=(n, d)) @ generator.normal(size=(d, d))
+    centred = samples - samples.mean(0)
+    expected, shrinkage = covariance.ledoit_wolf(samples)
+    assert 0 < shrinkage < 1
+    np.testing.assert_allclose(typicality.ledoit_wolf(centred), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_distance_is_mahalanobis():
+    features = np.random.default_rng(0).normal(size=(80, 6)) * np.arange(1, 7)
+    usual, whitening = typicality.whiten(features)
+    expected = covariance.LedoitWolf().fit(features).mahalanobis(features)
+    np.testing.assert_allclose(typicality.squared_distance(features, usual, whitening), expected, rtol=1e-4)
+
+
+def test_of_images_like_those_of_training_a_share_t_lies_below_t():
+    """Of 100 training sets of twelve features, whose tails are heavier than a Gaussian's."""
+    generator = np.random.default_rng(0)
+    shares = {0.01: [], 0.1: [], 0.5: []}
+    for _ in range(100):
+        drawn = generator.standard_t(5, size=(900, 12)) @ generator.normal(size=(12, 12))
+        found = typicality.fit(drawn[:600], np.arange(600)).p_values(drawn[600:])
+        for t, below in shares.items():
+            below.append(np.mean(found < t))
+    for t, below in shares.items():
+        assert 0.7 * t < np.mean(below) < 1.02 * t
+
+
+def test_copies_do_not_vouch_for_each_other():
+    """Six identical outliers: unusual to a fit without their group, ordinary to one with some of them."""
+    features = np.random.default_rng(0).normal(size=(60, 4))
+    features[:6] = 4
+    apart, together = (typicality.fit(features, np.r_[first, np.arange(6, 60)]) for first in (np.arange(6), [0] * 6))
+    assert together.held_out[:6].min() > 2 * apart.held_out[:6].max()
+
+
+def test_a_group_that_is_all_and_features_that_never_vary_are_no_error():
+    for features, groups in ((np.ones((5, 3)), np.zeros(5)), (np.ones((5, 3)), np.arange(5))):
+        found = typicality.fit(features, groups).p_values(np.array([[1, 1, 1], [1, 1, 2]]))
+        assert found == pytest.approx([1, 1 / 6])
+
+
+def test_the_graph_gives_what_numpy_gives(fitted):
+    features = fitted.usual + np.random.default_rng(0).normal(size=(200, 134)).astype(np.float32) * 0.1
+    model = fitted.graph(graph.VERSIONS)
+    onnx.checker.check_model(model, full_check=True)
+    (found,) = onnxfile.open_session(model.SerializeToString(), 1).run(None, {"network_features": features})
+    expected = fitted.p_values(features)
+    assert len(np.unique(expected)) > 3 and np.abs(found - expected).max() < 1.5 / 49
+
+
+@pytest.mark.parametrize("kind", ["fp32", "int8"])
+def test_phantoms_are_like_phantoms_and_other_pictures_are_not(kind, network, quantized, phantoms):
+    chosen = {"fp32": network, "int8": quantized}[kind]
+    known, _ = phantom.generate(300, 28, seed=1)
+    fitted = typicality.fit_network(chosen, known, np.arange(300), 1)
+    session = onnxfile.open_session(graph.assemble(chosen, 28, fitted=fitted).SerializeToString(), 1)
+    others = np.random.default_rng(0).integers(0, 256, (20, 90, 60), dtype=np.uint8)
+    black, white = np.zeros((1, 50, 50), np.uint8), np.full((1, 50, 50), 255, np.uint8)
+    alike, *unlike = (session.run(["typicality"], {"image": i})[0] for i in (phantoms.images, others, black, white))
+    assert alike.dtype == np.float32 and 0.3 < np.median(alike) < 0.7 and np.mean(alike < 0.01) < 0.1
+    assert max(found.max() for found in unlike) == pytest.approx(1 / 301)

@@ -1,0 +1,294 @@
+"""Downloads as they are, from a server on the loopback address that stands in for both hosts, under their real names
+and paths; and what train.py does where nothing can be downloaded."""
+
+import hashlib
+import http.client
+import http.server
+import io
+import json
+import resource
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+import medmnist
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import one_line
+
+from common import data, download, npzfile, weights
+from common.errors import UserError
+
+DATA_URL = medmnist.INFO["breastmnist"]["url"]
+FILES = {"data": "breastmnist.npz", "weights": "hub/checkpoints/resnet18-f37072fd.pth"}
+
+
+class Host(http.server.ThreadingHTTPServer):
+    """zenodo.org and download.pytorch.org at once. `files`: {URL: content}; `trouble`: what it does instead."""
+
+    daemon_threads, trouble = True, ""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.closing = threading.Event()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        """Who hangs up, as on a full disk, is no error here."""
+
+    def opener(self):
+        """One for urllib that finds every host here."""
+
+        class Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+            def https_open(handler, request):
+                return handler.do_open(self.connect, request)
+
+            http_open = https_open
+
+        return urllib.request.build_opener(urllib.request.ProxyHandler({}), Handler)
+
+    def connect(self, host, timeout):
+        return http.client.HTTPConnection("127.0.0.1", self.server_port, timeout=timeout)
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    server: Host
+
+    def do_GET(self):
+        url, trouble = f"https://{self.headers['Host']}{self.path}", self.server.trouble
+        self.server.asked.append(f"{self.command} {url}")
+        if trouble == "silent" or (trouble == "silent after HEAD" and self.command == "GET"):
+            self.server.closing.wait()
+        elif trouble == "no HTTP":
+            self.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+        elif trouble.isdigit() or url not in self.server.files:
+            self.send_error(int(trouble or 404))
+        else:
+            self.send(self.server.files[url], trouble)
+
+    do_HEAD = do_GET
+
+    def send(self, content: bytes, trouble: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if trouble == "wrong content":
+            content = bytes(len(content))
+        if self.command == "GET":
+            self.wfile.write(content[: len(content) // 2] if trouble in ("cut", "stalls") else content)
+        if self.command == "GET" and trouble == "stalls":
+            self.server.closing.wait()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def imagenet() -> bytes:
+    """What torchvision publishes, by name, shape and size, with random values."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = torchvision.models.resnet18().state_dict()
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+@pytest.fixture
+def host(monkeypatch, tmp_path, stored, imagenet):
+    """The host, with the real BreastMNIST where it is at hand and phantoms in its place elsewhere; this machine has
+    downloaded nothing yet."""
+    beside = Path(__file__).parents[2] / "shared/data/breastmnist.npz"
+    real = next((path for path in (npzfile.breastmnist_path(None, 28), beside) if path.exists()), None)
+    file = io.BytesIO()
+    np.savez_compressed(file, **stored)
+    content = real.read_bytes() if real else file.getvalue()
+    if real is None:
+        md5 = hashlib.md5(content).hexdigest()
+        monkeypatch.setitem(medmnist.INFO["breastmnist"], "MD5", md5)
+        monkeypatch.setitem(npzfile.OFFICIAL_MD5, 28, md5)
+    server = Host()
+    server.files = {DATA_URL: content, weights.IMAGENET_URL: imagenet}
+    monkeypatch.setattr(weights, "IMAGENET_SHA256", hashlib.sha256(imagenet).hexdigest()[:8])
+    monkeypatch.setattr(urllib.request, "_opener", server.opener())
+    for name in ("MEDMNIST_ROOT", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    yield server
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+
+
+def fetch(what: str):
+    """Find or download one of FILES, and read it."""
+    if what == "weights":
+        return weights.read_weights("imagenet")
+    return data.load(data.find("breastmnist", None, 28), "train")
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_hosts_names_and_hashes_are_the_published_ones():
+    assert DATA_URL == "https://zenodo.org/records/10519652/files/breastmnist.npz?download=1"
+    assert weights.IMAGENET_URL == "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+    assert weights.IMAGENET_URL.endswith(f"-{weights.IMAGENET_SHA256}.pth")
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_what_was_downloaded_once_is_kept(host, tmp_path, what, capfd):
+    fetch(what)
+    asked = len(host.asked)
+    fetch(what)
+    url = DATA_URL if what == "data" else weights.IMAGENET_URL
+    assert (tmp_path / FILES[what]).read_bytes() == host.files[url] and files(tmp_path) == [FILES[what]]
+    assert f"GET {url}" in host.asked and len(host.asked) == asked
+    assert capfd.readouterr().out == ""
+
+
+TROUBLES = {
+    "404": "HTTP Error 404",
+    "503": "HTTP Error 503",
+    "cut": "corrupted|invalid hash",
+    "wrong content": "corrupted|invalid hash",
+    "no HTTP": "SSH|no HTTP",
+    "silent": "no answer in 0.5 seconds",
+    "silent after HEAD": "timed out|no answer",
+    "stalls": "timed out|no answer",
+}
+WAITING = ("silent", "silent after HEAD", "stalls")
+
+
+@pytest.fixture
+def make(monkeypatch, host):
+    """A function that makes the host's trouble; what would be waited for is, for half a second."""
+
+    def make(trouble: str) -> None:
+        host.trouble = trouble
+        monkeypatch.setattr(download, "PATIENCE", 0.5 if trouble in WAITING else 10.0)
+
+    return make
+
+
+@pytest.mark.parametrize("trouble, reason", TROUBLES.items())
+@pytest.mark.parametrize("what", FILES)
+def test_in_trouble_it_is_one_line_with_nothing_left_and_a_retry_works(make, tmp_path, what, trouble, reason):
+    make(trouble)
+    with pytest.raises(UserError, match=f"(?s)cannot be downloaded .*({reason})") as caught:
+        fetch(what)
+    assert FILES[what] in str(caught.value) and "https://" in str(caught.value) and "\n" not in str(caught.value)
+    assert files(tmp_path) == []
+    make("")
+    fetch(what)
+    assert files(tmp_path) == [FILES[what]]
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_a_full_disk(host, tmp_path, what):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # bytes a file, which the system enforces
+        with pytest.raises(UserError, match="cannot be downloaded .*File too large"):
+            fetch(what)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert files(tmp_path) == []
+    fetch(what)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_on_a_terminal(host, monkeypatch, capfd, terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    fetch("weights")
+    err = capfd.readouterr().err
+    assert ("100%" in err and "44.7M" in err) if terminal else err.count("\n") == 1
+
+
+def test_a_damaged_file_in_torch_s_cache_is_one_line(host, tmp_path):
+    fetch("weights")
+    (tmp_path / FILES["weights"]).write_bytes(b"")
+    with pytest.raises(UserError, match="or a damaged one; delete it, or give --weights") as caught:
+        fetch("weights")
+    assert FILES["weights"] in str(caught.value)
+
+
+# train.py, without and with flags
+
+FEW = ["--epochs", "1", "--stages", "2", "--threads", "1", "--out", "run"]
+
+
+def first_run(run_here, *flags) -> tuple[list[str], str, dict]:
+    """train.py with some flags, to its end: the lines of stdout, stderr, and metrics.json."""
+    status, out, err = run_here("train.py", *FEW, *flags)
+    assert status == 0, err
+    return out.splitlines(), err, json.loads(Path("run/metrics.json").read_text())
+
+
+def frames(lines: list[str]) -> tuple[str, str]:
+    """What the frames say that the output begins and ends with."""
+    bars = [i for i, line in enumerate(lines) if line == "#" * 78]
+    assert bars[0] == 0 and len(bars) == 4 and bars[3] == len(lines) - 1
+    texts = (lines[bars[i] + 1 : bars[i + 1]] for i in (0, 2))
+    first, last = (" ".join(line.removeprefix("## ") for line in text) for text in texts)
+    return first, last
+
+
+def test_with_a_network_the_first_command_is_the_real_thing(host, run_here):
+    lines, err, metrics = first_run(run_here)
+    assert lines[0].startswith("BreastMNIST 28×28") and lines[-1] == "written to run/" and "PHANTOM" not in err
+    assert metrics["config"]["weights"] == "imagenet" and metrics["config"]["data"] == "breastmnist"
+    assert metrics["provenance"]["data"]["md5"] == npzfile.OFFICIAL_MD5[28]
+
+
+@pytest.mark.parametrize("trouble", ["503", "silent"])
+def test_without_one_it_is_phantoms_said_first_and_last(make, run_here, tmp_path, trouble):
+    make(trouble)
+    lines, err, metrics = first_run(run_here)
+    first, last = frames(lines)
+    assert first == last and first.startswith("PHANTOM DATA.") and TROUBLES[trouble] in first
+    assert str(tmp_path / "breastmnist.npz") in first and DATA_URL in first
+    assert metrics["synthetic"].startswith("PHANTOM") and metrics["config"]["weights"] == "none"
+    assert all("PHANTOM" in line for line in err.splitlines() if "val_auc" in line)
+    titles = [line for line in lines if line.split("0.")[0].endswith(("threshold ", "point ", "temperature "))]
+    assert len(titles) == 3 and all(line.startswith("PHANTOM") for line in titles)
+    make("")
+    assert run_here("train.py", *FEW, "--resume")[0] == 2  # the network is back: other data than the run's
+
+
+def test_without_the_weights_it_is_the_real_data_from_scratch(host, run_here):
+    del host.files[weights.IMAGENET_URL]
+    lines, _, metrics = first_run(run_here)
+    first, last = frames(lines)
+    assert first == last and first.startswith("FROM RANDOM WEIGHTS.") and "404" in first and "PHANTOM" not in first
+    assert "synthetic" not in metrics and metrics["config"]["weights"] == "none"
+
+
+def test_a_damaged_file_is_no_table_s_end_either(host, run_here, tmp_path):
+    (tmp_path / "breastmnist.npz").write_bytes(b"damaged")
+    lines, _, metrics = first_run(run_here)
+    assert "not a readable .npz file" in frames(lines)[0] and metrics["synthetic"]
+
+
+INSISTING = {
+    "train.py": (["--data", "breastmnist"], ["--data-root", "."], ["--weights", "imagenet"], ["--weights", "none"])
+    + (["--params", "best.json"], ["--data", "phantom"]),
+    "crossval.py": ([],),
+    "tune.py": ([],),
+    "audit.py": ([],),
+}
+
+
+@pytest.mark.parametrize("script, flags", [(script, flags) for script, many in INSISTING.items() for flags in many])
+def test_a_flag_is_never_replaced_and_other_scripts_insist(make, run_here, tmp_path, script, flags):
+    (tmp_path / "best.json").write_text('{"weights": "imagenet", "lr": 0.001}')
+    make("silent")
+    status, out, err = run_here(script, *flags)
+    assert status == 2 and "no answer in 0.5 seconds" in one_line(err) and out == ""
+    assert files(tmp_path) == ["best.json"]
