@@ -31,6 +31,7 @@ def train(seed: int, flags: list[str]) -> dict:
     subprocess.run([sys.executable, *command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
     run = json.loads((out / "metrics.json").read_text())
     row = {"seed": seed, "commit": run["provenance"]["commit"][:10], "command": f"python {' '.join(command)}"}
+    row |= {name: run["provenance"][name] for name in ("precision", "weights_md5")}
     row["best_epoch"] = run["best_epoch"]
     return row | {f"{split}_{m}": f"{scores[m]:.6f}" for split, scores in run["splits"].items() for m in NAMES}
 

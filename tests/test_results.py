@@ -17,3 +17,12 @@ def test_the_tables_of_results_are_made_from_the_result_files():
 
 def test_the_table_of_experiments_is_made_from_their_rows():
     assert experiments.markdown_table(log.read(experiments.TABLE)) in (ROOT / "results" / "README.md").read_text()
+
+
+def test_the_figure_shows_each_fp32_file_at_home_and_where_it_did_not_train(monkeypatch):
+    scores = {"auc": "0.8", "auc_low": "0.7", "auc_high": "0.9"}
+    shipped = [("breastmnist.onnx", "0"), ("breastmnist.int8.onnx", "0"), ("breastmnist_128.onnx", "256")]
+    rows = [{"file": file, "set": "breast/images.csv", "trained_on": n} | scores for file, n in shipped]
+    monkeypatch.setattr(log, "read", lambda name: rows)
+    ((file, found),) = table.at_hospitals().items()
+    assert file == "breastmnist.onnx" and found["BrEaST"] == (0.8, 0.7, 0.9) and 0.9 < found["own test"][0] < 0.93

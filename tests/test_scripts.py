@@ -227,6 +227,8 @@ def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path, runs):
     figures = "roc precision_recall reliability confusion scores evidence comparison".split()
     written = {f"{name}_test.png" for name in figures} | {"report.html", "evaluation_test.json"}
     assert {path.name for path in tmp_path.iterdir()} == written
+    heading = f"<h1>evaluation of {trained[0].name} on the test split</h1>"
+    assert heading in (tmp_path / "report.html").read_text()
 
 
 def test_evaluate_an_onnx_against_predictions(trained, exported, tmp_path, runs):

@@ -300,16 +300,39 @@ def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: st
     return figure
 
 
-def results(rows: list[tuple[str, bool, dict]], title: str) -> Figure:
-    """AUC and accuracy of several results, one below the other. rows: (name, ours, {"auc": (value, low, high),
-    "accuracy": …}), low and high None without an interval."""
-    figure, panels = _canvas(title, 11, 1.2 + 0.3 * len(rows), 1, 2, sharey=True)
-    for axes, metric in zip(panels, ("auc", "accuracy")):
-        for y, (_, ours, values) in enumerate(rows):
-            value, *limits = (nan if number is None else number for number in values[metric])
-            _interval(axes, y, value, limits, "", *((MODEL, "o") if ours else (MUTED, "D")))
-        _name_rows(axes, [name for name, *_ in rows])
-        axes.set_title(NAMES[metric], weight="bold")
+def _intervals(axes, series: dict[str, dict], places: list, styles, title: str) -> None:
+    """{name: {place: (value, low, high)}}: names beside each other at each place, with capped intervals."""
+    for i, ((colour, marker), (name, points)) in enumerate(zip(styles, series.items())):
+        values, low, high = np.array(list(points.values())).T
+        style = {"color": colour, "fmt": marker, "markersize": 8, "capsize": 4, "label": name}
+        axes.errorbar(
+            [places.index(x) + 0.13 * (i - 1) for x in points], values, [values - low, high - values], **style
+        )
+    axes.set_xticks(range(len(places)), places)
+    axes.set_title(title, weight="bold")
+    axes.grid(axis="y", color=FAINT)
+    axes.legend(loc="lower left", frameon=True, edgecolor="none")
+
+
+def results(ours: dict, published: list[tuple], hospitals: dict, title: str) -> Figure:
+    """AUC against the side of the input, ours beside published ones, and of each file at home and elsewhere.
+
+    Args: ours: {name: {side: (value, low, high)}}; published: [(name, side, AUC, standard deviation or nan)];
+        hospitals: {file: {hospital: (value, low, high)}}, in which a file lacks the hospitals that it learned from.
+    """
+    figure, (left, right) = _canvas(title, 12, 6.4, 1, 2, sharey=True, width_ratios=[5, 2])
+    names, at, values, stds = zip(*published)
+    sides = sorted({*at}.union(*ours.values()))
+    label = "published, on test; grey: ± standard deviation over seeds"
+    x = [sides.index(side) + 0.13 for side in at]  # beside ours
+    left.errorbar(x, values, stds, fmt="D", color=MUTED, ecolor="#C8C8C8", elinewidth=9, label=label)
+    for place, value, name in zip(x, values, names):
+        left.text(place + 0.06, value, name, size=9, va="center_baseline")
+    _intervals(left, ours, sides, ((MODEL, "o"), (INK, "s")), "BreastMNIST")
+    left.set(xlabel="side of the input, pixels", ylabel="AUC", xlim=(-0.4, len(sides)))
+    places = list(dict.fromkeys(place for found in hospitals.values() for place in found))
+    _intervals(right, hospitals, places, [style[:2] for style in THRESHOLD_STYLES[1:]], "The files at other hospitals")
+    right.set(xlim=(-0.5, len(places) - 0.5), ylim=(right.get_ylim()[0] - 0.08, 1))  # room for the legends
     return figure
 
 

@@ -67,8 +67,13 @@ def section(heading: str, *parts: str) -> str:
     return "\n".join(["<section>", f"<h2>{escape(heading)}</h2>", *parts, "</section>"])
 
 
+def columns(*parts: Sequence[str]) -> str:
+    """Words beside tables where the window has room, else below each other."""
+    return "\n".join(['<div class="columns">', *("\n".join(["<div>", *part, "</div>"]) for part in parts), "</div>"])
+
+
 def figures(*pictures: str) -> str:
-    """Pictures side by side, as many as fit."""
+    """Pictures in two columns where the window has room."""
     return "\n".join(['<div class="figures">', *pictures, "</div>"])
 
 

@@ -18,14 +18,15 @@ def _metrics(what: str, split: str, scores: dict, notes: Sequence[str]) -> str:
         *notes,
         f"At the operating point, {tables.operating_rates(split, point['splits'][split])}.",
     ]
-    calibrated = [[name, *(tables.with_interval(fit[name], m) for m in ("brier", "ece"))] for name in scores["splits"]]
-    return page.section(
-        "Metrics",
-        *map(page.paragraph, paragraphs),
+    calibrated = [
+        [name, *(tables.with_interval(fit[name], m, "\n") for m in ("brier", "ece"))] for name in scores["splits"]
+    ]
+    drawn = [
         page.metrics_table(scores["splits"], f"At the standard threshold {STANDARD_THRESHOLD}."),
         page.metrics_table(point["splits"], "At the operating point."),
         page.table(["", "Brier score", "ECE"], calibrated, "Calibration; ECE in 10 bins of equal mass."),
-    )
+    ]
+    return page.section("Metrics", page.columns([page.paragraph(text) for text in paragraphs], drawn))
 
 
 def _comparison(tests: dict) -> str:
@@ -34,7 +35,7 @@ def _comparison(tests: dict) -> str:
         for name, x in tests["differences"].items()
     ]
     table = page.table(["", "difference", "95 % interval"], rows, "Paired bootstrap, at the standard threshold.")
-    return page.section("Comparison", page.paragraph(tests["conclusion"]), table)
+    return page.section("Comparison", page.columns([page.paragraph(tests["conclusion"])], [table]))
 
 
 def write(
@@ -49,4 +50,5 @@ def write(
     sections = [_metrics(what, split, scores, notes), page.section("Figures", page.figures(*drawn))]
     if "comparison" in scores:
         sections.insert(1, _comparison(scores["comparison"]))
-    page.write_html(path, f"{called} on {split}", *sections)
+    where = "all images" if split == "all" else f"the {split} split"
+    page.write_html(path, f"evaluation of {called} on {where}", *sections)

@@ -11,6 +11,11 @@ from common.errors import UserError
 from common.show import figures
 
 THRESHOLDS = {"standard": 0.5, "operating point": 0.134}
+RESULTS = (  # ours, published, hospitals
+    {"ours, out of fold": {28: (0.9, 0.86, 0.93), 64: (0.92, 0.9, 0.95)}, "ours, on test": {64: (0.93, 0.87, 0.98)}},
+    [("ResNet, A", 28, 0.88, nan), ("ResNet, B", 64, 0.87, 0.018), ("BioFuse", 224, 0.956, nan)],
+    {"a.onnx": {"own test": (0.91, 0.86, 0.96), "X": (0.76, 0.7, 0.82)}, "b.onnx": {"own test": (0.93, 0.87, 0.97)}},
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +88,7 @@ def every_figure(labels, probabilities, counts, title) -> dict:
         "comparison": figures.comparison(differences, "runs/crossval", "runs/train", title),
         "heat_map": figures.heat_map(cells, (1e-4, 0.01), (3e-4, 0), title),
         "importances": figures.importances({"label_smoothing": 0.7, "lr": 0.3}, title),
+        "results": figures.results(*RESULTS, title),
         "search": figures.search_history([0.8, None, 0.9], title, "AUC"),
     }
 
@@ -239,6 +245,19 @@ def test_comparison_draws_differences_with_intervals():
     figure = figures.comparison({"accuracy": accuracy, "auc": undefined}, "runs/a", "runs/b", "title")
     assert "−0.020 (−0.050 to +0.010)" in texts(figure) and "n/a" in texts(figure)
     assert "runs/a minus runs/b" in texts(figure)
+
+
+def test_results_draws_intervals_with_caps_and_standard_deviations_without():
+    left, right = figures.results(*RESULTS, "title").axes
+    assert left.get_ylim() == right.get_ylim() and left.get_ylim()[1] == 1
+    drawn = {bars.get_label().split(":")[0]: bars for axes in (left, right) for bars in axes.containers}
+    (published,) = [name for name in drawn if name.startswith("published")]
+    for name, (_, caps, _) in drawn.items():
+        assert len(caps) == (0 if name == published else 2), name
+    ends = {name: [segment[:, 1].tolist() for segment in bars[2][0].get_segments()] for name, bars in drawn.items()}
+    assert ends["ours, out of fold"] == [[0.86, 0.93], [0.9, 0.95]] and ends["b.onnx"] == [[0.87, 0.97]]
+    np.testing.assert_allclose(ends[published][1], [0.852, 0.888])
+    assert [text.get_text() for text in left.get_xticklabels()] == ["28", "64", "224"]
 
 
 def test_heat_map_frames_the_chosen_cell_and_the_best_and_names_every_score():
