@@ -21,14 +21,8 @@ def parse_args():
     parser = flags.Parser(__doc__)
     what = "a folder of train.py or crossval.py, or a file of export.py"
     parser.add_argument("model", metavar="RUN_OR_ONNX", help=what)
-    split = "the images to predict"
-    flags.add(
-        parser,
-        "--split",
-        one_of(*data.SPLITS, "all"),
-        split,
-        shown="test; of image files that are not the model's own, all",
-    )
+    whole = "test; of image files that are not the model's own, all"
+    flags.add(parser, "--split", one_of(*data.SPLITS, "all"), "the images to predict", shown=whole)
     flags.add(parser, "--bootstrap", number(int, 100, 100_000), "resamples behind each 95 %% interval", 2000)
     against = "compare with another run, .onnx or predictions.csv on the same images"
     flags.add(parser, "--against", Kind(str, "OTHER"), against, shown="none")
@@ -98,8 +92,10 @@ class Evaluated:
     @property
     def marked(self) -> dict:
         """How many images an .onnx file marks as unlike its training images; empty where the model cannot tell."""
-        typical = self.scored.typical
-        return {} if typical is None else {"threshold": self.model.typicality_threshold, "marked": int(sum(~typical))}
+        model, typical = self.model, self.scored.typical
+        if not isinstance(model, onnxfile.OnnxModel) or typical is None:
+            return {}
+        return {"threshold": model.typicality_threshold, "marked": int(np.sum(~typical))}
 
     def notes(self, scores: dict) -> list[str]:
         """What a reader must know. scores: `scoring.evaluate_splits` of these predictions."""
@@ -163,7 +159,7 @@ def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluat
     kept = kept_by(model)
     own = is_own(model, source)
     earlier = data.SPLITS[: data.SPLITS.index(name)] if own and name != "all" else ()
-    split, *others = data.load(source, name, *earlier)
+    split, *others = data.load(source, name, *earlier, *(data.further(source) if own else []))
     probabilities, typical, out_of_fold = predict(model, source, split, name)
     if own:
         apart = not out_of_fold and not (name == "test" and left_out_test_twins(model))

@@ -81,8 +81,8 @@ def main():
     source = data.find_again(run.data, args.data, args.data_root, args.size, args.seed, run.path / folders.IMAGES)
     names = [*data.SPLITS, *data.further(source)]
     splits = dict(zip(names, data.load(source, *names)))
-    known = data.concatenate(*(splits[name] for name in names if name != "test"))
-    known = known.images, data.find_groups(known)  # what typicality is fitted on
+    fitting = data.concatenate(*(splits[name] for name in names if name != "test"))
+    known = fitting.images, data.find_groups(fitting)  # what typicality is fitted on
     about = graph.metadata(run, folders.read_metrics(run.path))
     out = Path(args.out or run.path / "model.onnx")
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
