@@ -58,10 +58,10 @@ def epoch_seconds(images: Split, settings: Settings, epochs: int = 2) -> float:
     return fit(images, None, replace(settings, epochs=epochs), 0, CPU, name="bench").history[-1]["seconds"]
 
 
-def matmul_peak(n: int = 2048) -> float:
+def matmul_peak(settings: Settings, n: int = 2048) -> float:
     """Best of ten products of n×n matrices in the precision of training, in floating-point operations per second."""
     a, b = torch.rand(2, n, n)
-    with autocast(CPU, "auto"):
+    with autocast(CPU, settings.precision):
         return 2 * n**3 / min(timeit.repeat(lambda: torch.mm(a, b), repeat=10, number=1))
 
 
@@ -106,7 +106,7 @@ def main():
     check_memory(args, settings)
     initial_model(args.sizes[0], settings)  # bad --weights fail here, before anything is printed
     set_seed(0, args.threads)
-    peak, kind = matmul_peak(), precision(CPU, "auto")
+    peak, kind = matmul_peak(settings), precision(CPU, settings.precision)
     print(f"PHANTOM data, batch {settings.batch_size}, {kind}; {args.threads} threads of {cpu_name()}")
     print(f"matrix-multiply peak in {kind}, measured: {peak / 1e9:.0f} GFLOP/s\n")
     print("  images    s/epoch    min/run    twins, seconds    peak memory, GB")

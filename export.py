@@ -43,7 +43,15 @@ def write_and_load(model: onnx.ModelProto, about: dict, path: Path, threads: int
     return onnxfile.load(path, threads)
 
 
-def write_int8(network: onnx.ModelProto, fp32: onnxfile.OnnxModel, reference, known, about, path, threads) -> dict:
+def write_int8(
+    network: onnx.ModelProto,
+    fp32: onnxfile.OnnxModel,
+    reference,
+    known: tuple[np.ndarray, np.ndarray],
+    about,
+    path,
+    threads,
+) -> dict:
     """Make the int8 file from the network and the images it was trained on, its typicality from the `known` ones, and
     check it. Raises: UserError."""
     size, trained = reference.run.data["size"], [name for name in ("train", "also") if name in reference.splits]

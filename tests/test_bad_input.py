@@ -46,8 +46,8 @@ LONG = "x" * 300
 
 # What flags must refuse. A value in braces stands for a file or folder that `places` makes.
 GROUPS = {
-    "--resume, --compare-groups, --drop-test-twins, --no-test, --refit, --int8, --benchmark, --json": NO_VALUE,
-    "--augment, --mirror, --groups": WORD,
+    "--resume, --compare-groups, --drop-test-twins, --no-test, --fp16, --int8, --benchmark, --json": NO_VALUE,
+    "--augment, --mirror, --groups, --precision": WORD,
     "--class-weights": [*WORD, "Balanced"],
     "--loss": [*WORD, "hinge"],
     "--device": [*WORD, "tpu", "cuda:9"],
@@ -56,11 +56,11 @@ GROUPS = {
     "--lr": [*NUMBER, "0", "-1", "0x1"],
     "--wd": [*NUMBER, "-0.1"],
     "--warmup, --threshold": [*NUMBER, "-0.1", "1.1"],
-    "--label-smoothing, --ema": [*NUMBER, "-0.1", "1"],
+    "--label-smoothing, --ema, --zoom": [*NUMBER, "-0.1", "1"],
     "--mixup": [*NUMBER, "-0.1", "1e300"],
     "--sensitivity": [*NUMBER, "0", "1", "1.5"],
     "--heartbeat": [*NUMBER, "0", "-1"],
-    "--patience, --grid": COUNT,
+    "--patience, --grid, --refit": COUNT,
     "--epochs, --batch-size, --jobs, --trials": [*COUNT, "0"],
     "--stages": [*COUNT, "0", "1", "5"],
     "--size": [*COUNT, "0", "27", "32", "28.0"],
@@ -75,6 +75,7 @@ GROUPS = {
     "--bootstrap": [*COUNT, "0", "99", "100001"],
     "--weights": ["", "{missing}", "{folder}", "{text}", "{empty}", "{npz}", "{nan_weights}", "{foreign_weights}"],
     "--data": ["", "{missing}", "{folder}", "{text}", "{empty}", "{image}", "/dev/zero", "two\nlines", "mnist"],
+    "--also, --calibrate-on": ["", "{missing}", "{text}", "{empty}", "{image}", "mnist"],
     "--data-root": ["{missing}", "{text}"],
     "--out, --evidence": ["", "{text}", "{text}/under", LONG],
     "--params": ["{missing}", "{folder}", "{text}", "{empty}", "{list}", "{unknown_key}", "{nan_lr}", "{deep}"],
