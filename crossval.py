@@ -96,23 +96,22 @@ def score_test(source: Source, models, settings: Settings, temperature: float, c
     return scoring.score(test, probabilities, *seen, apart=not clean)
 
 
-def held_out_elsewhere(args, models, settings: Settings) -> dict[str, tuple[Split, np.ndarray]]:
-    """{what to call them: (all images of --calibrate-on, the run's logits of them)}; nothing without that flag."""
+def read_elsewhere(args) -> dict[str, Split]:
+    """{what to call them: all images of --calibrate-on}; nothing without that flag."""
     if args.calibrate_on is None:
         return {}
     source = data.find(args.calibrate_on, args.data_root, args.size, args.seed)
     (images,) = data.load(source, "all")
     known = [{"patient": row.get("patient", "")} for row in images.rows]
-    split = Split.of("elsewhere", images.images, images.labels, known)
-    return {f"{source.called}, not trained on": (split, predict(Predictor(models, settings.mirror), split.images))}
+    return {f"{source.called}, not trained on": Split.of("elsewhere", images.images, images.labels, known)}
 
 
-def score(validation: CrossValidation, pool: Split, source: Source, settings: Settings, args):
+def score(validation: CrossValidation, pool: Split, elsewhere: dict[str, Split], source, settings: Settings, args):
     """Calibrate on held-out predictions, then predict test: (calibrations, the run's first, {name: Scored}, rows for
     predictions.csv)."""
     logits, models = validation.mean_logits, list(used_models(validation).values())
-    elsewhere = held_out_elsewhere(args, models, settings)
-    held_out = elsewhere | {FITTED_ON[args.groups]: (pool, logits)}
+    held_out = {name: (s, predict(Predictor(models, settings.mirror), s.images)) for name, s in elsewhere.items()}
+    held_out[FITTED_ON[args.groups]] = pool, logits
     calibrations = [
         calibrate(split.labels, z, args.sensitivity, name, split.hospitals if name == LEFT_OUT else None)
         for name, (split, z) in held_out.items()
@@ -126,7 +125,7 @@ def score(validation: CrossValidation, pool: Split, source: Source, settings: Se
     for hospital in np.unique(pool.hospitals) if source.also else []:
         own = pool.hospitals == hospital
         scored[f"out_of_fold, {hospital or source.called}"] = scoring.score(pool[own], probabilities[own])
-    for split, z in elsewhere.values():
+    for split, z in (held_out[name] for name in elsewhere):
         scored["elsewhere"] = scoring.score(split, sigmoid(z / temperature))
         rows += folders.prediction_rows(split, sigmoid(z / temperature), fold=[""] * len(split))
     if not args.no_test and args.pool != "all":
@@ -184,13 +183,14 @@ def main():
     source = data.find(args.data, args.data_root, args.size, args.seed, also=args.also)
     data.require(source, *(POOLS[args.pool] if args.no_test else data.SPLITS))
     pool = read_pool(source, pool_of(source, args), args.drop_test_twins)
+    elsewhere = read_elsewhere(args)
     labels, device = pool.labels, device_of(args.device)
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)
 
     with resume.begin(args, settings, source) as partial:
         set_seed(args.seed, args.threads)
         validation = cross_validate(pool, settings, scheme, partial)
-        calibrations, scored, rows = score(validation, pool, source, settings, args)
+        calibrations, scored, rows = score(validation, pool, elsewhere, source, settings, args)
         scores = evaluate_splits(scored, calibrations[0])
         folds, repeats = validation.score_folds(labels), validation.score_repeats(labels)
         metrics = provenance.describe(args, settings, source) | scores | {"folds": folds, "repeats": repeats}

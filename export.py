@@ -43,15 +43,7 @@ def write_and_load(model: onnx.ModelProto, about: dict, path: Path, threads: int
     return onnxfile.load(path, threads)
 
 
-def write_int8(
-    network: onnx.ModelProto,
-    fp32: onnxfile.OnnxModel,
-    reference,
-    known: tuple[np.ndarray, np.ndarray],
-    about,
-    path,
-    threads,
-) -> dict:
+def write_int8(network: onnx.ModelProto, fp32: onnxfile.OnnxModel, reference, known, about, path, threads) -> dict:
     """Make the int8 file from the network and the images it was trained on, its typicality from the `known` ones, and
     check it. Raises: UserError."""
     size, trained = reference.run.data["size"], [name for name in ("train", "also") if name in reference.splits]
@@ -59,7 +51,7 @@ def write_int8(
     quantized = int8.quantize(network, train)
     rough = write_and_load(graph.assemble(quantized, size), about, path, threads)
     line = int8.straight_line(rough.logits(train), fp32.logits(train))
-    model = graph.assemble(quantized, size, *line, typicality.fit_network(quantized, *known, threads))
+    model = graph.assemble(quantized, size, *line, typicality.fit_network(quantized, known, threads))
     checked = int8.check(write_and_load(model, about, path, threads), reference, line)
     how = {"quantization": json.dumps(files.as_json(checked)), "metrics_of": "the fp32 file"}
     graph.write(model, about | how, path)
@@ -89,8 +81,7 @@ def main():
     source = data.find_again(run.data, args.data, args.data_root, args.size, args.seed, run.path / folders.IMAGES)
     names = [*data.SPLITS, *data.further(source)]
     splits = dict(zip(names, data.load(source, *names)))
-    fitting = data.concatenate(*(splits[name] for name in names if name != "test"))
-    known = fitting.images, data.find_groups(fitting)  # what typicality is fitted on
+    known = data.concatenate(*(splits[name] for name in names if name != "test"))  # what typicality is fitted on
     about = graph.metadata(run, folders.read_metrics(run.path))
     out = Path(args.out or run.path / "model.onnx")
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
@@ -103,7 +94,7 @@ def main():
         shipped = replace(run, predictor=graph.as_shipped(run.predictor, args.fp16))
         network = graph.export_network(shipped.predictor, run.data["size"])
         reference = parity.Reference.of(shipped, splits)
-        fitted = typicality.fit_network(network, *known, args.threads)
+        fitted = typicality.fit_network(network, known, args.threads)
         model = graph.assemble(network, run.data["size"], fitted=fitted)
         fp32 = write_and_load(model, about, beside["fp32"], args.threads)
         stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference, fitted)
