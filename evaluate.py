@@ -96,8 +96,9 @@ class Evaluated:
     @property
     def marked(self) -> dict:
         """How many images an .onnx file marks as unlike its training images; empty where the model cannot tell."""
-        typical = self.scored.typical
-        return {} if typical is None else {"threshold": self.model.typicality_threshold, "marked": int(sum(~typical))}
+        if self.scored.typical is None or isinstance(self.model, folders.Run):
+            return {}
+        return {"threshold": self.model.typicality_threshold, "marked": int(sum(~self.scored.typical))}
 
     def notes(self, scores: dict) -> list[str]:
         """What a reader must know. scores: `scoring.evaluate_splits` of these predictions."""

@@ -46,7 +46,7 @@ def write_int8(network: onnx.ModelProto, fp32: onnxfile.OnnxModel, reference, kn
     quantized = int8.quantize(network, train)
     rough = write_and_load(graph.assemble(quantized, size), about, path, threads)
     line = int8.straight_line(rough.logits(train), fp32.logits(train))
-    model = graph.assemble(quantized, size, *line, typicality.fit_network(quantized, *known, threads))
+    model = graph.assemble(quantized, size, *line, typicality.fit_network(quantized, known, threads))
     checked = int8.check(write_and_load(model, about, path, threads), reference, line)
     how = {"quantization": json.dumps(files.as_json(checked)), "metrics_of": "the fp32 file"}
     graph.write(model, about | how, path)
@@ -73,8 +73,7 @@ def main():
     run = folders.load(args.run)
     source = data.find_again(run.data, args.data, args.data_root, args.size, args.seed, run.path / folders.IMAGES)
     splits = dict(zip(data.SPLITS, data.load(source, *data.SPLITS)))
-    known = data.concatenate(splits["train"], splits["val"])  # what typicality is fitted on: images, and groups
-    known = known.images, data.find_groups(known)
+    known = data.concatenate(splits["train"], splits["val"])  # what typicality is fitted on
     about = graph.metadata(run, folders.read_metrics(run.path))
     out = Path(args.out or run.path / "model.onnx")
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
@@ -86,7 +85,7 @@ def main():
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
         network = graph.export_network(run.predictor, run.data["size"])
         reference = parity.Reference.of(run, splits)
-        fitted = typicality.fit_network(network, *known, args.threads)
+        fitted = typicality.fit_network(network, known, args.threads)
         model = graph.assemble(network, run.data["size"], fitted=fitted)
         fp32 = write_and_load(model, about, beside["fp32"], args.threads)
         stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference, fitted)

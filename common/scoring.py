@@ -31,8 +31,8 @@ class Scored:
         return intervals.resample_counts(self.labels, self.groups, resamples, seed)
 
     def parts(self, name: str) -> dict[str, "Scored"]:
-        """{name: all of it, "clean_<name>": the clean images, "typical_<name>" and "unlike_<name>": those not marked and
-        those marked as unlike the training images, "<name>_patients": patients}, all but the first where there are
+        """{name: all of it, "clean_<name>": the clean images, "typical_<name>" and "unlike_<name>": those not marked
+        and those marked as unlike the training images, "<name>_patients": patients}, all but the first where there are
         such."""
         found = {name: self}
         if self.clean is not None and self.clean.any():

@@ -166,7 +166,7 @@ def network(untrained) -> onnx.ModelProto:
 @pytest.fixture(scope="session")
 def fitted(network, phantoms) -> typicality.Typicality:
     """What typicality is to `network`, fitted on phantoms."""
-    return typicality.fit_network(network, phantoms.images, np.arange(len(phantoms)), 1)
+    return typicality.fit_network(network, phantoms, 1)
 
 
 @pytest.fixture(scope="session")
