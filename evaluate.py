@@ -92,10 +92,9 @@ class Evaluated:
     @property
     def marked(self) -> dict:
         """How many images an .onnx file marks as unlike its training images; empty where the model cannot tell."""
-        model, typical = self.model, self.scored.typical
-        if not isinstance(model, onnxfile.OnnxModel) or typical is None:
+        if self.scored.typical is None or isinstance(self.model, folders.Run):
             return {}
-        return {"threshold": model.typicality_threshold, "marked": int(np.sum(~typical))}
+        return {"threshold": self.model.typicality_threshold, "marked": int(sum(~self.scored.typical))}
 
     def notes(self, scores: dict) -> list[str]:
         """What a reader must know. scores: `scoring.evaluate_splits` of these predictions."""

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from conftest import read_csv
 from PIL import Image
 
-from common import phantom
+from common import imageset, phantom
+from common.deploy import onnxfile
 
 TRAIN = "--weights none --stages 2 --epochs 1 --batch-size 16 --threads 1".split()
 EVALUATE = ["--bootstrap", 100, "--threads", 1]
@@ -107,9 +109,34 @@ def test_a_model_on_a_folder_of_another_hospital(scans, tmp_path, runs, onnx_mod
     assert "set at full size: all AUC" in text and "Of these 6 images the model was trained on 0" in text
     report = (tmp_path / "out/report_all.html").read_text()
     assert "Of these 6 images" in report and "set at full size" in report
+    kept = json.loads((tmp_path / "out/evaluation_all.json").read_text())
+    assert kept["unlike_training"] == {"threshold": 0.01, "marked": 0} and list(kept["splits"]) == ["all"]
     predicted = read_csv(tmp_path / "out/predictions_all.csv")
     expected = onnx_model.probabilities(np.stack([np.asarray(Image.open(tmp_path / "set/benign/0.png"))]))[0]
     assert predicted[0]["image"] == "benign/0.png" and float(predicted[0]["probability"]) == pytest.approx(expected)
+
+
+def test_images_unlike_those_of_training_are_counted_and_scored_apart(scans, tmp_path, runs, onnx_model):
+    for i in range(6):
+        folder = tmp_path / "set" / ("malignant" if i % 2 else "benign")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(scans / f"{6 * i}.png", folder)
+    Image.new("L", (40, 50), 255).save(tmp_path / "set/benign/white.png")
+    raised = onnx.load(onnx_model.path)  # a fit of 48 images marks nothing below 0.01
+    for prop in raised.metadata_props:
+        prop.value = "0.0205" if prop.key == "typicality_threshold" else prop.value
+    onnx.save(raised, tmp_path / "model.onnx")
+    opened = onnxfile.load(tmp_path / "model.onnx", 1)
+    images = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "set").rglob("*.png"))]
+    marked = sum(int(opened.typicality(image[np.newaxis])[0] < 0.0205) for image in images)
+    assert 0 < marked < 7
+    text, _ = runs("evaluate.py", opened.path, "--data", tmp_path / "set", *EVALUATE, "--out", tmp_path / "out")
+    sentence = f"Unlike the training images, with a typicality below 0.0205: {marked} images."
+    assert sentence in text and sentence in (tmp_path / "out/report_all.html").read_text()
+    kept = json.loads((tmp_path / "out/evaluation_all.json").read_text())
+    assert kept["unlike_training"] == {"threshold": 0.0205, "marked": marked}
+    counts = {name: kept["splits"][name]["n"] for name in ("all", "typical_all", "unlike_all")}
+    assert counts == {"all": 7, "typical_all": 7 - marked, "unlike_all": marked}
 
 
 @pytest.mark.parametrize("script", ["train.py", "crossval.py"])

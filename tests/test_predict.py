@@ -129,10 +129,10 @@ def test_table_of_a_folder(run, folder, grey):
     assert "generated, not ultrasound" in title and "research only" in title
     assert rule == "flagged for review from 0.4000 up: a rule"
     assert kept == "on held-out images that had sensitivity 0.9500 [.900 1.000] and specificity 0.6000 [.500 .700]"
-    assert header.split() == ["P(malignant)", "page", "image"]
+    assert header.split() == ["P(malignant)", "typicality", "page", "image"]
     pages = [("a.png", 1, 0), ("b.jpg", 1, 0), ("deep.tiff", 1, 0), *(("pages.tif", i + 1, i) for i in range(4))]
     for row, (name, page, image) in zip(rows, [*pages, ("deeper/c.bmp", 1, 1)], strict=True):
-        said = re.fullmatch(r" +([\d.]+)  (flagged for review|not flagged) +(\d+)  (.+)", row).groups()
+        said = re.fullmatch(r" +([\d.]+)  +n/a  (flagged for review|not flagged) +(\d+)  (.+)", row).groups()
         assert said[2:] == (str(page), str(folder / name))
         assert float(said[0]) == pytest.approx(expected(grey[image]), abs=0.01)  # within a grey level of Pillow
         assert said[1] == ("flagged for review" if float(said[0]) >= 0.4 else "not flagged")
@@ -152,6 +152,24 @@ def test_json_lines_of_paths_from_stdin(run, folder, grey):
         assert line["flagged"] is False and line["threshold"] == 0.999
         assert "PHANTOM" in line["dataset"] and line["intended_use"] == "research only"
     assert run("--json", "--threshold", 0.999, "-", stdin=paths)[0] == out
+
+
+def test_what_is_unlike_the_training_images_is_marked_in_place_of_a_flag(run, onnx_model, grey, tmp_path):
+    """The fit of 48 phantoms: no p-value lies below 1/49, so a file of so few marks nothing below 0.01."""
+    Image.fromarray(grey[0]).save(tmp_path / "a.png")
+    Image.new("L", (50, 50), 255).save(tmp_path / "white.png")
+    raised = onnx.load(onnx_model.path)
+    for prop in raised.metadata_props:
+        prop.value = "0.03" if prop.key == "typicality_threshold" else prop.value
+    onnx.save(raised, tmp_path / "raised.onnx")
+    paths = (tmp_path / "a.png", tmp_path / "white.png")
+    title = "unlike the training images below a typicality of 0.03, as 3% of images like those are"
+    *heading, ordinary, white = run(*paths, model=tmp_path / "raised.onnx")[0].splitlines()
+    assert title in heading and "unlike the" not in ordinary
+    assert re.search(r" 0\.0204  unlike the training images +1  .*white\.png$", white) and "flagged" not in white
+    for name, marked in (("raised.onnx", [False, True]), (onnx_model.path, [False, False])):
+        lines = [json.loads(x) for x in run("--json", *paths, model=tmp_path / name)[0].splitlines()]
+        assert [line["unlike_training"] for line in lines] == marked and lines[1]["typicality"] == pytest.approx(1 / 49)
 
 
 def test_overlays_of_images_of_one_name_are_all_kept(run, grey, tmp_path):

@@ -3,8 +3,7 @@ import onnx
 import pytest
 from sklearn import covariance
 
-from common import phantom
-from common.data import Split
+from common import data, phantom
 from common.deploy import graph, onnxfile, typicality
 
 
@@ -64,8 +63,7 @@ def test_the_graph_gives_what_numpy_gives(fitted):
 @pytest.mark.parametrize("kind", ["fp32", "int8"])
 def test_phantoms_are_like_phantoms_and_other_pictures_are_not(kind, network, quantized, phantoms):
     chosen = {"fp32": network, "int8": quantized}[kind]
-    known = Split.of("train", *phantom.generate(300, 28, seed=1))
-    fitted = typicality.fit_network(chosen, known, 1)
+    fitted = typicality.fit_network(chosen, data.Split.of("train", *phantom.generate(300, 28, seed=1)), 1)
     session = onnxfile.open_session(graph.assemble(chosen, 28, fitted=fitted).SerializeToString(), 1)
     others = np.random.default_rng(0).integers(0, 256, (20, 90, 60), dtype=np.uint8)
     black, white = np.zeros((1, 50, 50), np.uint8), np.full((1, 50, 50), 255, np.uint8)
