@@ -17,14 +17,15 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from common import phantom
+from common import evidence, phantom
 from common.deploy import graph
 from web import make_phantoms
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -r web/requirements.txt")
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ROOT / "models" / "breastmnist.onnx"
+(DEFAULT,) = re.findall(r'DEFAULT_MODEL = "(.+)"', (ROOT / "web" / "app.js").read_text())
+SHIPPED = ROOT / "models" / DEFAULT
 RUNTIME = ROOT / "web" / "node_modules" / "onnxruntime-web"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
@@ -55,14 +56,31 @@ standin (uint8[batch, 28, 28] prepared) => (float[batch, 26, 26] network_evidenc
 """
 
 
-def standin(**changed) -> bytes:
-    """The file of a stand-in model, with some of its metadata changed (None leaves a key out)."""
+UNUSUAL = """
+<ir_version: 10, opset_import: ["": 20]>
+unusual (float[batch] logit) => (float[batch] typicality) <float almost_none = {0.00246}> {
+  none = Sub (logit, logit)
+  typicality = Add (none, almost_none)
+}
+"""
+
+
+def standin(earlier: bool = False, unusual: bool = False, **changed) -> bytes:
+    """The file of a stand-in model, with some of its metadata changed (None leaves a key out). earlier: it gives no
+    evidence; unusual: it finds every image so, where else it does not say."""
     model = graph.assemble(onnx.parser.parse_model(NETWORK), 28)
+    if unusual:
+        judged, given = onnx.parser.parse_model(UNUSUAL), [output.name for output in model.graph.output]
+        model = onnx.compose.merge_models(model, judged, [("logit", "logit")], outputs=[*given, "typicality"])
+        changed = {"typicality_threshold": "0.01"} | changed
+    if earlier:
+        del model.graph.output[2]
+    rates = {"n": 78, "recall": 0.952, "recall_ci95": [0.81, 1.0], "specificity": 0.614}
     metrics = {"test": {"n": 156, "auc": 0.92, "auc_ci95": [0.86, 0.96], "accuracy": None}}
     props = {
         "classes": '["normal or benign", "malignant"]', "positive_class": "malignant", "threshold": str(THRESHOLD),
         "threshold_rule": RULE, "input_size": "28", "dataset": "BreastMNIST", "metrics": json.dumps(metrics),
-        "intended_use": "research only, not a medical device",
+        "intended_use": "research only, not a medical device", "metrics_at_threshold": json.dumps({"val": rates}),
     }  # fmt: skip
     onnx.helper.set_model_props(model, {key: text for key, text in (props | changed).items() if text is not None})
     return model.SerializeToString()
@@ -134,7 +152,7 @@ def visit(browser, site):
         )
         answer = {"status": 404} if model is None else {"body": model}
         if model != SHIPPED:
-            page.route("**/models/breastmnist.onnx", lambda route: route.fulfill(**answer))
+            page.route(f"**/models/{DEFAULT}", lambda route: route.fulfill(**answer))
         page.goto(site)
         opened.append(page)
         return page
@@ -179,10 +197,11 @@ def check_answers(page, model: bytes):
         assert shown == pytest.approx(expected, abs=1e-4), name
         assert np.array_equal(pixels(page, "#seen"), prepared(grey, size)), name
         words = page.locator("#statement").inner_text()
-        side, called = ("above", "malignant") if expected >= threshold else ("below", "normal or benign")
-        ((p, point),) = re.findall(rf"^P\(malignant\) = ([\d.]+), {side} the operating point ([\d.]+) ", words)
+        side, called = ("above", "flagged for review") if expected >= threshold else ("below", "not flagged")
+        ((p, point),) = re.findall(rf"^P\(malignant\) = ([\d.]+), {side} the operating point ([\d.]+): ", words)
         assert [float(p), float(point)] == pytest.approx([expected, threshold], abs=6e-4), words
-        assert words.endswith(f"({about['threshold_rule']}): called {called}."), words
+        assert words.endswith(f": {called}."), words
+        assert page.locator("#promise").inner_text().startswith(f"Operating point: {about['threshold_rule']}.")
         sides.add(side)
     return sides
 
@@ -197,7 +216,7 @@ def test_answers_are_those_of_onnxruntime_in_python(visit):
 
 def test_shipped_model_answers_like_onnxruntime_in_python(visit):
     if not SHIPPED.exists():
-        pytest.skip("no models/breastmnist.onnx")
+        pytest.skip(f"no models/{DEFAULT}")
     page = visit(SHIPPED)
     check_answers(page, SHIPPED.read_bytes())
     assert page.evaluate("refused") == []
@@ -218,7 +237,7 @@ def test_policy_refuses_other_sites_inline_code_and_eval(visit):
 def test_every_phantom_answers_by_keyboard(visit):
     page = visit(standin(), reduced_motion="reduce")
     reached = []
-    for _ in range(6):
+    for _ in range(7):
         page.keyboard.press("Tab")
         focused = page.evaluate_handle("document.activeElement")
         reached.append(focused.evaluate("(e) => e.dataset.phantom ?? e.id"))
@@ -227,7 +246,7 @@ def test_every_phantom_answers_by_keyboard(visit):
         if reached[-1] in make_phantoms.SAMPLES:
             page.keyboard.press("Enter")
             playwright.expect(page.locator("#given-caption")).to_contain_text(reached[-1])
-    assert reached == ["file", *make_phantoms.SAMPLES, "model-file"]
+    assert reached == ["file", *make_phantoms.SAMPLES, "overlaid", "model-file"]
     playwright.expect(page.locator("#caution")).to_contain_text("phantom: generated, not ultrasound")
     with page.expect_file_chooser():
         page.get_by_label("Choose a file").press("Space")
@@ -266,12 +285,95 @@ def test_metrics_of_another_file_are_called_so(visit):
     playwright.expect(about).to_contain_text("On 156 test images, with the fp32 file: AUC 0.920")
 
 
+def drawn(page) -> list[np.ndarray]:
+    """Colours, uint8 [side, side, 3], and opacity, uint8 [side, side], of the map over the picture."""
+    script = "(c) => [c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    side, *rgba = page.locator("#overlay").evaluate(script)
+    return np.split(np.uint8(rgba).reshape(side, side, 4), [3], axis=2)
+
+
+def test_evidence_lies_over_the_picture_as_predict_draws_it(visit):
+    model = standin()
+    session, page = onnxruntime.InferenceSession(model), visit(model)
+    for name in ("landscape.png", "own_size.png", "smallest.png"):
+        grey = np.asarray(Image.open(io.BytesIO(pictures()[name])).convert("L"))
+        choose(page, name, pictures()[name])
+        logit, values = session.run(["logit", "evidence"], {"image": grey[np.newaxis]})
+        left, side = (grey.shape[1] - min(grey.shape)) // 2, min(grey.shape)
+        colours, opacity = drawn(page)
+        over = grey[:, left : left + side, np.newaxis] * (1 - opacity / 255) + colours * (opacity / 255)
+        expected = np.asarray(evidence.overlay(grey, values[0]))[:, left : left + side]
+        assert np.abs(over - expected).max() < 4, name  # a browser keeps colours multiplied by their opacity
+        assert np.abs(expected - grey[:, left : left + side, np.newaxis]).max() > 50  # it was not empty
+        shown = page.locator("#mean").inner_text().replace("−", "-")
+        assert float(shown) == pytest.approx(logit[0], abs=0.006)
+        frame, crop, map_ = (page.locator(part).bounding_box() for part in ("#given", "#crop", "#overlay"))
+        assert map_ == pytest.approx(crop)
+        assert (map_["x"] - frame["x"]) / frame["width"] == pytest.approx(left / grey.shape[1], abs=0.01)
+    page.get_by_label("Show where the answer comes from").uncheck()
+    playwright.expect(page.locator("#overlay")).to_be_hidden()
+    choose(page, "portrait.png", pictures()["portrait.png"])
+    playwright.expect(page.locator("#overlay")).to_be_hidden()  # until it is asked for again
+    page.get_by_label("Show where the answer comes from").check()
+    playwright.expect(page.locator("#overlay")).to_be_visible()
+
+
+def test_where_the_evidence_is_strongest_is_said_in_words(visit):
+    page = visit(standin())
+    corner = np.zeros((90, 150), np.uint8)
+    corner[60:, 90:120] = np.random.default_rng(0).integers(0, 256, (30, 30))  # the lower right ninth of the square
+    choose(page, "corner.png", encoded(Image.fromarray(corner)))
+    words = page.locator("#where").inner_text()
+    assert words.startswith("What speaks for malignant is strongest in the lower right ninth of the square: ")
+    assert page.get_by_role("status").last.inner_text().endswith(words)
+    described = page.get_by_role("img", name="Evidence over the image").get_attribute("aria-describedby")
+    assert page.locator(f"#{described}").inner_text() == words
+    choose(page, "black.png", encoded(Image.new("L", (60, 60))))
+    playwright.expect(page.locator("#where")).to_contain_text("Nothing speaks for malignant. What speaks against")
+
+
+def test_an_earlier_file_answers_without_evidence(visit):
+    page = visit(standin(earlier=True))
+    choose(page, "portrait.png", pictures()["portrait.png"])
+    for part in ("#evidence", "#overlay"):
+        playwright.expect(page.locator(part)).to_be_hidden()
+    playwright.expect(page.locator("#called")).to_have_text(re.compile("flagged"))
+    assert page.locator("#where").text_content() == ""
+
+
+def test_a_picture_unlike_those_of_training_gets_no_call(visit):
+    page = visit(standin(unusual=True))
+    choose(page, "portrait.png", pictures()["portrait.png"])
+    words = "This picture is unlike the images that the model was trained on: no call."
+    playwright.expect(page.locator("#statement")).to_have_text(words)
+    reason = "0.2\u00a0% are as unusual (typicality 0.0025). Below 1\u00a0% nothing is called"
+    playwright.expect(page.locator("#promise")).to_contain_text(reason)
+    for part in (".number", ".scale", "#calibrated"):
+        playwright.expect(page.locator(part)).to_be_hidden()
+    result = page.locator("#result").inner_text()
+    assert "flagged" not in result and "calibrated" not in result
+    assert page.get_by_role("status").last.inner_text().startswith(f"{words} Of the images")
+    own = {"name": "own.onnx", "mimeType": "", "buffer": standin(unusual=True, typicality_threshold="0.002")}
+    page.get_by_label("Choose another .onnx file").set_input_files(own)
+    playwright.expect(page.locator("#called")).to_have_text(re.compile("flagged"))
+    playwright.expect(page.locator(".number")).to_be_visible()
+
+
+def test_what_the_operating_point_means_stands_beside_the_call(visit):
+    page = visit(standin(metrics_of="the fp32 file"))
+    choose(page, "portrait.png", pictures()["portrait.png"])
+    promise = page.locator("#promise").inner_text()
+    held = "On 78 held-out images, with the fp32 file: sensitivity 0.952 (0.810 to 1.000), the share of malignant"
+    assert promise.startswith(f"Operating point: {RULE}. {held}")
+    assert "; specificity 0.614, the share of the others" in promise and "two other hospitals" in promise
+
+
 def test_roles_names_and_disclaimer(visit):
     page = visit(standin())
     for role, name in (("heading", "Choose an image"), ("group", "or a phantom: generated, not ultrasound")):
         playwright.expect(page.get_by_role(role, name=name)).to_be_visible()
     playwright.expect(page.get_by_role("banner")).to_contain_text("Research only. Not a medical device.")
-    playwright.expect(page.get_by_role("status").first).to_have_text("breastmnist.onnx is ready.")
+    playwright.expect(page.get_by_role("status").first).to_have_text(f"{DEFAULT} is ready.")
     playwright.expect(page.locator("#about")).to_contain_text("On 156 test images: AUC 0.920 (0.860 to 0.960);")
     hand_over(page, "paste", "colour.png")
     playwright.expect(page.get_by_role("region", name="Result")).to_be_visible()
@@ -296,6 +398,10 @@ def test_errors_name_the_cause_and_the_way_out(visit):
     error.to_contain_text("thin.png has 300×7 pixels; the model needs 8×8 or more.")
     give("huge.png", encoded(Image.new("1", (10000, 5001))))
     error.to_contain_text("huge.png has 10000×5001 pixels; this page reads up to 50 million.")
+    give("portrait.png", pictures()["portrait.png"], "Choose another .onnx file")
+    error.to_contain_text("portrait.png is not an .onnx file. An image goes to “Choose a file”")
+    give("OTHER.ONNX", standin())
+    error.to_contain_text("OTHER.ONNX is a model: choose it with “Choose another .onnx file”, below.")
     for content in (b"<!DOCTYPE html><p>not found", standin()[:900], standin(threshold=None)):
         give("other.onnx", content, "Choose another .onnx file")
         error.to_contain_text("other.onnx is not a model that export.py wrote")
@@ -306,14 +412,15 @@ def test_errors_name_the_cause_and_the_way_out(visit):
 def test_missing_model_says_how_to_make_one_and_a_model_of_phantoms_says_what_it_is(visit):
     page = visit(None)
     error = playwright.expect(page.get_by_role("alert"))
-    error.to_contain_text("models/breastmnist.onnx cannot be loaded (404). Make one with “python export.py RUN --out")
+    error.to_contain_text(f"models/{DEFAULT} cannot be loaded (404). Make one with “python export.py RUN --out")
     page.get_by_role("button", name="benign").click()
     error.to_contain_text("cannot be loaded")
     phantoms = "PHANTOM data (generated, not ultrasound)"
     own = {"name": "own.onnx", "mimeType": "", "buffer": standin(threshold="0.0012344", dataset=phantoms)}
     page.get_by_label("Choose another .onnx file").set_input_files(own)
     playwright.expect(page.locator("#given-caption")).to_contain_text("benign.png")  # answered after all
-    playwright.expect(page.locator("#statement")).to_contain_text("above the operating point 0.001 ")
+    playwright.expect(page.locator("#statement")).to_contain_text("above the operating point 0.001: ")
+    playwright.expect(page.locator("#promise")).not_to_contain_text("hospitals")
     playwright.expect(page.locator("#about")).to_contain_text("own.onnx, research only")
     playwright.expect(page.locator("#synthetic")).to_contain_text(phantoms)
     playwright.expect(page.locator("#caution")).to_be_empty()
@@ -325,14 +432,14 @@ def test_missing_model_says_how_to_make_one_and_a_model_of_phantoms_says_what_it
 def test_last_choice_wins_while_the_model_is_on_its_way(visit):
     page = visit(standin())
     waiting = []
-    page.route("**/models/breastmnist.onnx", lambda route: waiting.append(route))
+    page.route(f"**/models/{DEFAULT}", lambda route: waiting.append(route))
     page.reload()
     for name in ("malignant.png", "benign.png"):
         page.locator(f"[data-phantom='{name}']").click()
         playwright.expect(page.locator("#status")).to_have_text("Waiting for the model…")
     waiting[-1].fulfill(body=standin())  # an earlier one is of the page before it was loaded again
     playwright.expect(page.locator("#given-caption")).to_contain_text("benign.png")
-    playwright.expect(page.locator("#about")).to_contain_text("breastmnist.onnx, research only")
+    playwright.expect(page.locator("#about")).to_contain_text(f"{DEFAULT}, research only")
 
 
 def test_missing_runtime_and_altered_pixels_are_errors(visit):

@@ -1,11 +1,16 @@
-// The page: an image in, P(malignant) and what it means out. Nothing is sent anywhere.
+// The page: an image in; P(malignant), what it means and where it comes from out. Nothing is sent anywhere.
 
 import { download, open, predict } from "./model.js";
-import { centreSquare, grey, prepare } from "./preparation.js";
+import { centreSquare, enlarge, grey, prepare } from "./preparation.js";
 
-const DEFAULT_MODEL = new URL("../models/breastmnist.onnx", import.meta.url);
+const DEFAULT_MODEL = "breastmnist.onnx"; // in ../models
+const ELSEWHERE = "Elsewhere it can miss far more: two models of this project that promised 95 % found 44 to 87 % " +
+  "of the malignant images at two other hospitals."; // README, “Models to take along”
 const MIN_SIDE = 8; // pixels; what the model's graph takes
 const MAX_PIXELS = 50e6; // a canvas of more fails in some browsers
+const MAX_MAP_SIDE = 512; // pixels of the evidence map, which the browser enlarges to what is on the screen
+const [MALIGNANT, BENIGN, FULL, OPACITY] = [[213, 94, 0], [0, 114, 178], 6, 0.65]; // of evidence: common/evidence.py
+const NINTHS = "upper left,top,upper right,left,middle,right,lower left,bottom,lower right".split(",");
 const AS_STORED = { premultiplyAlpha: "none", colorSpaceConversion: "none" }; // but upright, as EXIF says
 
 const $ = (id) => document.getElementById(id);
@@ -62,15 +67,42 @@ function apart(a, b) {
   }
 }
 
-function called({ classes, props, threshold }, probability) {
-  return classes.find((name) => (name === props.positive_class) === (probability >= threshold));
-}
-
 function compared(model, probability) {
   const [p, threshold] = apart(probability, model.threshold);
   const side = p === threshold ? "at" : probability > model.threshold ? "above" : "below";
-  return `P(${model.props.positive_class}) = ${p}, ${side} the operating point ${threshold} ` +
-    `(${model.props.threshold_rule}): `;
+  return `P(${model.props.positive_class}) = ${p}, ${side} the operating point ${threshold}: `;
+}
+
+/** What the operating point means, with what the file knows of it and what happened elsewhere. */
+function promise(model) {
+  const splits = parsed(model.props.metrics_at_threshold) ?? {};
+  const held = splits.out_of_fold ?? splits.val ?? {};
+  const rates = [
+    [measured("sensitivity", held, "recall"), "the share of malignant images that it flags"],
+    [measured("specificity", held, "specificity"), "the share of the others that it does not flag"],
+  ].filter(([rate]) => rate).map((parts) => parts.join(", "));
+  const images = `On ${held.n} held-out images${whose(model)}`;
+  const known = rates.length ? ` ${images}: ${rates.join("; ")}. 95 % intervals in brackets.` : "";
+  return `Operating point: ${model.props.threshold_rule}.${known}${synthetic(model) ? "" : ` ${ELSEWHERE}`}`;
+}
+
+/** Why there is no call. */
+function unlike({ props, rare }, { probability, typicality }) {
+  return `Of the images that it was trained on, held out, ${(100 * typicality).toFixed(1)}\u00a0% are as unusual ` +
+    `(typicality ${typicality.toFixed(4)}). Below ${100 * rare}\u00a0% nothing is called: ` +
+    `P(${props.positive_class}) = ${probability.toFixed(3)} is not to be relied on.`;
+}
+
+/** Where in the square the evidence of a sign is strongest. */
+function strongest(placed, side, sign, name) {
+  const ninths = new Array(9).fill(0);
+  const third = (at) => Math.floor((3 * at) / side);
+  const ninth = (i) => 3 * third(Math.floor(i / side)) + third(i % side);
+  placed.forEach((value, i) => (ninths[ninth(i)] += Math.max(sign * value, 0)));
+  const [most, total] = [Math.max(...ninths), ninths.reduce((a, b) => a + b)];
+  if (!total) return `Nothing speaks ${name}.`;
+  return `What speaks ${name} is strongest in the ${NINTHS[ninths.indexOf(most)]} ninth of the square: ` +
+    `${Math.round((100 * most) / total)} % of it.`;
 }
 
 function calibrated({ props }, probability) {
@@ -96,12 +128,13 @@ function measured(name, metrics, key) {
   return `${name} ${metrics[key].toFixed(3)}${interval ? ` (${interval})` : ""}`;
 }
 
+const whose = ({ props }) => (props.metrics_of ? `, with ${props.metrics_of}` : ""); // figures these are
+
 function about({ props, size, name }) {
   const test = parsed(props.metrics)?.test ?? {};
   const figures = [measured("AUC", test, "auc"), measured("accuracy", test, "accuracy")].filter(Boolean);
-  const whose = props.metrics_of ? `, with ${props.metrics_of}` : "";
   const tested = figures.length
-    ? ` On ${test.n} test images${whose}: ${figures.join(", ")}; 95 % intervals in brackets.`
+    ? ` On ${test.n} test images${whose({ props })}: ${figures.join(", ")}; 95 % intervals in brackets.`
     : "";
   return `${name}, ${props.intended_use}. It takes any grey image, cuts out the middle square and reads it at ` +
     `${size}×${size} pixels. Trained on ${props.dataset}.${tested}`;
@@ -153,22 +186,43 @@ function showGiven({ name, canvas, width, height, notes }) {
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `The image ${name}`);
   $("given").replaceChildren(canvas, $("crop"));
-  $("crop").hidden = width === height;
+  $("crop").classList.toggle("whole", width === height);
   const outlined = width === height ? [] : ["the model’s square outlined"];
   $("given-caption").textContent = [`${name}: ${width}×${height}`, ...notes, ...outlined].join(", ");
 }
 
+function paint(canvas, side, colours) {
+  const image = new ImageData(side, side);
+  colours.forEach((rgba, i) => image.data.set(rgba, 4 * i));
+  Object.assign(canvas, { width: side, height: side }).getContext("2d").putImageData(image, 0, 0);
+}
+
 /** The image as it reaches the network. */
 function showSeen(image, size) {
-  const { pixels } = prepare(image, size);
-  const rgba = Uint8ClampedArray.from({ length: 4 * pixels.length }, (_, i) => (i % 4 === 3 ? 255 : pixels[i >> 2]));
-  const canvas = Object.assign($("seen"), { width: size, height: size });
-  canvas.getContext("2d").putImageData(new ImageData(rgba, size), 0, 0);
+  const canvas = $("seen");
+  paint(canvas, size, Array.from(prepare(image, size).pixels, (level) => [level, level, level, 255]));
   canvas.setAttribute("aria-label", `The same at ${size}×${size} pixels`);
   $("seen-caption").textContent = `As the model sees it: ${size}×${size}`;
 }
 
-function showResult(model, image, probability) {
+/** The evidence over the square, its legend and where most of it is, where the file gives it. */
+function showEvidence({ evidence, logit }, { width, height }, { positive_class }) {
+  $("evidence").hidden = !evidence;
+  $("overlay").hidden = !evidence || !$("overlaid").checked;
+  $("where").textContent = "";
+  if (!evidence) return;
+  const side = Math.min(width, height, MAX_MAP_SIDE);
+  const placed = enlarge(evidence, side);
+  const opacity = (value) => 255 * OPACITY * Math.min(Math.abs(value) / FULL, 1);
+  paint($("overlay"), side, Array.from(placed, (value) => [...(value > 0 ? MALIGNANT : BENIGN), opacity(value)]));
+  $("mean").textContent = logit.toFixed(2).replace("-", "−");
+  const signs = [[1, `for ${positive_class}`], [-1, `against ${positive_class}`]];
+  $("where").textContent = signs.map((sign) => strongest(placed, side, ...sign)).join(" ");
+}
+
+function showResult(model, image, given) {
+  const { probability, typicality } = given;
+  const unusual = typicality < model.rare; // false where either is not known
   const [p, threshold] = apart(probability, model.threshold);
   $("probability").value = probability;
   $("probability").textContent = p;
@@ -176,14 +230,20 @@ function showResult(model, image, probability) {
   $("bar").style.setProperty("--probability", probability);
   $("bar").style.setProperty("--threshold", model.threshold);
   $("result").classList.toggle("positive", probability >= model.threshold);
+  $("result").classList.toggle("unlike", unusual);
   showGiven(image);
   showSeen(image, model.size);
+  showEvidence(given, image, model.props);
   $("result").hidden = false;
-  $("compared").textContent = compared(model, probability);
-  $("called").textContent = `called ${called(model, probability)}.`;
+  $("compared").textContent = unusual ? "" : compared(model, probability);
+  const call = probability >= model.threshold ? "flagged for review." : "not flagged.";
+  const none = "This picture is unlike the images that the model was trained on: no call.";
+  $("called").textContent = unusual ? none : call;
+  $("promise").textContent = unusual ? unlike(model, given) : promise(model);
   $("caution").textContent = caution(model, image);
-  $("calibrated").textContent = $("caution").textContent ? "" : calibrated(model, probability);
-  $("announced").textContent = `${$("statement").textContent} ${$("caution").textContent}`;
+  $("calibrated").textContent = unusual || $("caution").textContent ? "" : calibrated(model, probability);
+  const said = ["statement", ...(unusual ? ["promise"] : []), "caution", "where"];
+  $("announced").textContent = said.map((id) => $(id).textContent).join(" ");
 }
 
 function say(status, error = "") {
@@ -208,9 +268,9 @@ async function take(turn, job) {
 /** Answer for the image on the page, once the model is there. */
 async function answer(image) {
   const model = await page.model;
-  const probability = await predict(model, image);
+  const given = await predict(model, image);
   return () => {
-    showResult(model, image, probability);
+    showResult(model, image, given);
     say("");
     $("result").scrollIntoView({ block: "nearest" });
   };
@@ -244,16 +304,27 @@ function chooseModel(name, bytes) {
   });
 }
 
+const isModel = (file) => /\.onnx$/i.test(file.name);
+
 function chooseFile(file) {
   if (!file) return;
-  if (file.name.endsWith(".onnx")) chooseModel(file.name, file.arrayBuffer().then((buffer) => new Uint8Array(buffer)));
+  if (isModel(file)) chooseModel(file.name, file.arrayBuffer().then((buffer) => new Uint8Array(buffer)));
   else chooseImage(file.name, false, file);
+}
+
+/** A file that a button was given; the other button's gets a word. */
+function chooseBy(input, file) {
+  if (!file || isModel(file) === (input === $("model-file"))) return chooseFile(file);
+  const word = isModel(file)
+    ? "is a model: choose it with “Choose another .onnx file”, below."
+    : "is not an .onnx file. An image goes to “Choose a file”; export.py makes a model of a run folder.";
+  take(++page.turn, () => Promise.reject(new Error(`${file.name} ${word}`)));
 }
 
 function listen() {
   for (const input of [$("file"), $("model-file")]) {
     input.addEventListener("change", () => {
-      chooseFile(input.files[0]);
+      chooseBy(input, input.files[0]);
       input.value = ""; // the same file can be chosen again
     });
   }
@@ -262,6 +333,7 @@ function listen() {
     const fetched = async () => (await fetch(`phantoms/${name}`)).blob();
     button.addEventListener("click", () => chooseImage(name, true, fetched()));
   }
+  $("overlaid").addEventListener("change", () => ($("overlay").hidden = !$("overlaid").checked));
   addEventListener("paste", (event) => chooseFile(event.clipboardData.files[0]));
   addEventListener("dragover", (event) => {
     event.preventDefault(); // says that a drop is welcome
@@ -277,4 +349,4 @@ function listen() {
 
 $("unstarted").remove();
 listen();
-chooseModel("breastmnist.onnx", download(DEFAULT_MODEL));
+chooseModel(DEFAULT_MODEL, download(new URL(`../models/${DEFAULT_MODEL}`, import.meta.url)));

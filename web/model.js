@@ -1,7 +1,7 @@
-// An ONNX file of this project: its metadata, and its probability for one grey image.
+// An ONNX file of this project: its metadata, and its answer for one grey image.
 
 const RUNTIME = new URL("node_modules/onnxruntime-web/dist/", import.meta.url).href;
-const NEEDED = ["threshold", "threshold_rule", "input_size", "positive_class", "classes", "dataset", "intended_use"];
+const NEEDED = ["threshold", "threshold_rule", "input_size", "positive_class", "dataset", "intended_use"];
 const [VARINT, EIGHT_BYTES, DELIMITED, FOUR_BYTES] = [0, 1, 2, 5]; // wire types of protocol buffers
 const [METADATA_PROPS, KEY, VALUE] = [14, 1, 2]; // field numbers in ModelProto and StringStringEntryProto (onnx.proto)
 
@@ -73,7 +73,8 @@ export async function download(url) {
     `models/${name}”, or choose an .onnx file below.`);
 }
 
-/** Open the bytes of an .onnx file. Returns: {name, session, ort, props, threshold, size, classes}.
+/** Open the bytes of an .onnx file. Returns: {name, session, ort, props, threshold, rare, size}; rare: the typicality
+ *  below which an image is unlike those of training, NaN where the file does not say.
  *  Throws: Error with a message for the user. */
 export async function open(bytes, name) {
   const props = checkedMetadata(bytes, name);
@@ -81,16 +82,19 @@ export async function open(bytes, name) {
   const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] }).catch((error) => {
     throw new Error(`${name} cannot be opened by onnxruntime-web: ${error.message}`);
   });
-  const classes = JSON.parse(props.classes);
-  return { name, session, ort, props, threshold: Number(props.threshold), size: Number(props.input_size), classes };
+  const [threshold, rare, size] = [props.threshold, props.typicality_threshold, props.input_size].map(Number);
+  return { name, session, ort, props, threshold, rare, size };
 }
 
-/** Calibrated P(malignant) of a grey image of any size from 8×8, exactly as stored: the graph prepares it itself.
- *  Throws: Error with a message for the user. */
+/** What the file says of a grey image of any size from 8×8, exactly as stored: the graph prepares it itself.
+ *  Returns: {probability, logit, typicality, evidence: {values, rows, columns}}, the probability calibrated; of an
+ *  earlier file the last two are undefined. Throws: Error with a message for the user. */
 export async function predict({ session, ort }, { pixels, width, height }) {
   const image = new ort.Tensor("uint8", pixels, [1, height, width]);
-  const { probability } = await session.run({ image }).catch((error) => {
+  const given = await session.run({ image }).catch((error) => {
     throw new Error(`The model does not take an image of ${width}×${height} pixels: ${error.message}`);
   });
-  return probability.data[0];
+  const [probability, logit, typicality] = ["probability", "logit", "typicality"].map((name) => given[name]?.data[0]);
+  const [, rows, columns] = given.evidence?.dims ?? [];
+  return { probability, logit, typicality, evidence: rows && { values: given.evidence.data, rows, columns } };
 }

@@ -1,4 +1,5 @@
-// What Pillow does before the network and the model's graph does inside it, on plain arrays, to show it on the page.
+// What Pillow does before the network, and the model's graph inside it, and what it does to an evidence map, on plain
+// arrays, to show it on the page.
 // A grey image is {pixels: Uint8Array, row after row, width, height}.
 
 const FIXED_POINT_BITS = 22; // of Pillow's resampling weights
@@ -58,4 +59,18 @@ export function prepare(image, size) {
   if (side === size) return { pixels: square, width: size, height: size };
   const pixels = resampleAndTranspose(resampleAndTranspose(square, side, size), side, size);
   return { pixels, width: size, height: size };
+}
+
+/** An evidence map at side × side pixels: bilinear between the centres of its cells, and held beyond the outermost, as
+ *  `place` in common/evidence.py does in the middle square. Returns: Float32Array, row after row. */
+export function enlarge({ values, rows, columns }, side) {
+  const [down, across] = [triangles(rows, side), triangles(columns, side)];
+  return Float32Array.from({ length: side * side }, (_, i) => {
+    const [vertical, horizontal] = [down[Math.floor(i / side)], across[i % side]];
+    let sum = 0;
+    vertical.weights.forEach((weight, row) => horizontal.weights.forEach((w, column) => {
+      sum += weight * w * values[(vertical.first + row) * columns + horizontal.first + column];
+    }));
+    return sum / 2 ** (2 * FIXED_POINT_BITS);
+  });
 }
