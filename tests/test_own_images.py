@@ -11,7 +11,7 @@ import pytest
 from conftest import read_csv
 from PIL import Image
 
-from common import imageset, phantom
+from common import phantom
 from common.deploy import onnxfile
 
 TRAIN = "--weights none --stages 2 --epochs 1 --batch-size 16 --threads 1".split()
