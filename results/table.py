@@ -103,7 +103,7 @@ def refitted_rows(run: dict, how: str = "") -> list[Row]:
 
 def our_rows() -> list[Row]:
     grouped, naive, study = map(read, ("crossval.json", "crossval_28_naive.json", "seed_study.json"))
-    seeds = log.read("seeds.csv")
+    seeds, two = log.read("seeds.csv"), read("crossval_hospitals.json")
     command = "python -m results.seeds" + seeds[0]["command"].partition(" --threads 1")[2]
     made = seeds[0] | {"command": command, "data": {"size": 28}}
     return [
@@ -118,6 +118,9 @@ def our_rows() -> list[Row]:
         *refitted_rows(read("crossval_28_upsampled.json"), ", enlarged to 112"),
         *repeated_rows(read("crossval_64.json")),
         *refitted_rows(read("crossval_128.json")),
+        scored("trained at BrEaST alone, on train and val", two, "out_of_fold, BreastMNIST"),
+        scored("trained on train and val alone, on BrEaST", two, "out_of_fold, breast/images.csv"),
+        *rows_on_test("three models of both hospitals", two),
         spread("the first study's protocol, mean of 5 folds of train", study["provenance"], study["folds"]),
     ]
 
