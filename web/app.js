@@ -3,7 +3,7 @@
 import { download, open, predict } from "./model.js";
 import { centreSquare, enlarge, grey, prepare } from "./preparation.js";
 
-const DEFAULT_MODEL = "breastmnist.onnx"; // in ../models
+const DEFAULT_MODEL = "breast_ultrasound_128.onnx"; // in ../models
 const ELSEWHERE = "Elsewhere it can miss far more: two models of this project that promised 95 % found 44 to 87 % " +
   "of the malignant images at two other hospitals."; // README, “Models to take along”
 const MIN_SIDE = 8; // pixels; what the model's graph takes
@@ -76,7 +76,7 @@ function compared(model, probability) {
 /** What the operating point means, with what the file knows of it and what happened elsewhere. */
 function promise(model) {
   const splits = parsed(model.props.metrics_at_threshold) ?? {};
-  const held = splits.out_of_fold ?? splits.val ?? {};
+  const held = splits.elsewhere ?? splits.out_of_fold ?? splits.val ?? {};
   const rates = [
     [measured("sensitivity", held, "recall"), "the share of malignant images that it flags"],
     [measured("specificity", held, "specificity"), "the share of the others that it does not flag"],
