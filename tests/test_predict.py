@@ -240,15 +240,18 @@ def test_batches_have_one_shape_and_fit_memory():
     assert list(predict.batches(iter([]))) == []
 
 
-def test_readme_s_consumer_runs_as_it_stands(bare, model, grey, tmp_path):
+def test_readme_s_consumer_runs_as_it_stands(bare, onnx_model, grey, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text(), re.S)
     assert len(code.splitlines()) <= 12
     (path,) = re.findall(r'InferenceSession\("(.+?)"', code)
     (tmp_path / path).parent.mkdir(parents=True)
-    shutil.copy(model, tmp_path / path)
+    shutil.copy(onnx_model.path, tmp_path / path)
     Image.fromarray(grey[0]).convert("RGB").save(tmp_path / "image.png")
     code = f"import sys; sys.path.insert(0, {str(bare)!r})\n{code}"
     command = [sys.executable, "-I", "-S", "-c", code]
     out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    (found,) = re.fullmatch(r"P\(malignant\) = (0\.\d{3}): [a-z ]+ \(a rule\)\n", out).groups()
-    assert float(found) == pytest.approx(expected(grey[0]), abs=0.01)
+    p, typicality = re.fullmatch(
+        r"P\(malignant\) = (0\.\d{3}), typicality (\d\.\d{3}): [a-z: ]+ \(.+\)\n", out
+    ).groups()
+    assert float(p) == pytest.approx(onnx_model.probabilities(grey[:1])[0], abs=6e-4)
+    assert float(typicality) == pytest.approx(onnx_model.typicality(grey[:1])[0], abs=6e-4)
