@@ -109,7 +109,8 @@ def identity(described: dict) -> dict:
     """What must be equal for a run to go on: what decides a number, and the MD5 of files."""
     deciding = {f"--{name.replace('_', '-')}": v for name, v in described["config"].items() if name not in FREE}
     made = described["provenance"]
-    return deciding | {"data MD5": made["data"]["md5"], "weights MD5": made["weights_md5"]}
+    also = [other["md5"] for other in made["data"].get("also", [])]
+    return deciding | {"data MD5": made["data"]["md5"], "also MD5": also, "weights MD5": made["weights_md5"]}
 
 
 def check_same(file: Path, described: dict) -> None:
