@@ -36,7 +36,7 @@ CONFIGURATIONS = {  # and, at commit cf93b76b69 alone, scanner augmentation and 
     "three stages, 128 pixels, 40 epochs": "--stages 3 --size 128 --epochs 40",
     "three stages, 128 pixels, 24 epochs, zoom 0.15": "--stages 3 --size 128 --epochs 24 --zoom 0.15",
     "128 pixels, zoom 0.15": "--size 128 --zoom 0.15",
-    "128 pixels, 24 epochs": "--size 128 --epochs 24",
+    "128 pixels": "--size 128",
 }
 
 
