@@ -122,7 +122,7 @@ def promised_by(model) -> dict | None:
     """What a model's held-out images gave at its operating point, where the model keeps it."""
     if isinstance(model, onnxfile.OnnxModel):
         return model.held_out
-    kept = folders.read_metrics(model.path).get("operating_point", {}).get("splits", {})
+    kept = folders.at_threshold(folders.read_metrics(model.path), model.calibration)
     return kept.get("elsewhere") or kept.get("out_of_fold") or kept.get("val")
 
 
@@ -132,7 +132,7 @@ def predict_by_file(model: onnxfile.OnnxModel, source: data.Source, split: data.
     outputs = ["probability"] + ["typicality"] * model.gives("typicality")
     paths = [source.folder / row["image"] for row in split.rows] if source.of_files else []
     found = model.run_files(outputs, paths) if paths else model.run(outputs, split.images)
-    return found[0], found[1] >= model.typicality_threshold if found[1:] else None
+    return found[0], ~model.unlike(found[1]) if found[1:] else None
 
 
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, np.ndarray | None, bool]:

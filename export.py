@@ -95,6 +95,9 @@ def main():
         network = graph.export_network(shipped.predictor, run.data["size"])
         reference = parity.Reference.of(shipped, splits)
         fitted = typicality.fit_network(network, known, args.threads)
+        if fitted.marks_nothing:
+            few = f"of {len(known)} training images none can be marked as unlike them; that takes 100"
+            print(f"note: typicality: {few}", file=sys.stderr)
         model = graph.assemble(network, run.data["size"], fitted=fitted)
         fp32 = write_and_load(model, about, beside["fp32"], args.threads)
         stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference, fitted)

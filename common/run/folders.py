@@ -221,6 +221,12 @@ def read_metrics(folder: Path) -> dict:
     return metrics
 
 
+def at_threshold(metrics: dict, calibration: Calibration) -> dict:
+    """{split: metrics at the operating point} of a metrics.json; empty where that is of another threshold."""
+    point = metrics.get("operating_point", {})
+    return point.get("splits", {}) if point.get("threshold") == calibration.threshold else {}
+
+
 def read_calibration(path: Path) -> Calibration:
     """Raises: UserError when the file is damaged; absent, it means an uncalibrated run."""
     if not path.exists():
