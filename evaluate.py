@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import comparison, data, files, metrics, scoring
+from common import comparison, data, files, metrics, origin, scoring
 from common.calibration import LEFT_OUT, operating_point, threshold_rule
 from common.deploy import onnxfile
 from common.errors import UserError
@@ -161,13 +161,14 @@ def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluat
     split, *others = data.load(source, name, *earlier, *(data.further(source) if own else []))
     probabilities, typical, out_of_fold = predict(model, source, split, name)
     if own:
-        apart = not out_of_fold and not (name == "test" and left_out_test_twins(model))
+        whole = source.also or "also" not in model.data["trained_on"]  # else twins of what is gone cannot be told
+        apart = bool(whole) and not out_of_fold and not (name == "test" and left_out_test_twins(model))
         scored = replace(scoring.score(split, probabilities, *others, apart=apart), typical=typical)
         return Evaluated(model, source, name, scored, out_of_fold, own)
     fitted = model.data["trained_on"]
-    trained = data.load_again(model.data, root, fitted, kept)
+    trained = origin.load_again(model.data, root, fitted, kept)
     seen = scoring.count_seen(split, trained) if trained else None
-    known = data.load_again(model.data, root, list(dict.fromkeys([*fitted, "val"])), kept)  # val chose the epoch
+    known = origin.load_again(model.data, root, list(dict.fromkeys([*fitted, "val"])), kept)  # val chose the epoch
     scored = replace(scoring.score(split, probabilities, *([known] if known else [])), typical=typical)
     if scored.clean is not None and scored.clean.all():
         scored = replace(scored, clean=None)
@@ -193,7 +194,7 @@ def score_other(evaluated: Evaluated, args) -> scoring.Scored:
         model = open_model(args.against, args)
         if model.data["size"] != source.size:
             again = source.describe() | {"size": model.data["size"]}
-            source = data.find_again(again, None, args.data_root, None, None, source.kept)
+            source = origin.find_again(again, None, args.data_root, None, None, source.kept)
         return evaluate(model, source, name, args.data_root).scored
     rows = [row for row in folders.read_predictions(Path(args.against)) if row["split"] == name]
     rows.sort(key=lambda row: row["index"])
@@ -261,7 +262,8 @@ def main():
     args = parse_args()
     set_seed(0, args.threads)
     model = open_model(args.model, args)
-    source = data.find_again(model.data, args.data, args.data_root, args.size, args.seed, kept_by(model))
+    given = args.data, args.data_root, args.size, args.seed
+    source = origin.find_again(model.data, *given, kept_by(model), args.also)
     if args.sensitivity is not None:
         model = choose_operating_point(model, args.sensitivity)
     name, seed = name_of(model.path), source.seed if args.seed is None else args.seed

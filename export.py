@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from common import data, files
+from common import data, files, origin
 from common.deploy import graph, int8, latency, onnxfile, parity, typicality
+from common.errors import UserError
 from common.run import flags, folders
 from common.run.provenance import provenance
 from common.seed import set_seed
@@ -78,7 +79,10 @@ def main():
     args = parse_args()
     set_seed(0, args.threads)
     run = folders.load(args.run)
-    source = data.find_again(run.data, args.data, args.data_root, args.size, args.seed, run.path / folders.IMAGES)
+    given = args.data, args.data_root, args.size, args.seed
+    source = origin.find_again(run.data, *given, run.path / folders.IMAGES, args.also)
+    if "also" in run.data["trained_on"] and not source.also:
+        raise UserError("the other hospitals' images that the run was trained on are not there; say where by --also")
     names = [*data.SPLITS, *data.further(source)]
     splits = dict(zip(names, data.load(source, *names)))
     known = data.concatenate(*(splits[name] for name in names if name != "test"))  # what typicality is fitted on

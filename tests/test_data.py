@@ -7,7 +7,7 @@ import medmnist
 import numpy as np
 import pytest
 
-from common import data
+from common import data, origin
 from common.errors import UserError
 
 
@@ -141,15 +141,15 @@ def test_phantoms_say_what_they_are(tmp_path, npz):
 def test_find_again_takes_the_run_s_data_and_warns_of_others(npz, capsys):
     own, phantom = npz(), data.find("phantom", None, 28, 3)
     for source in (own, phantom):
-        assert data.find_again(source.describe(), None, None, None, None) == source
+        assert origin.find_again(source.describe(), None, None, None, None) == source
     assert capsys.readouterr().err == ""
-    assert data.find_again(phantom.describe(), None, None, 64, 5) == data.find("phantom", None, 64, 5)
-    assert data.find_again(own.describe(), "phantom", None, None, None).synthetic
+    assert origin.find_again(phantom.describe(), None, None, 64, 5) == data.find("phantom", None, 64, 5)
+    assert origin.find_again(own.describe(), "phantom", None, None, None).synthetic
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 2 and all("not what the model was trained on" in line for line in warnings)
     assert str(own.path) in warnings[1]
     changed = npz(val_labels=None)  # the same file, changed since the run
-    data.find_again(own.describe(), None, None, None, None)
+    origin.find_again(own.describe(), None, None, None, None)
     assert f"MD5 {changed.md5}, is not" in (err := capsys.readouterr().err) and f"MD5 {own.md5})" in err
 
 

@@ -10,7 +10,7 @@ import torch
 from conftest import read_csv
 from PIL import Image
 
-from common import crossvalidation, data, phantom
+from common import crossvalidation, data, origin, phantom
 from common.calibration import LEFT_OUT, calibrate, fit_temperature, sigmoid
 from common.crossvalidation import Scheme
 
@@ -38,8 +38,8 @@ def test_further_images_are_all_for_training_and_their_patients_are_their_own(ho
     (pool,) = data.load(source, "also")
     assert len(pool) == 40 and set(pool.hospitals) == {source.also[0].called}
     assert not set(pool.patients) & set(data.load(source, "all")[0].patients)
-    assert data.describes_data(source.describe() | {"trained_on": ["train", "also"]})
-    again = data.find_again(source.describe(), None, None, None, None)
+    assert origin.describes_data(source.describe() | {"trained_on": ["train", "also"]})
+    again = origin.find_again(source.describe(), None, None, None, None)
     assert [other.md5 for other in again.also] == [other.md5 for other in source.also]
 
 

@@ -12,8 +12,8 @@ import onnxruntime
 
 from common import imagefile
 from common.calibration import Calibration
-from common.data import describes_data
 from common.errors import UserError, one_line
+from common.origin import describes_data
 
 # What a file takes and gives: {name: (type, number of dimensions)}; earlier files give less.
 REQUIRED = {"image": ("tensor(uint8)", 3), "probability": ("tensor(float)", 1), "logit": ("tensor(float)", 1)}
