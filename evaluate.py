@@ -20,7 +20,7 @@ from common.show import cases, figures, report, tables
 def parse_args():
     parser = flags.Parser(__doc__)
     what = "a folder of train.py or crossval.py, or a file of export.py"
-    parser.add_argument("model", metavar="RUN_OR_ONNX", help=what)
+    parser.add_argument("model", metavar="RUN_OR_ONNX", type=flags.not_empty, help=what)
     whole = "test; of image files that are not the model's own, all"
     flags.add(parser, "--split", one_of(*data.SPLITS, "all"), "the images to predict", shown=whole)
     flags.add(parser, "--bootstrap", number(int, 100, 100_000), "resamples behind each 95 %% interval", 2000)

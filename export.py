@@ -21,7 +21,7 @@ from common.show import tables
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    parser.add_argument("run", metavar="RUN", help="a folder that train.py or crossval.py wrote")
+    parser.add_argument("run", metavar="RUN", type=flags.not_empty, help="a folder that train.py or crossval.py wrote")
     parser.add_argument("--out", metavar="FILE.onnx", help="the file to write (default: model.onnx in RUN)")
     smaller = (
         "a quarter of the size and twice as fast; refused, with everything else, if it answers otherwise than fp32"

@@ -32,7 +32,7 @@ BATCH_IMAGES, BATCH_PIXELS = 16, 4_000_000  # together at most: bounds memory
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    parser.add_argument("model", metavar="MODEL.onnx", help="a file that export.py wrote")
+    parser.add_argument("model", metavar="MODEL.onnx", type=flags.not_empty, help="a file that export.py wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="files and folders (default: paths from stdin)")
     flagged = "flag an image for review from this probability up"
     flags.add(parser, "--threshold", SHARE, flagged, shown="the model's operating point")

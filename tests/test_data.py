@@ -7,7 +7,7 @@ import medmnist
 import numpy as np
 import pytest
 
-from common import data, origin
+from common import data, npzfile, origin
 from common.errors import UserError
 
 
@@ -166,7 +166,7 @@ def test_official_checksums_are_medmnist_s():
         assert md5 == medmnist.INFO["breastmnist"]["MD5" if size == 28 else f"MD5_{size}"]
 
 
-@pytest.mark.parametrize("size", data.SIZES)
+@pytest.mark.parametrize("size", npzfile.SIZES)
 def test_real_files_are_official(breastmnist_root, size, capsys):
     if not data.breastmnist_path(str(breastmnist_root), size).exists():
         pytest.skip(f"no BreastMNIST of size {size} in {breastmnist_root}")

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 from common import settings
 from common.calibration import threshold_rule
-from common.data import SIZES
 from common.errors import UserError, one_line
+from common.npzfile import SIZES
 from common.parallel import cpu_count
 from common.settings import NATURAL, Kind, number, one_of
 
 
-def text(given: str) -> str:
+def not_empty(given: str) -> str:
     """Raises: argparse.ArgumentTypeError when it is empty."""
     if not given:
         raise argparse.ArgumentTypeError("is empty")
@@ -23,7 +23,7 @@ def text(given: str) -> str:
 
 INNER_SHARE = number(float, 0, 1, low_open=True, high_open=True)
 THREADS = number(int, 1, 1024)  # far more than any machine has; the system refuses to start thousands
-WHAT = Kind(text, "WHAT")
+WHAT = Kind(not_empty, "WHAT")
 FILE, FOLDER = Kind(str, "FILE"), Kind(str, "DIR")
 
 
