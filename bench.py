@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import data, npzfile, phantom, twins
+from common import npzfile, phantom, twins
 from common.data import Split
 from common.errors import UserError
 from common.run import flags
@@ -32,7 +32,9 @@ OPERATORS = 8  # that take the most time
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    flags.add(parser, "--sizes", one_of(*data.SIZES), "image sizes", list(data.SIZES), shown="all four", nargs="+")
+    flags.add(
+        parser, "--sizes", one_of(*npzfile.SIZES), "image sizes", list(npzfile.SIZES), shown="all four", nargs="+"
+    )
     counts, shown = [500, 5000, 50_000], "500 5000 50000"
     flags.add(parser, "--images", POSITIVE_INT, "numbers of training images, at 28×28", counts, shown, nargs="+")
     flags.add(parser, "--steps", POSITIVE_INT, "training steps to time for each row", 20)

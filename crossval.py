@@ -15,13 +15,14 @@ from common import comparison, data, intervals, scoring
 from common.calibration import LEFT_OUT, OUT_OF_FOLD, calibrate, sigmoid
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Source, Split
+from common.errors import UserError
 from common.files import write_csv, write_json
 from common.metrics import NAMES, flatten
 from common.model import BreastResNet, Predictor, device_of, predict
 from common.run import flags, folders, provenance, resume
 from common.scoring import Scored, evaluate_splits, groups_beside
 from common.seed import set_seed
-from common.settings import NATURAL, POSITIVE_INT, Kind, Settings, number, one_of
+from common.settings import NATURAL, POSITIVE_INT, Settings, number, one_of
 from common.show import tables
 
 OTHER_WAY = {"twins": "none", "none": "twins", "hospitals": "twins"}  # of --groups, for --compare-groups
@@ -50,7 +51,7 @@ def parse_args():
         "choose temperature and operating point on images of another hospital, as --data takes them, which train "
     )
     elsewhere += "nothing"
-    flags.add(parser, "--calibrate-on", Kind(str, "WHAT"), elsewhere, shown="the held-out predictions")
+    flags.add(parser, "--calibrate-on", flags.WHAT, elsewhere, shown="the held-out predictions")
     flags.add_switch(parser, "--no-test", "do not read test: for choosing settings")
     jobs = "models trained at once, sharing --threads"
     flags.add(parser, "--jobs", POSITIVE_INT, jobs, shown="as many as threads, at most K folds")
@@ -96,14 +97,19 @@ def score_test(source: Source, models, settings: Settings, temperature: float, c
     return scoring.score(test, probabilities, *seen, apart=not clean)
 
 
-def read_elsewhere(args) -> dict[str, Split]:
-    """{what to call them: all images of --calibrate-on}; nothing without that flag."""
-    if args.calibrate_on is None:
-        return {}
-    source = data.find(args.calibrate_on, args.data_root, args.size, args.seed)
-    (images,) = data.load(source, "all")
-    known = [{"patient": row.get("patient", "")} for row in images.rows]
-    return {f"{source.called}, not trained on": Split.of("elsewhere", images.images, images.labels, known)}
+def read_elsewhere(other: Source, source: Source, pool: Split) -> dict[str, Split]:
+    """{what to call them: all images of --calibrate-on}. Raises: UserError when the models are trained on them, a class
+    is absent, or phantoms would calibrate a model of real images."""
+    if other.md5 in (known.md5 for known in (source, *source.also)):
+        raise UserError(f"--calibrate-on {other.name}: is among --data and --also; give images that train nothing")
+    if other.synthetic and not source.synthetic:
+        raise UserError("--calibrate-on phantom: --data are real images; give images of another hospital")
+    (images,) = data.load(other, "all")
+    data.require_both_classes(images.labels, f"--calibrate-on {other.name}:")
+    if same := scoring.count_seen(images, pool)["trained_on"]:
+        raise UserError(f"--calibrate-on {other.name}: {same} of its images are trained on; leave these out")
+    patients = [{"patient": row.get("patient", "")} for row in images.rows]
+    return {f"{other.called}, not trained on": Split.of("elsewhere", images.images, images.labels, patients)}
 
 
 def score(validation: CrossValidation, pool: Split, elsewhere: dict[str, Split], source, settings: Settings, args):
@@ -182,23 +188,26 @@ def main():
     settings = Settings.from_args(args)
     source = data.find(args.data, args.data_root, args.size, args.seed, also=args.also)
     data.require(source, *(POOLS[args.pool] if args.no_test else data.SPLITS))
+    if not (args.no_test or args.drop_test_twins or args.pool == "all"):
+        scoring.require_unseen(source, "leave these out by --drop-test-twins, or test by --no-test", "test")
     pool = read_pool(source, pool_of(source, args), args.drop_test_twins)
-    elsewhere = read_elsewhere(args)
+    other = args.calibrate_on and data.find(args.calibrate_on, args.data_root, args.size, args.seed)
+    elsewhere = read_elsewhere(other, source, pool) if other else {}
     labels, device = pool.labels, device_of(args.device)
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)
 
-    with resume.begin(args, settings, source) as partial:
+    with resume.begin(args, settings, source, other) as partial:
         set_seed(args.seed, args.threads)
         validation = cross_validate(pool, settings, scheme, partial)
         calibrations, scored, rows = score(validation, pool, elsewhere, source, settings, args)
         scores = evaluate_splits(scored, calibrations[0])
         folds, repeats = validation.score_folds(labels), validation.score_repeats(labels)
-        metrics = provenance.describe(args, settings, source) | scores | {"folds": folds, "repeats": repeats}
+        metrics = provenance.describe(args, settings, source, other) | scores | {"folds": folds, "repeats": repeats}
         if args.compare_groups:
             way = OTHER_WAY[args.groups]
-            other = cross_validate(pool, settings, replace(scheme, groups=way, refit=0), partial)
-            calibrations.append(calibrate(labels, other.mean_logits, args.sensitivity, FITTED_ON[way]))
-            metrics["compare_groups"] = compare_groups(pool, {args.groups: validation, way: other})
+            second = cross_validate(pool, settings, replace(scheme, groups=way, refit=0), partial)
+            calibrations.append(calibrate(labels, second.mean_logits, args.sensitivity, FITTED_ON[way]))
+            metrics["compare_groups"] = compare_groups(pool, {args.groups: validation, way: second})
         metrics["calibrations"] = [asdict(calibration) for calibration in calibrations]
         with resume.finish(partial) as out:
             save(out, used_models(validation), settings, source, args, calibrations[0], rows, metrics)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import comparison, data, files, metrics, scoring
+from common import comparison, data, files, metrics, origin, scoring
 from common.calibration import LEFT_OUT, operating_point, threshold_rule
 from common.deploy import onnxfile
 from common.errors import UserError
@@ -20,7 +20,7 @@ from common.show import cases, figures, report, tables
 def parse_args():
     parser = flags.Parser(__doc__)
     what = "a folder of train.py or crossval.py, or a file of export.py"
-    parser.add_argument("model", metavar="RUN_OR_ONNX", help=what)
+    parser.add_argument("model", metavar="RUN_OR_ONNX", type=flags.not_empty, help=what)
     whole = "test; of image files that are not the model's own, all"
     flags.add(parser, "--split", one_of(*data.SPLITS, "all"), "the images to predict", shown=whole)
     flags.add(parser, "--bootstrap", number(int, 100, 100_000), "resamples behind each 95 %% interval", 2000)
@@ -122,7 +122,7 @@ def promised_by(model) -> dict | None:
     """What a model's held-out images gave at its operating point, where the model keeps it."""
     if isinstance(model, onnxfile.OnnxModel):
         return model.held_out
-    kept = folders.read_metrics(model.path).get("operating_point", {}).get("splits", {})
+    kept = folders.at_threshold(folders.read_metrics(model.path), model.calibration)
     return kept.get("elsewhere") or kept.get("out_of_fold") or kept.get("val")
 
 
@@ -132,7 +132,7 @@ def predict_by_file(model: onnxfile.OnnxModel, source: data.Source, split: data.
     outputs = ["probability"] + ["typicality"] * model.gives("typicality")
     paths = [source.folder / row["image"] for row in split.rows] if source.of_files else []
     found = model.run_files(outputs, paths) if paths else model.run(outputs, split.images)
-    return found[0], found[1] >= model.typicality_threshold if found[1:] else None
+    return found[0], ~model.unlike(found[1]) if found[1:] else None
 
 
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
@@ -161,13 +161,14 @@ def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluat
     split, *others = data.load(source, name, *earlier, *(data.further(source) if own else []))
     probabilities, typical, out_of_fold = predict(model, source, split, name)
     if own:
-        apart = not out_of_fold and not (name == "test" and left_out_test_twins(model))
+        whole = source.also or "also" not in model.data["trained_on"]  # else twins of what is gone cannot be told
+        apart = bool(whole) and not out_of_fold and not (name == "test" and left_out_test_twins(model))
         scored = replace(scoring.score(split, probabilities, *others, apart=apart), typical=typical)
         return Evaluated(model, source, name, scored, out_of_fold, own)
     fitted = model.data["trained_on"]
-    trained = data.load_again(model.data, root, fitted, kept)
+    trained = origin.load_again(model.data, root, fitted, kept)
     seen = scoring.count_seen(split, trained) if trained else None
-    known = data.load_again(model.data, root, list(dict.fromkeys([*fitted, "val"])), kept)  # val chose the epoch
+    known = origin.load_again(model.data, root, list(dict.fromkeys([*fitted, "val"])), kept)  # val chose the epoch
     scored = replace(scoring.score(split, probabilities, *([known] if known else [])), typical=typical)
     if scored.clean is not None and scored.clean.all():
         scored = replace(scored, clean=None)
@@ -193,7 +194,7 @@ def score_other(evaluated: Evaluated, args) -> scoring.Scored:
         model = open_model(args.against, args)
         if model.data["size"] != source.size:
             again = source.describe() | {"size": model.data["size"]}
-            source = data.find_again(again, None, args.data_root, None, None, source.kept)
+            source = origin.find_again(again, None, args.data_root, None, None, source.kept)
         return evaluate(model, source, name, args.data_root).scored
     rows = [row for row in folders.read_predictions(Path(args.against)) if row["split"] == name]
     rows.sort(key=lambda row: row["index"])
@@ -261,7 +262,8 @@ def main():
     args = parse_args()
     set_seed(0, args.threads)
     model = open_model(args.model, args)
-    source = data.find_again(model.data, args.data, args.data_root, args.size, args.seed, kept_by(model))
+    given = args.data, args.data_root, args.size, args.seed
+    source = origin.find_again(model.data, *given, kept_by(model), args.also)
     if args.sensitivity is not None:
         model = choose_operating_point(model, args.sensitivity)
     name, seed = name_of(model.path), source.seed if args.seed is None else args.seed

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from common import data, files
+from common import data, files, origin
 from common.deploy import graph, int8, latency, onnxfile, parity, typicality
+from common.errors import UserError
 from common.run import flags, folders
 from common.run.provenance import provenance
 from common.seed import set_seed
@@ -20,7 +21,7 @@ from common.show import tables
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    parser.add_argument("run", metavar="RUN", help="a folder that train.py or crossval.py wrote")
+    parser.add_argument("run", metavar="RUN", type=flags.not_empty, help="a folder that train.py or crossval.py wrote")
     parser.add_argument("--out", metavar="FILE.onnx", help="the file to write (default: model.onnx in RUN)")
     smaller = (
         "a quarter of the size and twice as fast; refused, with everything else, if it answers otherwise than fp32"
@@ -78,7 +79,10 @@ def main():
     args = parse_args()
     set_seed(0, args.threads)
     run = folders.load(args.run)
-    source = data.find_again(run.data, args.data, args.data_root, args.size, args.seed, run.path / folders.IMAGES)
+    given = args.data, args.data_root, args.size, args.seed
+    source = origin.find_again(run.data, *given, run.path / folders.IMAGES, args.also)
+    if "also" in run.data["trained_on"] and not source.also:
+        raise UserError("the other hospitals' images that the run was trained on are not there; say where by --also")
     names = [*data.SPLITS, *data.further(source)]
     splits = dict(zip(names, data.load(source, *names)))
     known = data.concatenate(*(splits[name] for name in names if name != "test"))  # what typicality is fitted on
@@ -95,6 +99,9 @@ def main():
         network = graph.export_network(shipped.predictor, run.data["size"])
         reference = parity.Reference.of(shipped, splits)
         fitted = typicality.fit_network(network, known, args.threads)
+        if fitted.marks_nothing:
+            few = f"of {len(known)} training images none can be marked as unlike them; that takes 100"
+            print(f"note: typicality: {few}", file=sys.stderr)
         model = graph.assemble(network, run.data["size"], fitted=fitted)
         fp32 = write_and_load(model, about, beside["fp32"], args.threads)
         stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference, fitted)

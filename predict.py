@@ -32,7 +32,7 @@ BATCH_IMAGES, BATCH_PIXELS = 16, 4_000_000  # together at most: bounds memory
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    parser.add_argument("model", metavar="MODEL.onnx", help="a file that export.py wrote")
+    parser.add_argument("model", metavar="MODEL.onnx", type=flags.not_empty, help="a file that export.py wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="files and folders (default: paths from stdin)")
     flagged = "flag an image for review from this probability up"
     flags.add(parser, "--threshold", SHARE, flagged, shown="the model's operating point")
@@ -126,8 +126,8 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
             said = {"image": str(page.path), "page": page.number, "probability": float(probability)}
             said |= {"logit": float(logit), "flagged": bool(probability >= threshold)}
             if "typicality" in given:
-                typicality = float(given["typicality"][i])
-                said |= {"typicality": typicality, "unlike_training": typicality < model.typicality_threshold}
+                typicality = given["typicality"][i]
+                said |= {"typicality": float(typicality), "unlike_training": bool(model.unlike(typicality))}
             yield said | ({"evidence": str(save_overlay(folder, page, given["evidence"][i]))} if folder else {})
 
 
@@ -177,6 +177,7 @@ def main():
     about = {"threshold": threshold, "dataset": model.dataset, "intended_use": model.intended_use}
     folder = None if args.evidence is None else Path(args.evidence)
     if folder:
+        model.require("evidence")
         with files.writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
 

@@ -53,6 +53,7 @@ def main():
     if notice:
         print(notice, flush=True)  # before all that goes to stderr
     data.require(source, *data.SPLITS)
+    scoring.require_unseen(source, "leave these out of it", "val", "test")
     val, *train = data.load(source, "val", "train", *data.further(source))
     train = data.concatenate(*train)
 

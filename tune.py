@@ -72,7 +72,7 @@ def make_score(pool, settings, args):
         for fold in range(args.folds):
             name, unseen = f"{stage} {trial.number} fold {fold + 1}", fold_of == fold
             try:
-                _, logits = crossvalidation.train_fold(pool, unseen, tried, args.seed + fold, device, name)
+                _, logits = crossvalidation.train_fold(pool, ~unseen, unseen, tried, args.seed + fold, device, name)
             except training.Diverged:
                 raise optuna.TrialPruned() from None
             scores.append(float(auc(pool.labels[unseen], logits)))
@@ -262,16 +262,14 @@ def main():
     args = parse_args()
     pool, source, settings = read(args)
     weights.initial_model(source.size, settings)  # its errors come before anything is written
-    out = folders.make_output(args.out)
-
     threads = max(args.threads // args.jobs, 1)
     set_seed(args.seed, threads)
-    url = args.storage or f"sqlite:///{quote(str(out))}/study.db"
-    if args.jobs > 1:
-        parallel.run_copies(assist, (url, args), args.jobs, partial(set_seed, args.seed, threads))
-    outcome = choose(*take_part(url, pool, source, settings, args), args)  # and what a killed worker left
-
-    save(outcome, settings, source, args, out)
+    with folders.output(args.out) as out:
+        url = args.storage or f"sqlite:///{quote(str(out))}/study.db"
+        if args.jobs > 1:
+            parallel.run_copies(assist, (url, args), args.jobs, partial(set_seed, args.seed, threads))
+        outcome = choose(*take_part(url, pool, source, settings, args), args)  # and what a killed worker left
+        save(outcome, settings, source, args, out)
     print(outcome_text(outcome, source, args))
     print(f"next: python train.py --params {out}/best.json")
 

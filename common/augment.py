@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from common.settings import Settings
+
 
 @dataclass(frozen=True)
 class Strength:
@@ -18,7 +20,7 @@ class Strength:
 
     mirror: float = 0.5  # probability of a left-right flip
     degrees: float = 10.0  # rotation up to this, either way
-    scale: float = 0.15  # zoom by up to this share, in or out
+    scale: float = Settings.zoom  # zoom by up to this share, in or out
     shift: float = 0.10  # translation by up to this share of the side, each axis
     contrast: float = 0.2  # about the image mean, by up to this share
     brightness: float = 0.1  # added, as a share of the grey range

@@ -10,7 +10,7 @@ import torch
 
 from common import metrics, parallel, training
 from common.calibration import sigmoid
-from common.data import Split, find_groups
+from common.data import Split, find_groups, require_both_classes
 from common.folds import assign_folds
 from common.model import BreastResNet, Predictor, predict
 from common.seed import set_seed
@@ -66,6 +66,7 @@ class CrossValidation:
 
 def train_fold(
     pool: Split,
+    trained: np.ndarray,
     unseen: np.ndarray,
     settings: Settings,
     seed: int,
@@ -73,12 +74,12 @@ def train_fold(
     name: str,
     checkpoint: Path | None = None,
 ):
-    """Train on a fixed schedule on all images but the unseen: they never choose their own model's epoch.
+    """Train on a fixed schedule, and predict the unseen: they never choose their own model's epoch.
 
-    Args: unseen: bool [n]. checkpoint: as `training.fit` takes it.
+    Args: trained, unseen: bool [n]. checkpoint: as `training.fit` takes it.
     Returns: (model on the CPU, its logits [unseen.sum()] of the unseen).
     """
-    model = training.fit(pool[~unseen], None, settings, seed, device, name, checkpoint).model
+    model = training.fit(pool[trained], None, settings, seed, device, name, checkpoint).model
     logits = predict(Predictor([model], settings.mirror), pool.images[unseen])
     return model.cpu(), logits
 
@@ -87,13 +88,23 @@ def cross_validate(pool: Split, settings: Settings, scheme: Scheme, partial: Pat
     """Train the models of a scheme, each on all images but those of its fold, and predict those.
 
     Args: partial: a folder that keeps a checkpoint of each model, and from which the training goes on.
-    Raises: UserError when there are too few images for so many folds.
+    Raises: UserError when there are too few images for so many folds, or a hospital or the others lack a class.
     """
     fold = assign_all(pool, scheme)
     unseen = {f"fold {i + 1}": (fold == i).any(0) for i in range(fold.max() + 1)}
     nothing = {f"refit {i + 1}": np.zeros(len(pool), bool) for i in range(scheme.refit)}
+    trained = trained_on(pool, unseen | nothing, scheme)
     tasks = [
-        (pool, mask, settings, scheme.seed + i, scheme.device, name, checkpoint_of(partial, scheme.groups, name))
+        (
+            pool,
+            trained[name],
+            mask,
+            settings,
+            scheme.seed + i,
+            scheme.device,
+            name,
+            checkpoint_of(partial, scheme.groups, name),
+        )
         for i, (name, mask) in enumerate((unseen | nothing).items())
     ]
     threads = max(scheme.threads // scheme.jobs, 1)
@@ -105,10 +116,24 @@ def cross_validate(pool: Split, settings: Settings, scheme: Scheme, partial: Pat
     return CrossValidation(models[: len(unseen)], fold, logits, models[len(unseen) :])
 
 
+def trained_on(pool: Split, unseen: dict[str, np.ndarray], scheme: Scheme) -> dict[str, np.ndarray]:
+    """The images that each model is trained on, bool [n]: all but the unseen, and with hospitals as folds nothing that
+    shares a group with these either. Raises: UserError where a class is absent."""
+    if scheme.groups != "hospitals":
+        return {name: ~mask for name, mask in unseen.items()}
+    groups = find_groups(pool)
+    trained = {name: ~np.isin(groups, groups[mask]) for name, mask in unseen.items()}
+    for name, mask in trained.items():
+        require_both_classes(pool.labels[mask], f"--groups hospitals: what {name} is trained on")
+    return trained
+
+
 def assign_all(pool: Split, scheme: Scheme) -> np.ndarray:
     """The number, from 0, of the model that does not see an image: int [repeats, n]. Raises: UserError."""
     if scheme.groups == "hospitals":
-        _, hospital = np.unique(pool.hospitals, return_inverse=True)
+        names, hospital = np.unique(pool.hospitals, return_inverse=True)
+        for i, name in enumerate(names):
+            require_both_classes(pool.labels[hospital == i], f"--groups hospitals: {name or '--data'}")
         return hospital + np.arange(scheme.repeats)[:, None] * (hospital.max() + 1)
     together = find_groups(pool) if scheme.groups == "twins" else np.arange(len(pool))
     repeats = range(scheme.repeats)

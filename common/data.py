@@ -6,13 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from common import imageset, npzfile, phantom, twins
 from common.errors import UserError
-from common.npzfile import OFFICIAL_MD5, SIZES, SPLITS, breastmnist_path, fetch, find_class_problem
+from common.npzfile import OFFICIAL_MD5, SPLITS, breastmnist_path, fetch, find_class_problem
 
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
 
@@ -142,7 +141,9 @@ def find(
     Raises: UserError when there is no such file and it cannot be downloaded, or of bad images.
     """
     if also:
-        return replace(find(name, root, size, seed, kept), also=tuple(find(other, root, size, seed) for other in also))
+        source, *others = find(name, root, size, seed, kept), *(find(other, root, size, seed) for other in also)
+        require_different(source, *others)
+        return replace(source, also=tuple(others))
     if name == "phantom":
         description = f"phantom size {size} seed {seed}"
         return Source(name, size, None, hashlib.md5(description.encode()).hexdigest(), seed)
@@ -160,60 +161,21 @@ def find(
             md5 = hashlib.file_digest(file, "md5").hexdigest()
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); give --data a readable .npz file, a folder or a .csv of images"
+            f"{path}: cannot be read ({error.strerror}); give a readable .npz file, a folder or a .csv of images"
         ) from None
     if name == "breastmnist" and md5 != OFFICIAL_MD5[size]:
         print(f"warning: {path} is not the official file (MD5 {md5}); results cannot be compared", file=sys.stderr)
     return Source(name, size, path, md5)
 
 
-def find_again(
-    described: dict, name: str | None, root: str | None, size: int | None, seed: int | None, kept: Path | None = None
-) -> Source:
-    """The source of a run from its `describe()`; what is not None is taken instead. Other data than the run's are named
-    in a warning. kept: the run's images.csv, which says of its own images, wherever they lie, what is in which split.
-    Raises: UserError, as `find`."""
-    given: dict[str, Any] = {"name": name, "size": size, "seed": seed}
-    wanted = {key: described[key] if value is None else value for key, value in given.items()}
-    source = find(root=root, kept=kept, **wanted)
-    if name is None and "also" in described:
-        try:
-            source = replace(source, also=tuple(find(d["name"], root, source.size) for d in described["also"]))
-        except UserError as error:
-            print(f"warning: further images that the model was trained on are left out: {error}", file=sys.stderr)
-    if source.md5 != described["md5"]:
-        was = f"{described['name']}, MD5 {described['md5']}"
-        now = f"{source.label}, MD5 {source.md5},"
-        print(f"warning: {now} is not what the model was trained on ({was})", file=sys.stderr)
-    return source
-
-
-def load_again(described: dict, root: str | None, names: Sequence[str], kept: Path | None = None) -> Split | None:
-    """The images of splits that a model was made with; None where they are not here: nothing is downloaded for it.
-    Their patients are left out: the numbers of two hospitals have nothing to do with each other.
-
-    Args: described: of the model's data, as `Source.describe`; root, kept: as `find`.
-    """
-    name, size = described["name"], described["size"]
-    if name == "breastmnist":  # at any size: the pictures are the same
-        size = next((s for s in (size, *SIZES) if breastmnist_path(root, s).exists()), None)
-        if size is None:
-            return None
-    try:
-        also = [other["name"] for other in described.get("also", [])]
-        source = find(name, root, size, described["seed"], kept, also)
-        same = source.md5 == described["md5"] or source.kept or (name == "breastmnist" and size != described["size"])
-        found = concatenate(*load(source, *names))
-    except UserError:
-        return None
-    return Split.of("known", found.images, found.labels) if same else None
-
-
-def describes_data(data) -> bool:
-    """Whether a value out of a file is what `Source.describe` gives, and "trained_on"."""
-    kinds = {"name": str, "size": int, "seed": int, "md5": str, "synthetic": bool, "trained_on": list}
-    known = isinstance(data, dict) and all(type(data.get(key)) is kind for key, kind in kinds.items())
-    return known and data["size"] in SIZES and all(isinstance(other["name"], str) for other in data.get("also", []))
+def require_different(*sources: Source) -> None:
+    """Raises: UserError when two of --data and --also are the same, or are called the same: they would be merged."""
+    for i, other in enumerate(sources):
+        for one in sources[:i]:
+            if one.md5 == other.md5:
+                raise UserError(f"--also {other.name}: the same images as those of {one.name}; name each data set once")
+            if one.called == other.called:
+                raise UserError(f"--also {other.name}: called {one.called} like {one.name}; rename one of them")
 
 
 def load(source: Source, *names: str) -> list[Split]:
@@ -266,6 +228,12 @@ def require(source: Source, *names: str) -> None:
     """Raises: UserError, before any training, when image files lack one of the splits that a script will read."""
     if source.of_files:
         load(source, *names)
+
+
+def require_both_classes(labels: np.ndarray, what: str) -> None:
+    """Raises: UserError. labels: [n] of what is named."""
+    if len(np.unique(labels)) < 2:
+        raise UserError(f"{what} holds one class only; it needs malignant and normal or benign images")
 
 
 def file_split(source: Source, name: str) -> Split:

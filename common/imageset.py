@@ -200,7 +200,7 @@ def with_splits(found: ImageSet, splits) -> ImageSet:
     return ImageSet(found.images, [row | {"split": str(split)} for row, split in zip(found.rows, splits)])
 
 
-@lru_cache(maxsize=2)  # splits are asked for one after the other
+@lru_cache(maxsize=8)  # splits are asked for one after the other, of several sets
 def load(path: Path, size: int) -> ImageSet:
     """Every image of a FOLDER or a table, prepared at `size`; splits as the table has them. Raises: UserError."""
     try:
@@ -212,7 +212,7 @@ def load(path: Path, size: int) -> ImageSet:
     return read(folder, rows, size, path)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def divided(path: Path, size: int, seed: int, kept: Path | None = None) -> ImageSet:
     """The images in the splits of an earlier run, of their table, or drawn from a seed: 70, 10 and 20 %, stratified by
     class and with groups kept whole. kept: the run's images.csv. Raises: UserError."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from common import calibration, intervals, twins
-from common.data import Split, find_groups
+from common.data import Source, Split, find_groups, load
+from common.errors import UserError
 from common.metrics import STANDARD_THRESHOLD
 
 
@@ -77,6 +78,16 @@ def count_seen(split: Split, trained: Split) -> dict[str, int]:
     highest = twins.highest_correlation(split.images, trained.images)
     same, alike = int(np.sum(highest > twins.SAME)), int(np.sum(highest > twins.THRESHOLD))
     return {"trained_on": same, "near_duplicates": alike - same, "unseen": len(split) - alike}
+
+
+def require_unseen(source: Source, way_out: str, *names: str) -> None:
+    """Raises: UserError, before any training, when images of the named splits are among those of other hospitals."""
+    if not source.also:
+        return
+    (also,) = load(source, "also")
+    for name, split in zip(names, load(source, *names)):
+        if same := count_seen(split, also)["trained_on"]:
+            raise UserError(f"--also: holds {same} of the {len(split)} images of {name}; {way_out}")
 
 
 def calibration_summary(labels, probabilities, counts: np.ndarray) -> dict:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from common import files
 from common.data import file_name
 from common.show import tables
 from results import log
@@ -65,11 +66,11 @@ def main():
     parser.add_argument("sets", nargs="*", help="images of other hospitals")
     parser.add_argument("--table", action="store_true", help="print the table from hospitals.csv, and score nothing")
     args = parser.parse_args()
+    if not (args.table or args.sets):
+        parser.error("give images of other hospitals, or --table")
     if not args.table:
-        (log.FOLDER / TABLE).unlink(missing_ok=True)
-        for images in args.sets:
-            for model in sorted(MODELS.glob("*.onnx")):
-                log.append(TABLE, score(model, images))
+        rows = [score(model, images) for images in args.sets for model in sorted(MODELS.glob("*.onnx"))]
+        files.write_csv(log.FOLDER / TABLE, rows)
     print(markdown_table(log.read(TABLE)))
 
 

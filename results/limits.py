@@ -120,7 +120,7 @@ def measure(model: onnxfile.OnnxModel, kind: str, shown: list, labels: np.ndarra
     images = [np.ascontiguousarray(np.clip(picture, 0, 255).astype(np.uint8)) for picture in shown]
     answers = [model.run(["typicality", "probability"], image[np.newaxis]) for image in images]
     typicality, probability = np.concatenate(answers, 1)
-    marked = typicality < model.typicality_threshold
+    marked = model.unlike(typicality)
     row = {"file": model.path.name, "kind": kind, "n": len(images), "marked": f"{marked.mean():.4f}"}
     aucs = ["" if labels is None else f"{metrics.auc(labels[m], probability[m]):.4f}" for m in (marked, ~marked)]
     return row | dict(zip(("auc_marked", "auc_not_marked"), aucs))

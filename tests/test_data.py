@@ -7,7 +7,7 @@ import medmnist
 import numpy as np
 import pytest
 
-from common import data
+from common import data, npzfile, origin
 from common.errors import UserError
 
 
@@ -141,15 +141,15 @@ def test_phantoms_say_what_they_are(tmp_path, npz):
 def test_find_again_takes_the_run_s_data_and_warns_of_others(npz, capsys):
     own, phantom = npz(), data.find("phantom", None, 28, 3)
     for source in (own, phantom):
-        assert data.find_again(source.describe(), None, None, None, None) == source
+        assert origin.find_again(source.describe(), None, None, None, None) == source
     assert capsys.readouterr().err == ""
-    assert data.find_again(phantom.describe(), None, None, 64, 5) == data.find("phantom", None, 64, 5)
-    assert data.find_again(own.describe(), "phantom", None, None, None).synthetic
+    assert origin.find_again(phantom.describe(), None, None, 64, 5) == data.find("phantom", None, 64, 5)
+    assert origin.find_again(own.describe(), "phantom", None, None, None).synthetic
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 2 and all("not what the model was trained on" in line for line in warnings)
     assert str(own.path) in warnings[1]
     changed = npz(val_labels=None)  # the same file, changed since the run
-    data.find_again(own.describe(), None, None, None, None)
+    origin.find_again(own.describe(), None, None, None, None)
     assert f"MD5 {changed.md5}, is not" in (err := capsys.readouterr().err) and f"MD5 {own.md5})" in err
 
 
@@ -166,7 +166,7 @@ def test_official_checksums_are_medmnist_s():
         assert md5 == medmnist.INFO["breastmnist"]["MD5" if size == 28 else f"MD5_{size}"]
 
 
-@pytest.mark.parametrize("size", data.SIZES)
+@pytest.mark.parametrize("size", npzfile.SIZES)
 def test_real_files_are_official(breastmnist_root, size, capsys):
     if not data.breastmnist_path(str(breastmnist_root), size).exists():
         pytest.skip(f"no BreastMNIST of size {size} in {breastmnist_root}")

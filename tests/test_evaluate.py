@@ -40,6 +40,19 @@ def test_other_images_are_judged_by_what_the_model_has_seen(own, source, npz, st
     assert "cannot be told" in evaluate.evaluate(gone, other, "test", None).notes(scores)[0]
 
 
+def test_out_of_fold_predictions_stand_for_an_ensemble_s_own_images(own, source):
+    (train,) = data.load(source, "train")
+    held_out = np.linspace(0.1, 0.9, 24)
+    files.write_csv(own.path / "predictions.csv", folders.prediction_rows(train, held_out, [1, 2] * 12))
+    found = evaluate.evaluate(own, source, "train", None)
+    assert found.out_of_fold and not found.flatters and found.scored.probabilities == pytest.approx(held_out)
+    assert found.scored.clean is None  # each image was predicted by what has not seen it
+    seen = evaluate.evaluate(own, source, "test", None)
+    assert not seen.out_of_fold and seen.scored.probabilities == pytest.approx(
+        own.probabilities(data.load(source, "test")[0].images)
+    )
+
+
 @pytest.mark.parametrize("dropped", [False, True])
 def test_where_test_twins_were_left_out_nothing_is_set_apart_as_clean(own, source, dropped):
     files.write_json(own.path / "metrics.json", {"config": {"drop_test_twins": dropped}, "splits": {}})

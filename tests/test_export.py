@@ -69,5 +69,5 @@ def test_failed_parity_leaves_no_file(command, tmp_path, monkeypatch):
     answers = onnxfile.OnnxModel.run
     monkeypatch.setattr(onnxfile.OnnxModel, "run", lambda *args: [answer * 0.999 for answer in answers(*args)])
     with pytest.raises(UserError, match="disagrees with PyTorch"):
-        command()
+        command("--fp16")
     assert list((tmp_path / "out").iterdir()) == []

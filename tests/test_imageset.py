@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import data, imagefile, imageset
+from common import data, imagefile, imageset, origin
 from common.errors import UserError
 from common.run import folders
 
@@ -263,7 +263,7 @@ def test_a_run_s_splits_are_found_again_and_changes_are_said(table, tmp_path, ca
     def again() -> tuple[dict, str]:
         for cached in (imageset.load, imageset.divided):
             cached.cache_clear()
-        found = data.find_again(described, None, None, None, None, kept=tmp_path / "run/images.csv")
+        found = origin.find_again(described, None, None, None, None, kept=tmp_path / "run/images.csv")
         rows = [row for split in data.load(found, *data.SPLITS) for row in split.rows]
         return {row["image"]: row["split"] for row in rows}, capsys.readouterr().err
 

@@ -200,6 +200,8 @@ def test_a_file_without_evidence_says_so(run, model, grey, tmp_path):
     assert json.loads(run("--json", tmp_path / "a.png", model=tmp_path / "earlier.onnx")[0])["page"] == 1
     out, err = run("--evidence", tmp_path, tmp_path / "a.png", model=tmp_path / "earlier.onnx", status=2)
     assert out == "" and err.splitlines()[-1].endswith("gives no evidence; export the run again")
+    run("--evidence", tmp_path / "new", tmp_path / "a.png", model=tmp_path / "earlier.onnx", status=2)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("args", [["--threshold", "2"], ["--threshold", "nan"], ["--threads", "0"], ["--js"]])
@@ -254,4 +256,4 @@ def test_readme_s_consumer_runs_as_it_stands(bare, onnx_model, grey, tmp_path):
         r"P\(malignant\) = (0\.\d{3}), typicality (\d\.\d{3}): [a-z: ]+ \(.+\)\n", out
     ).groups()
     assert float(p) == pytest.approx(onnx_model.probabilities(grey[:1])[0], abs=6e-4)
-    assert float(typicality) == pytest.approx(onnx_model.typicality(grey[:1])[0], abs=6e-4)
+    assert float(typicality) == pytest.approx(onnx_model.run(["typicality"], grey[:1])[0][0], abs=6e-4)

@@ -1,8 +1,11 @@
 """The pages say what the committed results say."""
 
+import sys
 from pathlib import Path
 
-from results import experiments, log, table
+import pytest
+
+from results import experiments, hospitals, log, table
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,3 +29,11 @@ def test_the_figure_shows_each_fp32_file_at_home_and_where_it_did_not_train(monk
     monkeypatch.setattr(log, "read", lambda name: rows)
     ((file, found),) = table.at_hospitals().items()
     assert file == "breastmnist.onnx" and found["BrEaST"] == (0.8, 0.7, 0.9) and 0.9 < found["own test"][0] < 0.93
+
+
+def test_without_sets_the_table_of_hospitals_stays(monkeypatch):
+    before = log.read(hospitals.TABLE)
+    monkeypatch.setattr(sys, "argv", ["hospitals.py"])
+    with pytest.raises(SystemExit):
+        hospitals.main()
+    assert before and log.read(hospitals.TABLE) == before

@@ -12,7 +12,7 @@ from common.deploy import typicality
 from common.deploy.typicality import Typicality
 from common.errors import UserError, one_line
 from common.model import Predictor
-from common.run.folders import Run
+from common.run.folders import Run, at_threshold
 
 VERSION = "3"  # of inputs, outputs and metadata; 1 took images of the model's size only, 2 no evidence
 OPSET, IR_VERSION = 20, 10  # of ONNX
@@ -124,8 +124,7 @@ def dataset_name(described: dict) -> str:
 
 def metadata(run: Run, metrics: dict) -> dict[str, str]:
     """The file's metadata_props, all text. metrics: the run's metrics.json, which may be of an earlier threshold."""
-    size, point = run.data["size"], metrics.get("operating_point", {})
-    current = point.get("threshold") == run.calibration.threshold
+    size = run.data["size"]
     return {
         "input": "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up",
         "outputs": "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]; "
@@ -149,7 +148,7 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
         "dataset_source": json.dumps(run.data),
         "dataset_md5": run.data["md5"],
         "metrics": json.dumps(metrics["splits"]),
-        "metrics_at_threshold": json.dumps(point.get("splits", {}) if current else {}),
+        "metrics_at_threshold": json.dumps(at_threshold(metrics, run.calibration)),
         "calibration": json.dumps(metrics.get("calibration", {})),
         "version": VERSION,
         "license": "Apache-2.0",

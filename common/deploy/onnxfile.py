@@ -12,8 +12,8 @@ import onnxruntime
 
 from common import imagefile
 from common.calibration import Calibration
-from common.data import describes_data
 from common.errors import UserError, one_line
+from common.origin import describes_data
 
 # What a file takes and gives: {name: (type, number of dimensions)}; earlier files give less.
 REQUIRED = {"image": ("tensor(uint8)", 3), "probability": ("tensor(float)", 1), "logit": ("tensor(float)", 1)}
@@ -46,14 +46,18 @@ class OnnxModel:
         logit. Raises: as `run`."""
         return self.run(["evidence"], images, batch)[0]
 
-    def typicality(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
-        """The share of held-out training images at least as unusual, float32 [n], of uint8 images [n, h, w]. Raises: as
-        `run`."""
-        return self.run(["typicality"], images, batch)[0]
+    def unlike(self, typicality):
+        """Whether images are unlike those of training, bool of the shape of `typicality`, float32 as the file gives."""
+        return typicality < np.float32(self.typicality_threshold)
 
     def gives(self, output: str) -> bool:
         """Whether the file has an output, which an earlier one may lack."""
         return output in (given.name for given in self.session.get_outputs())
+
+    def require(self, output: str) -> None:
+        """Raises: UserError for an output that an earlier file lacks."""
+        if not self.gives(output):
+            raise UserError(f"{self.path}: an earlier export, which gives no {output}; export the run again")
 
     def run_files(self, outputs: list[str], paths: Sequence[Path]) -> list[np.ndarray]:
         """The named outputs, as `run`, of image files at their full size, one after the other. Raises: UserError, as
@@ -73,8 +77,7 @@ class OnnxModel:
         """The named outputs, float32 [n, ...] each, of uint8 images [n, h, w]; h and w from 8 up. Raises: UserError for
         an output that an earlier file lacks, or that a damaged one does not give."""
         for output in outputs:
-            if not self.gives(output):
-                raise UserError(f"{self.path}: an earlier export, which gives no {output}; export the run again")
+            self.require(output)
         parts = [images[start : start + batch] for start in range(0, len(images), batch)]
         try:
             found = [np.concatenate(given) for given in zip(*(self.session.run(outputs, {"image": p}) for p in parts))]

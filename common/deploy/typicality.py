@@ -61,6 +61,11 @@ class Typicality:
         distance = squared_distance(features, self.usual, self.whitening)
         return (1 + np.sum(self.held_out >= distance[:, None], 1)) / (len(self.held_out) + 1)
 
+    @property
+    def marks_nothing(self) -> bool:
+        """Whether no image can have a p-value below THRESHOLD: there are too few to be more unusual than."""
+        return len(self.held_out) + 1 <= 1 / THRESHOLD
+
     def graph(self, versions: str) -> onnx.ModelProto:
         """`network_features`, float32 [batch, d], to `typicality`, float32 [batch]. versions: of the file and ONNX."""
         model = onnx.parser.parse_model(versions + GRAPH.format(all=float(len(self.held_out) + 1)))

@@ -38,9 +38,9 @@ def choose(args: argparse.Namespace, settings: Settings) -> tuple[Source, Settin
         return data.find(name, args.data_root, args.size, args.seed, also=args.also)
 
     params = read_params(args.params) if args.params else {}
-    insists = args.data or args.data_root is not None or args.also
+    insists = args.data is not None or args.data_root is not None or args.also
     if insists or hasattr(args, "weights") or "weights" in params:
-        return find(args.data or "breastmnist"), settings, ""
+        return find("breastmnist" if args.data is None else args.data), settings, ""
     from_scratch = replace(settings, weights="none")
     try:
         source = find("breastmnist")

@@ -8,13 +8,22 @@ from collections.abc import Callable
 
 from common import settings
 from common.calibration import threshold_rule
-from common.data import SIZES
 from common.errors import UserError, one_line
+from common.npzfile import SIZES
 from common.parallel import cpu_count
 from common.settings import NATURAL, Kind, number, one_of
 
+
+def not_empty(given: str) -> str:
+    """Raises: argparse.ArgumentTypeError when it is empty."""
+    if not given:
+        raise argparse.ArgumentTypeError("is empty")
+    return given
+
+
 INNER_SHARE = number(float, 0, 1, low_open=True, high_open=True)
 THREADS = number(int, 1, 1024)  # far more than any machine has; the system refuses to start thousands
+WHAT = Kind(not_empty, "WHAT")
 FILE, FOLDER = Kind(str, "FILE"), Kind(str, "DIR")
 
 
@@ -61,7 +70,10 @@ def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = Fals
     own = {name: (None, shown[name]) if of_run else (value, None) for name, value in defaults.items()}
     if falls_back:
         own["data"] = None, "breastmnist, or phantoms if it cannot be had and no flag says which data or weights"
-    add(group, "--data", Kind(str, "WHAT"), kinds, *own["data"])
+    add(group, "--data", WHAT, kinds, *own["data"])
+    if of_run:
+        also = "where the images of other hospitals lie that the run was trained on too, in their order"
+        add(group, "--also", WHAT, also, [], shown="where they were", nargs="+")
     add(group, "--data-root", FOLDER, "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
     add(group, "--size", one_of(*SIZES), "side of the images in pixels", *own["size"])
     add(group, "--seed", NATURAL, "seed of everything random", *own["seed"])
@@ -82,7 +94,7 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back:
     add_data_flags(parser, falls_back=falls_back)
     if calibrates:
         also = "images of other hospitals, as --data takes them, all of which are trained on too"
-        add(parser, "--also", Kind(str, "WHAT"), also, [], shown="none", nargs="+")
+        add(parser, "--also", WHAT, also, [], shown="none", nargs="+")
     add_machine_flags(parser)
     settings.add_flags(parser)
 

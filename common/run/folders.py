@@ -5,7 +5,10 @@ A folder with model.pt is one model; one with fold_1.pt, fold_2.pt, … is an en
 """
 
 import csv
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
@@ -14,10 +17,11 @@ import numpy as np
 import torch
 
 from common.calibration import Calibration, logit, sigmoid
-from common.data import Source, Split, describes_data, image_rows
+from common.data import Source, Split, image_rows
 from common.errors import UserError
 from common.files import read_json, replacing, write_csv
 from common.model import BreastResNet, Predictor, explain, predict
+from common.origin import describes_data
 from common.settings import Settings
 from common.weights import read_tensors, write_tensors
 
@@ -49,6 +53,19 @@ def make_output(folder: str | Path) -> Path:
         probe.touch()
     (path / ".writable").unlink(missing_ok=True)  # two workers of one search may be here at once
     return path
+
+
+@contextmanager
+def output(folder: str | Path) -> Iterator[Path]:
+    """`make_output`; a folder that is new, and empty at the end, is removed again."""
+    new = not os.path.exists(folder)
+    path = make_output(folder)
+    try:
+        yield path
+    finally:
+        with suppress(OSError):  # or it holds something
+            if new:
+                path.rmdir()
 
 
 def contents(folder: Path) -> list[Path]:
@@ -219,6 +236,12 @@ def read_metrics(folder: Path) -> dict:
     if "splits" not in metrics or not all(isinstance(metrics.get(name, kind()), kind) for name, kind in kinds.items()):
         raise UserError(f"{path}: holds no metrics of a run; train the run again")
     return metrics
+
+
+def at_threshold(metrics: dict, calibration: Calibration) -> dict:
+    """{split: metrics at the operating point} of a metrics.json; empty where that is of another threshold."""
+    point = metrics.get("operating_point", {})
+    return point.get("splits", {}) if point.get("threshold") == calibration.threshold else {}
 
 
 def read_calibration(path: Path) -> Calibration:

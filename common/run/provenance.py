@@ -52,7 +52,7 @@ def provenance(source: Source, threads: int) -> dict:
     }
 
 
-def describe(args: argparse.Namespace, settings: Settings, source: Source) -> dict:
+def describe(args: argparse.Namespace, settings: Settings, source: Source, calibrate_on: Source | None = None) -> dict:
     """The "config", with the device that "auto" stands for, and the "provenance" of metrics.json. Raises: UserError."""
     device = device_of(args.device)
     config = vars(args) | {"device": device.type} | settings.as_dict()
@@ -61,4 +61,5 @@ def describe(args: argparse.Namespace, settings: Settings, source: Source) -> di
         "seed": args.seed,
         "precision": precision(device, settings.precision),
     }
+    made_with |= {"calibrate_on": calibrate_on.describe()} if calibrate_on else {}
     return {"config": config, "provenance": provenance(source, args.threads) | made_with}

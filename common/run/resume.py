@@ -23,37 +23,40 @@ from common.settings import Settings
 from common.weights import initial_model
 
 LOCK, PARTIAL = ".lock", ".partial"
-FREE = {"out", "data", "data_root", "params", "resume"}  # flags that decide no number; for the data, their MD5 does
+FREE = {
+    "out",
+    "data",
+    "also",
+    "calibrate_on",
+    "data_root",
+    "params",
+    "resume",
+}  # flags that decide no number; for the data, their MD5 does
 MACHINE = ("commit", "uncommitted_changes", "python", "packages", "cpu", "gpu")
 
 
 @contextmanager
-def begin(args: argparse.Namespace, settings: Settings, source: Source) -> Iterator[Path]:
+def begin(
+    args: argparse.Namespace, settings: Settings, source: Source, calibrate_on: Source | None = None
+) -> Iterator[Path]:
     """Lock --out and yield the folder of the run's checkpoints: with those of an interrupted run under --resume, empty
     otherwise. Ends the process with 0 when --resume finds the run complete.
     Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume."""
     initial_model(source.size, settings)  # its errors come before anything is written
-    described = as_json(provenance.describe(args, settings, source))
-    new = not os.path.exists(args.out)
-    out = folders.make_output(args.out)
-    try:
-        with locked(out):
-            with writing_to(out):
-                settle(out)
-                partial = prepare(out, described, source, args.resume)
-            try:
-                yield partial
-            except (KeyboardInterrupt, SystemExit):
-                print(f"{out}: the same command with --resume goes on from here", file=sys.stderr)
-                raise
-            except UserError:
-                if not any(partial.glob("*.pt")):  # it failed before its first checkpoint
-                    shutil.rmtree(partial, ignore_errors=True)
-                raise
-    finally:
-        with suppress(OSError):  # or it holds something
-            if new:
-                out.rmdir()
+    described = as_json(provenance.describe(args, settings, source, calibrate_on))
+    with folders.output(args.out) as out, locked(out):
+        with writing_to(out):
+            settle(out)
+            partial = prepare(out, described, source, args.resume)
+        try:
+            yield partial
+        except (KeyboardInterrupt, SystemExit):
+            print(f"{out}: the same command with --resume goes on from here", file=sys.stderr)
+            raise
+        except UserError:
+            if not any(partial.glob("*.pt")):  # it failed before its first checkpoint
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 @contextmanager
@@ -110,7 +113,8 @@ def identity(described: dict) -> dict:
     deciding = {f"--{name.replace('_', '-')}": v for name, v in described["config"].items() if name not in FREE}
     made = described["provenance"]
     also = [other["md5"] for other in made["data"].get("also", [])]
-    return deciding | {"data MD5": made["data"]["md5"], "also MD5": also, "weights MD5": made["weights_md5"]}
+    deciding |= {"data MD5": made["data"]["md5"], "also MD5": also, "weights MD5": made["weights_md5"]}
+    return deciding | {"calibrate-on MD5": made.get("calibrate_on", {}).get("md5")}
 
 
 def check_same(file: Path, described: dict) -> None:

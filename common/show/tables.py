@@ -104,7 +104,8 @@ def scores_text(scores: dict, label: str) -> str:
     """The tables of `scoring.evaluate_splits`, the number that matters last."""
     splits, point, calibration = scores["splits"], scores["operating_point"], scores["calibration"]
     parts = ("clean_", "typical_", "unlike_")
-    last = [name for name in splits if not name.startswith(parts) and not name.endswith("_patients")][-1]
+    whole = [name for name in splits if not name.startswith(parts) and not name.endswith("_patients")]
+    last = [name for name in whole if "," not in name][-1]  # with a comma: one hospital's
     phantom = "PHANTOM data, " if label.startswith("PHANTOM") else ""
     headline = [with_interval(splits[last], metric) for metric in ("auc", "accuracy")]
     return "\n\n".join(

@@ -37,6 +37,13 @@ def test_of_images_like_those_of_training_a_share_t_lies_below_t():
         assert 0.7 * t < np.mean(below) < 1.02 * t
 
 
+@pytest.mark.parametrize("n, nothing", [(48, True), (99, True), (100, False)])
+def test_few_images_mark_nothing(n, nothing, onnx_model):
+    fitted = typicality.fit(np.random.default_rng(0).normal(size=(n, 4)), np.arange(n))
+    assert fitted.marks_nothing == nothing
+    assert onnx_model.unlike(fitted.p_values(np.full((1, 4), 99.0)).astype(np.float32))[0] == (not nothing)
+
+
 def test_copies_do_not_vouch_for_each_other():
     """Six identical outliers: unusual to a fit without their group, ordinary to one with some of them."""
     features = np.random.default_rng(0).normal(size=(60, 4))

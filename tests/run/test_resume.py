@@ -118,6 +118,21 @@ def test_other_weights_in_the_same_file_are_another_run(tmp_path, quick):
     assert "weights MD5 " in refused(begin(tmp_path / "run", settings, resume=True))
 
 
+@pytest.mark.parametrize("which", ["also", "calibrate-on"])
+def test_other_images_of_other_hospitals_are_another_run(which, tmp_path, quick):
+    def begun(seed: int, where: str, again: bool):
+        args = arguments(tmp_path, resume=again, also=[where], calibrate_on=where)  # paths decide nothing
+        other = data.find("phantom", None, 28, seed=seed)
+        with_it = (dataclasses.replace(SOURCE, also=(other,)), None) if which == "also" else (SOURCE, other)
+        return resume.begin(args, quick, *with_it)
+
+    with pytest.raises(KeyboardInterrupt), begun(1, "here", False):
+        raise KeyboardInterrupt
+    assert f"{which} MD5 " in refused(begun(2, "here", True))
+    with begun(1, "there", True):
+        pass
+
+
 def test_other_code_or_machine_is_a_warning(interrupted, quick, monkeypatch, capsys):
     monkeypatch.setattr(provenance, "cpu_name", lambda: "another processor")
     monkeypatch.setattr(provenance, "command", lambda *words: "another commit")

@@ -5,7 +5,8 @@ from math import nan
 import numpy as np
 import pytest
 
-from common import intervals, metrics
+from common import data, intervals, metrics, scoring
+from common.calibration import Calibration
 from common.show import tables
 
 
@@ -32,6 +33,14 @@ def test_a_value_with_its_interval(value, limits, said):
     assert tables.with_limits(value, limits) == said
     assert tables.with_limits(value, limits, "+.1f") == f"{value:+.1f} ({limits[0]:+.1f} to {limits[1]:+.1f})"
     assert tables.with_limits(nan, [nan, nan]) == "n/a"
+
+
+def test_the_last_line_is_of_all_images_not_of_one_hospital():
+    split = data.Split.of("train", np.zeros((4, 28, 28), np.uint8), np.array([0, 1, 0, 1], np.uint8))
+    one = scoring.Scored(split, np.array([0.1, 0.6, 0.4, 0.9]), np.arange(4))
+    both = {"out_of_fold": one, "out_of_fold, elsewhere": one.only(np.array([True, True, False, False]))}
+    text = tables.scores_text(scoring.evaluate_splits(both, Calibration(), 100), "data")
+    assert text.splitlines()[-1].startswith("data: out_of_fold AUC") and text.endswith("on 4 images")
 
 
 def test_mean_and_standard_deviation():

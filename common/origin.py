@@ -1,0 +1,96 @@
+"""The data that a run was made with, found again from what it keeps of them (`Source.describe`)."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common import data
+from common.data import Source, Split
+from common.errors import UserError
+from common.npzfile import SIZES, breastmnist_path
+
+
+def find_again(
+    described: dict,
+    name: str | None,
+    root: str | None,
+    size: int | None,
+    seed: int | None,
+    kept: Path | None = None,
+    also: Sequence[str] = (),
+) -> Source:
+    """The source of a run from its `describe()`; what is not None is taken instead. Other data than the run's are named
+    in a warning. Raises: UserError, as `find`.
+
+    Args: kept: the run's images.csv, which says of its own images, wherever they lie, what is in which split; also:
+    where its other hospitals lie now; of other data than the run's there are none.
+    """
+    given: dict[str, Any] = {"name": name, "size": size, "seed": seed}
+    wanted = {key: described[key] if value is None else value for key, value in given.items()}
+    source = data.find(root=root, kept=kept, **wanted)
+    warn_of_another(source, described)
+    if not (also or name is None or source.kept or source.md5 == described["md5"]):
+        return source
+    try:
+        return replace(source, also=find_others(described, root, source.size, also))
+    except UserError as error:
+        if also:
+            raise
+        print(f"warning: further images that the model was trained on are left out: {error}", file=sys.stderr)
+        return source
+
+
+def find_others(described: dict, root: str | None, size: int, names: Sequence[str] = ()) -> tuple[Source, ...]:
+    """The other hospitals of a run. names: where they lie now, in their order. Raises: UserError, as `find`."""
+    known = described.get("also", [])
+    if names and len(names) != len(known):
+        raise UserError(f"--also: the model was trained on images of {len(known)} other hospitals; name each of these")
+    found = [data.find(name, root, size, d["seed"]) for name, d in zip(names or [d["name"] for d in known], known)]
+    for other, before in zip(found, known):
+        warn_of_another(other, before)
+    return tuple(found)
+
+
+def warn_of_another(source: Source, described: dict) -> None:
+    """Say it when data are not those that a run described."""
+    if source.md5 != described["md5"]:
+        was = f"{described['name']}, MD5 {described['md5']}"
+        now = f"{source.label}, MD5 {source.md5},"
+        print(f"warning: {now} is not what the model was trained on ({was})", file=sys.stderr)
+
+
+def load_again(described: dict, root: str | None, names: Sequence[str], kept: Path | None = None) -> Split | None:
+    """The images of splits that a model was made with; None where they are not here: nothing is downloaded for it.
+    Their patients are left out: the numbers of two hospitals have nothing to do with each other.
+
+    Args: described: of the model's data, as `Source.describe`; root, kept: as `find`.
+    """
+    name, size = described["name"], described["size"]
+    if name == "breastmnist":  # at any size: the pictures are the same
+        size = next((s for s in (size, *SIZES) if breastmnist_path(root, s).exists()), None)
+        if size is None:
+            return None
+    others = described.get("also", [])
+    if any(other["name"] == "breastmnist" for other in others) and not breastmnist_path(root, size).exists():
+        return None
+    try:
+        source = data.find(name, root, size, described["seed"], kept)
+        same = source.md5 == described["md5"] or source.kept or (name == "breastmnist" and size != described["size"])
+        source = replace(source, also=tuple(data.find(other["name"], root, size, other["seed"]) for other in others))
+        same = same and [other.md5 for other in source.also] == [other["md5"] for other in others]
+        found = data.concatenate(*data.load(source, *names))
+    except UserError:
+        return None
+    return Split.of("known", found.images, found.labels) if same else None
+
+
+def describes_data(value) -> bool:
+    """Whether a value out of a file is what `Source.describe` gives, and "trained_on"."""
+    kinds = {"name": str, "size": int, "seed": int, "md5": str, "synthetic": bool, "trained_on": list}
+    known = isinstance(value, dict) and all(type(value.get(key)) is kind for key, kind in kinds.items())
+    also = value.get("also", []) if known else []
+    return (
+        known and value["size"] in SIZES and all(type(o[k]) is kinds[k] for o in also for k in ("name", "seed", "md5"))
+    )
