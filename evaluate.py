@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common import comparison, data, files, metrics, origin, scoring
-from common.calibration import LEFT_OUT, operating_point, threshold_rule
+from common.calibration import LEFT_OUT, deciding, operating_point, threshold_rule
 from common.deploy import onnxfile
 from common.errors import UserError
 from common.model import device_of
@@ -118,12 +118,11 @@ class Evaluated:
         return said
 
 
-def promised_by(model) -> dict | None:
+def promised_by(model) -> dict:
     """What a model's held-out images gave at its operating point, where the model keeps it."""
     if isinstance(model, onnxfile.OnnxModel):
         return model.held_out
-    kept = folders.at_threshold(folders.read_metrics(model.path), model.calibration)
-    return kept.get("elsewhere") or kept.get("out_of_fold") or kept.get("val")
+    return deciding(folders.at_threshold(folders.read_metrics(model.path), model.calibration))
 
 
 def predict_by_file(model: onnxfile.OnnxModel, source: data.Source, split: data.Split):

@@ -162,6 +162,15 @@ class Calibration:
             raise ValueError(f"temperature {self.temperature} or threshold {self.threshold} is out of range")
 
 
+def deciding(at_threshold: dict) -> dict:
+    """Of {split: metrics} at an operating point, those of the images that chose it: of the hospital left out that it
+    flags least of, of another hospital, out-of-fold, or of val; {} where none is there."""
+    left_out = [at_threshold[name] for name in at_threshold if name.startswith("out_of_fold, ")]
+    if left_out:
+        return min(left_out, key=lambda metrics: metrics["recall"])
+    return next((at_threshold[name] for name in ("elsewhere", "out_of_fold", "val") if name in at_threshold), {})
+
+
 def calibrate(labels, logits, sensitivity: float, fitted_on: str, parts=None) -> Calibration:
     """Fit the temperature and choose the operating point on held-out predictions, never on test.
 

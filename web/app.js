@@ -76,7 +76,9 @@ function compared(model, probability) {
 /** What the operating point means, with what the file knows of it and what happened elsewhere. */
 function promise(model) {
   const splits = parsed(model.props.metrics_at_threshold) ?? {};
-  const held = splits.elsewhere ?? splits.out_of_fold ?? splits.val ?? {};
+  const leftOut = Object.keys(splits).filter((name) => name.startsWith("out_of_fold, ")).map((name) => splits[name]);
+  const [least] = leftOut.sort((one, other) => one.recall - other.recall); // the hospital left out that decided
+  const held = least ?? splits.elsewhere ?? splits.out_of_fold ?? splits.val ?? {};
   const rates = [
     [measured("sensitivity", held, "recall"), "the share of malignant images that it flags"],
     [measured("specificity", held, "specificity"), "the share of the others that it does not flag"],

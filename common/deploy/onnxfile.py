@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from common import imagefile
-from common.calibration import Calibration
+from common.calibration import Calibration, deciding
 from common.errors import UserError, one_line
 from common.origin import describes_data
 
@@ -129,7 +129,7 @@ def load(path: str | Path, threads: int) -> OnnxModel:
 def held_out_rates(at_threshold: dict) -> dict:
     """Sensitivity ("recall") and specificity, with intervals, on the images that chose the operating point; empty where
     they are not known, nan where undefined. at_threshold: {split: metrics}. Raises: what a damaged one does."""
-    kept = at_threshold.get("elsewhere") or at_threshold.get("out_of_fold") or at_threshold.get("val") or {}
+    kept = deciding(dict(at_threshold.items()))
     shapes = {"recall": (), "recall_ci95": (2,), "specificity": (), "specificity_ci95": (2,)}
     rates = {name: np.array(kept[name], float) for name in shapes if kept}
     if any(values.shape != shapes[name] for name, values in rates.items()):
