@@ -128,7 +128,7 @@ CASES = [
 
 
 @pytest.fixture(scope="session")
-def places(tmp_path_factory, good, untrained) -> dict[str, str]:
+def places(tmp_path_factory, good, untrained, onnx_model) -> dict[str, str]:
     """What the values in braces stand for, and under the names of positional arguments good ones; none of it may
     change."""
     folder = tmp_path_factory.mktemp("places")
@@ -138,7 +138,7 @@ def places(tmp_path_factory, good, untrained) -> dict[str, str]:
     contents |= {"image": b"\x89PNG\r\n\x1a\n and so on", "onnx": b"\x08\x07", "npz": good["own.npz"]}
     contents |= {"nan_weights": saved({"conv1.weight": torch.full((64, 3, 7, 7), torch.nan)})}
     contents |= {"foreign_weights": saved({"encoder.weight": torch.zeros(3)})}
-    contents |= {"MODEL.onnx": good["model.onnx"], "IMAGE": good["grey.png"]}
+    contents |= {"MODEL.onnx": onnx_model.path.read_bytes(), "IMAGE": good["grey.png"]}
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     for name in ("folder", "folder.onnx"):
