@@ -44,9 +44,9 @@ def test_a_shipped_file_gives_its_stored_metrics(shipped):
         (row,) = [row for row in json.loads(about["quantization"])["rows"] if row["split"] == "test"]
         assert found["auc"] == pytest.approx(row["auc"], abs=5e-4)  # whole numbers, but not the same on every processor
         return
-    stored = json.loads(about["metrics"])["test"]
+    stored = json.loads(about["metrics"])["test"]  # of the run, whose weights are not rounded: pairs may change places
     for name in metrics.NAMES:
-        assert found[name] == pytest.approx(stored[name], abs=1e-6)
+        assert found[name] == pytest.approx(stored[name], abs=1e-3 if name in ("auc", "aupr") else 1e-6)
 
 
 @pytest.mark.parametrize("table", [card.score_table, card.threshold_table, card.int8_table, card.speed_table])
@@ -65,4 +65,4 @@ def test_models_of_two_sizes_are_compared_each_at_its_own(breastmnist_root, tmp_
     found = json.loads((tmp_path / "evaluation_test.json").read_text())["comparison"]["differences"]
     stored = [json.loads(card.metadata(file.name)["metrics"])["test"] for file in (small, large)]
     for name in ("auc", "accuracy"):
-        assert found[name]["difference"] == pytest.approx(stored[0][name] - stored[1][name], abs=1e-6)
+        assert found[name]["difference"] == pytest.approx(stored[0][name] - stored[1][name], abs=1e-3)

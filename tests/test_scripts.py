@@ -334,7 +334,7 @@ class TestCrossval:
         process, _ = start_until("fold 2  epoch", "crossval.py", *flags)
         process.kill()
         process.communicate(timeout=60)  # its workers, which hold the same pipes, have ended too
-        done = {path.stem.removeprefix("twins_") for path in (tmp_path / ".partial").glob("twins_*.pt")}
+        done = {path.stem.removeprefix("twins_fold_") for path in (tmp_path / ".partial").glob("twins_*.pt")}
         assert done >= {"2"} and not (tmp_path / "metrics.json").exists()
         out, err = run("crossval.py", *flags, "--resume")
         assert {line.split()[1] for line in err.splitlines() if "goes on after epoch   1/1" in line} == done

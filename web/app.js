@@ -224,7 +224,7 @@ function showEvidence({ evidence, logit }, { width, height }, { positive_class }
 
 function showResult(model, image, given) {
   const { probability, typicality } = given;
-  const unusual = typicality < model.rare; // false where either is not known
+  const unusual = typicality < Math.fround(model.rare); // false where either is not known
   const [p, threshold] = apart(probability, model.threshold);
   $("probability").value = probability;
   $("probability").textContent = p;
