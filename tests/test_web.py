@@ -311,7 +311,7 @@ def test_evidence_lies_over_the_picture_as_predict_draws_it(visit):
         shown = page.locator("#mean").inner_text().replace("−", "-")
         assert float(shown) == pytest.approx(logit[0], abs=0.006)
         frame, crop, map_ = (page.locator(part).bounding_box() for part in ("#given", "#crop", "#overlay"))
-        assert map_ == pytest.approx(crop)
+        assert map_ == pytest.approx(crop, abs=1.5)  # pixels; the page may move between the two questions
         assert (map_["x"] - frame["x"]) / frame["width"] == pytest.approx(left / grey.shape[1], abs=0.01)
     page.get_by_label("Show where the answer comes from").uncheck()
     playwright.expect(page.locator("#overlay")).to_be_hidden()
