@@ -47,10 +47,8 @@ def parse_args():
     refit = "train so many more models (1 where no N is given), on all of the pool; they are the run instead of the "
     refit += "ensemble, calibrated by the folds"
     flags.add(parser, "--refit", NATURAL, refit, 0, nargs="?", const=1)
-    elsewhere = (
-        "choose temperature and operating point on images of another hospital, as --data takes them, which train "
-    )
-    elsewhere += "nothing"
+    elsewhere = "choose temperature and operating point on images of another hospital, as --data takes them, which "
+    elsewhere += "train nothing"
     flags.add(parser, "--calibrate-on", flags.WHAT, elsewhere, shown="the held-out predictions")
     flags.add_switch(parser, "--no-test", "do not read test: for choosing settings")
     jobs = "models trained at once, sharing --threads"

@@ -167,7 +167,7 @@ def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluat
     fitted = model.data["trained_on"]
     trained = origin.load_again(model.data, root, fitted, kept)
     seen = scoring.count_seen(split, trained) if trained else None
-    known = origin.load_again(model.data, root, list(dict.fromkeys([*fitted, "val"])), kept)  # val chose the epoch
+    known = trained if "val" in fitted else origin.load_again(model.data, root, [*fitted, "val"], kept)  # val chose
     scored = replace(scoring.score(split, probabilities, *([known] if known else [])), typical=typical)
     if scored.clean is not None and scored.clean.all():
         scored = replace(scored, clean=None)

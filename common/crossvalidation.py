@@ -92,20 +92,12 @@ def cross_validate(pool: Split, settings: Settings, scheme: Scheme, partial: Pat
     """
     fold = assign_all(pool, scheme)
     unseen = {f"fold {i + 1}": (fold == i).any(0) for i in range(fold.max() + 1)}
-    nothing = {f"refit {i + 1}": np.zeros(len(pool), bool) for i in range(scheme.refit)}
-    trained = trained_on(pool, unseen | nothing, scheme)
+    masks = unseen | {f"refit {i + 1}": np.zeros(len(pool), bool) for i in range(scheme.refit)}
+    trained = trained_on(pool, masks, scheme)
+    files = {name: checkpoint_of(partial, scheme.groups, name) for name in masks}
     tasks = [
-        (
-            pool,
-            trained[name],
-            mask,
-            settings,
-            scheme.seed + i,
-            scheme.device,
-            name,
-            checkpoint_of(partial, scheme.groups, name),
-        )
-        for i, (name, mask) in enumerate((unseen | nothing).items())
+        (pool, trained[name], mask, settings, scheme.seed + i, scheme.device, name, files[name])
+        for i, (name, mask) in enumerate(masks.items())
     ]
     threads = max(scheme.threads // scheme.jobs, 1)
     results = list(parallel.run(train_fold, tasks, scheme.jobs, functools.partial(set_seed, scheme.seed, threads)))

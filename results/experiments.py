@@ -8,10 +8,6 @@ table gives a configuration's gain over the base on the seeds that both have, wh
 """
 
 import argparse
-import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from common.show import tables
@@ -41,17 +37,13 @@ CONFIGURATIONS = {
 
 def measure(name: str, seed: int, flags: list[str]) -> dict:
     """Run one configuration. Returns: its row."""
-    command = ["crossval.py", "--no-test", "--seed", str(seed), *BASE.split(), *flags, *CONFIGURATIONS[name].split()]
-    out = Path("runs/experiments") / f"{name.replace(' ', '_')}_{seed}"
-    began = time.perf_counter()
-    subprocess.run([sys.executable, *command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - began
-    metrics = json.loads((out / "metrics.json").read_text())
+    words = ["--no-test", "--seed", str(seed), *BASE.split(), *flags, *CONFIGURATIONS[name].split()]
+    metrics, command, seconds = log.crossval(words, Path("runs/experiments", f"{name.replace(' ', '_')}_{seed}"))
     scores = metrics["splits"]["out_of_fold"]
-    values = [name, seed, metrics["provenance"]["commit"][:10], "python " + " ".join(command)]
+    values = [name, seed, metrics["provenance"]["commit"][:10], command]
     for metric in ("auc", "accuracy"):
         values += [f"{x:.4f}" for x in (scores[metric], *scores[f"{metric}_ci95"])]
-    return dict(zip(COLUMNS, [*values, f"{seconds:.0f}"]))
+    return dict(zip(COLUMNS, [*values, seconds]))
 
 
 def score_text(rows: list[dict], metric: str) -> str:
@@ -82,20 +74,15 @@ def markdown_table(rows: list[dict]) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="configurations to run (default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--table", action="store_true", help="print the table from experiments.csv, and run nothing")
+    log.add_flags(parser, [0])
     args, flags = parser.parse_known_args()
     if args.table:
         print(markdown_table(log.read(TABLE)))
         return
-    done = {(row["name"], row["seed"]) for row in log.read(TABLE)}
-    for seed in args.seeds:
-        for name in args.names or CONFIGURATIONS:
-            if (name, str(seed)) not in done:
-                log.append(TABLE, row := measure(name, seed, flags))
-                found = f"AUC {row['auc']}  accuracy {row['accuracy']}  {row['seconds']} s"
-                print(f"{name:<24} seed {seed}  {found}", flush=True)
+    for name, seed in log.missing(TABLE, args.seeds, args.names or CONFIGURATIONS):
+        log.append(TABLE, row := measure(name, seed, flags))
+        found = f"AUC {row['auc']}  accuracy {row['accuracy']}  {row['seconds']} s"
+        print(f"{name:<24} seed {seed}  {found}", flush=True)
 
 
 if __name__ == "__main__":

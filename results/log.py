@@ -1,6 +1,12 @@
 """The log of measurements: rows of this folder's CSV files, and tables of them in Markdown."""
 
+import argparse
 import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from common import intervals
@@ -26,6 +32,27 @@ def append(name: str, row: dict) -> None:
         if not rows:
             writer.writeheader()
         writer.writerow(row)
+
+
+def add_flags(parser: argparse.ArgumentParser, seeds: list[int]) -> None:
+    """What a program that measures configurations is asked. seeds: the default."""
+    parser.add_argument("names", nargs="*", help="configurations to run (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=seeds)
+    parser.add_argument("--table", action="store_true", help="print the table of what is there, and run nothing")
+
+
+def missing(name: str, seeds: list[int], configurations: Iterable[str]) -> list[tuple[str, int]]:
+    """The (configuration, seed) that a CSV file of this folder has no row of."""
+    done = {(row["name"], row["seed"]) for row in read(name)}
+    return [(c, seed) for seed in seeds for c in configurations if (c, str(seed)) not in done]
+
+
+def crossval(flags: list[str], out: Path) -> tuple[dict, str, str]:
+    """Run crossval.py. Returns: (its metrics.json, the command, seconds)."""
+    command, began = ["crossval.py", *flags], time.perf_counter()
+    subprocess.run([sys.executable, *command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - began
+    return json.loads((out / "metrics.json").read_text()), "python " + " ".join(command), f"{seconds:.0f}"
 
 
 def spread(values: list[float], form: str = ".3f") -> str:

@@ -9,10 +9,6 @@ seed; rows that are there already are not run again.
 """
 
 import argparse
-import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from results import log
@@ -42,16 +38,12 @@ CONFIGURATIONS = {  # and, at commit cf93b76b69 alone, scanner augmentation and 
 
 def measure(hospital: str, name: str, seed: int, flags: list[str]) -> dict:
     """Run one configuration. Returns: its row."""
-    command = ["crossval.py", "--also", hospital, "--seed", str(seed), *BASE.split(), *flags]
-    command += CONFIGURATIONS[name].split()
-    out, began = Path("runs/travel", f"{name.replace(' ', '_')}_{seed}"), time.perf_counter()
-    subprocess.run([sys.executable, *command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - began
-    run = json.loads((out / "metrics.json").read_text())
+    words = ["--also", hospital, "--seed", str(seed), *BASE.split(), *flags, *CONFIGURATIONS[name].split()]
+    run, command, seconds = log.crossval(words, Path("runs/travel", f"{name.replace(' ', '_')}_{seed}"))
     back, there = (fold["auc"] for fold in run["folds"])  # the first fold holds out --data, the second --also
     made = {"commit": run["provenance"]["commit"][:10], "precision": run["provenance"]["precision"]}
-    row = {"name": name, "seed": seed, **made, "command": "python " + " ".join(command)}
-    return row | {"there": f"{there:.4f}", "back": f"{back:.4f}", "seconds": f"{seconds:.0f}"}
+    row = {"name": name, "seed": seed, **made, "command": command}
+    return row | {"there": f"{there:.4f}", "back": f"{back:.4f}", "seconds": seconds}
 
 
 def markdown_table(rows: list[dict]) -> str:
@@ -69,18 +61,14 @@ def markdown_table(rows: list[dict]) -> str:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hospital", nargs="?", help="images of another hospital")
-    parser.add_argument("names", nargs="*", help="configurations to run (default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--table", action="store_true", help="print the table from travel.csv, and run nothing")
+    log.add_flags(parser, [0, 1])
     args, flags = parser.parse_known_args()
     if args.table:
         print(markdown_table(log.read(TABLE)))
         return
-    done = {(row["name"], row["seed"]) for row in log.read(TABLE)}
-    for seed, name in ((seed, name) for name in args.names or CONFIGURATIONS for seed in args.seeds):
-        if (name, str(seed)) not in done:
-            log.append(TABLE, row := measure(args.hospital, name, seed, flags))
-            print(*row.values(), flush=True)
+    for name, seed in log.missing(TABLE, args.seeds, args.names or CONFIGURATIONS):
+        log.append(TABLE, row := measure(args.hospital, name, seed, flags))
+        print(*row.values(), flush=True)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,9 @@ def load(path: str | Path, threads: int) -> OnnxModel:
 def held_out_rates(at_threshold: dict) -> dict:
     """Sensitivity ("recall") and specificity, with intervals, on the images that chose the operating point; empty where
     they are not known, nan where undefined. at_threshold: {split: metrics}. Raises: what a damaged one does."""
-    kept = deciding(dict(at_threshold.items()))
+    if not isinstance(at_threshold, dict):
+        raise ValueError("metrics_at_threshold")
+    kept = deciding(at_threshold)
     shapes = {"recall": (), "recall_ci95": (2,), "specificity": (), "specificity_ci95": (2,)}
     rates = {name: np.array(kept[name], float) for name in shapes if kept}
     if any(values.shape != shapes[name] for name, values in rates.items()):

@@ -8,7 +8,7 @@ from common import data
 from common.data import Source
 from common.errors import UserError, one_line
 from common.settings import Settings, read_params
-from common.weights import read_weights
+from common.weights import initial_model
 
 PHANTOMS = "PHANTOM DATA. BreastMNIST cannot be had, so this run is on generated images, from random weights. "
 PHANTOMS += "Every number of it is PHANTOM: it shows that the program works, and says nothing about ultrasound."
@@ -47,8 +47,9 @@ def choose(args: argparse.Namespace, settings: Settings) -> tuple[Source, Settin
         data.load(source, "train", "val")
     except UserError as error:
         return find("phantom"), from_scratch, frame(PHANTOMS, error)
+    initial_model(source.size, from_scratch)  # of a model that cannot be, the weights are not to blame
     try:
-        read_weights(settings.weights)
+        initial_model(source.size, settings)  # whose weights training then finds read
     except UserError as error:
         return source, from_scratch, frame(SCRATCH, error)
     return source, settings, ""

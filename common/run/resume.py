@@ -23,15 +23,8 @@ from common.settings import Settings
 from common.weights import initial_model
 
 LOCK, PARTIAL = ".lock", ".partial"
-FREE = {
-    "out",
-    "data",
-    "also",
-    "calibrate_on",
-    "data_root",
-    "params",
-    "resume",
-}  # flags that decide no number; for the data, their MD5 does
+# Flags that decide no number; for the data, their MD5 does.
+FREE = {"out", "data", "also", "calibrate_on", "data_root", "params", "resume"}
 MACHINE = ("commit", "uncommitted_changes", "python", "packages", "cpu", "gpu")
 
 
