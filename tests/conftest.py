@@ -40,6 +40,11 @@ def read_csv(path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
+def origin(trial) -> int:
+    """Number of the trial that this one runs again, or its own. SQLite locks no rows: two workers may run one again."""
+    return trial.system_attrs.get("failed_trial", trial.number)
+
+
 @pytest.fixture
 def run_here(monkeypatch, capfd):
     """A function that runs a script in this process, as `python SCRIPT WORDS` would, and returns (exit status, stdout,
