@@ -33,6 +33,11 @@ CONFIGURATIONS = {  # and, at commit cf93b76b69 alone, scanner augmentation and 
     "three stages, 128 pixels, 24 epochs, zoom 0.15": "--stages 3 --size 128 --epochs 24 --zoom 0.15",
     "128 pixels, zoom 0.15": "--size 128 --zoom 0.15",
     "128 pixels": "--size 128",
+    "128 pixels, zoom 0.15, 24 epochs": "--size 128 --zoom 0.15 --epochs 24",
+    "128 pixels, zoom 0.15, lr 1e-4": "--size 128 --zoom 0.15 --lr 1e-4",
+    "128 pixels, zoom 0.15, two stages frozen": "--size 128 --zoom 0.15 --frozen-stages 2",
+    "224 pixels, zoom 0.15": "--size 224 --zoom 0.15",
+    "three stages, 224 pixels, 24 epochs": "--stages 3 --size 224 --epochs 24",
 }
 
 
