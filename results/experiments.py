@@ -10,7 +10,6 @@ results/travel.csv, is one configuration at one seed; rows that are there alread
 
 import argparse
 import time
-from pathlib import Path
 
 from results import log
 
@@ -62,10 +61,11 @@ CONFIGURATIONS = {
 
 def measure(table: str, name: str, seed: int, flags: list[str]) -> dict:
     """Run one configuration. Returns: its row."""
-    words = ["--seed", str(seed), *BASE[table].split(), *flags, *CONFIGURATIONS[table][name].split()]
-    began = time.perf_counter()
-    run, row = log.run(["crossval.py", *words], Path("runs", Path(table).stem, f"{name.replace(' ', '_')}_{seed}"))
-    row = {"name": name, "seed": seed} | row | {"seconds": f"{time.perf_counter() - began:.0f}"}
+    what = [*BASE[table].split(), *flags, *CONFIGURATIONS[table][name].split()]
+    words, began = ["crossval.py", "--seed", str(seed), *what], time.perf_counter()
+    run = log.run(words, f"runs/{table.removesuffix('.csv')}/{name.replace(' ', '_')}_{seed}")
+    row = {"name": name, "seed": seed, "commit": run["provenance"]["commit"][:10], "command": log.command(words)}
+    row["seconds"] = f"{time.perf_counter() - began:.0f}"
     if table == TRAVEL:
         back, there = (f"{fold['auc']:.4f}" for fold in run["folds"])  # the first fold holds out --data
         return row | {"precision": run["provenance"]["precision"], "there": there, "back": back}

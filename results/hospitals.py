@@ -8,9 +8,6 @@ their licences. Intervals draw whole patients. Nothing here trains or chooses an
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -26,9 +23,8 @@ COLUMNS = ("auc", "accuracy", "brier", "sensitivity", "specificity")
 def score(model: Path, images: str) -> dict:
     """A row: one file on all images of one set."""
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "evaluate.py", str(model), "--data", images, "--split", "all", "--out", out]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=MODELS.parent)
-        found = json.loads(Path(out, "evaluation_all.json").read_text())
+        words = ["evaluate.py", str(model), "--data", images, "--split", "all"]
+        found = log.run(words, out, "evaluation_all.json")
     row = {"file": model.name, "set": file_name(images), "n": found["splits"]["all"]["n"]}
     seen = found["seen"] or {}
     row |= {"trained_on": seen.get("trained_on", ""), "commit": found["provenance"]["commit"][:10]}

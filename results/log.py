@@ -31,11 +31,10 @@ def append(name: str, row: dict) -> None:
         writer.writerow(row)
 
 
-def run(words: list[str], out: Path) -> tuple[dict, dict]:
-    """Run a script with its flags. Returns: (its metrics.json, {"commit", "command"} for a row)."""
-    subprocess.run([sys.executable, *words, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
-    metrics = json.loads((out / "metrics.json").read_text())
-    return metrics, {"commit": metrics["provenance"]["commit"][:10], "command": command(words)}
+def run(words: list[str], out: str, made: str = "metrics.json") -> dict:
+    """Run a script with its flags. Returns: what it wrote in the JSON file `made`."""
+    subprocess.run([sys.executable, *words, "--out", out], check=True, stdout=subprocess.DEVNULL)
+    return json.loads(Path(out, made).read_text())
 
 
 def command(words: list[str]) -> str:

@@ -8,7 +8,6 @@ there already are not run again. Every run has one CPU thread, and as many run a
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from common import intervals
 from common.metrics import NAMES
@@ -20,8 +19,9 @@ TABLE = "seeds.csv"
 
 def train(seed: int, words: list[str]) -> dict:
     """Run train.py at one seed. Returns: its row, every metric of every split."""
-    run, made = log.run(words, Path(f"runs/seeds/{seed}"))
-    row = {"seed": seed} | made | {name: run["provenance"][name] for name in ("precision", "weights_md5")}
+    run = log.run(words, f"runs/seeds/{seed}")
+    row = {"seed": seed, "commit": run["provenance"]["commit"][:10], "command": log.command(words)}
+    row |= {name: run["provenance"][name] for name in ("precision", "weights_md5")}
     row["best_epoch"] = run["best_epoch"]
     return row | {f"{split}_{m}": f"{scores[m]:.6f}" for split, scores in run["splits"].items() for m in NAMES}
 
