@@ -36,11 +36,10 @@ class Images(CalibrationDataReader):
     """What onnxruntime's calibration reads: batches of uint8 images [n, size, size]."""
 
     def __init__(self, images: np.ndarray):
-        self.batches = iter(np.split(images, range(BATCH, len(images), BATCH)))
+        self.inputs = ({"prepared": batch} for batch in np.split(images, range(BATCH, len(images), BATCH)))
 
     def get_next(self) -> dict | None:
-        batch = next(self.batches, None)
-        return None if batch is None else {"prepared": batch}
+        return next(self.inputs, None)
 
 
 def stem(network: onnx.ModelProto) -> list[str]:
