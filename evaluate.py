@@ -46,13 +46,16 @@ def name_of(path) -> str:
 
 
 def choose_operating_point(model, sensitivity: float):
-    """The run with another operating point, chosen on its own held-out predictions. Raises: UserError for an .onnx."""
+    """The run with another operating point, chosen on its own held-out predictions. Raises: UserError without these."""
     if not isinstance(model, folders.Run):
         raise UserError("--sensitivity: an .onnx file keeps no held-out predictions; give the run folder")
     if model.calibration.fitted_on == LEFT_OUT:
         raise UserError("--sensitivity: chosen for each hospital by itself; run crossval.py with it again")
-    held_out = folders.held_out(folders.read_predictions(model.path / "predictions.csv"))
-    threshold = operating_point(*folders.columns(held_out), sensitivity)
+    path = model.path / "predictions.csv"
+    labels, probabilities = folders.columns(folders.held_out(folders.read_predictions(path)))
+    if not labels.any():
+        raise UserError(f"{path}: holds no malignant image that was held out; train the run again")
+    threshold = operating_point(labels, probabilities, sensitivity)
     rule = threshold_rule(sensitivity, model.calibration.fitted_on)
     return replace(model, calibration=replace(model.calibration, threshold=threshold, threshold_rule=rule))
 

@@ -94,7 +94,7 @@ def cross_validate(pool: Split, settings: Settings, scheme: Scheme, partial: Pat
     unseen = {f"fold {i + 1}": (fold == i).any(0) for i in range(fold.max() + 1)}
     masks = unseen | {f"refit {i + 1}": np.zeros(len(pool), bool) for i in range(scheme.refit)}
     trained = trained_on(pool, masks, scheme)
-    files = {name: checkpoint_of(partial, scheme.groups, name) for name in masks}
+    files = {name: partial and partial / f"{scheme.groups}_{name.replace(' ', '_')}.pt" for name in masks}
     tasks = [
         (pool, trained[name], mask, settings, scheme.seed + i, scheme.device, name, files[name])
         for i, (name, mask) in enumerate(masks.items())
@@ -132,8 +132,3 @@ def assign_all(pool: Split, scheme: Scheme) -> np.ndarray:
     return np.stack(
         [assign_folds(pool.labels, together, scheme.folds, scheme.seed + r) + r * scheme.folds for r in repeats]
     )
-
-
-def checkpoint_of(partial: Path | None, groups: str, name: str) -> Path | None:
-    """The file that keeps the training of a model: twins_fold_3.pt of "fold 3"."""
-    return partial and partial / f"{groups}_{name.replace(' ', '_')}.pt"

@@ -11,7 +11,7 @@ import numpy as np
 
 from common import imageset, npzfile, phantom, twins
 from common.errors import UserError
-from common.npzfile import OFFICIAL_MD5, SPLITS, breastmnist_path, fetch, find_class_problem
+from common.npzfile import OFFICIAL_MD5, SPLITS, breastmnist_path, fetch
 
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
 
@@ -184,15 +184,25 @@ def load(source: Source, *names: str) -> list[Split]:
 
     Raises: UserError, as `npzfile.read` and `imageset`; train and val must hold both classes.
     """
-    if "also" in names:
-        return [load_also(source) if name == "also" else load(source, name)[0] for name in names]
-    if "all" in names and not source.of_files:
-        return [concatenate(*load(source, *SPLITS)) if name == "all" else load(source, name)[0] for name in names]
+    return [load_split(source, name) for name in names]
+
+
+def load_split(source: Source, name: str) -> Split:
+    """One of those that `load` takes. Each split of phantoms, of each seed, has a seed of its own."""
+    if name == "also":
+        return load_also(source)
+    if name == "all" and not source.of_files:
+        return concatenate(*load(source, *SPLITS))
     if source.path is None:
-        return [phantom_split(source, name) for name in names]
+        seed = len(SPLITS) * source.seed + SPLITS.index(name)
+        return Split.of(name, *phantom.generate(PHANTOM_COUNTS[name], source.size, seed))
     if source.of_files:
-        return [file_split(source, name) for name in names]
-    return [Split.of(name, *arrays) for name, arrays in zip(names, npzfile.read(source.path, source.size, names))]
+        split = file_split(source, name)
+    else:
+        split = Split.of(name, *npzfile.read(source.path, source.size, name))
+    if name in ("train", "val"):
+        require_both_classes(split.labels, f"{source.path}: {name}")
+    return split
 
 
 def further(source: Source) -> list[str]:
@@ -210,12 +220,6 @@ def load_also(source: Source) -> Split:
     ]
     whole = concatenate(*parts)
     return Split.of("also", whole.images, whole.labels, known)
-
-
-def phantom_split(source: Source, name: str) -> Split:
-    """A split of phantoms, each split of each seed from a seed of its own."""
-    seed = len(SPLITS) * source.seed + SPLITS.index(name)
-    return Split.of(name, *phantom.generate(PHANTOM_COUNTS[name], source.size, seed))
 
 
 def image_rows(source: Source) -> list[dict]:
@@ -244,7 +248,7 @@ def file_split(source: Source, name: str) -> Split:
     else:
         found = imageset.divided(source.path, source.size, source.seed, source.kept)
         found = found if name == "all" else found.of_split(name)
-    if problem := find_class_problem(found.labels, name):
-        raise UserError(f"{source.path}: {problem}")
+    if not found.rows:
+        raise UserError(f"{source.path}: {name} holds no images")
     known = [{"image": row["image"], "patient": row["patient"]} for row in found.rows]
     return Split.of(name, found.images, found.labels, known)

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,32 +52,28 @@ def fetch(path: Path, size: int) -> None:
                 path.parent.rmdir()
 
 
-def read(path: Path, size: int, names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(images uint8 [n, size, size], labels uint8 [n], 1 for malignant) of the named splits; only these are read.
+def read(path: Path, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(images uint8 [n, size, size], labels uint8 [n], 1 for malignant) of a split; no other is read. This is where the
+    label flips: MedMNIST stores 0 for malignant.
 
     Raises: UserError when the file is corrupt, lacks a key, or holds something else than grey uint8 images of this size
-        with labels 0 and 1; train and val must hold both classes.
+        with labels 0 and 1.
     """
+    needed = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if any(member.file_size > LARGEST for member in arrays.zip.infolist()):
                 raise UserError(f"{path}: an array in it unpacks to more than {LARGEST >> 30} GiB")
-            return [read_split(arrays, name, size, path) for name in names]
+            if missing := [key for key in needed if key not in arrays]:
+                raise UserError(f"{path}: lacks {', '.join(missing)}; an .npz needs MedMNIST's six keys")
+            images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+        if problem := find_problem(images, labels, name, size):
+            raise UserError(f"{path}: {problem}")
     except UserError:
         raise
     except Exception as error:  # numpy and zipfile raise anything on a damaged file, on several lines too
         reason = one_line(str(error))
         raise UserError(f"{path}: not a readable .npz file ({reason}); download it again or check it") from None
-
-
-def read_split(arrays, name: str, size: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """One split of an open .npz, checked. This is where the label flips: MedMNIST stores 0 for malignant."""
-    missing = [f"{s}_{part}" for s in SPLITS for part in ("images", "labels") if f"{s}_{part}" not in arrays]
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; an .npz needs MedMNIST's six keys")
-    images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
-    if problem := find_problem(images, labels, name, size):
-        raise UserError(f"{path}: {problem}")
     return images, (1 - labels.reshape(-1)).astype(np.uint8)
 
 
@@ -91,18 +86,9 @@ def find_problem(images: np.ndarray, labels: np.ndarray, name: str, size: int) -
         way_out = f"use --size {fitting[0]}" if fitting else f"grey images of --size {size} are [n, {size}, {size}]"
         return f"{name}_images have shape {list(images.shape)}; {way_out}"
     if len(images) == 0:
-        return find_class_problem(labels[:0], name)
+        return f"{name} holds no images"
     if labels.shape not in ((len(images),), (len(images), 1)):
         return f"{name}_labels have shape {list(labels.shape)}; {len(images)} images need [{len(images)}, 1]"
     if labels.dtype.kind not in "iub" or not np.isin(labels, (0, 1)).all():
         return f"{name}_labels must be whole numbers 0 (malignant) or 1 (normal or benign)"
-    return find_class_problem(labels, name)
-
-
-def find_class_problem(labels: np.ndarray, name: str) -> str | None:
-    """What is wrong with the classes of a split, in words; None if nothing is. Only train and val need both."""
-    if len(labels) == 0:
-        return f"{name} holds no images"
-    if name in ("train", "val") and len(np.unique(labels)) < 2:
-        return f"{name} holds one class only; it needs malignant and normal or benign images"
     return None

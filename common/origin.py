@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from common import data
 from common.data import Source, Split
@@ -27,9 +26,8 @@ def find_again(
     Args: kept: the run's images.csv, which says of its own images, wherever they lie, what is in which split; also:
     where its other hospitals lie now; of other data than the run's there are none.
     """
-    given: dict[str, Any] = {"name": name, "size": size, "seed": seed}
-    wanted = {key: described[key] if value is None else value for key, value in given.items()}
-    source = data.find(root=root, kept=kept, **wanted)
+    seed = described["seed"] if seed is None else seed  # which may be 0
+    source = data.find(name or described["name"], root, size or described["size"], seed, kept)
     warn_of_another(source, described)
     if not (also or name is None or source.kept or source.md5 == described["md5"]):
         return source

@@ -110,16 +110,12 @@ def evaluate_splits(
     "splits" uses the standard threshold, "operating_point" the chosen one, "calibration" none.
     """
     parts = {name: part for split, whole in scored.items() for name, part in whole.parts(split).items()}
-    drawn = {name: part.resample_counts(resamples, seed) for name, part in parts.items()}
     thresholds = STANDARD_THRESHOLD, chosen.threshold
-    summaries = {
-        name: intervals.summaries(part.labels, part.probabilities, thresholds, drawn[name])
-        for name, part in parts.items()
-    }
-    standard, at_chosen = ({name: pair[i] for name, pair in summaries.items()} for i in (0, 1))
-    calibrated = {
-        name: calibration_summary(part.labels, part.probabilities, drawn[name]) for name, part in parts.items()
-    }
+    standard, at_chosen, calibrated = {}, {}, {}
+    for name, part in parts.items():
+        counts = part.resample_counts(resamples, seed)
+        standard[name], at_chosen[name] = intervals.summaries(part.labels, part.probabilities, thresholds, counts)
+        calibrated[name] = calibration_summary(part.labels, part.probabilities, counts)
     return {
         "splits": standard,
         "operating_point": {"threshold": chosen.threshold, "rule": chosen.threshold_rule, "splits": at_chosen},

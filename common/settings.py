@@ -65,7 +65,6 @@ def written(value):
 
 
 ON_OFF = Kind(lambda text: one_of("on", "off")(text) == "on", "{on,off}")
-TEXT = Kind(str, "TEXT")
 POSITIVE_INT = number(int, 1, 10**9)
 NATURAL = number(int, 0, 2**32 - 1)
 POSITIVE = number(float, 0, math.inf, low_open=True)

@@ -7,7 +7,8 @@ Two images are twins when the Pearson correlation of their 28x28 pixels, as stor
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+
+from common import imagefile
 
 SIDE = 28
 THRESHOLD = 0.95
@@ -15,11 +16,10 @@ SAME = 0.998  # above it: one picture. BreastMNIST at 64, 128 or 224 pixels has 
 
 
 def shrink(images: np.ndarray) -> np.ndarray:
-    """Images at 28x28, resized as MedMNIST does (antialiased bilinear). images: uint8 [n, side, side]."""
+    """Images at 28x28, as MedMNIST makes them. images: uint8 [n, side, side]."""
     if images.shape[1:] == (SIDE, SIDE):
         return images
-    resized = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in images]
-    return np.stack(resized)
+    return np.stack([imagefile.prepare(image, SIDE) for image in images])
 
 
 def fingerprints(images: np.ndarray) -> np.ndarray:

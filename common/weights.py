@@ -72,8 +72,7 @@ def fetch_imagenet() -> Path:
             print(f"Downloading: {IMAGENET_URL} to {path}", file=sys.stderr)
             path.parent.mkdir(parents=True, exist_ok=True)
             with download.limited(IMAGENET_URL):
-                shown = sys.stderr.isatty()
-                torch.hub.download_url_to_file(IMAGENET_URL, str(path), IMAGENET_SHA256, progress=shown)
+                torch.hub.download_url_to_file(IMAGENET_URL, str(path), IMAGENET_SHA256, progress=sys.stderr.isatty())
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
         reason = f"{path} is absent and cannot be downloaded ({one_line(str(error))})"
         raise UserError(f"ImageNet weights: {reason}; put {IMAGENET_URL} there, or {WAYS_OUT}") from None

@@ -8,47 +8,32 @@ their licences. Intervals draw whole patients. Nothing here trains or chooses an
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from common import files
 from common.data import file_name
-from common.show import tables
 from results import log
 
 TABLE = "hospitals.csv"
 MODELS = Path(__file__).parent.parent / "models"
-COLUMNS = {  # of the table: (where evaluation_all.json has it, the metric)
-    "auc": ("splits", "auc"),
-    "accuracy": ("splits", "accuracy"),
-    "brier": ("calibration", "brier"),
-    "sensitivity": ("operating_point", "recall"),
-    "specificity": ("operating_point", "specificity"),
-}
+COLUMNS = ("auc", "accuracy", "brier", "sensitivity", "specificity")
 
 
 def score(model: Path, images: str) -> dict:
     """A row: one file on all images of one set."""
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "evaluate.py", str(model), "--data", images, "--split", "all", "--out", out]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=MODELS.parent)
-        found = json.loads(Path(out, "evaluation_all.json").read_text())
+        words = ["evaluate.py", str(model), "--data", images, "--split", "all"]
+        found = log.run(words, out, "evaluation_all.json")
     row = {"file": model.name, "set": file_name(images), "n": found["splits"]["all"]["n"]}
     seen = found["seen"] or {}
     row |= {"trained_on": seen.get("trained_on", ""), "commit": found["provenance"]["commit"][:10]}
-    for name, (part, metric) in COLUMNS.items():
-        scores = found[part].get("splits", found[part])["all"] if part != "splits" else found[part]["all"]
-        low, high = scores[f"{metric}_ci95"]
-        row |= {name: f"{scores[metric]:.4f}", f"{name}_low": f"{low:.4f}", f"{name}_high": f"{high:.4f}"}
-    return row
-
-
-def cell(row: dict, name: str) -> str:
-    """A value with its interval."""
-    return tables.with_limits(float(row[name]), [float(row[f"{name}_{end}"]) for end in ("low", "high")])
+    flagged, calibrated = found["operating_point"]["splits"]["all"], found["calibration"]["all"]
+    row |= log.with_limits("auc", found["splits"]["all"], "auc")
+    row |= log.with_limits("accuracy", found["splits"]["all"], "accuracy")
+    row |= log.with_limits("brier", calibrated, "brier")
+    row |= log.with_limits("sensitivity", flagged, "recall")
+    return row | log.with_limits("specificity", flagged, "specificity")
 
 
 def markdown_table(rows: list[dict]) -> str:
@@ -56,7 +41,7 @@ def markdown_table(rows: list[dict]) -> str:
     lines = []
     for row in rows:
         seen = int(row["trained_on"] or 0)
-        cells = [f"trained on {seen} of them", *[""] * 4] if seen else [cell(row, name) for name in COLUMNS]
+        cells = [f"trained on {seen} of them", *[""] * 4] if seen else [log.cell(row, name) for name in COLUMNS]
         lines.append([f"`{row['file']}`", f"{row['set']}, {row['n']} images", *cells])
     return log.markdown("file | images | AUC | accuracy at 0.5 | Brier score | sensitivity | specificity", lines)
 

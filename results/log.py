@@ -1,12 +1,9 @@
 """The log of measurements: rows of this folder's CSV files, and tables of them in Markdown."""
 
-import argparse
 import csv
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from common import intervals
@@ -34,25 +31,31 @@ def append(name: str, row: dict) -> None:
         writer.writerow(row)
 
 
-def add_flags(parser: argparse.ArgumentParser, seeds: list[int]) -> None:
-    """What a program that measures configurations is asked. seeds: the default."""
-    parser.add_argument("names", nargs="*", help="configurations to run (default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=seeds)
-    parser.add_argument("--table", action="store_true", help="print the table of what is there, and run nothing")
+def run(words: list[str], out: str, made: str = "metrics.json") -> dict:
+    """Run a script with its flags. Returns: what it wrote in the JSON file `made`."""
+    subprocess.run([sys.executable, *words, "--out", out], check=True, stdout=subprocess.DEVNULL)
+    return json.loads(Path(out, made).read_text())
 
 
-def missing(name: str, seeds: list[int], configurations: Iterable[str]) -> list[tuple[str, int]]:
-    """The (configuration, seed) that a CSV file of this folder has no row of."""
-    done = {(row["name"], row["seed"]) for row in read(name)}
-    return [(c, seed) for seed in seeds for c in configurations if (c, str(seed)) not in done]
+def command(words: list[str]) -> str:
+    return "python " + " ".join(words)
 
 
-def crossval(flags: list[str], out: Path) -> tuple[dict, str, str]:
-    """Run crossval.py. Returns: (its metrics.json, the command, seconds)."""
-    command, began = ["crossval.py", *flags], time.perf_counter()
-    subprocess.run([sys.executable, *command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - began
-    return json.loads((out / "metrics.json").read_text()), "python " + " ".join(command), f"{seconds:.0f}"
+def with_limits(column: str, scores: dict, metric: str) -> dict:
+    """A metric and its interval as three columns of a row, which `cell` shows. scores: {"auc", "auc_ci95", …}."""
+    values = scores[metric], *scores[f"{metric}_ci95"]
+    return {f"{column}{end}": f"{value:.4f}" for end, value in zip(("", "_low", "_high"), values)}
+
+
+def value_and_limits(row: dict, column: str) -> tuple[float, ...]:
+    """(value, low, high) out of the columns of `with_limits`."""
+    return tuple(float(row[column + end]) for end in ("", "_low", "_high"))
+
+
+def cell(row: dict, column: str) -> str:
+    """A value with its interval."""
+    value, *limits = value_and_limits(row, column)
+    return tables.with_limits(value, limits)
 
 
 def spread(values: list[float], form: str = ".3f") -> str:

@@ -7,30 +7,20 @@ there already are not run again. Every run has one CPU thread, and as many run a
 """
 
 import argparse
-import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from common import intervals
 from common.metrics import NAMES
-from common.run.flags import cpu_count
+from common.parallel import cpu_count
 from results import log
 
 TABLE = "seeds.csv"
 
 
-def command_of(seed: int, flags: list[str]) -> list[str]:
-    return ["train.py", "--seed", str(seed), "--threads", "1", *flags]
-
-
-def train(seed: int, flags: list[str]) -> dict:
+def train(seed: int, words: list[str]) -> dict:
     """Run train.py at one seed. Returns: its row, every metric of every split."""
-    out, command = Path(f"runs/seeds/{seed}"), command_of(seed, flags)
-    subprocess.run([sys.executable, *command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
-    run = json.loads((out / "metrics.json").read_text())
-    row = {"seed": seed, "commit": run["provenance"]["commit"][:10], "command": f"python {' '.join(command)}"}
+    run = log.run(words, f"runs/seeds/{seed}")
+    row = {"seed": seed, "commit": run["provenance"]["commit"][:10], "command": log.command(words)}
     row |= {name: run["provenance"][name] for name in ("precision", "weights_md5")}
     row["best_epoch"] = run["best_epoch"]
     return row | {f"{split}_{m}": f"{scores[m]:.6f}" for split, scores in run["splits"].items() for m in NAMES}
@@ -40,16 +30,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
     args, flags = parser.parse_known_args()
-    commands = {f"python {' '.join(command_of(seed, flags))}": seed for seed in args.seeds}
-    stored = log.read(TABLE)
-    rows = [row for row in stored if row["command"] in commands]
-    missing = [seed for command, seed in commands.items() if command not in {row["command"] for row in rows}]
-    if missing and len(rows) < len(stored):
+    runs = {seed: ["train.py", "--seed", str(seed), "--threads", "1", *flags] for seed in args.seeds}
+    wanted, stored = {log.command(words) for words in runs.values()}, {row["command"] for row in log.read(TABLE)}
+    missing = {seed: words for seed, words in runs.items() if log.command(words) not in stored}
+    if missing and not stored <= wanted:
         parser.error(f"results/{TABLE} holds rows of other commands; move it away, or give the same flags")
     with ThreadPoolExecutor(cpu_count()) as pool:
-        for row in pool.map(lambda seed: train(seed, flags), missing):
+        for row in pool.map(train, missing.keys(), missing.values()):
             log.append(TABLE, row)
-            rows.append(row)
+    rows = [row for row in log.read(TABLE) if row["command"] in wanted]
     print(f"mean ± std over {len(rows)} seeds")
     for split in ("val", "test", "clean_test"):
         spread = {m: intervals.mean_std([float(row[f"{split}_{m}"]) for row in rows]) for m in NAMES}

@@ -4,12 +4,11 @@ python -m results.table      prints the table, in Markdown, and writes results/r
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
 from math import nan
 
 from matplotlib.figure import Figure
 
-from common import intervals
 from common.show import figures, tables
 from results import card, hospitals, log
 
@@ -42,50 +41,34 @@ BY_SIDE = ("crossval_28_repeated.json", "crossval_64.json", "crossval_128.json")
 PLACES = {"breast/images.csv": "BrEaST", "busbra/images.csv": "BUS-BRA"}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One result: {"accuracy": (value, low, high), "auc": …}; low and high are None where there is no interval, and
-    `spread` says that they are one standard deviation over seeds, repeats or folds to either side."""
-
-    what: str
-    size: int
-    source: str
-    values: dict
-    spread: bool = False
-
-
 def read(name: str) -> dict:
     return json.loads((log.FOLDER / name).read_text())
 
 
-def origin(made: dict) -> tuple[int, str]:
-    """Of a provenance, the input size, and the full command with precision and first digits of the weights' MD5."""
+def row(what: str, made: dict, cells: Iterable[str]) -> list[str]:
+    """A row of ours: under what, the input size, and the full command with precision and first digits of the weights'
+    MD5. made: a provenance; cells: of METRICS."""
     weights = f"weights {made['weights_md5'][:8]}" if made["weights_md5"] else "downloaded weights"
-    return made["data"]["size"], f"`{made['command']}`, {made['precision']}, {weights}"
+    return [what, str(made["data"]["size"]), f"`{made['command']}`, {made['precision']}, {weights}", *cells]
 
 
-def scored(what: str, run: dict, split: str) -> Row:
-    """A row out of a metrics.json: {"auc": …, "auc_ci95": [low, high], …}."""
-    scores = run["splits"][split]
-    return Row(what, *origin(run["provenance"]), {m: (scores[m], *scores[f"{m}_ci95"]) for m in METRICS})
+def scored(what: str, run: dict, split: str) -> list[str]:
+    """A row out of a metrics.json, with intervals."""
+    return row(what, run["provenance"], (card.with_interval(run["splits"][split], metric) for metric in METRICS))
 
 
-def spread(what: str, made: dict, samples: list[dict], prefix: str = "") -> Row:
-    """A row of mean and standard deviation over seeds or folds."""
-    values = {}
-    for metric in METRICS:
-        mean, std = intervals.mean_std([float(sample[prefix + metric]) for sample in samples])
-        values[metric] = (mean, mean - std, mean + std)
-    return Row(what, *origin(made), values, spread=True)
+def spread(what: str, made: dict, samples: list[dict], prefix: str = "") -> list[str]:
+    """A row of mean and standard deviation over seeds, repeats or folds."""
+    return row(what, made, (log.spread([float(s[prefix + metric]) for s in samples]) for metric in METRICS))
 
 
-def rows_on_test(what: str, run: dict) -> list[Row]:
+def rows_on_test(what: str, run: dict) -> list[list[str]]:
     """The whole test split, and the clean images of it."""
     clean = f"… the {run['splits']['clean_test']['n']} clean test images"
     return [scored(f"{what}, test", run, "test"), scored(clean, run, "clean_test")]
 
 
-def repeated_rows(run: dict) -> list[Row]:
+def repeated_rows(run: dict) -> list[list[str]]:
     """Repeated cross-validation: one model, the mean of one model a repeat, and all models on test."""
     repeats, models = len(run["repeats"]), len(run["folds"])
     return [
@@ -95,13 +78,13 @@ def repeated_rows(run: dict) -> list[Row]:
     ]
 
 
-def refitted_rows(run: dict, how: str = "") -> list[Row]:
+def refitted_rows(run: dict, how: str = "") -> list[list[str]]:
     """Cross-validation, and the model of all train and val images on test."""
     held_out = scored(f"5 folds{how}, out-of-fold", run, "out_of_fold")
     return [held_out, *rows_on_test(f"one model of all train and val images{how}", run)]
 
 
-def our_rows() -> list[Row]:
+def our_rows() -> list[list[str]]:
     grouped, naive, study = map(read, ("crossval.json", "crossval_28_naive.json", "seed_study.json"))
     seeds, two = log.read("seeds.csv"), read("crossval_hospitals.json")
     command = "python -m results.seeds" + seeds[0]["command"].partition(" --threads 1")[2]
@@ -126,30 +109,25 @@ def our_rows() -> list[Row]:
     ]
 
 
-def published_rows() -> list[Row]:
-    rows = []
-    for source, what, _, size, *numbers in PUBLISHED:
-        spread = isinstance(numbers[0], tuple)
-        values = [(n[0], n[0] - n[1], n[0] + n[1]) if spread else (n, None, None) for n in numbers]
-        rows.append(Row(f"published: {what}, test", size, source, dict(zip(METRICS, values)), spread))
-    return rows
+def mean_and_std(published) -> tuple[float, float]:
+    """Of a number in PUBLISHED, or of a pair of them; the standard deviation is nan where it is not published."""
+    return published if isinstance(published, tuple) else (published, nan)
 
 
-def cell(row: Row, metric: str) -> str:
-    value, low, high = row.values[metric]
-    if low is None:
-        return f"{value:.3f}"
-    return tables.plus_minus(value, high - value) if row.spread else tables.with_limits(value, (low, high))
+def published_rows() -> list[list[str]]:
+    return [
+        [f"published: {what}, test", str(size), source, *(tables.plus_minus(*mean_and_std(n)) for n in numbers)]
+        for source, what, _, size, *numbers in PUBLISHED
+    ]
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[list[str]]) -> str:
     """The rows in Markdown; the command of ours is said once, where those below are of the same."""
-    cells, above = [], ""
-    for row in rows:
-        source = "" if row.source == above and "`" in above else row.source
-        cells.append([row.what, str(row.size), source, *(cell(row, metric) for metric in METRICS)])
-        above = row.source
-    return log.markdown("what | input | command or source | accuracy | AUC", cells)
+    lines, above = [], ""
+    for what, size, source, *cells in rows:
+        lines.append([what, size, "" if source == above and "`" in above else source, *cells])
+        above = source
+    return log.markdown("what | input | command or source | accuracy | AUC", lines)
 
 
 def at_hospitals() -> dict:
@@ -159,7 +137,7 @@ def at_hospitals() -> dict:
         if ".int8" not in row["file"] and row["trained_on"] in ("", "0"):
             test = json.loads(card.metadata(row["file"])["metrics"])["test"]
             points = found.setdefault(row["file"], {"own test": (test["auc"], *test["auc_ci95"])})
-            points[PLACES.get(row["set"], row["set"])] = tuple(float(row[f"auc{end}"]) for end in ("", "_low", "_high"))
+            points[PLACES.get(row["set"], row["set"])] = log.value_and_limits(row, "auc")
     return found
 
 
@@ -168,9 +146,9 @@ def draw() -> Figure:
     ours: dict = {"ours, out of fold, 95 % interval": {}, "ours, on test, 95 % interval": {}}
     for run in map(read, BY_SIDE):
         for points, split in zip(ours.values(), ("out_of_fold", "test")):
-            row = scored("", run, split)
-            points[row.size] = row.values["auc"]
-    others = [(name, side, *(x if isinstance(x, tuple) else (x, nan))) for *_, name, side, _, x in PUBLISHED]
+            scores = run["splits"][split]
+            points[run["provenance"]["data"]["size"]] = scores["auc"], *scores["auc_ci95"]
+    others = [(name, side, *mean_and_std(auc)) for *_, name, side, _, auc in PUBLISHED]
     title = "AUC: of pairs, the share in which the malignant image gets the higher probability"
     return figures.results(ours, others, at_hospitals(), title)
 

@@ -71,6 +71,14 @@ def test_an_operating_point_is_labelled_by_the_run_s_own_data(own, synthetic, ca
     assert "at least 0.9 on val" in stored["threshold_rule"] and "earlier exports keep" in capsys.readouterr().err
 
 
+def test_an_operating_point_needs_a_malignant_image(own, source):
+    (val,) = data.load(source, "val")
+    benign = val[val.labels == 0]
+    files.write_csv(own.path / "predictions.csv", folders.prediction_rows(benign, np.full(len(benign), 0.5)))
+    with pytest.raises(evaluate.UserError, match="holds no malignant image that was held out"):
+        evaluate.choose_operating_point(own, 0.9)
+
+
 def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist_root, monkeypatch):
     source = data.find("breastmnist", str(breastmnist_root), 28)
     scored = evaluate.evaluate(own, source, "val", None).scored

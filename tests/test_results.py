@@ -18,8 +18,9 @@ def test_the_tables_of_results_are_made_from_the_result_files():
     assert 3 <= len(rows) <= 9 and set(rows) <= set(made.splitlines())
 
 
-def test_the_table_of_experiments_is_made_from_their_rows():
-    assert experiments.markdown_table(log.read(experiments.TABLE)) in (ROOT / "results" / "README.md").read_text()
+@pytest.mark.parametrize("table", [experiments.HOME, experiments.TRAVEL])
+def test_the_tables_of_experiments_are_made_from_their_rows(table):
+    assert experiments.markdown_table(table) in (ROOT / "results" / "README.md").read_text()
 
 
 def test_the_figure_shows_each_fp32_file_at_home_and_where_it_did_not_train(monkeypatch):
