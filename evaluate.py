@@ -14,7 +14,7 @@ from common.model import device_of
 from common.run import flags, folders, provenance, standard
 from common.seed import set_seed
 from common.settings import Kind, number, one_of
-from common.show import cases, figures, report, tables
+from common.show import cases, figures, page, tables
 
 
 def parse_args():
@@ -253,7 +253,7 @@ def save(out: Path, evaluated: Evaluated, scores: dict, drawn: dict, notes: list
         figures.save(figure, pictures[what])
     path = out / ("report.html" if split == "test" else f"report_{split}.html")
     what = f"{evaluated.label}: {predictions} of {called}"
-    report.write(path, called, what, split, scores, pictures, notes)
+    page.write_report(path, called, what, split, scores, pictures, notes)
     return path
 
 

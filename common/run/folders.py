@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_type_hints
 
@@ -19,7 +19,7 @@ import torch
 from common.calibration import Calibration, logit, sigmoid
 from common.data import Source, Split, image_rows
 from common.errors import UserError
-from common.files import read_json, replacing, write_csv
+from common.files import read_json, replacing, write_csv, write_json
 from common.model import BreastResNet, Predictor, explain, predict
 from common.origin import describes_data
 from common.settings import Settings
@@ -126,10 +126,21 @@ def columns(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["label"] for row in rows], int), np.array([row["probability"] for row in rows])
 
 
-def save_images(folder: Path, source: Source) -> None:
-    """Of image files: which went where, for who reads the run later. Raises: UserError."""
-    if source.of_files:
-        write_csv(folder / IMAGES, image_rows(source))
+def save_run(
+    out: Path, models: dict, settings: Settings, seed: int, source: Source, trained_on: list, calibration, rows, metrics
+) -> None:
+    """Write what every run has. Raises: UserError.
+
+    Args: models: {file name: BreastResNet}; trained_on: as `save_model`; calibration: a `Calibration`; rows, metrics:
+        of predictions.csv and metrics.json.
+    """
+    for name, model in models.items():
+        save_model(out / name, model, settings, seed, source, trained_on)
+    if source.of_files:  # for who reads the run later
+        write_csv(out / IMAGES, image_rows(source))
+    write_json(out / "calibration.json", asdict(calibration), source.notice)
+    write_csv(out / "predictions.csv", rows, source.notice)
+    write_json(out / "metrics.json", metrics, source.notice)
 
 
 def save_model(
@@ -151,8 +162,8 @@ def save_model(
     write_tensors(path, content)
 
 
-def read_checkpoint(path: Path) -> dict:
-    """What `save_model` wrote. Raises: UserError when the file is anything else."""
+def read_checkpoint(path: Path) -> tuple[dict, BreastResNet]:
+    """What `save_model` wrote, and the model in it, ready to predict. Raises: UserError when it is anything else."""
     content = read_tensors(path, "a checkpoint", "train the run again")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project; give a folder that train.py or crossval.py wrote")
@@ -160,28 +171,18 @@ def read_checkpoint(path: Path) -> dict:
     try:
         if not describes_data(content["data"]) or any(type(content[key]) is not kind for key, kind in kinds.items()):
             raise TypeError("a value of another kind")
-        described_model(content)  # raises, if there can be none
+        with torch.device("meta"):  # its weights come from the file
+            model = BreastResNet(content["data"]["size"], content["stages"], content["upsample"])
     except (KeyError, TypeError, ValueError, RuntimeError, UserError):
         raise UserError(f"{path}: damaged; train the run again") from None
-    return content
-
-
-def described_model(content: dict) -> BreastResNet:
-    """The model that a checkpoint describes, without memory for its weights as yet."""
-    with torch.device("meta"):
-        return BreastResNet(content["data"]["size"], content["stages"], content["upsample"])
-
-
-def build_model(content: dict, path: Path) -> BreastResNet:
-    """The model of a checkpoint, ready to predict. Raises: UserError when its tensors do not fit."""
-    model = described_model(content).to_empty(device="cpu")
+    model = model.to_empty(device="cpu").eval()
     try:
         model.load_state_dict(content["state"])
     except (RuntimeError, TypeError, AttributeError):
         raise UserError(f"{path}: its tensors do not fit its description; train the run again") from None
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
         raise UserError(f"{path}: its weights are not all numbers; train the run again")
-    return model.eval()
+    return content, model
 
 
 @dataclass(frozen=True)
@@ -218,8 +219,7 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     files = sorted(path.glob("fold_*.pt"), key=lambda file: (len(file.name), file.name)) or [path / "model.pt"]
     if not files[0].exists():
         raise UserError(f"{folder}: no run folder (no model.pt or fold_*.pt in it); train.py and crossval.py make one")
-    contents = [read_checkpoint(file) for file in files]
-    members = [build_model(content, file) for content, file in zip(contents, files)]
+    contents, members = zip(*map(read_checkpoint, files))
     first = contents[0]
     if any(content[key] != first[key] for content in contents for key in ("mirror", "settings", "data")):
         raise UserError(f"{folder}: its fold_*.pt are of different runs; run crossval.py again")
