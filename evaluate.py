@@ -75,7 +75,7 @@ class Evaluated:
     scored: scoring.Scored
     out_of_fold: bool
     own: bool
-    seen: dict[str, int] | None = None
+    seen: dict[str, int] | None
 
     @property
     def label(self) -> str:
@@ -125,19 +125,15 @@ def promised_by(model) -> dict:
     return deciding(folders.at_threshold(folders.read_metrics(model.path), model.calibration))
 
 
-def predict_by_file(model: onnxfile.OnnxModel, source: data.Source, split: data.Split):
-    """P(malignant) of a split by an .onnx file, and which images it does not mark as unlike its training images, None
-    where it cannot tell. It gets image files at their full size, as an app would give them."""
-    outputs = ["probability"] + ["typicality"] * model.gives("typicality")
-    paths = [source.folder / row["image"] for row in split.rows] if source.of_files else []
-    found = model.run_files(outputs, paths) if paths else model.run(outputs, split.images)
-    return found[0], ~model.unlike(found[1]) if found[1:] else None
-
-
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """As `predict_by_file`, and whether out-of-fold: so an ensemble predicts the images that it was trained on."""
+    """P(malignant) of a split; which images an .onnx file does not mark as unlike its training images, None where it
+    cannot tell; and whether out-of-fold: so an ensemble predicts the images that it was trained on. An .onnx file gets
+    image files at their full size, as an app would give them."""
     if isinstance(model, onnxfile.OnnxModel):
-        return *predict_by_file(model, source, split), False
+        outputs = ["probability"] + ["typicality"] * model.gives("typicality")
+        paths = [source.folder / row["image"] for row in split.rows] if source.of_files else []
+        found = model.run_files(outputs, paths) if paths else model.run(outputs, split.images)
+        return found[0], ~model.unlike(found[1]) if found[1:] else None, False
     if model.data["md5"] == source.md5 and name in model.data["trained_on"]:
         rows = folders.read_predictions(model.path / "predictions.csv")
         unseen = [row for row in rows if row["split"] == name and row["out_of_fold"]]
@@ -159,19 +155,19 @@ def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluat
     earlier = data.SPLITS[: data.SPLITS.index(name)] if own and name != "all" else ()
     split, *others = data.load(source, name, *earlier, *(data.further(source) if own else []))
     probabilities, typical, out_of_fold = predict(model, source, split, name)
+    fitted, seen = model.data["trained_on"], None
     if own:
-        whole = source.also or "also" not in model.data["trained_on"]  # else twins of what is gone cannot be told
+        whole = source.also or "also" not in fitted  # else twins of what is gone cannot be told
         apart = bool(whole) and not out_of_fold and not (name == "test" and left_out_test_twins(model))
-        scored = replace(scoring.score(split, probabilities, *others, apart=apart), typical=typical)
-        return Evaluated(model, source, name, scored, out_of_fold, own)
-    fitted = model.data["trained_on"]
-    trained = origin.load_again(model.data, root, fitted, kept)
-    seen = scoring.count_seen(split, trained) if trained else None
-    known = trained if "val" in fitted else origin.load_again(model.data, root, [*fitted, "val"], kept)  # val chose
-    scored = replace(scoring.score(split, probabilities, *([known] if known else [])), typical=typical)
-    if scored.clean is not None and scored.clean.all():
-        scored = replace(scored, clean=None)
-    return Evaluated(model, source, name, scored, out_of_fold, own, seen)
+        scored = scoring.score(split, probabilities, *others, apart=apart)
+    else:
+        trained = origin.load_again(model.data, root, fitted, kept)
+        seen = scoring.count_seen(split, trained) if trained else None
+        known = trained if "val" in fitted else origin.load_again(model.data, root, [*fitted, "val"], kept)  # val chose
+        scored = scoring.score(split, probabilities, *([known] if known else []))
+        if scored.clean is not None and scored.clean.all():
+            scored = replace(scored, clean=None)
+    return Evaluated(model, source, name, replace(scored, typical=typical), out_of_fold, own, seen)
 
 
 def is_own(model, source: data.Source) -> bool:
@@ -269,24 +265,23 @@ def main():
     split = args.split or ("all" if source.of_files and not is_own(model, source) else "test")
 
     evaluated = evaluate(model, source, split, args.data_root)
-    compared = {"comparison": compare(evaluated, name, args, seed)} if args.against else {}
     shown, official = evaluated.scored, source.name == "breastmnist" and split != "all"
     result = standard.result(shown.labels, shown.probabilities, source, split, name) if official else None
     scores = scoring.evaluate_splits({split: evaluated.scored}, model.calibration, args.bootstrap, seed)
     drawn = draw(evaluated, args.bootstrap, seed)
     notes = evaluated.notes(scores)
     lines = [tables.scores_text(scores, evaluated.label), *notes]
-    if compared:
-        differences = compared["comparison"]["differences"]
-        figure = figures.comparison(differences, name, name_of(args.against), evaluated.label)
+    if args.against:
+        scores["comparison"] = compared = compare(evaluated, name, args, seed)
+        figure = figures.comparison(compared["differences"], name, name_of(args.against), evaluated.label)
         drawn["Comparison"] = ("comparison", figure)
-        lines.append(compared["comparison"]["conclusion"])
+        lines.append(compared["conclusion"])
 
     beside = model.path if model.path.is_dir() else model.path.parent
     out = folders.make_output(beside if args.out is None else args.out)
     if args.sensitivity is not None:
         store_operating_point(model)
-    written = save(out, evaluated, scores | compared, drawn, notes, args.threads)
+    written = save(out, evaluated, scores, drawn, notes, args.threads)
     if result:
         standard.write(out / result[0], result[1], split, name)
         lines.append(f"MedMNIST's standard result file: {out / result[0]}")

@@ -5,13 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 
-from common import settings
 from common.calibration import threshold_rule
 from common.errors import UserError, one_line
 from common.npzfile import SIZES
 from common.parallel import cpu_count
-from common.settings import NATURAL, Kind, number, one_of
+from common.settings import NATURAL, Kind, Settings, number, one_of, written
 
 
 def not_empty(given: str) -> str:
@@ -79,6 +79,15 @@ def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = Fals
     add(group, "--seed", NATURAL, "seed of everything random", *own["seed"])
 
 
+def add_settings_flags(parser: Parser, **defaults) -> None:
+    """One flag for each setting. Flags not given are absent from the namespace, so that --params can fill them; but
+    those whose default a script changes, by `defaults`, are there."""
+    group = parser.add_argument_group("model and training")
+    for f in fields(Settings):
+        flag, shown = f"--{f.name.replace('_', '-')}", str(written(defaults.get(f.name, f.default)))
+        add(group, flag, f.metadata["kind"], f.metadata["help"], defaults.get(f.name, argparse.SUPPRESS), shown)
+
+
 def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back: bool = False) -> None:
     """The flags of a script that trains: where to, on what, how.
 
@@ -96,7 +105,7 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back:
         also = "images of other hospitals, as --data takes them, all of which are trained on too"
         add(parser, "--also", WHAT, also, [], shown="none", nargs="+")
     add_machine_flags(parser)
-    settings.add_flags(parser)
+    add_settings_flags(parser)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -212,14 +212,12 @@ def image_sheet(images, captions: list[str], columns: int, title: str, frames=No
     """Images at readable size in a grid, every pixel a crisp square, a caption below each.
 
     Args:
-        images: uint8 [n, h, w], or [n, k, h, w] for tiles of k images side by side under one caption, and of such
-            [n, k, h, w, 3] in colour.
+        images: uint8 [n, k, h, w], or in colour [n, k, h, w, 3]: n tiles of k images side by side under one caption.
         captions: [n], broken into lines that fit.
         frames: [n], the colour around a tile, or None for no frames.
         note: what the reader should know, below the images.
     """
-    tiles = images[:, None] if images.ndim == 3 else images
-    n, k = tiles.shape[:2]
+    n, k = images.shape[:2]
     columns, width = max(min(columns, n), 1), k * SIDE
     rows = max(-(-n // columns), 1)
     captions = ["\n".join(textwrap.fill(part, int(LETTERS * width)) for part in text.split("\n")) for text in captions]
@@ -229,7 +227,7 @@ def image_sheet(images, captions: list[str], columns: int, title: str, frames=No
     for axes in grid.flat[n:]:
         axes.set_axis_off()
     for i, (axes, text) in enumerate(zip(grid.flat, captions)):
-        axes.imshow(_side_by_side(tiles[i]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.imshow(_side_by_side(images[i]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(text, loc="left")
         axes.spines[:].set(visible=frames is not None, color=frames[i] if frames is not None else None, linewidth=4)
