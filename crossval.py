@@ -132,13 +132,6 @@ def score(validation: CrossValidation, pool: Split, elsewhere: dict[str, Split],
     return calibrations, scored, rows
 
 
-def spread_table(kind: str, scores: list[dict]) -> str:
-    """Metrics of each fold, or of each repeat, then their mean and standard deviation."""
-    spread = intervals.spread(scores)
-    table = tables.metrics_table({f"{kind} {score[kind]}": score for score in scores})
-    return table + "\n" + tables.spread_line(f"mean ± std over {kind}s", spread)
-
-
 def compare_groups(pool: Split, validations: dict[str, CrossValidation]) -> dict:
     """What it is worth to have seen more of an image's kind: pooled metrics of both ways of grouping, the stricter
     first, and their difference, second minus first, on the same images."""
@@ -198,7 +191,9 @@ def main():
             write_csv(out / "folds.csv", [flatten(fold) for fold in folds], source.notice)
     if args.compare_groups:
         print(comparison_text(metrics["compare_groups"]), end="\n\n")
-    spreads = [spread_table("fold", folds)] + ([spread_table("repeat", repeats)] if args.repeats > 1 else [])
+    spreads = [tables.spread_table("fold", folds)]
+    if args.repeats > 1:
+        spreads.append(tables.spread_table("repeat", repeats))
     print(*spreads, tables.scores_text(scores, source.label), f"written to {args.out}/", sep="\n\n")
 
 

@@ -278,13 +278,13 @@ def main():
         lines.append(compared["conclusion"])
 
     beside = model.path if model.path.is_dir() else model.path.parent
-    out = folders.make_output(beside if args.out is None else args.out)
-    if args.sensitivity is not None:
-        store_operating_point(model)
-    written = save(out, evaluated, scores, drawn, notes, args.threads)
-    if result:
-        standard.write(out / result[0], result[1], split, name)
-        lines.append(f"MedMNIST's standard result file: {out / result[0]}")
+    with folders.output(beside if args.out is None else args.out) as out:
+        if args.sensitivity is not None:
+            store_operating_point(model)
+        written = save(out, evaluated, scores, drawn, notes, args.threads)
+        if result:
+            standard.write(out / result[0], result[1], split, name)
+            lines.append(f"MedMNIST's standard result file: {out / result[0]}")
     print(*lines, f"figures, evaluation_{split}.json and {written.name}: {out}/", sep="\n")
 
 

@@ -90,9 +90,9 @@ def main():
     out = Path(args.out or run.path / "model.onnx")
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
     wanted = ["fp32", "int8"] if args.int8 else ["fp32"]
-    folders.make_output(out.parent)
 
     with ExitStack() as whole:  # the files take their names together, after the last check
+        whole.enter_context(folders.output(out.parent))
         parity_file = whole.enter_context(files.replacing(out.with_name("parity.json")))
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
         shipped = replace(run, predictor=graph.as_shipped(run.predictor, args.fp16))

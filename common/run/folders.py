@@ -39,10 +39,11 @@ CONTENTS = re.compile(  # what a new run replaces: the files of train.py and cro
 )
 
 
-def make_output(folder: str | Path) -> Path:
-    """Make an output folder and prove that it can be written, before hours of work rather than after.
-    Raises: UserError."""
-    path = Path(folder)
+@contextmanager
+def output(folder: str | Path) -> Iterator[Path]:
+    """Make an output folder and prove that it can be written, before hours of work rather than after; one that is new,
+    and empty at the end, is removed again. Raises: UserError."""
+    path, new = Path(folder), not os.path.exists(folder)
     if not str(folder):
         raise UserError("--out: is empty; name a folder")
     try:
@@ -52,14 +53,6 @@ def make_output(folder: str | Path) -> Path:
     with replacing(path / ".writable") as probe:
         probe.touch()
     (path / ".writable").unlink(missing_ok=True)  # two workers of one search may be here at once
-    return path
-
-
-@contextmanager
-def output(folder: str | Path) -> Iterator[Path]:
-    """`make_output`; a folder that is new, and empty at the end, is removed again."""
-    new = not os.path.exists(folder)
-    path = make_output(folder)
     try:
         yield path
     finally:
