@@ -23,8 +23,7 @@ def not_empty(given: str) -> str:
 
 INNER_SHARE = number(float, 0, 1, low_open=True, high_open=True)
 THREADS = number(int, 1, 1024)  # far more than any machine has; the system refuses to start thousands
-WHAT = Kind(not_empty, "WHAT")
-FILE, FOLDER = Kind(str, "FILE"), Kind(str, "DIR")
+WHAT, FOLDER, FILE = Kind(not_empty, "WHAT"), Kind(not_empty, "DIR"), Kind(str, "FILE")
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,7 +73,7 @@ def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = Fals
     if of_run:
         also = "where the images of other hospitals lie that the run was trained on too, in their order"
         add(group, "--also", WHAT, also, [], shown="where they were", nargs="+")
-    add(group, "--data-root", FOLDER, "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
+    add(group, "--data-root", Kind(str, "DIR"), "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
     add(group, "--size", one_of(*SIZES), "side of the images in pixels", *own["size"])
     add(group, "--seed", NATURAL, "seed of everything random", *own["seed"])
 

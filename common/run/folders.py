@@ -44,8 +44,6 @@ def output(folder: str | Path) -> Iterator[Path]:
     """Make an output folder and prove that it can be written, before hours of work rather than after; one that is new,
     and empty at the end, is removed again. Raises: UserError."""
     path, new = Path(folder), not os.path.exists(folder)
-    if not str(folder):
-        raise UserError("--out: is empty; name a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
