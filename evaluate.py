@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common import comparison, data, files, metrics, origin, scoring
-from common.calibration import LEFT_OUT, deciding, operating_point, threshold_rule
+from common.calibration import LEFT_OUT, operating_point, threshold_rule
 from common.deploy import onnxfile
 from common.errors import UserError
 from common.model import device_of
@@ -35,7 +35,7 @@ def parse_args():
 
 
 def open_model(name: str, args):
-    """A run folder or an .onnx file; both have probabilities(), calibration, data and path."""
+    """A run folder or an .onnx file; both have probabilities(), evidence(), calibration, held_out, data, path."""
     return onnxfile.load(name, args.threads) if name.endswith(".onnx") else folders.load(name, device_of(args.device))
 
 
@@ -112,17 +112,10 @@ class Evaluated:
             said.append("The model's training images are not here: how many of these it has seen cannot be told.")
         if phantoms := data.notice(self.model.data):
             said.append(f"The model was trained on {phantoms}.")
-        promised, here = promised_by(self.model), scores["operating_point"]["splits"][self.name]
+        promised, here = self.model.held_out, scores["operating_point"]["splits"][self.name]
         if promised:
             said.append(f"Promised at this threshold, {tables.promise(promised)}; kept here: {tables.promise(here)}.")
         return said
-
-
-def promised_by(model) -> dict:
-    """What a model's held-out images gave at its operating point, where the model keeps it."""
-    if isinstance(model, onnxfile.OnnxModel):
-        return model.held_out
-    return deciding(folders.at_threshold(folders.read_metrics(model.path), model.calibration))
 
 
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
@@ -181,29 +174,28 @@ def kept_by(model) -> Path | None:
     return path if path.exists() else None
 
 
-def score_other(evaluated: Evaluated, args) -> scoring.Scored:
-    """The predictions of what --against names; a model of another input size gets the images of its size.
-    Raises: UserError when they are of other images."""
+def predict_other(evaluated: Evaluated, args) -> np.ndarray:
+    """P(malignant) by what --against names; a model of another input size gets the images of its size.
+    Raises: UserError when its predictions are of other images."""
     source, name, ours = evaluated.source, evaluated.name, evaluated.scored
     if not args.against.endswith(".csv"):
         model = open_model(args.against, args)
         if model.data["size"] != source.size:
             again = source.describe() | {"size": model.data["size"]}
             source = origin.find_again(again, None, args.data_root, None, None, source.kept)
-        return evaluate(model, source, name, args.data_root).scored
+        return evaluate(model, source, name, args.data_root).scored.probabilities
     rows = [row for row in folders.read_predictions(Path(args.against)) if row["split"] == name]
     rows.sort(key=lambda row: row["index"])
     images = [(int(label), row.get("image")) for label, row in zip(ours.labels, ours.split.rows)]
     if [(row["label"], row["image"]) for row in rows] != images:
         raise UserError(f"--against {args.against}: its predictions are not of the same images")
-    return replace(ours, probabilities=folders.columns(rows)[1])
+    return folders.columns(rows)[1]
 
 
 def compare(evaluated: Evaluated, name: str, args, seed: int) -> dict:
     """The tests of a model against what --against names."""
-    ours, theirs = evaluated.scored, score_other(evaluated, args)
-    pair, names = (ours.probabilities, theirs.probabilities), (name, args.against)
-    return comparison.compare(ours.labels, *pair, ours.groups, names, args.bootstrap, seed)
+    ours, theirs, names = evaluated.scored, predict_other(evaluated, args), (name, args.against)
+    return comparison.compare(ours.labels, ours.probabilities, theirs, ours.groups, names, args.bootstrap, seed)
 
 
 def draw(evaluated: Evaluated, resamples: int, seed: int) -> dict:

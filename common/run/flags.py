@@ -64,9 +64,11 @@ def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = Fals
     group = parser.add_argument_group("data")
     kinds = "breastmnist, phantom (generated, no network), a FILE.npz with MedMNIST's keys, a FOLDER with a folder of "
     kinds += "images a class, or a FILE.csv with the columns image,label[,patient][,split]"
-    defaults = {"data": "breastmnist", "size": 28, "seed": 0}
-    shown = {"data": "what the run was trained on", "size": "the run's", "seed": "0, or the run's for its phantoms"}
-    own = {name: (None, shown[name]) if of_run else (value, None) for name, value in defaults.items()}
+    # of each flag its default, and what --help shows in its place
+    own: dict[str, tuple] = {"data": ("breastmnist", None), "size": (28, None), "seed": (0, None)}
+    if of_run:
+        own["data"], own["size"] = (None, "what the run was trained on"), (None, "the run's")
+        own["seed"] = None, "0, or the run's for its phantoms"
     if falls_back:
         own["data"] = None, "breastmnist, or phantoms if it cannot be had and no flag says which data or weights"
     add(group, "--data", WHAT, kinds, *own["data"])

@@ -16,7 +16,7 @@ from typing import get_type_hints
 import numpy as np
 import torch
 
-from common.calibration import Calibration, logit, sigmoid
+from common.calibration import Calibration, deciding, logit, sigmoid
 from common.data import Source, Split, image_rows
 from common.errors import UserError
 from common.files import read_json, replacing, write_csv, write_json
@@ -194,6 +194,11 @@ class Run:
         if (height, width) != (size, size):
             raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{width}")
         return sigmoid(predict(self.predictor, images))
+
+    @property
+    def held_out(self) -> dict:
+        """Its metrics at the operating point on the images that chose it; empty where they are of another."""
+        return deciding(at_threshold(read_metrics(self.path), self.calibration))
 
     def evidence(self, images: np.ndarray) -> np.ndarray:
         """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, size, size]."""
