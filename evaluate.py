@@ -143,7 +143,7 @@ def left_out_test_twins(model) -> bool:
 
 def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluated:
     """Predict a split, and set apart its images that share no group with what may have been trained on."""
-    kept = kept_by(model)
+    kept = folders.kept_images(folder_of(model))
     own = is_own(model, source)
     earlier = data.SPLITS[: data.SPLITS.index(name)] if own and name != "all" else ()
     split, *others = data.load(source, name, *earlier, *(data.further(source) if own else []))
@@ -165,13 +165,12 @@ def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluat
 
 def is_own(model, source: data.Source) -> bool:
     """Whether the data are what the model was made with."""
-    return model.data["md5"] == source.md5 or (source.kept is not None and source.kept == kept_by(model))
+    return model.data["md5"] == source.md5 or source.kept == folder_of(model) / folders.IMAGES
 
 
-def kept_by(model) -> Path | None:
-    """Where a run, or the run folder around an .onnx, says which image file is in which split."""
-    path = (model.path if model.path.is_dir() else model.path.parent) / folders.IMAGES
-    return path if path.exists() else None
+def folder_of(model) -> Path:
+    """The run folder, or the one around an .onnx."""
+    return model.path if model.path.is_dir() else model.path.parent
 
 
 def predict_other(evaluated: Evaluated, args) -> np.ndarray:
@@ -250,7 +249,7 @@ def main():
     set_seed(0, args.threads)
     model = open_model(args.model, args)
     given = args.data, args.data_root, args.size, args.seed
-    source = origin.find_again(model.data, *given, kept_by(model), args.also)
+    source = origin.find_again(model.data, *given, folders.kept_images(folder_of(model)), args.also)
     if args.sensitivity is not None:
         model = choose_operating_point(model, args.sensitivity)
     name, seed = name_of(model.path), source.seed if args.seed is None else args.seed
@@ -269,8 +268,7 @@ def main():
         drawn["Comparison"] = ("comparison", figure)
         lines.append(compared["conclusion"])
 
-    beside = model.path if model.path.is_dir() else model.path.parent
-    with folders.output(beside if args.out is None else args.out) as out:
+    with folders.output(folder_of(model) if args.out is None else args.out) as out:
         if args.sensitivity is not None:
             store_operating_point(model)
         written = save(out, evaluated, scores, drawn, notes, args.threads)

@@ -80,7 +80,7 @@ def main():
     set_seed(0, args.threads)
     run = folders.load(args.run)
     given = args.data, args.data_root, args.size, args.seed
-    source = origin.find_again(run.data, *given, run.path / folders.IMAGES, args.also)
+    source = origin.find_again(run.data, *given, folders.kept_images(run.path), args.also)
     if "also" in run.data["trained_on"] and not source.also:
         raise UserError("the other hospitals' images that the run was trained on are not there; say where by --also")
     names = [*data.SPLITS, *data.further(source)]

@@ -59,6 +59,11 @@ def output(folder: str | Path) -> Iterator[Path]:
                 path.rmdir()
 
 
+def kept_images(folder: Path) -> Path | None:
+    """Where a run folder says which image file is in which split; None of a run of no image files."""
+    return folder / IMAGES if (folder / IMAGES).exists() else None
+
+
 def contents(folder: Path) -> list[Path]:
     """The files of the run in a folder, and what was made of them."""
     return sorted(file for file in folder.iterdir() if CONTENTS.fullmatch(file.name) and file.is_file())
