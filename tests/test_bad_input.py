@@ -250,7 +250,7 @@ def read_weights(path: Path) -> list:
 
 
 def read_model(path: Path) -> list:
-    content, _ = folders.read_checkpoint(path)
+    content = folders.read_checkpoint(path)
     state = content.pop("state").items()
     return [content, [(name, tensor.tolist()) for name, tensor in state]]
 

@@ -158,8 +158,8 @@ def save_model(
     write_tensors(path, content)
 
 
-def read_checkpoint(path: Path) -> tuple[dict, BreastResNet]:
-    """What `save_model` wrote, and the model in it, ready to predict. Raises: UserError when it is anything else."""
+def read_checkpoint(path: Path) -> dict:
+    """What `save_model` wrote. Raises: UserError when the file is anything else."""
     content = read_tensors(path, "a checkpoint", "train the run again")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project; give a folder that train.py or crossval.py wrote")
@@ -167,18 +167,28 @@ def read_checkpoint(path: Path) -> tuple[dict, BreastResNet]:
     try:
         if not describes_data(content["data"]) or any(type(content[key]) is not kind for key, kind in kinds.items()):
             raise TypeError("a value of another kind")
-        with torch.device("meta"):  # its weights come from the file
-            model = BreastResNet(content["data"]["size"], content["stages"], content["upsample"])
+        described_model(content)  # raises, if there can be none
     except (KeyError, TypeError, ValueError, RuntimeError, UserError):
         raise UserError(f"{path}: damaged; train the run again") from None
-    model = model.to_empty(device="cpu").eval()
+    return content
+
+
+def described_model(content: dict) -> BreastResNet:
+    """The model that a checkpoint describes, without memory for its weights as yet."""
+    with torch.device("meta"):
+        return BreastResNet(content["data"]["size"], content["stages"], content["upsample"])
+
+
+def build_model(content: dict, path: Path) -> BreastResNet:
+    """The model of a checkpoint, ready to predict. Raises: UserError when its tensors do not fit."""
+    model = described_model(content).to_empty(device="cpu")
     try:
         model.load_state_dict(content["state"])
     except (RuntimeError, TypeError, AttributeError):
         raise UserError(f"{path}: its tensors do not fit its description; train the run again") from None
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
         raise UserError(f"{path}: its weights are not all numbers; train the run again")
-    return content, model
+    return model.eval()
 
 
 @dataclass(frozen=True)
@@ -220,7 +230,8 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     files = sorted(path.glob("fold_*.pt"), key=lambda file: (len(file.name), file.name)) or [path / "model.pt"]
     if not files[0].exists():
         raise UserError(f"{folder}: no run folder (no model.pt or fold_*.pt in it); train.py and crossval.py make one")
-    contents, members = zip(*map(read_checkpoint, files))
+    contents = [read_checkpoint(file) for file in files]
+    members = [build_model(content, file) for content, file in zip(contents, files)]
     first = contents[0]
     if any(content[key] != first[key] for content in contents for key in ("mirror", "settings", "data")):
         raise UserError(f"{folder}: its fold_*.pt are of different runs; run crossval.py again")
