@@ -103,19 +103,20 @@ def main():
     args = parse_args()
     source = data.find(args.data, args.data_root, args.size, args.seed)
     pool = read(source)
-    out = folders.make_output(args.out)
-    found = audit(pool)
-    print(f"{source.label}\n{audit_text(pool, found)}")
-    drawn = {}
-    if found.pairs:
-        title = f"{source.label}, twins nearest the threshold"
-        drawn["twins_threshold"] = draw_pairs(pool, found.pairs[-PAIRS:][::-1], title)
-    if found.opposite:
-        drawn["twins_labels"] = draw_pairs(pool, found.opposite[:PAIRS], f"{source.label}, twins of opposite labels")
-    drawn["augmented"] = draw_augmented(pool, f"{source.label}, augmentation", args.seed)
-    for stem, figure in drawn.items():
-        figures.save(figure, out / f"{stem}.png")
-        print(f"figure: {out / f'{stem}.png'}")
+    with folders.output(args.out) as out:
+        found = audit(pool)
+        print(f"{source.label}\n{audit_text(pool, found)}")
+        drawn = {}
+        if found.pairs:
+            title = f"{source.label}, twins nearest the threshold"
+            drawn["twins_threshold"] = draw_pairs(pool, found.pairs[-PAIRS:][::-1], title)
+        if found.opposite:
+            title = f"{source.label}, twins of opposite labels"
+            drawn["twins_labels"] = draw_pairs(pool, found.opposite[:PAIRS], title)
+        drawn["augmented"] = draw_augmented(pool, f"{source.label}, augmentation", args.seed)
+        for stem, figure in drawn.items():
+            figures.save(figure, out / f"{stem}.png")
+            print(f"figure: {out / f'{stem}.png'}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from common.errors import UserError
 from common.run import flags
 from common.run.provenance import cpu_name
 from common.seed import set_seed
-from common.settings import POSITIVE_INT, Settings, add_flags, one_of
+from common.settings import POSITIVE_INT, Settings, one_of
 from common.training import autocast, fit, precision
 from common.weights import initial_model
 
@@ -39,7 +39,7 @@ def parse_args():
     flags.add(parser, "--images", POSITIVE_INT, "numbers of training images, at 28×28", counts, shown, nargs="+")
     flags.add(parser, "--steps", POSITIVE_INT, "training steps to time for each row", 20)
     flags.add_machine_flags(parser, device=False)
-    add_flags(parser, weights="none")  # what a step costs does not depend on where it starts
+    flags.add_settings_flags(parser, weights="none")  # what a step costs does not depend on where it starts
     return parser.parse_args()
 
 

@@ -7,7 +7,6 @@ stratified folds over train, as in the study that this began as, are --folds 5 -
 
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from common.calibration import LEFT_OUT, OUT_OF_FOLD, calibrate, sigmoid
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Source, Split
 from common.errors import UserError
-from common.files import write_csv, write_json
+from common.files import write_csv
 from common.metrics import NAMES, flatten
 from common.model import BreastResNet, Predictor, device_of, predict
 from common.run import flags, folders, provenance, resume
@@ -61,11 +60,6 @@ def parse_args():
         parser.error("--groups hospitals needs another hospital; give --also a FOLDER or FILE.csv of its images")
     args.jobs = args.jobs or min(args.threads, args.folds)
     return args
-
-
-def pool_of(source: Source, args) -> list[str]:
-    """The names of the splits to divide."""
-    return [*POOLS[args.pool], *data.further(source)]
 
 
 def read_pool(source: Source, names: list[str], drop_test_twins: bool) -> Split:
@@ -138,13 +132,6 @@ def score(validation: CrossValidation, pool: Split, elsewhere: dict[str, Split],
     return calibrations, scored, rows
 
 
-def spread_table(kind: str, scores: list[dict]) -> str:
-    """Metrics of each fold, or of each repeat, then their mean and standard deviation."""
-    spread = intervals.spread(scores)
-    table = tables.metrics_table({f"{kind} {score[kind]}": score for score in scores})
-    return table + "\n" + tables.spread_line(f"mean ± std over {kind}s", spread)
-
-
 def compare_groups(pool: Split, validations: dict[str, CrossValidation]) -> dict:
     """What it is worth to have seen more of an image's kind: pooled metrics of both ways of grouping, the stricter
     first, and their difference, second minus first, on the same images."""
@@ -170,17 +157,6 @@ def comparison_text(compared: dict) -> str:
     return f"{table}\n{ADDS[ways[0]]} adds: {', '.join(added)}, 95 % intervals"
 
 
-def save(out: Path, models: dict, settings: Settings, source: Source, args, calibration, rows, metrics) -> None:
-    """Write the files of the run. models: {file name: model}."""
-    for name, model in models.items():
-        folders.save_model(out / name, model, settings, args.seed, source, pool_of(source, args))
-    folders.save_images(out, source)
-    write_json(out / "calibration.json", asdict(calibration), source.notice)
-    write_csv(out / "predictions.csv", rows, source.notice)
-    write_csv(out / "folds.csv", [flatten(fold) for fold in metrics["folds"]], source.notice)
-    write_json(out / "metrics.json", metrics, source.notice)
-
-
 def main():
     args = parse_args()
     settings = Settings.from_args(args)
@@ -188,19 +164,21 @@ def main():
     data.require(source, *(POOLS[args.pool] if args.no_test else data.SPLITS))
     if not (args.no_test or args.drop_test_twins or args.pool == "all"):
         scoring.require_unseen(source, "leave these out by --drop-test-twins, or test by --no-test", "test")
-    pool = read_pool(source, pool_of(source, args), args.drop_test_twins)
+    names = [*POOLS[args.pool], *data.further(source)]
+    pool = read_pool(source, names, args.drop_test_twins)
     other = args.calibrate_on and data.find(args.calibrate_on, args.data_root, args.size, args.seed)
     elsewhere = read_elsewhere(other, source, pool) if other else {}
     labels, device = pool.labels, device_of(args.device)
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)
+    described = provenance.describe(args, settings, source, other)
 
-    with resume.begin(args, settings, source, other) as partial:
+    with resume.begin(args, settings, source, described) as partial:
         set_seed(args.seed, args.threads)
         validation = cross_validate(pool, settings, scheme, partial)
         calibrations, scored, rows = score(validation, pool, elsewhere, source, settings, args)
         scores = evaluate_splits(scored, calibrations[0])
         folds, repeats = validation.score_folds(labels), validation.score_repeats(labels)
-        metrics = provenance.describe(args, settings, source, other) | scores | {"folds": folds, "repeats": repeats}
+        metrics = described | scores | {"folds": folds, "repeats": repeats}
         if args.compare_groups:
             way = OTHER_WAY[args.groups]
             second = cross_validate(pool, settings, replace(scheme, groups=way, refit=0), partial)
@@ -208,10 +186,14 @@ def main():
             metrics["compare_groups"] = compare_groups(pool, {args.groups: validation, way: second})
         metrics["calibrations"] = [asdict(calibration) for calibration in calibrations]
         with resume.finish(partial) as out:
-            save(out, used_models(validation), settings, source, args, calibrations[0], rows, metrics)
+            models, calibration = used_models(validation), calibrations[0]
+            folders.save_run(out, models, settings, args.seed, source, names, calibration, rows, metrics)
+            write_csv(out / "folds.csv", [flatten(fold) for fold in folds], source.notice)
     if args.compare_groups:
         print(comparison_text(metrics["compare_groups"]), end="\n\n")
-    spreads = [spread_table("fold", folds)] + ([spread_table("repeat", repeats)] if args.repeats > 1 else [])
+    spreads = [tables.spread_table("fold", folds)]
+    if args.repeats > 1:
+        spreads.append(tables.spread_table("repeat", repeats))
     print(*spreads, tables.scores_text(scores, source.label), f"written to {args.out}/", sep="\n\n")
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from common import comparison, data, files, metrics, origin, scoring
-from common.calibration import LEFT_OUT, deciding, operating_point, threshold_rule
+from common.calibration import LEFT_OUT, operating_point, threshold_rule
 from common.deploy import onnxfile
 from common.errors import UserError
 from common.model import device_of
 from common.run import flags, folders, provenance, standard
 from common.seed import set_seed
 from common.settings import Kind, number, one_of
-from common.show import cases, figures, report, tables
+from common.show import cases, figures, page, tables
 
 
 def parse_args():
@@ -35,7 +35,7 @@ def parse_args():
 
 
 def open_model(name: str, args):
-    """A run folder or an .onnx file; both have probabilities(), calibration, data and path."""
+    """A run folder or an .onnx file; both have probabilities(), evidence(), calibration, held_out, data, path."""
     return onnxfile.load(name, args.threads) if name.endswith(".onnx") else folders.load(name, device_of(args.device))
 
 
@@ -78,7 +78,7 @@ class Evaluated:
     scored: scoring.Scored
     out_of_fold: bool
     own: bool
-    seen: dict[str, int] | None = None
+    seen: dict[str, int] | None
 
     @property
     def label(self) -> str:
@@ -115,32 +115,21 @@ class Evaluated:
             said.append("The model's training images are not here: how many of these it has seen cannot be told.")
         if phantoms := data.notice(self.model.data):
             said.append(f"The model was trained on {phantoms}.")
-        promised, here = promised_by(self.model), scores["operating_point"]["splits"][self.name]
+        promised, here = self.model.held_out, scores["operating_point"]["splits"][self.name]
         if promised:
             said.append(f"Promised at this threshold, {tables.promise(promised)}; kept here: {tables.promise(here)}.")
         return said
 
 
-def promised_by(model) -> dict:
-    """What a model's held-out images gave at its operating point, where the model keeps it."""
-    if isinstance(model, onnxfile.OnnxModel):
-        return model.held_out
-    return deciding(folders.at_threshold(folders.read_metrics(model.path), model.calibration))
-
-
-def predict_by_file(model: onnxfile.OnnxModel, source: data.Source, split: data.Split):
-    """P(malignant) of a split by an .onnx file, and which images it does not mark as unlike its training images, None
-    where it cannot tell. It gets image files at their full size, as an app would give them."""
-    outputs = ["probability"] + ["typicality"] * model.gives("typicality")
-    paths = [source.folder / row["image"] for row in split.rows] if source.of_files else []
-    found = model.run_files(outputs, paths) if paths else model.run(outputs, split.images)
-    return found[0], ~model.unlike(found[1]) if found[1:] else None
-
-
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """As `predict_by_file`, and whether out-of-fold: so an ensemble predicts the images that it was trained on."""
+    """P(malignant) of a split; which images an .onnx file does not mark as unlike its training images, None where it
+    cannot tell; and whether out-of-fold: so an ensemble predicts the images that it was trained on. An .onnx file gets
+    image files at their full size, as an app would give them."""
     if isinstance(model, onnxfile.OnnxModel):
-        return *predict_by_file(model, source, split), False
+        outputs = ["probability"] + ["typicality"] * model.gives("typicality")
+        paths = [source.folder / row["image"] for row in split.rows] if source.of_files else []
+        found = model.run_files(outputs, paths) if paths else model.run(outputs, split.images)
+        return found[0], ~model.unlike(found[1]) if found[1:] else None, False
     if model.data["md5"] == source.md5 and name in model.data["trained_on"]:
         rows = folders.read_predictions(model.path / "predictions.csv")
         unseen = [row for row in rows if row["split"] == name and row["out_of_fold"]]
@@ -157,60 +146,58 @@ def left_out_test_twins(model) -> bool:
 
 def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluated:
     """Predict a split, and set apart its images that share no group with what may have been trained on."""
-    kept = kept_by(model)
+    kept = folders.kept_images(folder_of(model))
     own = is_own(model, source)
     earlier = data.SPLITS[: data.SPLITS.index(name)] if own and name != "all" else ()
     split, *others = data.load(source, name, *earlier, *(data.further(source) if own else []))
     probabilities, typical, out_of_fold = predict(model, source, split, name)
+    fitted, seen = model.data["trained_on"], None
     if own:
-        whole = source.also or "also" not in model.data["trained_on"]  # else twins of what is gone cannot be told
+        whole = source.also or "also" not in fitted  # else twins of what is gone cannot be told
         apart = bool(whole) and not out_of_fold and not (name == "test" and left_out_test_twins(model))
-        scored = replace(scoring.score(split, probabilities, *others, apart=apart), typical=typical)
-        return Evaluated(model, source, name, scored, out_of_fold, own)
-    fitted = model.data["trained_on"]
-    trained = origin.load_again(model.data, root, fitted, kept)
-    seen = scoring.count_seen(split, trained) if trained else None
-    known = trained if "val" in fitted else origin.load_again(model.data, root, [*fitted, "val"], kept)  # val chose
-    scored = replace(scoring.score(split, probabilities, *([known] if known else [])), typical=typical)
-    if scored.clean is not None and scored.clean.all():
-        scored = replace(scored, clean=None)
-    return Evaluated(model, source, name, scored, out_of_fold, own, seen)
+        scored = scoring.score(split, probabilities, *others, apart=apart)
+    else:
+        trained = origin.load_again(model.data, root, fitted, kept)
+        seen = scoring.count_seen(split, trained) if trained else None
+        known = trained if "val" in fitted else origin.load_again(model.data, root, [*fitted, "val"], kept)  # val chose
+        scored = scoring.score(split, probabilities, *([known] if known else []))
+        if scored.clean is not None and scored.clean.all():
+            scored = replace(scored, clean=None)
+    return Evaluated(model, source, name, replace(scored, typical=typical), out_of_fold, own, seen)
 
 
 def is_own(model, source: data.Source) -> bool:
     """Whether the data are what the model was made with."""
-    return model.data["md5"] == source.md5 or (source.kept is not None and source.kept == kept_by(model))
+    return model.data["md5"] == source.md5 or source.kept == folder_of(model) / folders.IMAGES
 
 
-def kept_by(model) -> Path | None:
-    """Where a run, or the run folder around an .onnx, says which image file is in which split."""
-    path = (model.path if model.path.is_dir() else model.path.parent) / folders.IMAGES
-    return path if path.exists() else None
+def folder_of(model) -> Path:
+    """The run folder, or the one around an .onnx."""
+    return model.path if model.path.is_dir() else model.path.parent
 
 
-def score_other(evaluated: Evaluated, args) -> scoring.Scored:
-    """The predictions of what --against names; a model of another input size gets the images of its size.
-    Raises: UserError when they are of other images."""
+def predict_other(evaluated: Evaluated, args) -> np.ndarray:
+    """P(malignant) by what --against names; a model of another input size gets the images of its size.
+    Raises: UserError when its predictions are of other images."""
     source, name, ours = evaluated.source, evaluated.name, evaluated.scored
     if not args.against.endswith(".csv"):
         model = open_model(args.against, args)
         if model.data["size"] != source.size:
             again = source.describe() | {"size": model.data["size"]}
             source = origin.find_again(again, None, args.data_root, None, None, source.kept)
-        return evaluate(model, source, name, args.data_root).scored
+        return evaluate(model, source, name, args.data_root).scored.probabilities
     rows = [row for row in folders.read_predictions(Path(args.against)) if row["split"] == name]
     rows.sort(key=lambda row: row["index"])
     images = [(int(label), row.get("image")) for label, row in zip(ours.labels, ours.split.rows)]
     if [(row["label"], row["image"]) for row in rows] != images:
         raise UserError(f"--against {args.against}: its predictions are not of the same images")
-    return replace(ours, probabilities=folders.columns(rows)[1])
+    return folders.columns(rows)[1]
 
 
 def compare(evaluated: Evaluated, name: str, args, seed: int) -> dict:
     """The tests of a model against what --against names."""
-    ours, theirs = evaluated.scored, score_other(evaluated, args)
-    pair, names = (ours.probabilities, theirs.probabilities), (name, args.against)
-    return comparison.compare(ours.labels, *pair, ours.groups, names, args.bootstrap, seed)
+    ours, theirs, names = evaluated.scored, predict_other(evaluated, args), (name, args.against)
+    return comparison.compare(ours.labels, ours.probabilities, theirs, ours.groups, names, args.bootstrap, seed)
 
 
 def draw(evaluated: Evaluated, resamples: int, seed: int) -> dict:
@@ -256,7 +243,7 @@ def save(out: Path, evaluated: Evaluated, scores: dict, drawn: dict, notes: list
         figures.save(figure, pictures[what])
     path = out / ("report.html" if split == "test" else f"report_{split}.html")
     what = f"{evaluated.label}: {predictions} of {called}"
-    report.write(path, called, what, split, scores, pictures, notes)
+    page.write_report(path, called, what, split, scores, pictures, notes)
     return path
 
 
@@ -265,34 +252,32 @@ def main():
     set_seed(0, args.threads)
     model = open_model(args.model, args)
     given = args.data, args.data_root, args.size, args.seed
-    source = origin.find_again(model.data, *given, kept_by(model), args.also)
+    source = origin.find_again(model.data, *given, folders.kept_images(folder_of(model)), args.also)
     if args.sensitivity is not None:
         model = choose_operating_point(model, args.sensitivity)
     name, seed = name_of(model.path), source.seed if args.seed is None else args.seed
     split = args.split or ("all" if source.of_files and not is_own(model, source) else "test")
 
     evaluated = evaluate(model, source, split, args.data_root)
-    compared = {"comparison": compare(evaluated, name, args, seed)} if args.against else {}
     shown, official = evaluated.scored, source.name == "breastmnist" and split != "all"
     result = standard.result(shown.labels, shown.probabilities, source, split, name) if official else None
     scores = scoring.evaluate_splits({split: evaluated.scored}, model.calibration, args.bootstrap, seed)
     drawn = draw(evaluated, args.bootstrap, seed)
     notes = evaluated.notes(scores)
     lines = [tables.scores_text(scores, evaluated.label), *notes]
-    if compared:
-        differences = compared["comparison"]["differences"]
-        figure = figures.comparison(differences, name, name_of(args.against), evaluated.label)
+    if args.against:
+        scores["comparison"] = compared = compare(evaluated, name, args, seed)
+        figure = figures.comparison(compared["differences"], name, name_of(args.against), evaluated.label)
         drawn["Comparison"] = ("comparison", figure)
-        lines.append(compared["comparison"]["conclusion"])
+        lines.append(compared["conclusion"])
 
-    beside = model.path if model.path.is_dir() else model.path.parent
-    out = folders.make_output(beside if args.out is None else args.out)
-    if args.sensitivity is not None:
-        store_operating_point(model)
-    written = save(out, evaluated, scores | compared, drawn, notes, args.threads)
-    if result:
-        standard.write(out / result[0], result[1], split, name)
-        lines.append(f"MedMNIST's standard result file: {out / result[0]}")
+    with folders.output(folder_of(model) if args.out is None else args.out) as out:
+        if args.sensitivity is not None:
+            store_operating_point(model)
+        written = save(out, evaluated, scores, drawn, notes, args.threads)
+        if result:
+            standard.write(out / result[0], result[1], split, name)
+            lines.append(f"MedMNIST's standard result file: {out / result[0]}")
     print(*lines, f"figures, evaluation_{split}.json and {written.name}: {out}/", sep="\n")
 
 

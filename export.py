@@ -80,7 +80,7 @@ def main():
     set_seed(0, args.threads)
     run = folders.load(args.run)
     given = args.data, args.data_root, args.size, args.seed
-    source = origin.find_again(run.data, *given, run.path / folders.IMAGES, args.also)
+    source = origin.find_again(run.data, *given, folders.kept_images(run.path), args.also)
     if "also" in run.data["trained_on"] and not source.also:
         raise UserError("the other hospitals' images that the run was trained on are not there; say where by --also")
     names = [*data.SPLITS, *data.further(source)]
@@ -90,9 +90,9 @@ def main():
     out = Path(args.out or run.path / "model.onnx")
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
     wanted = ["fp32", "int8"] if args.int8 else ["fp32"]
-    folders.make_output(out.parent)
 
     with ExitStack() as whole:  # the files take their names together, after the last check
+        whole.enter_context(folders.output(out.parent))
         parity_file = whole.enter_context(files.replacing(out.with_name("parity.json")))
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
         shipped = replace(run, predictor=graph.as_shipped(run.predictor, args.fp16))

@@ -43,8 +43,6 @@ def parse_args():
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
     if not args.images and sys.stdin.isatty():
         parser.error("give image files or folders, or their paths on stdin")
-    if args.evidence == "":
-        parser.error("argument --evidence: is empty; name a folder")
     return args
 
 

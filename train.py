@@ -1,11 +1,8 @@
 """Train one model on train, choose its epoch, temperature and threshold on val, and only then look at test."""
 
-from dataclasses import asdict
-from pathlib import Path
-
 from common import data, scoring
 from common.calibration import Calibration, calibrate, sigmoid
-from common.files import write_csv, write_json
+from common.files import write_csv
 from common.model import Predictor, device_of, predict
 from common.run import fallback, flags, folders, provenance, resume
 from common.scoring import Scored, evaluate_splits
@@ -34,18 +31,6 @@ def score(fitted: Fit, settings: Settings, source, train, val, sensitivity) -> t
     }
 
 
-def save(out: Path, fitted: Fit, settings: Settings, source, seed, calibration, scored, metrics) -> None:
-    """Write the files of the run."""
-    rows = [folders.prediction_rows(one.split, one.probabilities) for one in scored.values()]
-    folders.save_model(out / "model.pt", fitted.model, settings, seed, source, ["train", *data.further(source)])
-    folders.save_images(out, source)
-    write_json(out / "calibration.json", asdict(calibration), source.notice)
-    write_csv(out / "history.csv", fitted.history, source.notice)
-    write_csv(out / "predictions.csv", sum(rows, []), source.notice)
-    figures.save(figures.training_curves(fitted.history, fitted.best_epoch, source.label), out / "curves.png")
-    write_json(out / "metrics.json", metrics, source.notice)
-
-
 def main():
     args = parse_args()
     settings = Settings.from_args(args)
@@ -58,15 +43,19 @@ def main():
     train = data.concatenate(*train)
 
     name = "train on PHANTOM data" if source.synthetic else "train"
-    with resume.begin(args, settings, source) as partial:
+    described = provenance.describe(args, settings, source)
+    with resume.begin(args, settings, source, described) as partial:
         set_seed(args.seed, args.threads)
         fitted = fit(train, val, settings, args.seed, device_of(args.device), name, partial / "model.pt")
         calibration, scored = score(fitted, settings, source, train, val, args.sensitivity)
         scores = evaluate_splits(scored, calibration)
-        made_with = provenance.describe(args, settings, source)
-        metrics = made_with | {"best_epoch": fitted.best_epoch} | scores
+        rows = [row for one in scored.values() for row in folders.prediction_rows(one.split, one.probabilities)]
+        metrics = described | {"best_epoch": fitted.best_epoch} | scores
+        models, trained_on = {"model.pt": fitted.model}, ["train", *data.further(source)]
         with resume.finish(partial) as out:
-            save(out, fitted, settings, source, args.seed, calibration, scored, metrics)
+            folders.save_run(out, models, settings, args.seed, source, trained_on, calibration, rows, metrics)
+            write_csv(out / "history.csv", fitted.history, source.notice)
+            figures.save(figures.training_curves(fitted.history, fitted.best_epoch, source.label), out / "curves.png")
     print(tables.scores_text(scores, source.label), f"written to {args.out}/", *filter(None, [notice]), sep="\n")
 
 

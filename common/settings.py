@@ -132,21 +132,6 @@ class Settings:
 KINDS: dict[str, Kind] = {f.name: f.metadata["kind"] for f in fields(Settings)}
 
 
-def add_flags(parser: argparse.ArgumentParser, **defaults) -> None:
-    """One flag for each setting. Flags not given are absent from the namespace, so that --params can fill them; but
-    those whose default a script changes, by `defaults`, are there."""
-    group = parser.add_argument_group("model and training")
-    for f in fields(Settings):
-        kind, default = f.metadata["kind"], defaults.get(f.name, f.default)
-        group.add_argument(
-            f"--{f.name.replace('_', '-')}",
-            type=kind,
-            default=defaults.get(f.name, argparse.SUPPRESS),
-            metavar=kind.metavar,
-            help=f"{f.metadata['help']} (default: {written(default)})",
-        )
-
-
 def read_params(path: str) -> dict:
     """Settings from a JSON file, such as tune.py's best.json. "synthetic" and keys with an underscore are for people;
     any other that is no setting is refused. Raises: UserError."""

@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from PIL import Image
 
 import export
 from common import files
@@ -70,4 +71,12 @@ def test_failed_parity_leaves_no_file(command, tmp_path, monkeypatch):
     monkeypatch.setattr(onnxfile.OnnxModel, "run", lambda *args: [answer * 0.999 for answer in answers(*args)])
     with pytest.raises(UserError, match="disagrees with PyTorch"):
         command("--fp16")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_image_files_in_the_place_of_a_run_s_npz_are_named_in_the_error(command, phantoms, tmp_path):
+    for name, image in zip(("malignant", "benign"), phantoms.images):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "set" / name / "1.png")
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/set: cannot be divided into train, val and test")):
+        command("--data", str(tmp_path / "set"))

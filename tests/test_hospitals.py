@@ -14,7 +14,6 @@ from conftest import one_line, read_csv
 from PIL import Image
 
 import crossval
-import evaluate
 from common import crossvalidation, data, files, imageset, origin, phantom, scoring
 from common.calibration import LEFT_OUT, calibrate, fit_temperature, sigmoid
 from common.crossvalidation import Scheme
@@ -183,9 +182,9 @@ def test_calibrating_on_a_hospital_that_trains_nothing(hospitals, tmp_path, runs
     assert stored["calibrations"][0]["fitted_on"].endswith("not trained on") and len(stored["calibrations"]) == 2
     at = stored["operating_point"]["splits"]["elsewhere"]
     assert at["n"] == 40 and at["recall"] >= 0.95
-    assert evaluate.promised_by(folders.load(out))["recall"] == at["recall"]
+    assert folders.load(out).held_out["recall"] == at["recall"]
     threshold = json.loads((out / "calibration.json").read_text())["threshold"]
     runs("evaluate.py", out, "--sensitivity", 0.95, "--bootstrap", 100, "--threads", 1)  # on the same held-out images
     assert json.loads((out / "calibration.json").read_text())["threshold"] == pytest.approx(threshold, abs=1e-6)
     runs("evaluate.py", out, "--sensitivity", 0.5, "--bootstrap", 100, "--threads", 1)
-    assert not evaluate.promised_by(folders.load(out))  # metrics.json keeps the rates of the old one
+    assert not folders.load(out).held_out  # metrics.json keeps the rates of the old one

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import data, imagefile, imageset, origin
+from common import data, files, imagefile, imageset, origin
 from common.errors import UserError
-from common.run import folders
+from common.run.folders import IMAGES
 
 SIZE = 28
 
@@ -256,7 +256,7 @@ def test_one_class_is_enough_for_test_alone(three, labels, split):
 def test_a_run_s_splits_are_found_again_and_changes_are_said(table, tmp_path, capsys):
     source = data.find(table, None, SIZE, 3)
     (tmp_path / "run").mkdir()
-    folders.save_images(tmp_path / "run", source)
+    files.write_csv(tmp_path / "run" / IMAGES, data.image_rows(source))
     before = {row["image"]: row["split"] for split in data.load(source, *data.SPLITS) for row in split.rows}
     described = source.describe()
 

@@ -7,7 +7,7 @@ import pytest
 
 from common import settings
 from common.errors import UserError
-from common.run.flags import Parser
+from common.run.flags import Parser, add_settings_flags
 from common.settings import Settings
 
 GOOD = {
@@ -36,7 +36,7 @@ GOOD = {
 def parser() -> Parser:
     made = Parser("test")
     made.add_argument("--params")
-    settings.add_flags(made)
+    add_settings_flags(made)
     return made
 
 

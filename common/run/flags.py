@@ -5,13 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 
-from common import settings
 from common.calibration import threshold_rule
 from common.errors import UserError, one_line
 from common.npzfile import SIZES
 from common.parallel import cpu_count
-from common.settings import NATURAL, Kind, number, one_of
+from common.settings import NATURAL, Kind, Settings, number, one_of, written
 
 
 def not_empty(given: str) -> str:
@@ -23,8 +23,7 @@ def not_empty(given: str) -> str:
 
 INNER_SHARE = number(float, 0, 1, low_open=True, high_open=True)
 THREADS = number(int, 1, 1024)  # far more than any machine has; the system refuses to start thousands
-WHAT = Kind(not_empty, "WHAT")
-FILE, FOLDER = Kind(str, "FILE"), Kind(str, "DIR")
+WHAT, FOLDER, FILE = Kind(not_empty, "WHAT"), Kind(not_empty, "DIR"), Kind(str, "FILE")
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,18 +64,29 @@ def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = Fals
     group = parser.add_argument_group("data")
     kinds = "breastmnist, phantom (generated, no network), a FILE.npz with MedMNIST's keys, a FOLDER with a folder of "
     kinds += "images a class, or a FILE.csv with the columns image,label[,patient][,split]"
-    defaults = {"data": "breastmnist", "size": 28, "seed": 0}
-    shown = {"data": "what the run was trained on", "size": "the run's", "seed": "0, or the run's for its phantoms"}
-    own = {name: (None, shown[name]) if of_run else (value, None) for name, value in defaults.items()}
+    # of each flag its default, and what --help shows in its place
+    own: dict[str, tuple] = {"data": ("breastmnist", None), "size": (28, None), "seed": (0, None)}
+    if of_run:
+        own["data"], own["size"] = (None, "what the run was trained on"), (None, "the run's")
+        own["seed"] = None, "0, or the run's for its phantoms"
     if falls_back:
         own["data"] = None, "breastmnist, or phantoms if it cannot be had and no flag says which data or weights"
     add(group, "--data", WHAT, kinds, *own["data"])
     if of_run:
         also = "where the images of other hospitals lie that the run was trained on too, in their order"
         add(group, "--also", WHAT, also, [], shown="where they were", nargs="+")
-    add(group, "--data-root", FOLDER, "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
+    add(group, "--data-root", Kind(str, "DIR"), "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
     add(group, "--size", one_of(*SIZES), "side of the images in pixels", *own["size"])
     add(group, "--seed", NATURAL, "seed of everything random", *own["seed"])
+
+
+def add_settings_flags(parser: Parser, **defaults) -> None:
+    """One flag for each setting. Flags not given are absent from the namespace, so that --params can fill them; but
+    those whose default a script changes, by `defaults`, are there."""
+    group = parser.add_argument_group("model and training")
+    for f in fields(Settings):
+        flag, shown = f"--{f.name.replace('_', '-')}", str(written(defaults.get(f.name, f.default)))
+        add(group, flag, f.metadata["kind"], f.metadata["help"], defaults.get(f.name, argparse.SUPPRESS), shown)
 
 
 def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back: bool = False) -> None:
@@ -96,7 +106,7 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back:
         also = "images of other hospitals, as --data takes them, all of which are trained on too"
         add(parser, "--also", WHAT, also, [], shown="none", nargs="+")
     add_machine_flags(parser)
-    settings.add_flags(parser)
+    add_settings_flags(parser)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -9,17 +9,17 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_type_hints
 
 import numpy as np
 import torch
 
-from common.calibration import Calibration, logit, sigmoid
+from common.calibration import Calibration, deciding, logit, sigmoid
 from common.data import Source, Split, image_rows
 from common.errors import UserError
-from common.files import read_json, replacing, write_csv
+from common.files import read_json, replacing, write_csv, write_json
 from common.model import BreastResNet, Predictor, explain, predict
 from common.origin import describes_data
 from common.settings import Settings
@@ -39,12 +39,11 @@ CONTENTS = re.compile(  # what a new run replaces: the files of train.py and cro
 )
 
 
-def make_output(folder: str | Path) -> Path:
-    """Make an output folder and prove that it can be written, before hours of work rather than after.
-    Raises: UserError."""
-    path = Path(folder)
-    if not str(folder):
-        raise UserError("--out: is empty; name a folder")
+@contextmanager
+def output(folder: str | Path) -> Iterator[Path]:
+    """Make an output folder and prove that it can be written, before hours of work rather than after; one that is new,
+    and empty at the end, is removed again. Raises: UserError."""
+    path, new = Path(folder), not os.path.exists(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -52,20 +51,17 @@ def make_output(folder: str | Path) -> Path:
     with replacing(path / ".writable") as probe:
         probe.touch()
     (path / ".writable").unlink(missing_ok=True)  # two workers of one search may be here at once
-    return path
-
-
-@contextmanager
-def output(folder: str | Path) -> Iterator[Path]:
-    """`make_output`; a folder that is new, and empty at the end, is removed again."""
-    new = not os.path.exists(folder)
-    path = make_output(folder)
     try:
         yield path
     finally:
         with suppress(OSError):  # or it holds something
             if new:
                 path.rmdir()
+
+
+def kept_images(folder: Path) -> Path | None:
+    """Where a run folder says which image file is in which split; None of a run of no image files."""
+    return folder / IMAGES if (folder / IMAGES).exists() else None
 
 
 def contents(folder: Path) -> list[Path]:
@@ -126,10 +122,21 @@ def columns(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["label"] for row in rows], int), np.array([row["probability"] for row in rows])
 
 
-def save_images(folder: Path, source: Source) -> None:
-    """Of image files: which went where, for who reads the run later. Raises: UserError."""
-    if source.of_files:
-        write_csv(folder / IMAGES, image_rows(source))
+def save_run(
+    out: Path, models: dict, settings: Settings, seed: int, source: Source, trained_on: list, calibration, rows, metrics
+) -> None:
+    """Write what every run has. Raises: UserError.
+
+    Args: models: {file name: BreastResNet}; trained_on: as `save_model`; calibration: a `Calibration`; rows, metrics:
+        of predictions.csv and metrics.json.
+    """
+    for name, model in models.items():
+        save_model(out / name, model, settings, seed, source, trained_on)
+    if source.of_files:  # for who reads the run later
+        write_csv(out / IMAGES, image_rows(source))
+    write_json(out / "calibration.json", asdict(calibration), source.notice)
+    write_csv(out / "predictions.csv", rows, source.notice)
+    write_json(out / "metrics.json", metrics, source.notice)
 
 
 def save_model(
@@ -202,6 +209,11 @@ class Run:
         if (height, width) != (size, size):
             raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{width}")
         return sigmoid(predict(self.predictor, images))
+
+    @property
+    def held_out(self) -> dict:
+        """Its metrics at the operating point on the images that chose it; empty where they are of another."""
+        return deciding(at_threshold(read_metrics(self.path), self.calibration))
 
     def evidence(self, images: np.ndarray) -> np.ndarray:
         """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, size, size]."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from common.data import Source
 from common.errors import UserError
 from common.files import as_json, read_json, write_json, writing_to
-from common.run import folders, provenance
+from common.run import folders
 from common.settings import Settings
 from common.weights import initial_model
 
@@ -29,18 +29,15 @@ MACHINE = ("commit", "uncommitted_changes", "python", "packages", "cpu", "gpu")
 
 
 @contextmanager
-def begin(
-    args: argparse.Namespace, settings: Settings, source: Source, calibrate_on: Source | None = None
-) -> Iterator[Path]:
+def begin(args: argparse.Namespace, settings: Settings, source: Source, described: dict) -> Iterator[Path]:
     """Lock --out and yield the folder of the run's checkpoints: with those of an interrupted run under --resume, empty
-    otherwise. Ends the process with 0 when --resume finds the run complete.
+    otherwise. Ends the process with 0 when --resume finds the run complete. described: by `provenance.describe`.
     Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume."""
     initial_model(source.size, settings)  # its errors come before anything is written
-    described = as_json(provenance.describe(args, settings, source, calibrate_on))
     with folders.output(args.out) as out, locked(out):
         with writing_to(out):
             settle(out)
-            partial = prepare(out, described, source, args.resume)
+            partial = prepare(out, as_json(described), source, args.resume)
         try:
             yield partial
         except (KeyboardInterrupt, SystemExit):

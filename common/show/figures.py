@@ -75,20 +75,17 @@ def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
     return figure
 
 
-def _headline(metric: str, function, labels, probabilities, counts) -> str:
-    """ "AUC, 95 % interval: 0.912 (0.857 to 0.956)", or why there is none."""
+def _curve(metric: str, function, band, labels, probabilities, counts, x_label: str, y_label: str, title: str):
+    """(figure, axes) for a curve from 0 to 1: over it the area under it with its interval, or why there is none, and
+    behind it its bootstrap band. function, band: the area, of `metrics`, and the band, of `intervals`."""
+    figure, axes = _canvas(title, 6, 7)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=x_label, ylabel=y_label)
     value = function(labels, probabilities)
     limits = intervals.percentile_interval(value, function(labels, probabilities, counts))
     why = f", {tables.UNDEFINED[metric]}" if isnan(value) else ""
-    return f"{NAMES[metric]}, 95 % interval: {tables.with_limits(value, limits)}{why}"
-
-
-def _curve(title: str, headline: str, x_label: str, y_label: str, band):
-    """(figure, axes) of a curve from 0 to 1, with its bootstrap band (grid, low, high)."""
-    figure, axes = _canvas(title, 6, 7)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=x_label, ylabel=y_label)
-    axes.set_title(headline)
-    axes.fill_between(*band, color=MODEL, alpha=0.2, linewidth=0, label="95 % bootstrap band, pointwise")
+    axes.set_title(f"{NAMES[metric]}, 95 % interval: {tables.with_limits(value, limits)}{why}")
+    of_curve = band(labels, probabilities, counts)
+    axes.fill_between(*of_curve, color=MODEL, alpha=0.2, linewidth=0, label="95 % bootstrap band, pointwise")
     return figure, axes
 
 
@@ -111,8 +108,8 @@ def _points(axes, labels, probabilities, thresholds, rates: dict, place) -> None
 def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str) -> Figure:
     """ROC curve with its bootstrap band, AUC, and the points of the named thresholds."""
     names = f"1 − specificity ({(labels == 0).sum()} benign)", f"sensitivity ({labels.sum()} malignant)"
-    headline = _headline("auc", metrics.auc, labels, probabilities, counts)
-    figure, axes = _curve(title, headline, *names, intervals.roc_band(labels, probabilities, counts))
+    shown = labels, probabilities, counts
+    figure, axes = _curve("auc", metrics.auc, intervals.roc_band, *shown, *names, title)
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5, label="chance")
     axes.plot(*metrics.roc_curve(labels, probabilities), color=MODEL, clip_on=False)
     rates = {"sensitivity": metrics.recall, "specificity": metrics.specificity}
@@ -123,9 +120,9 @@ def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str)
 
 def precision_recall(labels, probabilities, counts, thresholds: dict[str, float], title: str) -> Figure:
     """Precision-recall curve, step-wise as average precision sums it, with its band, prevalence and thresholds."""
-    headline = _headline("aupr", metrics.average_precision, labels, probabilities, counts)
-    band = intervals.precision_recall_band(labels, probabilities, counts)
-    figure, axes = _curve(title, headline, f"recall ({labels.sum()} malignant)", "precision", band)
+    shown, names = (labels, probabilities, counts), (f"recall ({labels.sum()} malignant)", "precision")
+    band = intervals.precision_recall_band
+    figure, axes = _curve("aupr", metrics.average_precision, band, *shown, *names, title)
     chance = f"chance: the share of malignant, {labels.mean():.2f}"
     axes.axhline(labels.mean(), color=MUTED, linestyle=":", linewidth=1.5, label=chance)
     recalls, precisions = metrics.precision_recall_curve(labels, probabilities)
@@ -212,14 +209,12 @@ def image_sheet(images, captions: list[str], columns: int, title: str, frames=No
     """Images at readable size in a grid, every pixel a crisp square, a caption below each.
 
     Args:
-        images: uint8 [n, h, w], or [n, k, h, w] for tiles of k images side by side under one caption, and of such
-            [n, k, h, w, 3] in colour.
+        images: uint8 [n, k, h, w], or in colour [n, k, h, w, 3]: n tiles of k images side by side under one caption.
         captions: [n], broken into lines that fit.
         frames: [n], the colour around a tile, or None for no frames.
         note: what the reader should know, below the images.
     """
-    tiles = images[:, None] if images.ndim == 3 else images
-    n, k = tiles.shape[:2]
+    n, k = images.shape[:2]
     columns, width = max(min(columns, n), 1), k * SIDE
     rows = max(-(-n // columns), 1)
     captions = ["\n".join(textwrap.fill(part, int(LETTERS * width)) for part in text.split("\n")) for text in captions]
@@ -229,7 +224,7 @@ def image_sheet(images, captions: list[str], columns: int, title: str, frames=No
     for axes in grid.flat[n:]:
         axes.set_axis_off()
     for i, (axes, text) in enumerate(zip(grid.flat, captions)):
-        axes.imshow(_side_by_side(tiles[i]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.imshow(_side_by_side(images[i]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(text, loc="left")
         axes.spines[:].set(visible=frames is not None, color=frames[i] if frames is not None else None, linewidth=4)

@@ -2,6 +2,7 @@
 
 import math
 
+from common import intervals
 from common.metrics import NAMES, STANDARD_THRESHOLD
 
 UNDEFINED = {
@@ -72,9 +73,12 @@ def metrics_table(summaries: dict[str, dict]) -> str:
     return "\n".join(lines + undefined_notes(summaries))
 
 
-def spread_line(name: str, spread: dict[str, tuple[float, float]]) -> str:
-    """A row of mean ± standard deviation, under the columns of `metrics_table`. spread: {metric: (mean, std)}."""
-    return line(name, (plus_minus(*spread[metric]) for metric in NAMES))
+def spread_table(kind: str, scores: list[dict]) -> str:
+    """`metrics.summary` of each fold, or of each repeat, then their mean and standard deviation. kind: the key in
+    `scores` that numbers them."""
+    spread = intervals.spread(scores)
+    means = line(f"mean ± std over {kind}s", (plus_minus(*spread[metric]) for metric in NAMES))
+    return metrics_table({f"{kind} {score[kind]}": score for score in scores}) + "\n" + means
 
 
 def operating_rates(name: str, summary: dict) -> str:

@@ -40,16 +40,22 @@ def change_checkpoint(path, **changed) -> None:
     torch.save(torch.load(path) | changed, path)
 
 
-def test_an_output_folder_is_made_and_left_empty_or_refused(tmp_path, monkeypatch):
-    made = folders.make_output(tmp_path / "a" / "b")
-    assert made == folders.make_output(str(made)) and list(made.iterdir()) == []
+def make(path) -> None:
+    with folders.output(path) as made:
+        assert made == Path(path) and list(made.iterdir()) == []
+
+
+def test_an_output_folder_is_made_and_removed_if_empty_or_refused(tmp_path, monkeypatch):
+    make(tmp_path / "a" / "b")
+    assert list((tmp_path / "a").iterdir()) == []
+    make(str(tmp_path / "a"))
+    assert (tmp_path / "a").exists()  # it was there
     (tmp_path / "file").write_text("kept")
     for path in (tmp_path / "file", tmp_path / "file" / "under"):
-        assert f"--out {path}: cannot be made" in refused(folders.make_output, path)
+        assert f"--out {path}: cannot be made" in refused(make, path)
     assert (tmp_path / "file").read_text() == "kept"
-    assert "is empty" in refused(folders.make_output, "")
     monkeypatch.setattr("os.replace", lambda *given: os.write(-1, b""))  # as a disk that refuses
-    assert "cannot be written" in refused(folders.make_output, tmp_path / "full")
+    assert "cannot be written" in refused(make, tmp_path / "full")
 
 
 # predictions

@@ -28,7 +28,8 @@ def arguments(out, **changed) -> argparse.Namespace:
 
 
 def begin(out, settings, source=SOURCE, **changed):
-    return resume.begin(arguments(out, **changed), settings, source)
+    args = arguments(out, **changed)
+    return resume.begin(args, settings, source, provenance.describe(args, settings, source))
 
 
 def refused(context) -> str:
@@ -123,8 +124,8 @@ def test_other_images_of_other_hospitals_are_another_run(which, tmp_path, quick)
     def begun(seed: int, where: str, again: bool):
         args = arguments(tmp_path, resume=again, also=[where], calibrate_on=where)  # paths decide nothing
         other = data.find("phantom", None, 28, seed=seed)
-        with_it = (dataclasses.replace(SOURCE, also=(other,)), None) if which == "also" else (SOURCE, other)
-        return resume.begin(args, quick, *with_it)
+        source, elsewhere = (dataclasses.replace(SOURCE, also=(other,)), None) if which == "also" else (SOURCE, other)
+        return resume.begin(args, quick, source, provenance.describe(args, quick, source, elsewhere))
 
     with pytest.raises(KeyboardInterrupt), begun(1, "here", False):
         raise KeyboardInterrupt

@@ -309,7 +309,7 @@ def shown(axes) -> np.ndarray:
 
 def test_image_sheet_shows_every_image_with_its_caption():
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
-    figure = figures.image_sheet(images, [f"image {i}" for i in range(5)], 3, "title")
+    figure = figures.image_sheet(images[:, None], [f"image {i}" for i in range(5)], 3, "title")
     for image, axes in zip(images, figure.axes):
         np.testing.assert_array_equal(shown(axes), image)
     assert [axes.get_xlabel() for axes in figure.axes[:5]] == [f"image {i}" for i in range(5)]
@@ -332,5 +332,5 @@ def test_image_sheet_of_pairs_with_frames(colours):
 
 @pytest.mark.parametrize("n, side", [(0, 28), (1, 28), (3, 224)])
 def test_image_sheet_of_few_images(n, side):
-    figure = figures.image_sheet(np.zeros((n, side, side), np.uint8), ["caption"] * n, 6, "A title of some length")
+    figure = figures.image_sheet(np.zeros((n, 1, side, side), np.uint8), ["caption"] * n, 6, "A title of some length")
     assert overlapping(figure) == [] and figure.get_figwidth() >= 4

@@ -48,5 +48,7 @@ def test_mean_and_standard_deviation():
         tables.plus_minus(0.9, 0.0123) == "0.900 ± 0.012" and tables.plus_minus(0.9, 0.0123, "+.2f") == "+0.90 ± 0.012"
     )
     assert tables.plus_minus(0.9, nan) == "0.900" and tables.plus_minus(nan, nan) == "n/a"
-    spread = intervals.spread([dict.fromkeys(metrics.NAMES, value) for value in (0.8, 0.9)])
-    assert tables.spread_line("mean ± std", spread).count("0.850 ± 0.071") == len(metrics.NAMES)
+    folds = [{"fold": i, "n": 4} | dict.fromkeys(metrics.NAMES, value) for i, value in ((1, 0.8), (2, 0.9))]
+    *_, first, second, means = tables.spread_table("fold", folds).splitlines()
+    assert first.startswith("fold 1") and second.count("0.9000") == len(metrics.NAMES)
+    assert means.startswith("mean ± std over folds") and means.count("0.850 ± 0.071") == len(metrics.NAMES)
