@@ -217,7 +217,8 @@ def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> Non
     while missing := [setting for setting in settings if setting not in map(setting_of, finished(study))]:
         begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
         free = [setting for setting in missing if setting not in map(setting_of, begun)]
-        study.enqueue_trial(random.choice(free or missing))  # so that workers who come together rarely meet
+        chance = random.SystemRandom()  # without a seed, so that workers who come together rarely meet
+        study.enqueue_trial(chance.choice(free or missing))
         run_trials(study, score, n_trials=1)
 
 
