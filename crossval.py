@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from common import comparison, data, intervals, scoring
-from common.calibration import LEFT_OUT, OUT_OF_FOLD, calibrate, sigmoid
+from common.calibration import ELSEWHERE, LEFT_OUT, OUT_OF_FOLD, calibrate, sigmoid
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Source, Split
 from common.errors import UserError
@@ -101,7 +101,7 @@ def read_elsewhere(other: Source, source: Source, pool: Split) -> dict[str, Spli
     if same := scoring.count_seen(images, pool)["trained_on"]:
         raise UserError(f"--calibrate-on {other.name}: {same} of its images are trained on; leave these out")
     patients = [{"patient": row.get("patient", "")} for row in images.rows]
-    return {f"{other.called}, not trained on": Split.of("elsewhere", images.images, images.labels, patients)}
+    return {ELSEWHERE.format(other.called): Split.of("elsewhere", images.images, images.labels, patients)}
 
 
 def score(validation: CrossValidation, pool: Split, elsewhere: dict[str, Split], source, settings: Settings, args):

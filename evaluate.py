@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common import comparison, data, files, metrics, origin, scoring
-from common.calibration import LEFT_OUT, operating_point, threshold_rule
+from common.calibration import ELSEWHERE, LEFT_OUT, operating_point, threshold_rule
 from common.deploy import onnxfile
 from common.errors import UserError
 from common.model import device_of
@@ -118,6 +118,8 @@ class Evaluated:
         promised, here = self.model.held_out, scores["operating_point"]["splits"][self.name]
         if promised:
             said.append(f"Promised at this threshold, {tables.promise(promised)}; kept here: {tables.promise(here)}.")
+        if self.model.calibration.fitted_on == ELSEWHERE.format(self.source.called):
+            said.append("These images chose the threshold: that it keeps its promise here shows nothing.")
         return said
 
 

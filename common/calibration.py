@@ -13,6 +13,7 @@ from common.metrics import STANDARD_THRESHOLD
 EPSILON = 1e-12  # probabilities closer than this to 0 or 1 count as this close: logits stay within +-27.6
 OUT_OF_FOLD = "out-of-fold predictions"  # what cross-validation calibrates on
 LEFT_OUT = "each hospital left out"  # what it calibrates on where hospitals are folds
+ELSEWHERE = "{}, not trained on"  # and on where --calibrate-on names another hospital
 TEMPERATURES = (0.05, 20.0)  # the range that a fitted temperature is limited to
 
 
