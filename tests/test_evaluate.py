@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import one_line
 
 import evaluate
 from common import data, files
@@ -23,7 +24,7 @@ def source(own) -> data.Source:
     return data.find(own.data["name"], None, 28)
 
 
-def test_other_images_are_judged_by_what_the_model_has_seen(own, source, npz, stored):
+def test_other_images_are_judged_by_what_the_model_has_seen(own, onnx_model, source, npz, stored):
     files.write_csv(
         own.path / "predictions.csv", folders.prediction_rows(data.load(source, "val")[0], np.full(12, 0.5))
     )
@@ -35,9 +36,19 @@ def test_other_images_are_judged_by_what_the_model_has_seen(own, source, npz, st
     (note,) = evaluated.notes(scores)
     assert "trained on 5, 0 are near-duplicates" in note and "flatter" in note
     assert evaluate.evaluate(own, source, "test", None).notes(scores) == []
-    assert "trained on train: these figures flatter" in evaluate.evaluate(own, source, "train", None).notes(scores)[0]
+    for model in (own, onnx_model):
+        said = evaluate.evaluate(model, source, "train", None).notes(scores)
+        assert "The model was trained on train: these figures flatter it." in said
     gone = replace(own, data=own.data | {"name": "absent.npz"})
     assert "cannot be told" in evaluate.evaluate(gone, other, "test", None).notes(scores)[0]
+
+
+def test_predictions_of_other_images_are_no_comparison(own, tmp_path, run_here):
+    before = {*own.path.iterdir()}
+    (tmp_path / "other.csv").write_text("split,index,label,probability\ntest,0,1,0.5\n")
+    status, out, err = run_here("evaluate.py", own.path, "--against", tmp_path / "other.csv", "--bootstrap", 100)
+    assert status == 2 and out == "" and one_line(err).endswith("its predictions are not of the same images")
+    assert {*own.path.iterdir()} == before
 
 
 def test_out_of_fold_predictions_stand_for_an_ensemble_s_own_images(own, source):

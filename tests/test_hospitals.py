@@ -65,6 +65,7 @@ def test_further_images_are_all_for_training_and_their_patients_are_their_own(ho
         ("A --calibrate-on phantom", "--calibrate-on phantom: "),
         ("A --calibrate-on BENIGN", "--calibrate-on .*: holds one class only"),
         ("A --also BENIGN --groups hospitals", "--groups hospitals: .* holds one class only"),
+        ("A --pool all --drop-test-twins", "leaves nothing to test on"),
     ],
 )
 def test_what_would_mislead_is_refused_before_training(given, cause, hospitals, tmp_path, run_here):

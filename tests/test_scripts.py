@@ -10,7 +10,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -238,40 +237,12 @@ def test_evaluate_an_onnx_against_predictions(trained, exported, tmp_path, runs)
     assert differences["auc"]["difference"] == 0
 
 
-def test_an_onnx_warns_on_the_images_it_was_trained_on(exported, tmp_path, runs):
-    out, _ = runs("evaluate.py", exported[0], "--split", "train", *EVALUATE, "--out", tmp_path)
-    warning = "The model was trained on train: these figures flatter it."
-    assert warning in out and warning in (tmp_path / "report_train.html").read_text()
-
-
 def test_tune_comes_to_a_setting(untrained, tmp_path, runs):
     """What it chooses is in test_tune.py; audit.py and bench.py are run in their own tests."""
     flags = ["--data", untrained.data["name"], "--folds", 2, "--trials", 1, "--grid", 0, "--out", tmp_path]
     out, _ = runs("tune.py", *QUICK, *flags)
     assert out.splitlines()[-1] == f"next: python train.py --params {tmp_path}/best.json"
     assert 0 < read_json(tmp_path / "best.json")["lr"] < 1
-
-
-REFUSED = {
-    "crossval.py --pool all --drop-test-twins": ["leaves nothing to test on"],
-    "train.py --data breastmnist": ["--data-root", "--data phantom --weights none"],  # neither data nor a network
-    "train.py --data phantom": ["--weights FILE", "--weights none"],  # no network
-    "evaluate.py RUN --against other.csv": ["not of the same images"],
-}
-
-
-@pytest.mark.parametrize("command", REFUSED)
-def test_errors_name_the_cause_and_the_way_out(command, untrained, tmp_path, monkeypatch, run_here):
-    monkeypatch.chdir(tmp_path)
-    for name, value in {"http_proxy": "127.0.0.1:9", "https_proxy": "127.0.0.1:9", "MEDMNIST_ROOT": "none"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    (tmp_path / "other.csv").write_text("split,index,label,probability\ntest,0,1,0.5\n")
-    before, began = {*tmp_path.iterdir()}, time.perf_counter()
-    script, *words = command.replace("RUN", str(untrained.path)).split()
-    status, out, err = run_here(script, *words)
-    assert status == 2 and out == "" and all(word in one_line(err) for word in REFUSED[command]), err
-    assert {*tmp_path.iterdir()} - before <= {tmp_path / "torch"} and time.perf_counter() - began < 60
 
 
 @pytest.mark.slow
