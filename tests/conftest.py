@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import runpy
 import signal
@@ -35,9 +36,25 @@ def one_line(err: str) -> str:
     return line
 
 
+def read_json(path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not strict JSON")
+
+    return json.loads(Path(path).read_text(), parse_constant=refuse)
+
+
 def read_csv(path) -> list[dict]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def with_metadata(model: Path, copy: Path, **about: str) -> Path:
+    """A copy of an .onnx file that says something else of itself."""
+    changed = onnx.load(model)
+    kept = {entry.key: entry.value for entry in changed.metadata_props}
+    onnx.helper.set_model_props(changed, kept | about)
+    onnx.save(changed, copy)
+    return copy
 
 
 def origin(trial) -> int:

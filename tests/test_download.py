@@ -5,7 +5,6 @@ import hashlib
 import http.client
 import http.server
 import io
-import json
 import re
 import resource
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import one_line
+from conftest import one_line, read_json
 
 from common import data, download, npzfile, weights
 from common.errors import UserError
@@ -226,7 +225,7 @@ def first_run(run_here, *flags) -> tuple[list[str], str, dict]:
     """train.py with some flags, to its end: the lines of stdout, stderr, and metrics.json."""
     status, out, err = run_here("train.py", *FEW, *flags)
     assert status == 0, err
-    return out.splitlines(), err, json.loads(Path("run/metrics.json").read_text())
+    return out.splitlines(), err, read_json("run/metrics.json")
 
 
 def frames(lines: list[str]) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import read_json
 
 from common import data, metrics
 from common.deploy import onnxfile
@@ -62,7 +63,7 @@ def test_models_of_two_sizes_are_compared_each_at_its_own(breastmnist_root, tmp_
     flags = ["--data-root", breastmnist_root, "--bootstrap", 100, "--threads", 1, "--out", tmp_path]
     command = [sys.executable, "evaluate.py", small, "--against", large, *flags]
     subprocess.run(list(map(str, command)), cwd=MODELS.parent, check=True, capture_output=True, timeout=300)
-    found = json.loads((tmp_path / "evaluation_test.json").read_text())["comparison"]["differences"]
+    found = read_json(tmp_path / "evaluation_test.json")["comparison"]["differences"]
     stored = [json.loads(card.metadata(file.name)["metrics"])["test"] for file in (small, large)]
     for name in ("auc", "accuracy"):
         assert found[name]["difference"] == pytest.approx(stored[0][name] - stored[1][name], abs=1e-3)

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import REPO, one_line, read_csv
+from conftest import REPO, one_line, read_csv, read_json
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
@@ -68,13 +68,6 @@ def assert_same_run(found, expected):
     for file in expected.glob("*.pt"):
         found_state, state = (torch.load(folder / file.name)["state"] for folder in (found, expected))
         assert found_state.keys() == state.keys() and all(torch.equal(found_state[name], state[name]) for name in state)
-
-
-def read_json(path):
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not strict JSON")
-
-    return json.loads(Path(path).read_text(), parse_constant=refuse)
 
 
 @pytest.fixture(scope="session")
