@@ -19,6 +19,7 @@ import torchvision
 from common import data, files, imageset, phantom, settings, weights
 from common.calibration import Calibration
 from common.deploy import graph, int8, onnxfile, typicality
+from common.errors import UserError
 from common.model import BreastResNet
 from common.run import folders
 
@@ -34,6 +35,14 @@ def one_line(err: str) -> str:
     (line,) = (line for line in err.splitlines() if not line.startswith(beside))
     assert line.startswith("error: ") and "Traceback" not in err
     return line
+
+
+def refusal(function, *given) -> str:
+    """The one line with which a function refuses."""
+    with pytest.raises(UserError) as caught:
+        function(*given)
+    assert (message := str(caught.value)) and "\n" not in message
+    return message
 
 
 def read_json(path):

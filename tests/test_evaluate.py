@@ -1,14 +1,15 @@
 """What evaluate.py says of a model and of the images that it was trained on; test_scripts.py runs it whole."""
 
+import argparse
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import one_line
+from conftest import refusal
 
 import evaluate
-from common import data, files
+from common import data, files, metrics
 from common.run import folders, standard
 
 
@@ -43,12 +44,19 @@ def test_other_images_are_judged_by_what_the_model_has_seen(own, onnx_model, sou
     assert "cannot be told" in evaluate.evaluate(gone, other, "test", None).notes(scores)[0]
 
 
-def test_predictions_of_other_images_are_no_comparison(own, tmp_path, run_here):
-    before = {*own.path.iterdir()}
-    (tmp_path / "other.csv").write_text("split,index,label,probability\ntest,0,1,0.5\n")
-    status, out, err = run_here("evaluate.py", own.path, "--against", tmp_path / "other.csv", "--bootstrap", 100)
-    assert status == 2 and out == "" and one_line(err).endswith("its predictions are not of the same images")
-    assert {*own.path.iterdir()} == before
+def test_another_model_s_predictions_are_taken_in_order_and_only_of_the_same_images(onnx_model, source, tmp_path):
+    evaluated, against = evaluate.evaluate(onnx_model, source, "test", None), tmp_path / "other.csv"
+    rows = folders.prediction_rows(evaluated.scored.split, expected := np.linspace(0.1, 0.9, 12))
+    files.write_csv(against, rows[::-1] + [row | {"split": "val"} for row in rows])
+    args = argparse.Namespace(against=str(against), bootstrap=100)
+    assert evaluate.score_other(evaluated, args).probabilities.tolist() == expected.tolist()
+    own = metrics.summary(evaluated.scored.labels, evaluated.scored.probabilities)["auc"]
+    other = metrics.summary(evaluated.scored.labels, expected)["auc"]
+    assert evaluate.compare(evaluated, "ours", args, 0)["differences"]["auc"]["difference"] == own - other
+    files.write_csv(against, rows[1:])
+    assert f"--against {against}: its predictions are not of the same images" in refusal(
+        evaluate.compare, evaluated, "ours", args, 0
+    )
 
 
 def test_out_of_fold_predictions_stand_for_an_ensemble_s_own_images(own, source):
@@ -79,6 +87,7 @@ def test_an_operating_point_is_labelled_by_the_run_s_own_data(own, synthetic, ca
     evaluate.store_operating_point(evaluate.choose_operating_point(own, 0.9))
     stored = files.read_json(own.path / "calibration.json")
     assert ("synthetic" in stored) == synthetic and stored["threshold"] == pytest.approx(0.4)
+    assert stored["temperature"] == own.calibration.temperature
     assert "at least 0.9 on val" in stored["threshold_rule"] and "earlier exports keep" in capsys.readouterr().err
 
 

@@ -1,4 +1,5 @@
-"""Every script as a user runs it, on phantom data; then on real data where there are any.
+"""Scripts as a user runs them, on phantom data; then on real data where there are any. tune.py, audit.py and bench.py
+are run in their own tests.
 
 What a later test goes on from is made by processes; what needs none of its own runs in this one. Both keep to one
 thread, so that numbers agree to the last bit.
@@ -223,21 +224,6 @@ def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path, runs):
     assert heading in (tmp_path / "report.html").read_text()
 
 
-def test_evaluate_an_onnx_against_predictions(trained, exported, tmp_path, runs):
-    against = trained[0] / "predictions.csv"
-    runs("evaluate.py", exported[0], "--against", against, *EVALUATE, "--out", tmp_path)
-    differences = read_json(tmp_path / "evaluation_test.json")["comparison"]["differences"]
-    assert differences["auc"]["difference"] == 0
-
-
-def test_tune_comes_to_a_setting(untrained, tmp_path, runs):
-    """What it chooses is in test_tune.py; audit.py and bench.py are run in their own tests."""
-    flags = ["--data", untrained.data["name"], "--folds", 2, "--trials", 1, "--grid", 0, "--out", tmp_path]
-    out, _ = runs("tune.py", *QUICK, *flags)
-    assert out.splitlines()[-1] == f"next: python train.py --params {tmp_path}/best.json"
-    assert 0 < read_json(tmp_path / "best.json")["lr"] < 1
-
-
 @pytest.mark.slow
 def test_the_whole_chain_on_real_data(breastmnist_root, tmp_path, runs):
     """Splits, clean test, the file that medmnist itself reads, and parity on every image."""
@@ -313,11 +299,3 @@ class TestCrossval:
         assert evaluation["predictions"] == "out-of-fold predictions" and evaluation["splits"]["val"]["n"] == 12
         assert (out / "folds_val.png").exists()
         assert {*folders.contents(out)} == {*out.iterdir()}  # so that the next run in this folder leaves nothing stale
-
-    def test_operating_point_can_be_chosen_anew(self, crossvalidated, tmp_path, runs):
-        out, _ = crossvalidated
-        before = read_json(out / "calibration.json")
-        runs("evaluate.py", out, "--sensitivity", 0.5, *EVALUATE, "--out", tmp_path)
-        after = read_json(out / "calibration.json")
-        assert after["threshold"] > before["threshold"] and after["temperature"] == before["temperature"]
-        assert "at least 0.5 on out-of-fold predictions" in after["threshold_rule"]
