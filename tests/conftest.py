@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,12 +30,33 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a background shell l
 REPO = Path(__file__).resolve().parent.parent
 
 
+def forget() -> None:
+    """Empty the caches of what files hold, as in another process."""
+    for cached in (weights.initial_state, weights.weights_md5, imageset.load, imageset.divided):
+        cached.cache_clear()
+
+
 def one_line(err: str) -> str:
     """The only line of an error, beside notes, warnings and progress."""
     beside = ("warning: ", "note: ", "weights: ", "Downloading: ", "train  epoch")
     (line,) = (line for line in err.splitlines() if not line.startswith(beside))
     assert line.startswith("error: ") and "Traceback" not in err
     return line
+
+
+def start(script: str, *words, **how) -> subprocess.Popen:
+    """Start a script as a process of its own, on one thread. how: as Popen takes it."""
+    command, pipe = [sys.executable, REPO / script, *map(str, words)], subprocess.PIPE
+    how = {"cwd": REPO, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "stdin": subprocess.DEVNULL} | how
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **how)
+
+
+def run(script: str, *words, status: int = 0) -> tuple[str, str]:
+    """Run a script to its end, as a process of its own. Returns: (stdout, stderr)."""
+    process = start(script, *words)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, err
+    return out, err
 
 
 def refusal(function, *given) -> str:
@@ -80,8 +102,7 @@ def run_here(monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
         random_state, handler = torch.get_rng_state(), signal.getsignal(signal.SIGTERM)
-        for cached in (weights.initial_state, imageset.load, imageset.divided):
-            cached.cache_clear()
+        forget()
         capfd.readouterr()
         try:
             with pytest.raises(SystemExit) as ended:

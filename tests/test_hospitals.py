@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import one_line, read_csv, read_json
+from conftest import forget, one_line, read_csv, read_json
 from PIL import Image
 
 import crossval
 import evaluate
-from common import crossvalidation, data, files, imageset, origin, phantom, scoring
+from common import crossvalidation, data, files, origin, phantom, scoring
 from common.calibration import LEFT_OUT, calibrate, fit_temperature, sigmoid
 from common.crossvalidation import Scheme
 from common.deploy import graph, parity
@@ -96,7 +96,7 @@ def test_other_hospitals_are_found_again_with_their_seed_and_contents(hospitals,
     again = origin.find_again(described, None, None, None, None)
     assert again.describe() == described and len(origin.load_again(described, None, ["also"])) == 40
     (tmp_path / "b").rename(tmp_path / "c")
-    imageset.load.cache_clear()
+    forget()
     assert not origin.find_again(described, None, None, None, None).also
     assert "are left out" in capsys.readouterr().err and origin.load_again(described, None, ["also"]) is None
     found = origin.find_again(described, hospitals[0], None, None, None, also=[moved])
@@ -105,7 +105,7 @@ def test_other_hospitals_are_found_again_with_their_seed_and_contents(hospitals,
         origin.find_again(described, None, None, None, None, also=[moved, moved])
     assert not origin.find_again(described, moved, None, None, None).also  # of other data than the run's
     files.write_csv(tmp_path / "c/images.csv", read_csv(moved)[1:])
-    imageset.load.cache_clear()
+    forget()
     origin.find_again(described, None, None, None, None, also=[moved])
     assert "is not what the model was trained on" in capsys.readouterr().err
     (tmp_path / "c").rename(tmp_path / "b")

@@ -1,18 +1,15 @@
 """The models that ship: each file gives, on the real test images, what it and its card say."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from conftest import read_json
+from conftest import REPO, read_json, run
 
 from common import data, metrics
 from common.deploy import onnxfile
 from results import card
 
-MODELS = Path(__file__).parent.parent / "models"
+MODELS = REPO / "models"
 FILES = sorted(MODELS.glob("*.onnx"))
 
 
@@ -61,8 +58,7 @@ def test_models_of_two_sizes_are_compared_each_at_its_own(breastmnist_root, tmp_
         pytest.skip(f"no breastmnist_128.npz in {breastmnist_root}")
     small, large = MODELS / "breastmnist.onnx", MODELS / "breastmnist_128.onnx"
     flags = ["--data-root", breastmnist_root, "--bootstrap", 100, "--threads", 1, "--out", tmp_path]
-    command = [sys.executable, "evaluate.py", small, "--against", large, *flags]
-    subprocess.run(list(map(str, command)), cwd=MODELS.parent, check=True, capture_output=True, timeout=300)
+    run("evaluate.py", small, "--against", large, *flags)
     found = read_json(tmp_path / "evaluation_test.json")["comparison"]["differences"]
     stored = [json.loads(card.metadata(file.name)["metrics"])["test"] for file in (small, large)]
     for name in ("auc", "accuracy"):

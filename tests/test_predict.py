@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import PIL
 import pytest
-from conftest import with_metadata
+from conftest import REPO, with_metadata
 from PIL import Image
 
 import predict
@@ -21,8 +21,6 @@ from common import data, imagefile, phantom
 from common.calibration import sigmoid
 from common.deploy import graph
 from common.evidence import overlay
-
-REPO = Path(predict.__file__).parent
 
 # Stands in for a trained network: the log-odds grow with the mean grey level. 128 is even odds.
 NETWORK = f"""

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import REPO, one_line, read_csv, read_json
+from conftest import REPO, one_line, read_csv, read_json, run, start
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
@@ -28,22 +28,6 @@ QUICK = ["--data", "phantom", "--weights", "none", "--epochs", "2", "--stages", 
 CROSSVAL = [*QUICK, "--folds", "2", "--repeats", "2", "--compare-groups", "--epochs", "1"]
 EVALUATE = ["--bootstrap", "100", "--threads", "1"]
 RUN_FILES = {"model.pt", "metrics.json", "history.csv", "predictions.csv", "curves.png", "calibration.json"}
-
-
-def start(script, *args) -> subprocess.Popen:
-    command, pipe = [sys.executable, REPO / script, *map(str, args)], subprocess.PIPE
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
-    )
-
-
-def run(script, *args, status=0) -> tuple[str, str]:
-    """Run a script to its end. Returns: (stdout, stderr)."""
-    process = start(script, *args)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == status, err
-    return out, err
 
 
 def start_until(words, script, *args) -> tuple[subprocess.Popen, str]:

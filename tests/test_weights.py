@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from conftest import forget, refusal
 from torch import nn
 
 from common import model, weights
@@ -16,8 +18,7 @@ COLOUR_STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)
 
 @pytest.fixture(autouse=True)
 def forget_weights():
-    weights.initial_state.cache_clear()
-    weights.weights_md5.cache_clear()
+    forget()
 
 
 def begin(file, stages: int = 2) -> BreastResNet:
@@ -100,10 +101,8 @@ BAD_STATES = {
 
 def refused(file: Path, reason: str) -> None:
     """A file is refused in one line that names it and both ways out."""
-    with pytest.raises(UserError, match=reason) as caught:
-        begin(file)
-    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
-    assert "--weights FILE" in str(caught.value) and "--weights none" in str(caught.value)
+    message = refusal(begin, file)
+    assert re.search(reason, message) and all(way in message for way in (str(file), "--weights FILE", "--weights none"))
 
 
 @pytest.mark.parametrize("state, reason", BAD_STATES.values(), ids=BAD_STATES)
