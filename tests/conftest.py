@@ -142,6 +142,18 @@ def breastmnist_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def breastmnist(breastmnist_root):
+    """A function that finds BreastMNIST of a size; a test is skipped where there is none of it."""
+
+    def find(size: int) -> data.Source:
+        if not (file := data.breastmnist_path(str(breastmnist_root), size)).exists():
+            pytest.skip(f"no {file.name} in {breastmnist_root}")
+        return data.find("breastmnist", str(breastmnist_root), size)
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def imagenet_trunk(tmp_path_factory) -> Path:
     """A file for --weights: torchvision's names up to layer3, random values."""
     with torch.random.fork_rng():

@@ -149,16 +149,13 @@ def test_official_checksums_and_names_are_medmnist_s():
 
 
 @pytest.mark.parametrize("size", npzfile.SIZES)
-def test_real_files_are_official(breastmnist_root, size, capsys):
-    if not data.breastmnist_path(str(breastmnist_root), size).exists():
-        pytest.skip(f"no BreastMNIST of size {size} in {breastmnist_root}")
-    assert data.find("breastmnist", str(breastmnist_root), size).md5 == data.OFFICIAL_MD5[size]
+def test_real_files_are_official(breastmnist, size, capsys):
+    assert breastmnist(size).md5 == data.OFFICIAL_MD5[size]
     assert capsys.readouterr().err == ""
 
 
-def test_real_counts(breastmnist_root):
-    source = data.find("breastmnist", str(breastmnist_root), 28)
-    splits = data.load(source, "train", "val", "test")
+def test_real_counts(breastmnist):
+    splits = data.load(source := breastmnist(28), "train", "val", "test")
     assert [(len(split), int(split.labels.sum())) for split in splits] == [(546, 147), (78, 21), (156, 42)]
     assert medmnist.INFO["breastmnist"]["label"]["0"] == "malignant"
     stored = np.load(source.path)["test_labels"][:, 0]

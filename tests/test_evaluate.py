@@ -91,8 +91,8 @@ def test_an_operating_point_is_labelled_by_the_run_s_own_data(own, synthetic, ca
     assert "at least 0.9 on val" in stored["threshold_rule"] and "earlier exports keep" in capsys.readouterr().err
 
 
-def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist_root, monkeypatch):
-    source = data.find("breastmnist", str(breastmnist_root), 28)
+def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist, monkeypatch):
+    source = breastmnist(28)
     scored = evaluate.evaluate(own, source, "val", None).scored
     given = scored.labels, scored.probabilities, source, "val", "run"
     name, content = standard.result(*given)

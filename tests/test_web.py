@@ -18,7 +18,7 @@ from conftest import REPO
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from common import evidence, phantom
+from common import evidence, imagefile, phantom
 from common.deploy import graph
 from web import make_phantoms
 
@@ -181,28 +181,20 @@ def pixels(page, canvas: str) -> np.ndarray:
     return np.uint8(rgba).reshape(-1, width, 4)
 
 
-def prepared(grey: Image.Image, size: int) -> np.ndarray:
-    """The middle square at the model's size, by Pillow."""
-    side = min(grey.size)
-    left, top = (grey.width - side) // 2, (grey.height - side) // 2
-    square = grey.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
-
-
 def check_answers(page, model: bytes):
     """The page's number, words and small image, for every picture, against onnxruntime and Pillow."""
     session = onnxruntime.InferenceSession(model)
     about, outputs = session.get_modelmeta().custom_metadata_map, {output.name for output in session.get_outputs()}
     size, threshold, sides = int(about["input_size"]), float(about["threshold"]), set()
     for name, content in pictures().items():
-        grey = Image.open(io.BytesIO(content)).convert("L")
-        (expected,) = session.run(["probability"], {"image": np.asarray(grey)[np.newaxis]})[0]
+        grey = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+        (expected,) = session.run(["probability"], {"image": grey[np.newaxis]})[0]
         choose(page, name, content)
         shown = float(page.locator("#probability").get_attribute("value"))
         assert shown == pytest.approx(expected, abs=1e-4), name
-        assert np.array_equal(pixels(page, "#seen")[:, :, 0], prepared(grey, size)), name
+        assert np.array_equal(pixels(page, "#seen")[:, :, 0], imagefile.prepare(grey, size)), name
         words = page.locator("#statement").inner_text()
-        if "typicality" in outputs and session.run(["typicality"], {"image": np.asarray(grey)[np.newaxis]})[0] < 0.01:
+        if "typicality" in outputs and session.run(["typicality"], {"image": grey[np.newaxis]})[0] < 0.01:
             assert words.endswith("no call."), words
             continue
         side, called = ("above", "flagged for review") if expected >= threshold else ("below", "not flagged")
