@@ -50,7 +50,8 @@ def test_a_straight_line_moves_the_logit_and_its_probability(network, onnx_model
     probability, logit, evidence = session.run(None, {"image": phantoms.images})
     expected = 2 * onnx_model.logits(phantoms.images) - 0.25
     assert np.allclose(evidence, 2 * onnx_model.evidence(phantoms.images) - 0.25, atol=1e-4)
-    assert np.allclose(evidence.mean((1, 2)), logit, atol=1e-5)
+    assert np.allclose(evidence.mean((1, 2)), logit, atol=1e-5) and np.std(evidence, (1, 2)).min() > 0.02
+    assert np.allclose(onnx_model.probabilities(phantoms.images), sigmoid((expected + 0.25) / 2), atol=1e-6)
     assert np.allclose(logit, expected, atol=1e-4) and np.allclose(probability, sigmoid(expected), atol=1e-5)
 
 
