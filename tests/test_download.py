@@ -23,7 +23,7 @@ from common import data, download, npzfile, weights
 from common.errors import UserError
 
 DATA_URL = medmnist.INFO["breastmnist"]["url"]
-FILES = {"data": "breastmnist.npz", "weights": "hub/checkpoints/resnet18-f37072fd.pth"}
+FILES = {"data": "data/breastmnist.npz", "weights": "hub/checkpoints/resnet18-f37072fd.pth"}
 WAYS_OUT = {"data": ("--data-root", "--data phantom --weights none"), "weights": ("--weights FILE", "--weights none")}
 
 
@@ -113,8 +113,8 @@ def host(monkeypatch, tmp_path, stored, imagenet):
     server.files = {DATA_URL: file.getvalue(), weights.IMAGENET_URL: imagenet}
     monkeypatch.setattr(weights, "IMAGENET_SHA256", hashlib.sha256(imagenet).hexdigest()[:8])
     monkeypatch.setattr(urllib.request, "_opener", server.opener())
-    for name in ("MEDMNIST_ROOT", "TORCH_HOME"):
-        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("MEDMNIST_ROOT", str(tmp_path / "data"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     yield server
     server.closing.set()
@@ -179,7 +179,8 @@ def make(monkeypatch, host):
 def test_in_trouble_it_is_one_line_with_nothing_left_and_a_retry_works(make, tmp_path, what, trouble, reason):
     make(trouble)
     message = refusal(fetch, what)
-    assert re.search(f"cannot be downloaded .*({reason})", message) and files(tmp_path) == []
+    assert re.search(f"cannot be downloaded .*({reason})", message)
+    assert files(tmp_path) == [] and not (tmp_path / "data").exists()
     assert all(words in message for words in (FILES[what], "https://", *WAYS_OUT[what]))
     make("")
     fetch(what)
@@ -248,7 +249,7 @@ def test_without_one_it_is_phantoms_said_first_and_last(make, run_here, tmp_path
     lines, err, metrics = first_run(run_here)
     first, last = frames(lines)
     assert first == last and first.startswith("PHANTOM DATA.") and TROUBLES[trouble] in first
-    assert str(tmp_path / "breastmnist.npz") in first and DATA_URL in first
+    assert str(tmp_path / FILES["data"]) in first and DATA_URL in first
     assert metrics["synthetic"].startswith("PHANTOM") and metrics["config"]["weights"] == "none"
     assert all("PHANTOM" in line for line in err.splitlines() if "val_auc" in line)
     titles = [line for line in lines if re.search(r"(threshold|point|temperature) \d", line)]
@@ -266,7 +267,8 @@ def test_without_the_weights_it_is_the_real_data_from_scratch(host, run_here):
 
 
 def test_a_damaged_file_is_no_table_s_end_either(host, run_here, tmp_path):
-    (tmp_path / "breastmnist.npz").write_bytes(b"damaged")
+    (tmp_path / "data").mkdir()
+    (tmp_path / FILES["data"]).write_bytes(b"damaged")
     lines, _, metrics = first_run(run_here)
     assert "not a readable .npz file" in frames(lines)[0] and metrics["synthetic"]
 
