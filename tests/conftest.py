@@ -44,11 +44,13 @@ def one_line(err: str) -> str:
     return line
 
 
-def start(script: str, *words, **how) -> subprocess.Popen:
-    """Start a script as a process of its own, on one thread. how: as Popen takes it."""
+def start(script: str, *words, session: bool = False) -> subprocess.Popen:
+    """Start a script as a process on one thread. session: in one of its own, for signals to it and its children."""
     command, pipe = [sys.executable, REPO / script, *map(str, words)], subprocess.PIPE
-    how = {"cwd": REPO, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "stdin": subprocess.DEVNULL} | how
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **how)
+    environment, nothing = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.DEVNULL
+    return subprocess.Popen(
+        command, cwd=REPO, env=environment, stdin=nothing, stdout=pipe, stderr=pipe, text=True, start_new_session=session
+    )
 
 
 def run(script: str, *words, status: int = 0) -> tuple[str, str]:

@@ -145,14 +145,14 @@ def test_an_output_folder_may_have_any_name_and_test_is_never_read(tmp_path, run
 def test_ctrl_c_then_a_killed_copy(tmp_path):
     """Ctrl-C reaches two copies as well as their parent, and all end; in the next session one copy is killed."""
     command = ["tune.py", *QUICK, "--heartbeat", 1, "--jobs", 2, "--trials", 5, "--grid", 1, "--out", tmp_path]
-    first = start(*command, start_new_session=True)
+    first = start(*command, session=True)
     while "fold 1" not in first.stderr.readline():
         assert first.poll() is None
     os.killpg(first.pid, signal.SIGINT)
     assert first.communicate()[1].splitlines()[-1] == "interrupted" and first.returncode == 130
     assert subprocess.run(["pgrep", "-g", str(first.pid), "-f", "spawn_main"]).returncode == 1  # none is left
 
-    second = start(*command, start_new_session=True)
+    second = start(*command, session=True)
     while "fold 1" not in second.stderr.readline():
         assert second.poll() is None
     children = subprocess.check_output(["pgrep", "-P", str(second.pid), "-f", "spawn_main"], text=True).split()
