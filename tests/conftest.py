@@ -46,10 +46,10 @@ def one_line(err: str) -> str:
 
 def start(script: str, *words, session: bool = False) -> subprocess.Popen:
     """Start a script as a process on one thread. session: in one of its own, for signals to it and its children."""
-    command, pipe = [sys.executable, REPO / script, *map(str, words)], subprocess.PIPE
-    environment, nothing = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.DEVNULL
+    command, pipe = [sys.executable, *map(str, (REPO / script, *words))], subprocess.PIPE
+    env, none = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.DEVNULL
     return subprocess.Popen(
-        command, cwd=REPO, env=environment, stdin=nothing, stdout=pipe, stderr=pipe, text=True, start_new_session=session
+        command, cwd=REPO, env=env, stdin=none, stdout=pipe, stderr=pipe, text=True, start_new_session=session
     )
 
 
