@@ -2,9 +2,11 @@
 
 import csv
 import io
+import json
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ import torchvision
 from common import data, files, imageset, phantom, settings, weights
 from common.calibration import Calibration
 from common.deploy import graph, int8, onnxfile, typicality
+from common.errors import UserError
 from common.model import BreastResNet
 from common.run import folders
 
@@ -25,6 +28,12 @@ torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a background shell leaves it, for every process to inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
 REPO = Path(__file__).resolve().parent.parent
+
+
+def forget() -> None:
+    """Empty the caches of what files hold, as in another process."""
+    for cached in (weights.initial_state, weights.weights_md5, imageset.load, imageset.divided):
+        cached.cache_clear()
 
 
 def one_line(err: str) -> str:
@@ -35,9 +44,50 @@ def one_line(err: str) -> str:
     return line
 
 
+def start(script: str, *words, session: bool = False) -> subprocess.Popen:
+    """Start a script as a process on one thread. session: in one of its own, for signals to it and its children."""
+    command, pipe = [sys.executable, *map(str, (REPO / script, *words))], subprocess.PIPE
+    env, none = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.DEVNULL
+    return subprocess.Popen(
+        command, cwd=REPO, env=env, stdin=none, stdout=pipe, stderr=pipe, text=True, start_new_session=session
+    )
+
+
+def run(script: str, *words, status: int = 0) -> tuple[str, str]:
+    """Run a script to its end, as a process of its own. Returns: (stdout, stderr)."""
+    process = start(script, *words)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, err
+    return out, err
+
+
+def refusal(function, *given) -> str:
+    """The one line with which a function refuses."""
+    with pytest.raises(UserError) as caught:
+        function(*given)
+    assert (message := str(caught.value)) and "\n" not in message
+    return message
+
+
+def read_json(path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not strict JSON")
+
+    return json.loads(Path(path).read_text(), parse_constant=refuse)
+
+
 def read_csv(path) -> list[dict]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def with_metadata(model: Path, copy: Path, **about: str) -> Path:
+    """A copy of an .onnx file that says something else of itself."""
+    changed = onnx.load(model)
+    kept = {entry.key: entry.value for entry in changed.metadata_props}
+    onnx.helper.set_model_props(changed, kept | about)
+    onnx.save(changed, copy)
+    return copy
 
 
 def origin(trial) -> int:
@@ -54,8 +104,7 @@ def run_here(monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
         random_state, handler = torch.get_rng_state(), signal.getsignal(signal.SIGTERM)
-        for cached in (weights.initial_state, imageset.load, imageset.divided):
-            cached.cache_clear()
+        forget()
         capfd.readouterr()
         try:
             with pytest.raises(SystemExit) as ended:
@@ -92,6 +141,18 @@ def breastmnist_root() -> Path:
     if not (root / "breastmnist.npz").exists():
         pytest.skip(f"no breastmnist.npz in {root}; set MEDMNIST_ROOT to the folder that holds it")
     return root
+
+
+@pytest.fixture(scope="session")
+def breastmnist(breastmnist_root):
+    """A function that finds BreastMNIST of a size; a test is skipped where there is none of it."""
+
+    def find(size: int) -> data.Source:
+        if not (file := data.breastmnist_path(str(breastmnist_root), size)).exists():
+            pytest.skip(f"no {file.name} in {breastmnist_root}")
+        return data.find("breastmnist", str(breastmnist_root), size)
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,12 @@
 import ast
 import sys
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
+from conftest import REPO
 
-ROOT = Path(__file__).parent.parent
 FILES = {
-    ".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in [*ROOT.glob("*.py"), *ROOT.glob("common/**/*.py")]
+    ".".join(p.relative_to(REPO).with_suffix("").parts): p for p in [*REPO.glob("*.py"), *REPO.glob("common/**/*.py")]
 }
 GROUND = ["errors", "files", "progress", "parallel"]
 ROOMS = ["run", "show", "deploy"]
@@ -63,7 +62,7 @@ def test_metrics_need_numpy_only():
 
 def test_imports_are_explicit():
     """No package that imports for its readers, and no `common` to reach through."""
-    assert all(path.read_text() == "" for path in ROOT.glob("common/**/__init__.py"))
+    assert all(path.read_text() == "" for path in REPO.glob("common/**/__init__.py"))
     assert [
         module for module, others in ARROWS.items() if others & {"common", *(f"common.{room}" for room in ROOMS)}
     ] == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import audit
-from common.data import SPLITS, Split, breastmnist_path, concatenate, find, load
+from common.data import SPLITS, Split, concatenate, load
 from common.scoring import groups_beside
 
 
@@ -56,11 +56,8 @@ def test_audit_counts_what_crosses_splits_and_what_contradicts():
 
 
 @pytest.mark.parametrize("size", [64, 128, 224])
-def test_the_real_files_of_other_sizes_hold_the_same(breastmnist_root, size):
-    if not breastmnist_path(str(breastmnist_root), size).exists():
-        pytest.skip(f"no file of size {size} in {breastmnist_root}")
-    source = find("breastmnist", str(breastmnist_root), size)
-    train, val, test = load(source, *SPLITS)
+def test_the_real_files_of_other_sizes_hold_the_same(breastmnist, size):
+    train, val, test = load(breastmnist(size), *SPLITS)
     found = audit.audit(concatenate(train, val, test))
     assert (len(found.pairs) > 230, found.groups, found.across_splits) == (True, 593, 128)
     assert found.leaking == {"train": 116, "val": 35, "test": 63} and groups_beside(test, train, val)[1].sum() == 93

@@ -1,18 +1,11 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-SCRIPT = str(Path(__file__).parent.parent / "bench.py")
+from conftest import run
 
 
 @pytest.mark.slow
 def test_a_row_for_each_size_and_number_of_images():
     flags = "--sizes 28 64 --images 40 20 --steps 1 --stages 2 --batch-size 16 --epochs 3 --threads 1"
-    command = [sys.executable, SCRIPT, *flags.split()]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    lines = [line.split() for line in printed.splitlines()]
+    lines = [line.split() for line in run("bench.py", *flags.split())[0].splitlines()]
     assert lines[0][0] == "PHANTOM"
     small, large = (line for line in lines if line and line[0] in ("28", "64"))
     assert 0 < float(small[3]) < float(large[3])  # GFLOP an image

@@ -1,13 +1,15 @@
 """What evaluate.py says of a model and of the images that it was trained on; test_scripts.py runs it whole."""
 
+import argparse
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import refusal
 
 import evaluate
-from common import data, files
+from common import data, files, metrics
 from common.run import folders, standard
 
 
@@ -23,7 +25,7 @@ def source(own) -> data.Source:
     return data.find(own.data["name"], None, 28)
 
 
-def test_other_images_are_judged_by_what_the_model_has_seen(own, source, npz, stored):
+def test_other_images_are_judged_by_what_the_model_has_seen(own, onnx_model, source, npz, stored):
     files.write_csv(
         own.path / "predictions.csv", folders.prediction_rows(data.load(source, "val")[0], np.full(12, 0.5))
     )
@@ -35,9 +37,26 @@ def test_other_images_are_judged_by_what_the_model_has_seen(own, source, npz, st
     (note,) = evaluated.notes(scores)
     assert "trained on 5, 0 are near-duplicates" in note and "flatter" in note
     assert evaluate.evaluate(own, source, "test", None).notes(scores) == []
-    assert "trained on train: these figures flatter" in evaluate.evaluate(own, source, "train", None).notes(scores)[0]
+    for model in (own, onnx_model):
+        said = evaluate.evaluate(model, source, "train", None).notes(scores)
+        assert "The model was trained on train: these figures flatter it." in said
     gone = replace(own, data=own.data | {"name": "absent.npz"})
     assert "cannot be told" in evaluate.evaluate(gone, other, "test", None).notes(scores)[0]
+
+
+def test_another_model_s_predictions_are_taken_in_order_and_only_of_the_same_images(onnx_model, source, tmp_path):
+    evaluated, against = evaluate.evaluate(onnx_model, source, "test", None), tmp_path / "other.csv"
+    rows = folders.prediction_rows(evaluated.scored.split, expected := np.linspace(0.1, 0.9, 12))
+    files.write_csv(against, rows[::-1] + [row | {"split": "val"} for row in rows])
+    args = argparse.Namespace(against=str(against), bootstrap=100)
+    assert evaluate.predict_other(evaluated, args).tolist() == expected.tolist()
+    own = metrics.summary(evaluated.scored.labels, evaluated.scored.probabilities)["auc"]
+    other = metrics.summary(evaluated.scored.labels, expected)["auc"]
+    assert evaluate.compare(evaluated, "ours", args, 0)["differences"]["auc"]["difference"] == own - other
+    files.write_csv(against, rows[1:])
+    assert f"--against {against}: its predictions are not of the same images" in refusal(
+        evaluate.compare, evaluated, "ours", args, 0
+    )
 
 
 def test_out_of_fold_predictions_stand_for_an_ensemble_s_own_images(own, source):
@@ -68,6 +87,7 @@ def test_an_operating_point_is_labelled_by_the_run_s_own_data(own, synthetic, ca
     evaluate.store_operating_point(evaluate.choose_operating_point(own, 0.9))
     stored = files.read_json(own.path / "calibration.json")
     assert ("synthetic" in stored) == synthetic and stored["threshold"] == pytest.approx(0.4)
+    assert stored["temperature"] == own.calibration.temperature
     assert "at least 0.9 on val" in stored["threshold_rule"] and "earlier exports keep" in capsys.readouterr().err
 
 
@@ -79,8 +99,8 @@ def test_an_operating_point_needs_a_malignant_image(own, source):
         evaluate.choose_operating_point(own, 0.9)
 
 
-def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist_root, monkeypatch):
-    source = data.find("breastmnist", str(breastmnist_root), 28)
+def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist, monkeypatch):
+    source = breastmnist(28)
     scored = evaluate.evaluate(own, source, "val", None).scored
     given = scored.labels, scored.probabilities, source, "val", "run"
     name, content = standard.result(*given)

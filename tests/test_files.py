@@ -1,9 +1,8 @@
-import csv
-import json
 import math
 
 import numpy as np
 import pytest
+from conftest import read_csv, read_json
 
 from common import data, files
 from common.errors import UserError
@@ -47,7 +46,7 @@ def test_json_is_strict_and_nan_is_null(tmp_path):
     value = {"a": math.nan, "b": [np.float64(0.1), np.inf, -math.inf], "c": np.arange(2)}
     value |= {"d": (np.bool_(True), None, "nan"), "e": {"f": np.float32(0.5), "g": np.int64(3)}}
     files.write_json(tmp_path / "file.json", value)
-    read = json.loads((tmp_path / "file.json").read_text(), parse_constant=pytest.fail)
+    read = read_json(tmp_path / "file.json")
     assert read == {"a": None, "b": [0.1, None, None], "c": [0, 1], "d": [True, None, "nan"], "e": {"f": 0.5, "g": 3}}
     assert math.isnan(value["a"])  # a copy
 
@@ -57,10 +56,7 @@ def test_results_on_phantoms_say_so(tmp_path):
     for said in (None, notice):
         files.write_csv(tmp_path / "file.csv", rows, said)
         files.write_json(tmp_path / "file.json", {"a": 1}, said)
-        with open(tmp_path / "file.csv", newline="") as file:
-            read = list(csv.DictReader(file))
-        assert read == [
-            {"a": str(row["a"]), "b": row["b"]} | ({"synthetic": "phantom"} if said else {}) for row in rows
-        ]
+        label = {"synthetic": "phantom"} if said else {}
+        assert read_csv(tmp_path / "file.csv") == [{"a": str(row["a"]), "b": row["b"]} | label for row in rows]
         assert files.read_json(tmp_path / "file.json") == ({"synthetic": said} if said else {}) | {"a": 1}
     assert "PHANTOM" in (tmp_path / "file.json").read_text().splitlines()[1]

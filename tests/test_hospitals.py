@@ -1,7 +1,5 @@
 """Training and calibrating with images of several hospitals."""
 
-import csv
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -10,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import one_line, read_csv
+from conftest import forget, one_line, read_csv, read_json
 from PIL import Image
 
 import crossval
-from common import crossvalidation, data, files, imageset, origin, phantom, scoring
+from common import crossvalidation, data, files, origin, phantom, scoring
 from common.calibration import LEFT_OUT, calibrate, fit_temperature, sigmoid
 from common.crossvalidation import Scheme
+from common.deploy import graph, parity
 from common.errors import UserError
 from common.run import folders
 
@@ -32,11 +31,9 @@ def hospitals(tmp_path_factory):
         images, labels = phantom.generate(40, 60, seed=seed, malignant_share=0.5)
         for i, image in enumerate(images):
             Image.fromarray(image).save(folder / f"{i}.png")
-        with open(folder / "images.csv", "w", newline="") as file:
-            rows = [("image", "label", "patient"), *((f"{i}.png", label, i // 2) for i, label in enumerate(labels))]
-            csv.writer(file).writerows(rows)
-        rows = read_csv(folder / "images.csv")
-        files.write_csv(folder / "benign.csv", [row for row in rows if row["label"] == "0"])
+        rows = [{"image": f"{i}.png", "label": label, "patient": i // 2} for i, label in enumerate(labels)]
+        files.write_csv(folder / "images.csv", rows)
+        files.write_csv(folder / "benign.csv", [row for row in rows if not row["label"]])
         files.write_csv(folder / "half.csv", rows[::2])
         tables.append(str(folder / "images.csv"))
     return tables
@@ -64,6 +61,7 @@ def test_further_images_are_all_for_training_and_their_patients_are_their_own(ho
         ("A --calibrate-on phantom", "--calibrate-on phantom: "),
         ("A --calibrate-on BENIGN", "--calibrate-on .*: holds one class only"),
         ("A --also BENIGN --groups hospitals", "--groups hospitals: .* holds one class only"),
+        ("A --pool all --drop-test-twins", "leaves nothing to test on"),
     ],
 )
 def test_what_would_mislead_is_refused_before_training(given, cause, hospitals, tmp_path, run_here):
@@ -97,7 +95,7 @@ def test_other_hospitals_are_found_again_with_their_seed_and_contents(hospitals,
     again = origin.find_again(described, None, None, None, None)
     assert again.describe() == described and len(origin.load_again(described, None, ["also"])) == 40
     (tmp_path / "b").rename(tmp_path / "c")
-    imageset.load.cache_clear()
+    forget()
     assert not origin.find_again(described, None, None, None, None).also
     assert "are left out" in capsys.readouterr().err and origin.load_again(described, None, ["also"]) is None
     found = origin.find_again(described, hospitals[0], None, None, None, also=[moved])
@@ -106,7 +104,7 @@ def test_other_hospitals_are_found_again_with_their_seed_and_contents(hospitals,
         origin.find_again(described, None, None, None, None, also=[moved, moved])
     assert not origin.find_again(described, moved, None, None, None).also  # of other data than the run's
     files.write_csv(tmp_path / "c/images.csv", read_csv(moved)[1:])
-    imageset.load.cache_clear()
+    forget()
     origin.find_again(described, None, None, None, None, also=[moved])
     assert "is not what the model was trained on" in capsys.readouterr().err
     (tmp_path / "c").rename(tmp_path / "b")
@@ -150,18 +148,32 @@ def test_the_most_cautious_hospital_calibrates():
     assert min(flagged[part & (labels == 1)].mean() for part in alone) == pytest.approx(0.9, abs=0.01)
 
 
-def test_a_run_of_two_hospitals_from_folds_to_a_file(hospitals, tmp_path, runs, run_here):
+@pytest.fixture
+def traced_once(monkeypatch):
+    """Let export.py trace the network of a run once, however often a test exports it, and try one size."""
+    export, traced = graph.export_network, []
+
+    def export_once(*given):
+        if not traced:
+            traced.append(export(*given))
+        return traced[0]
+
+    monkeypatch.setattr(graph, "export_network", export_once)
+    monkeypatch.setattr(parity, "SIZES", ((90, 60),))
+
+
+def test_a_run_of_two_hospitals_from_folds_to_a_file(hospitals, traced_once, tmp_path, runs, run_here):
     out = tmp_path / "run"
     both = ["--groups", "hospitals", "--compare-groups", "--refit", 2]
     text, _ = runs("crossval.py", "--data", hospitals[0], "--also", hospitals[1], *both, *TRAIN, "--out", out)
     assert "knowing the hospital adds" in text and (out / "fold_2.pt").exists() and not (out / "fold_3.pt").exists()
-    stored = json.loads((out / "metrics.json").read_text())
+    stored = read_json(out / "metrics.json")
     assert [chosen["fitted_on"] for chosen in stored["calibrations"]] == [LEFT_OUT, "out-of-fold predictions"]
     whole = [name for name in stored["splits"] if not name.endswith("_patients")]
     assert len(whole) == 5 and all(f"hospital_{i}0/images.csv" in "".join(whole) for i in (1, 2))
     assert {row["split"] for row in read_csv(out / "predictions.csv")} == {"train", "val", "also", "test"}
     runs("export.py", out, "--threads", 1)
-    parity = json.loads((out / "parity.json").read_text())
+    parity = read_json(out / "parity.json")
     assert {row["split"] for row in parity["rows"]} == {"train", "val", "test", "also"}
     flags = ["--data", hospitals[1], "--bootstrap", 100, "--threads", 1, "--out", tmp_path]
     text, _ = runs("evaluate.py", out / "model.onnx", *flags)
@@ -170,7 +182,7 @@ def test_a_run_of_two_hospitals_from_folds_to_a_file(hospitals, tmp_path, runs, 
     status, _, err = run_here("export.py", out, "--threads", 1)
     assert status == 2 and one_line(err).endswith("say where by --also")
     runs("evaluate.py", out, *flags[2:])
-    assert set(json.loads((tmp_path / "evaluation_test.json").read_text())["splits"]) == {"test", "test_patients"}
+    assert set(read_json(tmp_path / "evaluation_test.json")["splits"]) == {"test", "test_patients"}
     runs("export.py", out, "--threads", 1, "--also", gone / "images.csv")
     gone.rename(Path(hospitals[1]).parent)
 
@@ -178,13 +190,15 @@ def test_a_run_of_two_hospitals_from_folds_to_a_file(hospitals, tmp_path, runs, 
 def test_calibrating_on_a_hospital_that_trains_nothing(hospitals, tmp_path, runs):
     out = tmp_path / "run"
     runs("crossval.py", "--data", hospitals[0], "--calibrate-on", hospitals[1], "--refit", *TRAIN, "--out", out)
-    stored = json.loads((out / "metrics.json").read_text())
+    stored = read_json(out / "metrics.json")
     assert stored["calibrations"][0]["fitted_on"].endswith("not trained on") and len(stored["calibrations"]) == 2
     at = stored["operating_point"]["splits"]["elsewhere"]
     assert at["n"] == 40 and at["recall"] >= 0.95
     assert folders.load(out).held_out["recall"] == at["recall"]
-    threshold = json.loads((out / "calibration.json").read_text())["threshold"]
+    threshold = read_json(out / "calibration.json")["threshold"]
+    said = runs("evaluate.py", out, "--data", hospitals[1], "--bootstrap", 100, "--threads", 1)[0]
+    assert "\nThese images chose the threshold" in said
     runs("evaluate.py", out, "--sensitivity", 0.95, "--bootstrap", 100, "--threads", 1)  # on the same held-out images
-    assert json.loads((out / "calibration.json").read_text())["threshold"] == pytest.approx(threshold, abs=1e-6)
+    assert read_json(out / "calibration.json")["threshold"] == pytest.approx(threshold, abs=1e-6)
     runs("evaluate.py", out, "--sensitivity", 0.5, "--bootstrap", 100, "--threads", 1)
     assert not folders.load(out).held_out  # metrics.json keeps the rates of the old one

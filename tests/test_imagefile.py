@@ -2,6 +2,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import refusal
 from PIL import Image
 
 from common import imagefile, phantom
@@ -20,10 +21,7 @@ def only(path) -> np.ndarray:
 
 
 def refused(path) -> str:
-    with pytest.raises(UserError) as error:
-        list(imagefile.frames(path))
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return refusal(lambda: list(imagefile.frames(path)))
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import forget, refusal
 from PIL import Image
 
-from common import data, files, imagefile, imageset, origin
-from common.errors import UserError
+from common import data, files, imagefile, origin
 from common.run.folders import IMAGES
 
 SIZE = 28
@@ -32,8 +32,7 @@ def write_table(folder, rows: list[str], header: str = "image,label") -> str:
 
 @pytest.fixture(autouse=True)
 def forget_all() -> None:
-    for cached in (imageset.load, imageset.divided):
-        cached.cache_clear()
+    forget()
 
 
 @pytest.fixture
@@ -62,11 +61,7 @@ def everything(name, size: int = SIZE) -> data.Split:
 
 
 def refused(name, *splits) -> str:
-    with pytest.raises(UserError) as caught:
-        source = data.find(str(name), None, SIZE)
-        data.load(source, *(splits or ["all"]))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal(lambda: data.load(data.find(str(name), None, SIZE), *(splits or ["all"])))
 
 
 def test_a_folder_s_images_are_prepared_as_medmnist_s(folder):
@@ -118,7 +113,7 @@ def test_a_table_of_a_spreadsheet_and_a_repeated_row(tmp_path):
 
 def test_drawn_splits_keep_patients_and_twins_together_and_are_the_seed_s(table, tmp_path):
     shutil.copy(tmp_path / "set/images/0.png", tmp_path / "set/images/9.png")  # patients 0 and 4 are one group now
-    imageset.load.cache_clear()
+    forget()
 
     def draw(seed: int) -> dict[str, str]:
         splits = data.load(data.find(table, None, SIZE, seed), *data.SPLITS)
@@ -142,10 +137,10 @@ def test_too_few_to_divide_but_not_to_evaluate(folder):
 
 def test_the_fingerprint_is_of_names_contents_and_labels(table, tmp_path):
     first = data.find(table, None, SIZE).md5
-    imageset.load.cache_clear()
+    forget()
     assert data.find(table, None, SIZE).md5 == first
     write(tmp_path / "set/images/7.png", 700)
-    imageset.load.cache_clear()
+    forget()
     assert data.find(table, None, SIZE).md5 != first
 
 
@@ -261,8 +256,7 @@ def test_a_run_s_splits_are_found_again_and_changes_are_said(table, tmp_path, ca
     described = source.describe()
 
     def again() -> tuple[dict, str]:
-        for cached in (imageset.load, imageset.divided):
-            cached.cache_clear()
+        forget()
         found = origin.find_again(described, None, None, None, None, kept=tmp_path / "run/images.csv")
         rows = [row for split in data.load(found, *data.SPLITS) for row in split.rows]
         return {row["image"]: row["split"] for row in rows}, capsys.readouterr().err

@@ -1,17 +1,15 @@
 """The models that ship: each file gives, on the real test images, what it and its card say."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from conftest import REPO, read_json, run
 
 from common import data, metrics
 from common.deploy import onnxfile
 from results import card
 
-MODELS = Path(__file__).parent.parent / "models"
+MODELS = REPO / "models"
 FILES = sorted(MODELS.glob("*.onnx"))
 
 
@@ -19,14 +17,11 @@ LARGE = [pytest.mark.slow]  # seconds each
 
 
 @pytest.fixture(params=[pytest.param(file, marks=LARGE * ("128" in file.name), id=file.name) for file in FILES])
-def shipped(request, breastmnist_root):
+def shipped(request, breastmnist):
     """(model, its metadata, the test split at its size)."""
     model = onnxfile.load(request.param, 1)
     about = model.session.get_modelmeta().custom_metadata_map
-    size = int(about["input_size"])
-    if not (file := data.breastmnist_path(str(breastmnist_root), size)).exists():
-        pytest.skip(f"no {file.name} in {breastmnist_root}")
-    (test,) = data.load(data.find("breastmnist", str(breastmnist_root), size), "test")
+    (test,) = data.load(breastmnist(int(about["input_size"])), "test")
     return model, about, test
 
 
@@ -55,14 +50,12 @@ def test_the_tables_of_the_card_are_made_from_the_files(table):
 
 
 @pytest.mark.slow
-def test_models_of_two_sizes_are_compared_each_at_its_own(breastmnist_root, tmp_path):
-    if not (breastmnist_root / "breastmnist_128.npz").exists():
-        pytest.skip(f"no breastmnist_128.npz in {breastmnist_root}")
+def test_models_of_two_sizes_are_compared_each_at_its_own(breastmnist, tmp_path):
+    root = breastmnist(128).path.parent
     small, large = MODELS / "breastmnist.onnx", MODELS / "breastmnist_128.onnx"
-    flags = ["--data-root", breastmnist_root, "--bootstrap", 100, "--threads", 1, "--out", tmp_path]
-    command = [sys.executable, "evaluate.py", small, "--against", large, *flags]
-    subprocess.run(list(map(str, command)), cwd=MODELS.parent, check=True, capture_output=True, timeout=300)
-    found = json.loads((tmp_path / "evaluation_test.json").read_text())["comparison"]["differences"]
+    flags = ["--data-root", root, "--bootstrap", 100, "--threads", 1, "--out", tmp_path]
+    run("evaluate.py", small, "--against", large, *flags)
+    found = read_json(tmp_path / "evaluation_test.json")["comparison"]["differences"]
     stored = [json.loads(card.metadata(file.name)["metrics"])["test"] for file in (small, large)]
     for name in ("auc", "accuracy"):
         assert found[name]["difference"] == pytest.approx(stored[0][name] - stored[1][name], abs=1e-3)

@@ -1,26 +1,24 @@
 """The pages say what the committed results say."""
 
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import REPO
 
 from results import experiments, hospitals, log, table
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_the_tables_of_results_are_made_from_the_result_files():
     made = table.table(table.our_rows() + table.published_rows())
-    assert made in (ROOT / "docs" / "results.md").read_text()
-    first_page = (ROOT / "README.md").read_text().split("\n## Results\n")[1].split("\n## ")[0]
+    assert made in (REPO / "docs" / "results.md").read_text()
+    first_page = (REPO / "README.md").read_text().split("\n## Results\n")[1].split("\n## ")[0]
     rows = [line for line in first_page.splitlines() if line.startswith("|")]
     assert 3 <= len(rows) <= 9 and set(rows) <= set(made.splitlines())
 
 
 @pytest.mark.parametrize("table", [experiments.HOME, experiments.TRAVEL])
 def test_the_tables_of_experiments_are_made_from_their_rows(table):
-    assert experiments.markdown_table(table) in (ROOT / "results" / "README.md").read_text()
+    assert experiments.markdown_table(table) in (REPO / "results" / "README.md").read_text()
 
 
 def test_the_figure_shows_each_fp32_file_at_home_and_where_it_did_not_train(monkeypatch):

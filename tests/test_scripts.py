@@ -1,4 +1,5 @@
-"""Every script as a user runs it, on phantom data; then on real data where there are any.
+"""Scripts as a user runs them, on phantom data; then on real data where there are any. tune.py, audit.py and bench.py
+are run in their own tests.
 
 What a later test goes on from is made by processes; what needs none of its own runs in this one. Both keep to one
 thread, so that numbers agree to the last bit.
@@ -10,14 +11,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import REPO, one_line, read_csv
+from conftest import REPO, one_line, read_csv, read_json, run, start
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
@@ -28,22 +28,6 @@ QUICK = ["--data", "phantom", "--weights", "none", "--epochs", "2", "--stages", 
 CROSSVAL = [*QUICK, "--folds", "2", "--repeats", "2", "--compare-groups", "--epochs", "1"]
 EVALUATE = ["--bootstrap", "100", "--threads", "1"]
 RUN_FILES = {"model.pt", "metrics.json", "history.csv", "predictions.csv", "curves.png", "calibration.json"}
-
-
-def start(script, *args) -> subprocess.Popen:
-    command, pipe = [sys.executable, REPO / script, *map(str, args)], subprocess.PIPE
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=REPO, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
-    )
-
-
-def run(script, *args, status=0) -> tuple[str, str]:
-    """Run a script to its end. Returns: (stdout, stderr)."""
-    process = start(script, *args)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == status, err
-    return out, err
 
 
 def start_until(words, script, *args) -> tuple[subprocess.Popen, str]:
@@ -69,13 +53,6 @@ def assert_same_run(found, expected):
     for file in expected.glob("*.pt"):
         found_state, state = (torch.load(folder / file.name)["state"] for folder in (found, expected))
         assert found_state.keys() == state.keys() and all(torch.equal(found_state[name], state[name]) for name in state)
-
-
-def read_json(path):
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not strict JSON")
-
-    return json.loads(Path(path).read_text(), parse_constant=refuse)
 
 
 @pytest.fixture(scope="session")
@@ -231,49 +208,6 @@ def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path, runs):
     assert heading in (tmp_path / "report.html").read_text()
 
 
-def test_evaluate_an_onnx_against_predictions(trained, exported, tmp_path, runs):
-    against = trained[0] / "predictions.csv"
-    runs("evaluate.py", exported[0], "--against", against, *EVALUATE, "--out", tmp_path)
-    differences = read_json(tmp_path / "evaluation_test.json")["comparison"]["differences"]
-    assert differences["auc"]["difference"] == 0
-
-
-def test_an_onnx_warns_on_the_images_it_was_trained_on(exported, tmp_path, runs):
-    out, _ = runs("evaluate.py", exported[0], "--split", "train", *EVALUATE, "--out", tmp_path)
-    warning = "The model was trained on train: these figures flatter it."
-    assert warning in out and warning in (tmp_path / "report_train.html").read_text()
-
-
-def test_tune_comes_to_a_setting(untrained, tmp_path, runs):
-    """What it chooses is in test_tune.py; audit.py and bench.py are run in their own tests."""
-    flags = ["--data", untrained.data["name"], "--folds", 2, "--trials", 1, "--grid", 0, "--out", tmp_path]
-    out, _ = runs("tune.py", *QUICK, *flags)
-    assert out.splitlines()[-1] == f"next: python train.py --params {tmp_path}/best.json"
-    assert 0 < read_json(tmp_path / "best.json")["lr"] < 1
-
-
-REFUSED = {
-    "crossval.py --pool all --drop-test-twins": ["leaves nothing to test on"],
-    "train.py --data breastmnist": ["--data-root", "--data phantom --weights none"],  # neither data nor a network
-    "train.py --data phantom": ["--weights FILE", "--weights none"],  # no network
-    "evaluate.py RUN --against other.csv": ["not of the same images"],
-}
-
-
-@pytest.mark.parametrize("command", REFUSED)
-def test_errors_name_the_cause_and_the_way_out(command, untrained, tmp_path, monkeypatch, run_here):
-    monkeypatch.chdir(tmp_path)
-    for name, value in {"http_proxy": "127.0.0.1:9", "https_proxy": "127.0.0.1:9", "MEDMNIST_ROOT": "none"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    (tmp_path / "other.csv").write_text("split,index,label,probability\ntest,0,1,0.5\n")
-    before, began = {*tmp_path.iterdir()}, time.perf_counter()
-    script, *words = command.replace("RUN", str(untrained.path)).split()
-    status, out, err = run_here(script, *words)
-    assert status == 2 and out == "" and all(word in one_line(err) for word in REFUSED[command]), err
-    assert {*tmp_path.iterdir()} - before <= {tmp_path / "torch"} and time.perf_counter() - began < 60
-
-
 @pytest.mark.slow
 def test_the_whole_chain_on_real_data(breastmnist_root, tmp_path, runs):
     """Splits, clean test, the file that medmnist itself reads, and parity on every image."""
@@ -349,11 +283,3 @@ class TestCrossval:
         assert evaluation["predictions"] == "out-of-fold predictions" and evaluation["splits"]["val"]["n"] == 12
         assert (out / "folds_val.png").exists()
         assert {*folders.contents(out)} == {*out.iterdir()}  # so that the next run in this folder leaves nothing stale
-
-    def test_operating_point_can_be_chosen_anew(self, crossvalidated, tmp_path, runs):
-        out, _ = crossvalidated
-        before = read_json(out / "calibration.json")
-        runs("evaluate.py", out, "--sensitivity", 0.5, *EVALUATE, "--out", tmp_path)
-        after = read_json(out / "calibration.json")
-        assert after["threshold"] > before["threshold"] and after["temperature"] == before["temperature"]
-        assert "at least 0.5 on out-of-fold predictions" in after["threshold_rule"]

@@ -4,9 +4,9 @@ import re
 from dataclasses import fields, replace
 
 import pytest
+from conftest import refusal
 
 from common import settings
-from common.errors import UserError
 from common.run.flags import Parser, add_settings_flags
 from common.settings import Settings
 
@@ -121,6 +121,4 @@ def test_every_setting_survives_a_file(params):
 )
 def test_bad_files_are_one_line_that_names_them(params, content, reason):
     path = params(content)
-    with pytest.raises(UserError, match=re.escape(reason)) as caught:
-        parse("--params", path)
-    assert str(caught.value).startswith(path) and "\n" not in str(caught.value)
+    assert (message := refusal(parse, "--params", path)).startswith(path) and reason in message

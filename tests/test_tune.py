@@ -1,7 +1,6 @@
 """tune.py: its stages and what it says, with a formula in the place of training; then as processes."""
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -12,7 +11,7 @@ import sys
 import numpy as np
 import optuna
 import pytest
-from conftest import REPO, one_line, origin
+from conftest import one_line, origin, read_csv, read_json, start
 
 import tune
 from common import data, settings
@@ -135,35 +134,31 @@ def test_an_output_folder_may_have_any_name_and_test_is_never_read(tmp_path, run
     out = tmp_path / "100 % of a? b#c"
     searched = ["--folds", 2, "--trials", 2, "--search", "mixup,augment", "--out", out]
     status, text, err = run_here("tune.py", *flags, *searched)
-    best = json.loads((out / "best.json").read_text())
-    assert status == 0 and (out / "study.db").exists() and text.endswith(f"train.py --params {out}/best.json\n"), err
+    best = read_json(out / "best.json")
+    assert status == 0 and (out / "study.db").exists(), err
+    assert text.splitlines()[-1] == f"next: python train.py --params {out}/best.json"
     assert best["lr"] == 3e-4 and 0 < best["mixup"] < 1 and best["augment"] in ("on", "off")
     assert "test_images" in one_line(run_here("train.py", *flags, "--out", tmp_path / "t")[2])
-
-
-def start(out, *words) -> subprocess.Popen:
-    command = [sys.executable, REPO / "tune.py", *QUICK, "--heartbeat", "1", "--out", out, *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 @pytest.mark.slow
 def test_ctrl_c_then_a_killed_copy(tmp_path):
     """Ctrl-C reaches two copies as well as their parent, and all end; in the next session one copy is killed."""
-    words = ["--jobs", "2", "--trials", "5", "--grid", "1"]
-    first = start(tmp_path, *words)
+    command = ["tune.py", *QUICK, "--heartbeat", 1, "--jobs", 2, "--trials", 5, "--grid", 1, "--out", tmp_path]
+    first = start(*command, session=True)
     while "fold 1" not in first.stderr.readline():
         assert first.poll() is None
     os.killpg(first.pid, signal.SIGINT)
     assert first.communicate()[1].splitlines()[-1] == "interrupted" and first.returncode == 130
     assert subprocess.run(["pgrep", "-g", str(first.pid), "-f", "spawn_main"]).returncode == 1  # none is left
 
-    second = start(tmp_path, *words)
+    second = start(*command, session=True)
     while "fold 1" not in second.stderr.readline():
         assert second.poll() is None
     children = subprocess.check_output(["pgrep", "-P", str(second.pid), "-f", "spawn_main"], text=True).split()
     os.kill(int(children[-1]), signal.SIGKILL)
     assert second.communicate()[0].splitlines()[-1].startswith("next: python") and second.returncode == 0
-    rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
+    rows = read_csv(tmp_path / "trials.csv")
     assert [row["stage"] for row in rows] == ["search"] * 5 + ["grid"]
     trials = search.finished(optuna.load_study(study_name="breastmnist", storage=f"sqlite:///{tmp_path}/study.db"))
     assert len(trials) in (5, 6) and len({trial.params["lr"] for trial in trials}) == len(set(map(origin, trials)))

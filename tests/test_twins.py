@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from common import twins
-from common.data import breastmnist_path, find, load
+from common.data import load
 
 
 def brute_force(images, threshold=twins.THRESHOLD) -> dict[tuple[int, int], float]:
@@ -96,8 +96,6 @@ def test_the_highest_correlation_is_the_brute_force_one(images):
 
 
 @pytest.mark.parametrize("size", [64, 128, 224])
-def test_a_picture_is_known_at_every_size(breastmnist_root, size):
-    if not breastmnist_path(str(breastmnist_root), size).exists():
-        pytest.skip(f"no file of size {size} in {breastmnist_root}")
-    small, large = (load(find("breastmnist", str(breastmnist_root), side), "val")[0] for side in (28, size))
+def test_a_picture_is_known_at_every_size(breastmnist, size):
+    small, large = (load(breastmnist(side), "val")[0] for side in (28, size))
     assert (twins.highest_correlation(large.images, small.images) > twins.SAME).all()

@@ -14,22 +14,23 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import REPO
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from common import evidence, phantom
+from common import evidence, imagefile, phantom
 from common.deploy import graph
 from web import make_phantoms
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -r web/requirements.txt")
 
-ROOT = Path(__file__).resolve().parents[1]
-(DEFAULT,) = re.findall(r'DEFAULT_MODEL = "(.+)"', (ROOT / "web" / "app.js").read_text())
-SHIPPED = ROOT / "models" / DEFAULT
-RUNTIME = ROOT / "web" / "node_modules" / "onnxruntime-web"
+(DEFAULT,) = re.findall(r'DEFAULT_MODEL = "(.+)"', (REPO / "web" / "app.js").read_text())
+SHIPPED = REPO / "models" / DEFAULT
+RUNTIME = REPO / "web" / "node_modules" / "onnxruntime-web"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
 THRESHOLD = 0.29
+ANOTHER_MODEL = "Choose another .onnx file"
 RULE = "highest threshold with a sensitivity of at least 0.95 on val"
 
 playwright.expect.set_options(timeout=30_000)  # milliseconds; a busy machine takes seconds to compile the runtime
@@ -122,7 +123,7 @@ def pictures() -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
     """The address of the page, served as docs/web.md says."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=ROOT))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=REPO))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/web/"
     server.shutdown()
@@ -163,25 +164,21 @@ def visit(browser, site):
         page.context.close()
 
 
-def choose(page, name: str, content: bytes):
-    """Give the page a file, and wait for its answer."""
-    page.get_by_label("Choose a file").set_input_files({"name": name, "mimeType": "", "buffer": content})
+def give(page, name: str, content: bytes, label: str = "Choose a file"):
+    page.get_by_label(label).set_input_files({"name": name, "mimeType": "", "buffer": content})
+
+
+def choose(page, name: str, content: bytes | None = None):
+    """Give the page a file, of `pictures` where its content is not given, and wait for its answer."""
+    give(page, name, pictures()[name] if content is None else content)
     playwright.expect(page.locator("#given-caption")).to_contain_text(name)
 
 
 def pixels(page, canvas: str) -> np.ndarray:
-    """Grey levels of a canvas, uint8 [height, width]."""
+    """Colours and opacity of a canvas, uint8 [height, width, 4]."""
     script = "(c) => [c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
     width, *rgba = page.locator(canvas).evaluate(script)
-    return np.uint8(rgba).reshape(-1, width, 4)[:, :, 0]
-
-
-def prepared(grey: Image.Image, size: int) -> np.ndarray:
-    """The middle square at the model's size, by Pillow."""
-    side = min(grey.size)
-    left, top = (grey.width - side) // 2, (grey.height - side) // 2
-    square = grey.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+    return np.uint8(rgba).reshape(-1, width, 4)
 
 
 def check_answers(page, model: bytes):
@@ -190,14 +187,14 @@ def check_answers(page, model: bytes):
     about, outputs = session.get_modelmeta().custom_metadata_map, {output.name for output in session.get_outputs()}
     size, threshold, sides = int(about["input_size"]), float(about["threshold"]), set()
     for name, content in pictures().items():
-        grey = Image.open(io.BytesIO(content)).convert("L")
-        (expected,) = session.run(["probability"], {"image": np.asarray(grey)[np.newaxis]})[0]
+        grey = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+        (expected,) = session.run(["probability"], {"image": grey[np.newaxis]})[0]
         choose(page, name, content)
         shown = float(page.locator("#probability").get_attribute("value"))
         assert shown == pytest.approx(expected, abs=1e-4), name
-        assert np.array_equal(pixels(page, "#seen"), prepared(grey, size)), name
+        assert np.array_equal(pixels(page, "#seen")[:, :, 0], imagefile.prepare(grey, size)), name
         words = page.locator("#statement").inner_text()
-        if "typicality" in outputs and session.run(["typicality"], {"image": np.asarray(grey)[np.newaxis]})[0] < 0.01:
+        if "typicality" in outputs and session.run(["typicality"], {"image": grey[np.newaxis]})[0] < 0.01:
             assert words.endswith("no call."), words
             continue
         side, called = ("above", "flagged for review") if expected >= threshold else ("below", "not flagged")
@@ -283,27 +280,15 @@ def test_phone_and_desktop_light_and_dark(visit):
         assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing to scroll to sideways
 
 
-def test_metrics_of_another_file_are_called_so(visit):
-    about = visit(standin(metrics_of="the fp32 file")).locator("#about")
-    playwright.expect(about).to_contain_text("On 156 test images, with the fp32 file: AUC 0.920")
-
-
-def drawn(page) -> list[np.ndarray]:
-    """Colours, uint8 [side, side, 3], and opacity, uint8 [side, side], of the map over the picture."""
-    script = "(c) => [c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
-    side, *rgba = page.locator("#overlay").evaluate(script)
-    return np.split(np.uint8(rgba).reshape(side, side, 4), [3], axis=2)
-
-
 def test_evidence_lies_over_the_picture_as_predict_draws_it(visit):
     model = standin()
     session, page = onnxruntime.InferenceSession(model), visit(model)
     for name in ("landscape.png", "own_size.png", "smallest.png"):
         grey = np.asarray(Image.open(io.BytesIO(pictures()[name])).convert("L"))
-        choose(page, name, pictures()[name])
+        choose(page, name)
         logit, values = session.run(["logit", "evidence"], {"image": grey[np.newaxis]})
         left, side = (grey.shape[1] - min(grey.shape)) // 2, min(grey.shape)
-        colours, opacity = drawn(page)
+        colours, opacity = np.split(pixels(page, "#overlay"), [3], axis=2)
         over = grey[:, left : left + side, np.newaxis] * (1 - opacity / 255) + colours * (opacity / 255)
         expected = np.asarray(evidence.overlay(grey, values[0]))[:, left : left + side]
         assert np.abs(over - expected).max() < 4, name  # a browser keeps colours multiplied by their opacity
@@ -315,7 +300,7 @@ def test_evidence_lies_over_the_picture_as_predict_draws_it(visit):
         assert (map_["x"] - frame["x"]) / frame["width"] == pytest.approx(left / grey.shape[1], abs=0.01)
     page.get_by_label("Show where the answer comes from").uncheck()
     playwright.expect(page.locator("#overlay")).to_be_hidden()
-    choose(page, "portrait.png", pictures()["portrait.png"])
+    choose(page, "portrait.png")
     playwright.expect(page.locator("#overlay")).to_be_hidden()  # until it is asked for again
     page.get_by_label("Show where the answer comes from").check()
     playwright.expect(page.locator("#overlay")).to_be_visible()
@@ -337,7 +322,7 @@ def test_where_the_evidence_is_strongest_is_said_in_words(visit):
 
 def test_an_earlier_file_answers_without_evidence(visit):
     page = visit(standin(earlier=True))
-    choose(page, "portrait.png", pictures()["portrait.png"])
+    choose(page, "portrait.png")
     for part in ("#evidence", "#overlay"):
         playwright.expect(page.locator(part)).to_be_hidden()
     playwright.expect(page.locator("#called")).to_have_text(re.compile("flagged"))
@@ -346,7 +331,7 @@ def test_an_earlier_file_answers_without_evidence(visit):
 
 def test_a_picture_unlike_those_of_training_gets_no_call(visit):
     page = visit(standin(unusual=True))
-    choose(page, "portrait.png", pictures()["portrait.png"])
+    choose(page, "portrait.png")
     words = "This picture is unlike the images that the model was trained on: no call."
     playwright.expect(page.locator("#statement")).to_have_text(words)
     reason = "0.2\u00a0% are as unusual (typicality 0.0025). Below 1\u00a0% nothing is called"
@@ -356,15 +341,16 @@ def test_a_picture_unlike_those_of_training_gets_no_call(visit):
     result = page.locator("#result").inner_text()
     assert "flagged" not in result and "calibrated" not in result
     assert page.get_by_role("status").last.inner_text().startswith(f"{words} Of the images")
-    own = {"name": "own.onnx", "mimeType": "", "buffer": standin(unusual=True, typicality_threshold="0.002")}
-    page.get_by_label("Choose another .onnx file").set_input_files(own)
+    give(page, "own.onnx", standin(unusual=True, typicality_threshold="0.002"), ANOTHER_MODEL)
     playwright.expect(page.locator("#called")).to_have_text(re.compile("flagged"))
     playwright.expect(page.locator(".number")).to_be_visible()
 
 
-def test_what_the_operating_point_means_stands_beside_the_call(visit):
+def test_what_the_operating_point_means_and_of_which_file_it_is_stands_beside_the_call(visit):
     page = visit(standin(metrics_of="the fp32 file"))
-    choose(page, "portrait.png", pictures()["portrait.png"])
+    about = playwright.expect(page.locator("#about"))
+    about.to_contain_text("On 156 test images, with the fp32 file: AUC 0.920")
+    choose(page, "portrait.png")
     promise = page.locator("#promise").inner_text()
     held = "On 78 held-out images, with the fp32 file: sensitivity 0.952 (0.810 to 1.000), the share of malignant"
     assert promise.startswith(f"Operating point: {RULE}. {held}")
@@ -389,26 +375,22 @@ def test_roles_names_and_disclaimer(visit):
 def test_errors_name_the_cause_and_the_way_out(visit):
     page = visit(standin())
     error = playwright.expect(page.get_by_role("alert"))
-
-    def give(name, content, label="Choose a file"):
-        page.get_by_label(label).set_input_files({"name": name, "mimeType": "", "buffer": content})
-
-    choose(page, "portrait.png", pictures()["portrait.png"])
-    give("notes.txt", b"no image")
+    choose(page, "portrait.png")
+    give(page, "notes.txt", b"no image")
     error.to_contain_text("notes.txt is not an image that this browser can read. PNG, JPEG, WebP and BMP work")
     playwright.expect(page.locator("#result")).to_be_hidden()
-    give("thin.png", encoded(Image.new("L", (300, 7))))
+    give(page, "thin.png", encoded(Image.new("L", (300, 7))))
     error.to_contain_text("thin.png has 300×7 pixels; the model needs 8×8 or more.")
-    give("huge.png", encoded(Image.new("1", (10000, 5001))))
+    give(page, "huge.png", encoded(Image.new("1", (10000, 5001))))
     error.to_contain_text("huge.png has 10000×5001 pixels; this page reads up to 50 million.")
-    give("portrait.png", pictures()["portrait.png"], "Choose another .onnx file")
+    give(page, "portrait.png", pictures()["portrait.png"], ANOTHER_MODEL)
     error.to_contain_text("portrait.png is not an .onnx file. An image goes to “Choose a file”")
-    give("OTHER.ONNX", standin())
+    give(page, "OTHER.ONNX", standin())
     error.to_contain_text("OTHER.ONNX is a model: choose it with “Choose another .onnx file”, below.")
     for content in (b"<!DOCTYPE html><p>not found", standin()[:900], standin(threshold=None)):
-        give("other.onnx", content, "Choose another .onnx file")
+        give(page, "other.onnx", content, ANOTHER_MODEL)
         error.to_contain_text("other.onnx is not a model that export.py wrote")
-    choose(page, "portrait.png", pictures()["portrait.png"])  # the model from before still answers
+    choose(page, "portrait.png")  # the model from before still answers
     error.to_be_empty()
 
 
@@ -419,8 +401,7 @@ def test_missing_model_says_how_to_make_one_and_a_model_of_phantoms_says_what_it
     page.get_by_role("button", name="benign").click()
     error.to_contain_text("cannot be loaded")
     phantoms = "PHANTOM data (generated, not ultrasound)"
-    own = {"name": "own.onnx", "mimeType": "", "buffer": standin(threshold="0.0012344", dataset=phantoms)}
-    page.get_by_label("Choose another .onnx file").set_input_files(own)
+    give(page, "own.onnx", standin(threshold="0.0012344", dataset=phantoms), ANOTHER_MODEL)
     playwright.expect(page.locator("#given-caption")).to_contain_text("benign.png")  # answered after all
     playwright.expect(page.locator("#statement")).to_contain_text("above the operating point 0.001: ")
     playwright.expect(page.locator("#promise")).not_to_contain_text("hospitals")
@@ -428,7 +409,7 @@ def test_missing_model_says_how_to_make_one_and_a_model_of_phantoms_says_what_it
     playwright.expect(page.locator("#synthetic")).to_contain_text(phantoms)
     playwright.expect(page.locator("#caution")).to_be_empty()
     error.to_be_empty()
-    choose(page, "portrait.png", pictures()["portrait.png"])
+    choose(page, "portrait.png")
     playwright.expect(page.locator("#caution")).to_contain_text("only seen phantoms")
 
 

@@ -1,11 +1,10 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import REPO
 
-REPO = Path(__file__).parents[2]
 MAIN = """import sys
 from common.errors import UserError
 from common.run import flags

@@ -5,24 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import untrained_member
+from conftest import refusal, untrained_member
 
 from common import data, files
 from common.calibration import Calibration, logit, sigmoid
 from common.data import Split
-from common.errors import UserError
 from common.model import BreastResNet, Predictor, predict
 from common.run import folders
 
 REAL = data.Source("own.npz", 28, Path("own.npz"), "1234")
-
-
-def refused(function, *given) -> str:
-    """The one line with which a function refuses."""
-    with pytest.raises(UserError) as caught:
-        function(*given)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +43,10 @@ def test_an_output_folder_is_made_and_removed_if_empty_or_refused(tmp_path, monk
     assert (tmp_path / "a").exists()  # it was there
     (tmp_path / "file").write_text("kept")
     for path in (tmp_path / "file", tmp_path / "file" / "under"):
-        assert f"--out {path}: cannot be made" in refused(make, path)
+        assert f"--out {path}: cannot be made" in refusal(make, path)
     assert (tmp_path / "file").read_text() == "kept"
     monkeypatch.setattr("os.replace", lambda *given: os.write(-1, b""))  # as a disk that refuses
-    assert "cannot be written" in refused(make, tmp_path / "full")
+    assert "cannot be written" in refusal(make, tmp_path / "full")
 
 
 # predictions
@@ -134,20 +125,20 @@ def test_folds_of_different_runs_are_refused(tmp_path, model, quick, change):
     for fold in (1, 2):
         folders.save_model(tmp_path / f"fold_{fold}.pt", model, quick, 0, REAL, ["train"])
     change_checkpoint(tmp_path / "fold_2.pt", **change)
-    message = refused(folders.load, tmp_path)
+    message = refusal(folders.load, tmp_path)
     assert str(tmp_path) in message and "different runs" in message
 
 
 def test_images_of_another_size_are_refused(tmp_path, checkpoint):
-    message = refused(folders.load(tmp_path).probabilities, np.zeros((1, 64, 64), np.uint8))
+    message = refusal(folders.load(tmp_path).probabilities, np.zeros((1, 64, 64), np.uint8))
     assert "28×28, not 64×64" in message
 
 
 def test_folders_without_a_run_or_between_two(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
-        assert "no run folder" in refused(folders.load, path)
+        assert "no run folder" in refusal(folders.load, path)
     (tmp_path / folders.FINISHED).mkdir()
-    assert "--resume of its command" in refused(folders.load, tmp_path)
+    assert "--resume of its command" in refusal(folders.load, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +154,7 @@ def test_folders_without_a_run_or_between_two(tmp_path):
 )
 def test_checkpoints_of_others_and_that_contradict_themselves(tmp_path, checkpoint, changed, reason):
     change_checkpoint(checkpoint, **changed)
-    message = refused(folders.load, tmp_path)
+    message = refusal(folders.load, tmp_path)
     assert str(checkpoint) in message and reason in message
 
 
@@ -171,7 +162,7 @@ def test_weights_that_are_no_numbers(tmp_path, checkpoint):
     state = torch.load(checkpoint)["state"]
     state["trunk.fc.bias"].fill_(torch.inf)
     change_checkpoint(checkpoint, state=state)
-    assert "not all numbers" in refused(folders.load, tmp_path)
+    assert "not all numbers" in refusal(folders.load, tmp_path)
 
 
 def test_calibration_of_phantoms_and_of_later_versions(tmp_path):
