@@ -52,7 +52,7 @@ def choose_operating_point(model, sensitivity: float):
     if model.calibration.fitted_on == LEFT_OUT:
         raise UserError("--sensitivity: chosen for each hospital by itself; run crossval.py with it again")
     path = model.path / "predictions.csv"
-    labels, probabilities = folders.columns(folders.held_out(folders.read_predictions(path)))
+    labels, probabilities = folders.columns(folders.calibrating_rows(folders.read_predictions(path)))
     if not labels.any():
         raise UserError(f"{path}: holds no malignant image that was held out; train the run again")
     threshold = operating_point(labels, probabilities, sensitivity)
@@ -118,8 +118,8 @@ class Evaluated:
         promised, here = self.model.held_out, scores["operating_point"]["splits"][self.name]
         if promised:
             said.append(f"Promised at this threshold, {tables.promise(promised)}; kept here: {tables.promise(here)}.")
-        if self.model.calibration.fitted_on == ELSEWHERE.format(self.source.called):
-            said.append("These images chose the threshold: that it keeps its promise here shows nothing.")
+            if self.model.calibration.fitted_on == ELSEWHERE.format(called := self.source.called):
+                said.append(f"Images called {called} chose the threshold: if by these, that it is kept shows nothing.")
         return said
 
 
@@ -187,7 +187,8 @@ def predict_other(evaluated: Evaluated, args) -> np.ndarray:
         if model.data["size"] != source.size:
             again = source.describe() | {"size": model.data["size"]}
             source = origin.find_again(again, None, args.data_root, None, None, source.kept)
-        return evaluate(model, source, name, args.data_root).scored.probabilities
+        (split,) = data.load(source, name)
+        return predict(model, source, split, name)[0]
     rows = [row for row in folders.read_predictions(Path(args.against)) if row["split"] == name]
     rows.sort(key=lambda row: row["index"])
     images = [(int(label), row.get("image")) for label, row in zip(ours.labels, ours.split.rows)]
@@ -261,14 +262,15 @@ def main():
     split = args.split or ("all" if source.of_files and not is_own(model, source) else "test")
 
     evaluated = evaluate(model, source, split, args.data_root)
+    compared = compare(evaluated, name, args, seed) if args.against else None
     shown, official = evaluated.scored, source.name == "breastmnist" and split != "all"
     result = standard.result(shown.labels, shown.probabilities, source, split, name) if official else None
     scores = scoring.evaluate_splits({split: evaluated.scored}, model.calibration, args.bootstrap, seed)
     drawn = draw(evaluated, args.bootstrap, seed)
     notes = evaluated.notes(scores)
     lines = [tables.scores_text(scores, evaluated.label), *notes]
-    if args.against:
-        scores["comparison"] = compared = compare(evaluated, name, args, seed)
+    if compared:
+        scores["comparison"] = compared
         figure = figures.comparison(compared["differences"], name, name_of(args.against), evaluated.label)
         drawn["Comparison"] = ("comparison", figure)
         lines.append(compared["conclusion"])

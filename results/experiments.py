@@ -128,6 +128,8 @@ def main():
         print(markdown_table(HOME), markdown_table(TRAVEL), sep="\n\n")
         return
     table, also = (TRAVEL, ["--also", args.also]) if args.also else (HOME, [])
+    if unknown := [name for name in args.names if name not in CONFIGURATIONS[table]]:
+        parser.error(f"no such configuration: {unknown[0]}; known are {', '.join(CONFIGURATIONS[table])}")
     done = {(row["name"], row["seed"]) for row in log.read(table)}
     for seed in args.seeds:
         for name in args.names or CONFIGURATIONS[table]:

@@ -124,11 +124,12 @@ def test_find_again_takes_the_run_s_data_and_warns_of_others(npz, capsys):
     for source in (own, phantom):
         assert origin.find_again(source.describe(), None, None, None, None) == source
     assert capsys.readouterr().err == ""
-    assert origin.find_again(phantom.describe(), None, None, 64, 5) == data.find("phantom", None, 64, 5)
+    for seed in (5, 0):
+        assert origin.find_again(phantom.describe(), None, None, 64, seed) == data.find("phantom", None, 64, seed)
     assert origin.find_again(own.describe(), "phantom", None, None, None).synthetic
     warnings = capsys.readouterr().err.splitlines()
-    assert len(warnings) == 2 and all("not what the model was trained on" in line for line in warnings)
-    assert str(own.path) in warnings[1]
+    assert len(warnings) == 3 and all("not what the model was trained on" in line for line in warnings)
+    assert str(own.path) in warnings[2]
     changed = npz(val_labels=None)  # the same file, changed since the run
     origin.find_again(own.describe(), None, None, None, None)
     assert f"MD5 {changed.md5}, is not" in (err := capsys.readouterr().err) and f"MD5 {own.md5})" in err

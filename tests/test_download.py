@@ -54,7 +54,8 @@ class Host(http.server.ThreadingHTTPServer):
         return urllib.request.build_opener(urllib.request.ProxyHandler({}), Handler)
 
     def connect(self, host, timeout):
-        return http.client.HTTPConnection("127.0.0.1", self.server_port, timeout=timeout)
+        port = 9 if self.trouble == "refused" else self.server_port  # at 9, nobody answers
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -151,6 +152,7 @@ def test_what_was_downloaded_once_is_kept(host, tmp_path, what, capfd):
 
 
 TROUBLES = {
+    "refused": "Connection refused",
     "404": "HTTP Error 404",
     "503": "HTTP Error 503",
     "cut": "corrupted|invalid hash",

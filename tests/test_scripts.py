@@ -5,6 +5,7 @@ What a later test goes on from is made by processes; what needs none of its own 
 thread, so that numbers agree to the last bit.
 """
 
+import html
 import json
 import os
 import shlex
@@ -79,7 +80,9 @@ def test_train_writes_the_files_of_the_contract(trained):
     out, stdout = trained
     assert {path.name for path in out.iterdir()} >= RUN_FILES and not list(out.glob(".*"))
     assert "PHANTOM data 28×28 (generated, not ultrasound): test AUC" in stdout.splitlines()[-2]
-    assert all(row["synthetic"] == "phantom" for row in read_csv(out / "history.csv"))
+    for name in ("history.csv", "predictions.csv"):
+        assert all(row["synthetic"] == "phantom" for row in read_csv(out / name))
+    assert read_json(out / "calibration.json")["synthetic"].startswith("PHANTOM")
     metrics = read_json(out / "metrics.json")
     assert metrics["synthetic"].startswith("PHANTOM") and metrics["provenance"]["data"]["synthetic"] is True
     assert metrics["config"]["lr"] == 3e-4 and metrics["config"]["epochs"] == 2
@@ -205,7 +208,8 @@ def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path, runs):
     written = {f"{name}_test.png" for name in figures} | {"report.html", "evaluation_test.json"}
     assert {path.name for path in tmp_path.iterdir()} == written
     heading = f"<h1>evaluation of {trained[0].name} on the test split</h1>"
-    assert heading in (tmp_path / "report.html").read_text()
+    report = html.unescape((tmp_path / "report.html").read_text())
+    assert heading in report and "<h2>Comparison</h2>" in report and comparison["conclusion"] in report
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from common.settings import NATURAL, Kind, Settings, number, one_of, written
 def not_empty(given: str) -> str:
     """Raises: argparse.ArgumentTypeError when it is empty."""
     if not given:
-        raise argparse.ArgumentTypeError("is empty")
+        raise argparse.ArgumentTypeError("is empty; name one")
     return given
 
 

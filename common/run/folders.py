@@ -48,10 +48,10 @@ def output(folder: str | Path) -> Iterator[Path]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from None
-    with replacing(path / ".writable") as probe:
-        probe.touch()
-    (path / ".writable").unlink(missing_ok=True)  # two workers of one search may be here at once
     try:
+        with replacing(path / ".writable") as probe:
+            probe.touch()
+        (path / ".writable").unlink(missing_ok=True)  # two workers of one search may be here at once
         yield path
     finally:
         with suppress(OSError):  # or it holds something
@@ -110,7 +110,7 @@ def mean_probability(probabilities: list[float]) -> float:
     return probabilities[0] if len(probabilities) == 1 else float(sigmoid(logit(probabilities).mean()))
 
 
-def held_out(rows: list[dict]) -> list[dict]:
+def calibrating_rows(rows: list[dict]) -> list[dict]:
     """The rows that calibrate a run: those of another hospital where there are such, else out-of-fold, else val."""
     elsewhere, val = ([row for row in rows if row["split"] == name] for name in ("elsewhere", "val"))
     return elsewhere or [row for row in rows if row["out_of_fold"]] or val
@@ -230,10 +230,10 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     files = sorted(path.glob("fold_*.pt"), key=lambda file: (len(file.name), file.name)) or [path / "model.pt"]
     if not files[0].exists():
         raise UserError(f"{folder}: no run folder (no model.pt or fold_*.pt in it); train.py and crossval.py make one")
-    contents = [read_checkpoint(file) for file in files]
-    members = [build_model(content, file) for content, file in zip(contents, files)]
-    first = contents[0]
-    if any(content[key] != first[key] for content in contents for key in ("mirror", "settings", "data")):
+    checkpoints = [read_checkpoint(file) for file in files]
+    members = [build_model(content, file) for content, file in zip(checkpoints, files)]
+    first = checkpoints[0]
+    if any(content[key] != first[key] for content in checkpoints for key in ("mirror", "settings", "data")):
         raise UserError(f"{folder}: its fold_*.pt are of different runs; run crossval.py again")
     calibration = read_calibration(path / "calibration.json")
     predictor = Predictor(members, first["mirror"], calibration.temperature).to(device)

@@ -57,3 +57,10 @@ def test_train_and_val_decide_together_and_test_does_not(untrained, onnx_model, 
     reference.probabilities["val"] = 1 - reference.probabilities["val"]
     with pytest.raises(UserError, match="train.val: .* of 96 labels"):
         int8.check(onnx_model, reference, (1.0, 0.0))
+
+
+def test_the_mean_of_the_evidence_is_the_logit_or_nothing_is_written(untrained, onnx_model, phantoms, monkeypatch):
+    reference = parity.Reference.of(untrained, {name: phantoms for name in ("train", "val")})
+    monkeypatch.setattr(parity, "mean_from_logit", lambda *_: 2 * parity.MEAN_TOLERANCE)
+    with pytest.raises(UserError, match="mean_from_logit"):
+        int8.check(onnx_model, reference, (1.0, 0.0))

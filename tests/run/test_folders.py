@@ -46,7 +46,7 @@ def test_an_output_folder_is_made_and_removed_if_empty_or_refused(tmp_path, monk
         assert f"--out {path}: cannot be made" in refusal(make, path)
     assert (tmp_path / "file").read_text() == "kept"
     monkeypatch.setattr("os.replace", lambda *given: os.write(-1, b""))  # as a disk that refuses
-    assert "cannot be written" in refusal(make, tmp_path / "full")
+    assert "cannot be written" in refusal(make, tmp_path / "full") and not (tmp_path / "full").exists()
 
 
 # predictions
@@ -64,7 +64,7 @@ def test_predictions_survive_their_file(tmp_path):
         ("val", 0, False), ("val", 1, False), ("val", 2, False), ("train", 7, True), ("train", 5, True)
     ]  # fmt: skip
     assert [row["probability"] for row in read] == [*probabilities, *probabilities[:2]]  # to the last digit
-    assert folders.held_out(read) == read[3:] and folders.held_out(read[:3]) == read[:3]
+    assert folders.calibrating_rows(read) == read[3:] and folders.calibrating_rows(read[:3]) == read[:3]
     in_order = folders.columns(read[3:])
     assert in_order[0].tolist() == [0, 1] and in_order[1].tolist() == [1 / 3, 0.1]
 

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import multiprocessing
+import random
 import re
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -160,6 +161,15 @@ def test_given_settings_are_scored_each_once(opened):
     found = search.finished(opened())
     assert len(found) == 3 and all(search.setting_of(trial) == trial.params for trial in found)
     assert all(cell in [trial.params for trial in found] for cell in cells)
+
+
+def test_workers_of_one_seed_do_not_take_the_cells_in_one_order(opened):
+    orders = []
+    for name in "ab":
+        random.seed(0)
+        search.score_all(opened(name), [{"wd": 0.1, "lr": 10.0**-i} for i in range(2, 12)], score)
+        orders.append([trial.params["lr"] for trial in search.finished(opened(name))])
+    assert orders[0] != orders[1]  # but once in 10! runs
 
 
 def test_other_settings_are_refused(opened):
