@@ -119,7 +119,7 @@ class Evaluated:
         if promised:
             said.append(f"Promised at this threshold, {tables.promise(promised)}; kept here: {tables.promise(here)}.")
             if self.model.calibration.fitted_on == ELSEWHERE.format(called := self.source.called):
-                said.append(f"Images called {called} chose the threshold: if these are they, it is kept by construction.")
+                said.append(f"Images called {called} chose it: if these are they, the promise is kept by construction.")
         return said
 
 
