@@ -13,13 +13,13 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.exceptions import ExperimentalWarning, OptunaError, UpdateFinishedTrialError
 from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -186,16 +186,17 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 def run_trials(study: optuna.Study, score: Callable, **limits) -> None:
     """`study.optimize`, but a lost connection or Ctrl-C comes out, which Optuna hides behind errors of its own where it
-    cannot write how a trial ended. Raises: UserError for a trial that was taken over."""
-    try:
-        study.optimize(score, **limits)
-    except (AssertionError, UnboundLocalError) as error:
-        hidden = error.__context__ or error
-        raise hidden from hidden.__cause__
-    except ValueError as error:
-        if str(error).startswith("Cannot tell a "):
-            raise UserError("a silent worker's trial was taken over by another; the same command goes on") from None
-        raise
+    cannot write how a trial ended. It returns early where another worker has ended the trial meanwhile: as this one had
+    been silent, or, in SQLite, which locks no rows, as both had taken the same."""
+    with suppress(UpdateFinishedTrialError):
+        try:
+            study.optimize(score, **limits)
+        except (AssertionError, UnboundLocalError) as error:
+            hidden = error.__context__ or error
+            raise hidden from hidden.__cause__
+        except ValueError as error:
+            if not str(error).startswith("Cannot tell a "):
+                raise
 
 
 def optimise(study: optuna.Study, total: int, score: Callable, seed: int) -> None:
@@ -208,7 +209,7 @@ def optimise(study: optuna.Study, total: int, score: Callable, seed: int) -> Non
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=own)
         return score(trial)
 
-    if len(finished(study)) < total:
+    while len(finished(study)) < total:
         run_trials(study, seeded, callbacks=[optuna.study.MaxTrialsCallback(total, FINISHED)])
 
 

@@ -131,13 +131,24 @@ def test_an_interrupted_search_is_completed_and_repeats_no_start_up_trial(opened
     assert len(trials) == 15 and len({str(trial.params) for trial in trials}) == 15
 
 
-def test_a_trial_that_another_worker_took_over_is_said(opened):
-    def silent(trial):
-        opened().tell(trial.number, state=optuna.trial.TrialState.FAIL)
+def test_a_trial_that_another_worker_has_ended_is_left_to_it(opened, monkeypatch):
+    ends = iter([{"state": optuna.trial.TrialState.FAIL}, {"values": 0.5}])  # taken over, or taken by both
+
+    def late(trial):
+        if end := next(ends, None):
+            opened().tell(trial.number, **end)
         return score(trial)
 
-    with pytest.raises(UserError, match="trial was taken over by another"):
-        optimise(opened(), 2, silent)
+    assert [value for *_, value in optimise(opened(), 3, late)][0] == 0.5
+    assert [trial.state.name for trial in opened().trials] == ["FAIL", *["COMPLETE"] * 3]
+
+    def refuse(*_, **__):
+        monkeypatch.undo()
+        raise optuna.exceptions.UpdateFinishedTrialError
+
+    study = opened("told between two looks")
+    monkeypatch.setattr(study._storage, "set_trial_state_values", refuse)
+    assert len(optimise(study, 2)) == 2
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, optuna.exceptions.StorageInternalError])
@@ -167,7 +178,7 @@ def test_workers_of_one_seed_do_not_take_the_cells_in_one_order(opened):
     orders = []
     for name in "ab":
         random.seed(0)
-        search.score_all(opened(name), [{"wd": 0.1, "lr": 10.0**-i} for i in range(2, 12)], score)
+        search.score_all(opened(name), [{"wd": 0.1, "lr": i * 1e-4} for i in range(1, 11)], score)
         orders.append([trial.params["lr"] for trial in search.finished(opened(name))])
     assert orders[0] != orders[1]  # but once in 10! runs
 
