@@ -1,6 +1,7 @@
 """Every metric of a run or an .onnx file on one split, with intervals, figures and a report to open in a browser."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -146,8 +147,9 @@ def left_out_test_twins(model) -> bool:
     return run and folders.read_metrics(model.path).get("config", {}).get("drop_test_twins", False)
 
 
-def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluated:
-    """Predict a split, and set apart its images that share no group with what may have been trained on."""
+def evaluate(model, source: data.Source, name: str, root: str | None, also: Sequence[str] = ()) -> Evaluated:
+    """Predict a split, and set apart its images that share no group with what may have been trained on. also: where the
+    other hospitals that the model was trained on lie now."""
     kept = folders.kept_images(folder_of(model))
     own = is_own(model, source)
     earlier = data.SPLITS[: data.SPLITS.index(name)] if own and name != "all" else ()
@@ -159,9 +161,11 @@ def evaluate(model, source: data.Source, name: str, root: str | None) -> Evaluat
         apart = bool(whole) and not out_of_fold and not (name == "test" and left_out_test_twins(model))
         scored = scoring.score(split, probabilities, *others, apart=apart)
     else:
-        trained = origin.load_again(model.data, root, fitted, kept)
+        others = model.data.get("also", [])
+        also = also or [source.name if other["md5"] == source.md5 else other["name"] for other in others]
+        trained = origin.load_again(model.data, root, fitted, kept, also)
         seen = scoring.count_seen(split, trained) if trained else None
-        known = trained if "val" in fitted else origin.load_again(model.data, root, [*fitted, "val"], kept)  # val chose
+        known = trained if "val" in fitted else origin.load_again(model.data, root, [*fitted, "val"], kept, also)
         scored = scoring.score(split, probabilities, *([known] if known else []))
         if scored.clean is not None and scored.clean.all():
             scored = replace(scored, clean=None)
@@ -261,7 +265,7 @@ def main():
     name, seed = name_of(model.path), source.seed if args.seed is None else args.seed
     split = args.split or ("all" if source.of_files and not is_own(model, source) else "test")
 
-    evaluated = evaluate(model, source, split, args.data_root)
+    evaluated = evaluate(model, source, split, args.data_root, args.also)
     compared = compare(evaluated, name, args, seed) if args.against else None
     shown, official = evaluated.scored, source.name == "breastmnist" and split != "all"
     result = standard.result(shown.labels, shown.probabilities, source, split, name) if official else None

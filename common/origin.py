@@ -52,18 +52,21 @@ def find_others(described: dict, root: str | None, size: int, names: Sequence[st
 
 
 def warn_of_another(source: Source, described: dict) -> None:
-    """Say it when data are not those that a run described."""
-    if source.md5 != described["md5"]:
+    """Say it when data are none of those that a run described."""
+    if source.md5 not in [part["md5"] for part in (described, *described.get("also", []))]:
         was = f"{described['name']}, MD5 {described['md5']}"
         now = f"{source.label}, MD5 {source.md5},"
         print(f"warning: {now} is not what the model was trained on ({was})", file=sys.stderr)
 
 
-def load_again(described: dict, root: str | None, names: Sequence[str], kept: Path | None = None) -> Split | None:
+def load_again(
+    described: dict, root: str | None, names: Sequence[str], kept: Path | None = None, also: Sequence[str] = ()
+) -> Split | None:
     """The images of splits that a model was made with; None where they are not here: nothing is downloaded for it.
     Their patients are left out: the numbers of two hospitals have nothing to do with each other.
 
-    Args: described: of the model's data, as `Source.describe`; root, kept: as `find`.
+    Args: described: of the model's data, as `Source.describe`; root, kept: as `find`; also: where its other hospitals
+    lie now.
     """
     name, size = described["name"], described["size"]
     if name == "breastmnist":  # at any size: the pictures are the same
@@ -76,7 +79,8 @@ def load_again(described: dict, root: str | None, names: Sequence[str], kept: Pa
     try:
         source = data.find(name, root, size, described["seed"], kept)
         same = source.md5 == described["md5"] or source.kept or (name == "breastmnist" and size != described["size"])
-        source = replace(source, also=tuple(data.find(other["name"], root, size, other["seed"]) for other in others))
+        places = zip(also or [other["name"] for other in others], others)
+        source = replace(source, also=tuple(data.find(place, root, size, other["seed"]) for place, other in places))
         same = same and [other.md5 for other in source.also] == [other["md5"] for other in others]
         found = data.concatenate(*data.load(source, *names))
     except UserError:

@@ -102,7 +102,7 @@ def our_rows() -> list[list[str]]:
         *repeated_rows(read("crossval_64.json")),
         *refitted_rows(read("crossval_128.json")),
         *rows_on_test("one model of three stages", read("crossval_128_small.json")),
-        scored("trained at BrEaST alone, on train and val", two, "out_of_fold, BreastMNIST"),
+        scored("trained at BrEaST alone, scored on train and val", two, "out_of_fold, BreastMNIST"),
         scored("trained on train and val alone, on BrEaST", two, "out_of_fold, breast/images.csv"),
         *rows_on_test("one model of both hospitals", two),
         spread("the first study's protocol, mean of 5 folds of train", study["provenance"], study["folds"]),
