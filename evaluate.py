@@ -125,7 +125,7 @@ class Evaluated:
 
 
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """P(malignant) of a split; which images an .onnx file does not mark as unlike its training images, None where it
+    """P(malignant) of a split; which images an .onnx file takes for typical of its training images, None where it
     cannot tell; and whether out-of-fold: so an ensemble predicts the images that it was trained on. An .onnx file gets
     image files at their full size, as an app would give them."""
     if isinstance(model, onnxfile.OnnxModel):
@@ -161,11 +161,13 @@ def evaluate(model, source: data.Source, name: str, root: str | None, also: Sequ
         apart = bool(whole) and not out_of_fold and not (name == "test" and left_out_test_twins(model))
         scored = scoring.score(split, probabilities, *others, apart=apart)
     else:
-        others = model.data.get("also", [])
-        also = also or [source.name if other["md5"] == source.md5 else other["name"] for other in others]
+        hospitals = model.data.get("also", [])  # of which these may be one
+        also = also or [source.name if other["md5"] == source.md5 else other["name"] for other in hospitals]
         trained = origin.load_again(model.data, root, fitted, kept, also)
         seen = scoring.count_seen(split, trained) if trained else None
-        known = trained if "val" in fitted else origin.load_again(model.data, root, [*fitted, "val"], kept, also)
+        known = trained
+        if "val" not in fitted:  # it chose
+            known = origin.load_again(model.data, root, [*fitted, "val"], kept, also)
         scored = scoring.score(split, probabilities, *([known] if known else []))
         if scored.clean is not None and scored.clean.all():
             scored = replace(scored, clean=None)

@@ -32,12 +32,15 @@ def find_again(
     if not (also or name is None or source.kept or source.md5 == described["md5"]):
         return source
     try:
-        return replace(source, also=find_others(described, root, source.size, also))
+        others = find_others(described, root, source.size, also)
     except UserError as error:
         if also:
             raise
         print(f"warning: further images that the model was trained on are left out: {error}", file=sys.stderr)
         return source
+    for other, before in zip(others, described.get("also", [])):
+        warn_of_another(other, before)
+    return replace(source, also=others)
 
 
 def find_others(described: dict, root: str | None, size: int, names: Sequence[str] = ()) -> tuple[Source, ...]:
@@ -45,10 +48,8 @@ def find_others(described: dict, root: str | None, size: int, names: Sequence[st
     known = described.get("also", [])
     if names and len(names) != len(known):
         raise UserError(f"--also: the model was trained on images of {len(known)} other hospitals; name each of these")
-    found = [data.find(name, root, size, d["seed"]) for name, d in zip(names or [d["name"] for d in known], known)]
-    for other, before in zip(found, known):
-        warn_of_another(other, before)
-    return tuple(found)
+    places = names or [other["name"] for other in known]
+    return tuple(data.find(place, root, size, other["seed"]) for place, other in zip(places, known))
 
 
 def warn_of_another(source: Source, described: dict) -> None:
@@ -79,8 +80,7 @@ def load_again(
     try:
         source = data.find(name, root, size, described["seed"], kept)
         same = source.md5 == described["md5"] or source.kept or (name == "breastmnist" and size != described["size"])
-        places = zip(also or [other["name"] for other in others], others)
-        source = replace(source, also=tuple(data.find(place, root, size, other["seed"]) for place, other in places))
+        source = replace(source, also=find_others(described, root, size, also))
         same = same and [other.md5 for other in source.also] == [other["md5"] for other in others]
         found = data.concatenate(*data.load(source, *names))
     except UserError:

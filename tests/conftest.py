@@ -90,7 +90,7 @@ def with_metadata(model: Path, copy: Path, **about: str) -> Path:
     return copy
 
 
-def origin(trial) -> int:
+def first_run(trial) -> int:
     """Number of the trial that this one runs again, or its own. SQLite locks no rows: two workers may run one again."""
     return trial.system_attrs.get("failed_trial", trial.number)
 

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import optuna
 import pytest
-from conftest import one_line, origin, read_csv, read_json, start
+from conftest import first_run, one_line, read_csv, read_json, start
 
 import tune
 from common import data, settings
@@ -161,4 +161,4 @@ def test_ctrl_c_then_a_killed_copy(tmp_path):
     rows = read_csv(tmp_path / "trials.csv")
     assert [row["stage"] for row in rows] == ["search"] * 5 + ["grid"]
     trials = search.finished(optuna.load_study(study_name="breastmnist", storage=f"sqlite:///{tmp_path}/study.db"))
-    assert len(trials) in (5, 6) and len({trial.params["lr"] for trial in trials}) == len(set(map(origin, trials)))
+    assert len(trials) in (5, 6) and len({trial.params["lr"] for trial in trials}) == len(set(map(first_run, trials)))

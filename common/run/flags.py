@@ -75,7 +75,8 @@ def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = Fals
     if of_run:
         also = "where the images of other hospitals lie that the run was trained on too, in their order"
         add(group, "--also", WHAT, also, [], shown="where they were", nargs="+")
-    add(group, "--data-root", Kind(str, "DIR"), "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
+    root = Kind(str, "DIR")  # an empty one is none
+    add(group, "--data-root", root, "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
     add(group, "--size", one_of(*SIZES), "side of the images in pixels", *own["size"])
     add(group, "--seed", NATURAL, "seed of everything random", *own["seed"])
 

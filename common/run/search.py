@@ -7,8 +7,8 @@ Regression Trees, 1984, section 3.4.3; Hastie et al., The Elements of Statistica
 
 import argparse
 import math
-import random
 import re
+import secrets
 import threading
 import time
 import warnings
@@ -218,8 +218,7 @@ def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> Non
     while missing := [setting for setting in settings if setting not in map(setting_of, finished(study))]:
         begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
         free = [setting for setting in missing if setting not in map(setting_of, begun)]
-        chance = random.SystemRandom()  # without a seed, so that workers who come together rarely meet
-        study.enqueue_trial(chance.choice(free or missing))
+        study.enqueue_trial(secrets.choice(free or missing))  # unseeded: workers who come together rarely meet
         run_trials(study, score, n_trials=1)
 
 

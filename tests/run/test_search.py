@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import optuna
 import pytest
-from conftest import origin, refusal
+from conftest import first_run, refusal
 
 from common.errors import UserError
 from common.run import search
@@ -231,7 +231,7 @@ def test_workers_that_start_at_once_share_a_study(kind, tmp_path):
         assert list(workers.map(take_part, [url] * 2, [False] * 2, timeout=60)) == [None, None]
     found = search.finished(study)
     assert 6 <= len(found) <= 7  # each worker ends what it has begun
-    assert len({trial.params["lr"] for trial in found}) == len(set(map(origin, found)))
+    assert len({trial.params["lr"] for trial in found}) == len(set(map(first_run, found)))
     assert (study.trials[0].params in [trial.params for trial in found]) == (kind == "sqlite:///")
     scored = [trial.params for trial in search.finished(search.open_study(url, "grid", {}, 1))]
     assert all(cell in scored for cell in CELLS)
