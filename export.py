@@ -23,9 +23,7 @@ def parse_args():
     parser = flags.Parser(__doc__)
     parser.add_argument("run", metavar="RUN", type=flags.not_empty, help="a folder that train.py or crossval.py wrote")
     parser.add_argument("--out", metavar="FILE.onnx", help="the file to write (default: model.onnx in RUN)")
-    smaller = (
-        "a quarter of the size and twice as fast; refused, with everything else, if it answers otherwise than fp32"
-    )
+    smaller = "a quarter of the size, two to three times as fast; refused, with all else, if it answers unlike fp32"
     flags.add_switch(parser, "--int8", f"also write FILE.int8.onnx, {smaller}")
     half = "keep the weights as fp16, half the size; answers change by less than a hundredth of a probability"
     flags.add_switch(parser, "--fp16", half)
