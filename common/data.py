@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from common import imageset, npzfile, phantom, twins
-from common.errors import UserError
+from common.errors import UserError, reading
 from common.npzfile import OFFICIAL_MD5, SPLITS, breastmnist_path, fetch
 
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
@@ -154,15 +154,11 @@ def find(
         return replace(source, md5=found.fingerprint(seed), kept=known)
     if name == "breastmnist" and not path.exists():
         fetch(path, size)
-    try:
+    with reading(path, way_out="give a readable .npz file, a folder or a .csv of images, breastmnist or phantom"):
         if os.path.exists(path) and not os.path.isfile(path):
             raise OSError(0, "not a file")
         with open(path, "rb") as file:
             md5 = hashlib.file_digest(file, "md5").hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); give a readable .npz file, a folder or a .csv of images"
-        ) from None
     if name == "breastmnist" and md5 != OFFICIAL_MD5[size]:
         print(f"warning: {path} is not the official file (MD5 {md5}); results cannot be compared", file=sys.stderr)
     return Source(name, size, path, md5)

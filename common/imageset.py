@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from common import imagefile, twins
-from common.errors import UserError
+from common.errors import UserError, reading
 from common.folds import assign_folds
 from common.npzfile import SPLITS
 from common.parallel import cpu_count
@@ -86,13 +86,11 @@ def list_folder(folder: Path) -> list[dict]:
 
 def list_table(table: Path) -> list[dict]:
     """The images that a table names. Raises: UserError, with the row, on what cannot be meant."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    needed = "it needs the columns image,label (and may have patient,split)"
+    with reading(table, "no table of images", needed), open(table, newline="", encoding="utf-8-sig") as file:
+        lines = list(csv.DictReader(file))
     if not lines or not {"image", "label"} <= lines[0].keys():
-        raise UserError(f"{table}: no table of images; it needs the columns image,label (and may have patient,split)")
+        raise UserError(f"{table}: no table of images; {needed}")
     seen: dict[str, dict] = {}
     splits: dict[str, set] = {}
     for number, line in enumerate(lines, 2):  # the header is row 1; empty lines do not count
@@ -160,13 +158,10 @@ def read(folder: Path, rows: list[dict], size: int, where: Path) -> ImageSet:
 
 def read_kept(kept: Path) -> dict[str, dict]:
     """{image: its row} of a run's images.csv. Raises: UserError when it is damaged."""
-    try:
-        with open(kept, newline="", errors="surrogateescape") as file:
-            rows = {row["image"]: row for row in csv.DictReader(file)}
+    with reading(kept), open(kept, newline="", errors="surrogateescape") as file:
+        rows = {row["image"]: row for row in csv.DictReader(file)}
         if not all(row["split"] in SPLITS and row["md5"] and row["label"] for row in rows.values()):
-            raise KeyError
-    except (OSError, csv.Error, KeyError):
-        raise UserError(f"{kept}: damaged; train the run again") from None
+            raise ValueError("a cell is empty")
     return rows
 
 

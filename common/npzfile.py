@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from common import download
-from common.errors import UserError, one_line
+from common.errors import UserError, one_line, reading
 
 OFFICIAL_MD5 = {  # of medmnist.INFO["breastmnist"], whose import takes seconds
     28: "750601b1f35ba3300ea97c75c52ff8f6",
@@ -60,20 +60,15 @@ def read(path: Path, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
         with labels 0 and 1.
     """
     needed = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if any(member.file_size > LARGEST for member in arrays.zip.infolist()):
-                raise UserError(f"{path}: an array in it unpacks to more than {LARGEST >> 30} GiB")
-            if missing := [key for key in needed if key not in arrays]:
-                raise UserError(f"{path}: lacks {', '.join(missing)}; an .npz needs MedMNIST's six keys")
-            images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+    readable = reading(path, "not a readable .npz file", "download it again or check it")
+    with readable, np.load(path, allow_pickle=False) as arrays:
+        if any(member.file_size > LARGEST for member in arrays.zip.infolist()):
+            raise UserError(f"{path}: an array in it unpacks to more than {LARGEST >> 30} GiB")
+        if missing := [key for key in needed if key not in arrays]:
+            raise UserError(f"{path}: lacks {', '.join(missing)}; an .npz needs MedMNIST's six keys")
+        images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
         if problem := find_problem(images, labels, name, size):
             raise UserError(f"{path}: {problem}")
-    except UserError:
-        raise
-    except Exception as error:  # numpy and zipfile raise anything on a damaged file, on several lines too
-        reason = one_line(str(error))
-        raise UserError(f"{path}: not a readable .npz file ({reason}); download it again or check it") from None
     return images, (1 - labels.reshape(-1)).astype(np.uint8)
 
 

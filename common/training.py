@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from common import augment, loss, metrics
 from common.calibration import negative_log_likelihood
 from common.data import Split
-from common.errors import UserError
+from common.errors import UserError, reading
 from common.model import BreastResNet, Predictor, predict
 from common.progress import Progress
 from common.settings import Settings
@@ -172,7 +172,7 @@ def restore(path: Path, result: Fit, state: dict, generator: torch.Generator) ->
     """Take over what `save_checkpoint` wrote, in place. Raises: UserError."""
     way_out = "begin anew without --resume"
     stored = read_tensors(path, "a checkpoint", way_out)
-    try:
+    with reading(path, way_out=way_out):
         result.model.load_state_dict(stored["best"])
         result.history, result.best_epoch = list(stored["history"]), int(stored["best_epoch"])
         if (before := stored["state"]) is not None:
@@ -180,5 +180,3 @@ def restore(path: Path, result: Fit, state: dict, generator: torch.Generator) ->
                 part.load_state_dict(before[name])
             generator.set_state(before["generator"])
             torch.set_rng_state(before["torch"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
-        raise UserError(f"{path}: damaged; {way_out}") from None

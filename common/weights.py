@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 from common import download
-from common.errors import UserError, one_line
+from common.errors import UserError, one_line, reading
 from common.files import replacing
 from common.model import GREY_STD, BreastResNet
 from common.settings import Settings
@@ -38,14 +38,10 @@ def read_tensors(path: str | Path, kind: str, way_out: str):
 
     Args: kind, way_out: words for the error. Raises: UserError.
     """
-    try:
+    with reading(path, f"not {kind}, or a damaged one", way_out):
         check_zip(path)
         with warnings.catch_warnings(action="ignore"):  # of torch, about files that are not its own
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {way_out}") from None
-    except Exception:  # torch.load raises anything on a file that is not its own
-        raise UserError(f"{path}: not {kind}, or a damaged one; {way_out}") from None
 
 
 def write_tensors(path: Path, content: dict) -> None:
@@ -140,8 +136,5 @@ def weights_md5(weights: str) -> str | None:
     "none". Raises: UserError."""
     if weights in ("imagenet", "none"):
         return None
-    try:
-        with open(weights, "rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
-    except OSError as error:
-        raise UserError(f"{weights}: cannot be read ({error.strerror}); {WAYS_OUT}") from None
+    with reading(weights, way_out=WAYS_OUT), open(weights, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

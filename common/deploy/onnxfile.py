@@ -12,7 +12,7 @@ import onnxruntime
 
 from common import imagefile
 from common.calibration import Calibration, deciding
-from common.errors import UserError, one_line
+from common.errors import UserError, one_line, reading
 from common.origin import describes_data
 
 # What a file takes and gives: {name: (type, number of dimensions)}; earlier files give less.
@@ -101,17 +101,15 @@ def load(path: str | Path, threads: int) -> OnnxModel:
     """Open a file that export.py wrote. Raises: UserError."""
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such file; export.py makes one from a run folder")
-    try:
+    with reading(path, "not an ONNX file, or a damaged one", "export the run again"):
         session = open_session(path, threads)
         ends = (*session.get_inputs(), *session.get_outputs())
         found = {end.name: (end.type, len(end.shape)) for end in ends}  # a damaged name may be no UTF-8
-    except Exception:  # onnxruntime raises its own classes, all plain Exceptions
-        raise UserError(f"{path}: not an ONNX file, or a damaged one; export the run again") from None
     if not REQUIRED.items() <= found.items() <= (REQUIRED | OPTIONAL).items():
         raise UserError(
             f"{path}: an ONNX file that takes or gives something else than export.py's; export the run again"
         )
-    try:
+    with reading(path, "an ONNX file without this project's metadata", "export.py writes one with it"):
         props = session.get_modelmeta().custom_metadata_map
         rule, fitted_on, n = props["threshold_rule"], props["calibrated_on"], int(props["calibrated_on_n"])
         calibration = Calibration(float(props["temperature"]), float(props["threshold"]), rule, fitted_on, n)
@@ -122,8 +120,6 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         unlike = float(props["typicality_threshold"]) if "typicality" in found else 0.0
         about = props["dataset"], props["intended_use"]
         return OnnxModel(Path(path), session, calibration, data, *about, unlike, rates)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        raise UserError(f"{path}: an ONNX file without this project's metadata; export.py writes one with it") from None
 
 
 def held_out_rates(at_threshold: dict) -> dict:

@@ -18,7 +18,7 @@ import torch
 
 from common.calibration import Calibration, deciding, logit, sigmoid
 from common.data import Source, Split, image_rows
-from common.errors import UserError
+from common.errors import UserError, reading
 from common.files import read_json, replacing, write_csv, write_json
 from common.model import BreastResNet, Predictor, explain, predict
 from common.origin import describes_data
@@ -87,18 +87,14 @@ def read_predictions(path: Path) -> list[dict]:
     a fold held the image out. Raises: UserError.
     """
     merged: dict[tuple, list[float]] = {}
-    try:
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file):
-                if None in row:
-                    raise ValueError("more cells than columns")  # of a decimal comma
-                label, held_out = {"0": 0, "1": 1}[row["label"]], bool(row.get("fold"))
-                image = (row["split"], int(row["index"]), label, held_out, row.get("image"))
-                merged.setdefault(image, []).append(float(row["probability"]))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (KeyError, ValueError, TypeError, csv.Error):
-        raise UserError(f"{path}: no predictions file; it needs the columns split,index,label,probability") from None
+    needed = "it needs the columns split,index,label,probability"
+    with reading(path, "no predictions file", needed), open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            if None in row:
+                raise ValueError("more cells than columns")  # of a decimal comma
+            label, held_out = {"0": 0, "1": 1}[row["label"]], bool(row.get("fold"))
+            image = (row["split"], int(row["index"]), label, held_out, row.get("image"))
+            merged.setdefault(image, []).append(float(row["probability"]))
     if not merged or not all(0 <= p <= 1 for probabilities in merged.values() for p in probabilities):
         raise UserError(f"{path}: holds no predictions, or probabilities outside 0 to 1")
     names = ("split", "index", "label", "out_of_fold", "image", "probability")
@@ -164,12 +160,10 @@ def read_checkpoint(path: Path) -> dict:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project; give a folder that train.py or crossval.py wrote")
     kinds = {"state": dict, "mirror": bool, "settings": dict, "seed": int}
-    try:
+    with reading(path):
         if not describes_data(content["data"]) or any(type(content[key]) is not kind for key, kind in kinds.items()):
             raise TypeError("a value of another kind")
         described_model(content)  # raises, if there can be none
-    except (KeyError, TypeError, ValueError, RuntimeError, UserError):
-        raise UserError(f"{path}: damaged; train the run again") from None
     return content
 
 
@@ -182,10 +176,8 @@ def described_model(content: dict) -> BreastResNet:
 def build_model(content: dict, path: Path) -> BreastResNet:
     """The model of a checkpoint, ready to predict. Raises: UserError when its tensors do not fit."""
     model = described_model(content).to_empty(device="cpu")
-    try:
+    with reading(path, "its tensors do not fit its description"):
         model.load_state_dict(content["state"])
-    except (RuntimeError, TypeError, AttributeError):
-        raise UserError(f"{path}: its tensors do not fit its description; train the run again") from None
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
         raise UserError(f"{path}: its weights are not all numbers; train the run again")
     return model.eval()
@@ -261,7 +253,5 @@ def read_calibration(path: Path) -> Calibration:
     if not path.exists():
         return Calibration()
     stored = read_json(path)
-    try:
+    with reading(path):
         return Calibration(**{name: kind(stored[name]) for name, kind in get_type_hints(Calibration).items()})
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise UserError(f"{path}: damaged ({error}); train the run again") from None

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.data import Source
-from common.errors import UserError
+from common.errors import UserError, reading
 from common.files import as_json, read_json, write_json, writing_to
 from common.run import folders
 from common.settings import Settings
@@ -111,11 +111,9 @@ def check_same(file: Path, described: dict) -> None:
     """Refuse to go on with another run than `provenance.describe` described; warn when code or machine changed, which
     may change the last digits. Raises: UserError."""
     stored = read_json(file)
-    try:
+    with reading(file, way_out="begin anew without --resume"):
         was, now = identity(stored), identity(described)
         changed = [key for key in MACHINE if stored["provenance"].get(key) != described["provenance"][key]]
-    except (KeyError, TypeError, AttributeError):
-        raise UserError(f"{file}: damaged; begin anew without --resume") from None
     different = [f"{key} {was.get(key)}, not {now.get(key)}" for key in now | was if was.get(key) != now.get(key)]
     if different:
         way_out = "give --resume the same flags and data, or leave it out"
