@@ -1,15 +1,14 @@
 """What files mark as unlike their training images, of pictures that are no breast ultrasound and of some that are.
 
-    python -m results.limits [FILE.onnx ...] [--tables breast/images.csv busbra/images.csv]
+    python -m results.limits breast/images.csv busbra/images.csv
 
-Pictures are drawn from a seed, or cut at random from those that installed packages ship; kinds whose package or data
-are not here are left out. Writes results/limits.csv, and prints it as a Markdown table.
+Pictures are drawn from a seed, or cut at random from those that installed packages ship, where they are installed. All
+shipped files see them. Writes results/limits.csv, and prints it as a Markdown table.
 """
 
 import argparse
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,11 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 from common import data, files, imagefile, metrics, phantom
 from common.deploy import onnxfile
 from common.errors import UserError
-from common.npzfile import breastmnist_path
 from results import log
 
 N = 150  # pictures of a kind
-SAMPLES = {  # folders of packages, and which of their pictures are of a kind
+PACKAGES = Path(np.__file__).parent.parent
+SAMPLES = {  # pictures in installed packages, by kind
     "photographs": ("sklearn/datasets/images/*.jpg", "matplotlib/mpl-data/sample_data/grace_hopper.jpg"),
     "photographs and other pictures (scikit-image)": ("skimage/data/*.png", "skimage/data/*.jpg"),
     "CT": ("pydicom/data/test_files/*CT_small.dcm", "pydicom/data/test_files/693_J2KI.dcm"),
@@ -71,11 +70,9 @@ def cut(picture: np.ndarray, g: np.random.Generator) -> np.ndarray:
 def samples(patterns: tuple[str, ...]) -> list[np.ndarray]:
     """The pictures that installed packages ship, as many as can be read here."""
     found: list[np.ndarray] = []
-    for package, pattern in (pattern.split("/", 1) for pattern in patterns):
-        spec = find_spec(package)
-        for path in sorted(Path(str(spec.origin)).parent.glob(pattern)) if spec else []:
-            with suppress(UserError):
-                found += imagefile.frames(path)
+    for path in (path for pattern in patterns for path in sorted(PACKAGES.glob(pattern))):
+        with suppress(UserError):
+            found += imagefile.frames(path)
     return [picture for picture in found if min(picture.shape) >= 32]
 
 
@@ -96,28 +93,27 @@ def changed(image: np.ndarray, g: np.random.Generator) -> dict[str, np.ndarray]:
     }
 
 
-def pictures(tables: list[str], size: int) -> Iterator[tuple[str, list, np.ndarray | None]]:
+def pictures(sets: list[str], size: int) -> Iterator[tuple[str, list, np.ndarray | None]]:
     """(kind, pictures [h, w], labels of breast ultrasound whose diagnosis is known)."""
     g = np.random.default_rng(0)
-    kinds = [drawn(g) for _ in range(N)]
-    yield from ((kind, [of[kind] for of in kinds], None) for kind in kinds[0])
+    drawings = [drawn(g) for _ in range(N)]
+    yield from ((kind, [of[kind] for of in drawings], None) for kind in drawings[0])
     for kind, patterns in SAMPLES.items():
         if found := samples(patterns):
             yield kind, [cut(found[g.integers(len(found))], g) for _ in range(N)], None
     yield "phantoms", list(phantom.generate(N, 224, seed=0)[0]), None
-    if breastmnist_path(None, 224).exists():
-        (large,) = data.load(data.find("breastmnist", None, 224), "test")
-        altered = [changed(image, g) for image in large.images]
-        yield from ((kind, [of[kind] for of in altered], None) for kind in altered[0])
-    for name in ["breastmnist"] * breastmnist_path(None, size).exists() + tables:
+    (large,) = data.load(data.find("breastmnist", None, 224), "test")
+    altered = [changed(image, g) for image in large.images]
+    yield from ((kind, [of[kind] for of in altered], None) for kind in altered[0])
+    for name, part in [("breastmnist", "test"), *((name, "all") for name in sets)]:
         source = data.find(name, None, size)
-        (split,) = data.load(source, "test" if name == "breastmnist" else "all")
+        (split,) = data.load(source, part)
         yield source.called, list(split.images), split.labels
 
 
 def measure(model: onnxfile.OnnxModel, kind: str, shown: list, labels: np.ndarray | None) -> dict:
     """A row: the share marked, and where there are labels the AUC of the marked and of the others."""
-    images = [np.ascontiguousarray(np.clip(picture, 0, 255).astype(np.uint8)) for picture in shown]
+    images = [np.clip(picture, 0, 255).astype(np.uint8, order="C") for picture in shown]
     answers = [model.run(["typicality", "probability"], image[np.newaxis]) for image in images]
     typicality, probability = np.concatenate(answers, 1)
     marked = model.unlike(typicality)
@@ -128,19 +124,18 @@ def measure(model: onnxfile.OnnxModel, kind: str, shown: list, labels: np.ndarra
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", default=sorted(map(str, Path("models").glob("*.onnx"))))
-    parser.add_argument("--tables", nargs="*", default=[])
-    args = parser.parse_args()
-    models = [model for model in (onnxfile.load(file, 1) for file in args.files) if model.gives("typicality")]
-    rows = [measure(m, *shown) for m in models for shown in pictures(args.tables, m.data["size"])]
-    if not rows:
-        parser.error("no file here gives typicality; export them again")
+    parser.add_argument("sets", nargs="*", help="breast ultrasound of other hospitals, as evaluate.py's --data")
+    sets = parser.parse_args().sets
+    models = [onnxfile.load(file, 1) for file in sorted(log.MODELS.glob("*.onnx"))]
+    rows = [measure(model, *shown) for model in models for shown in pictures(sets, model.data["size"])]
     files.write_csv(log.FOLDER / "limits.csv", rows)
-    kinds = dict.fromkeys(row["kind"] for row in rows)
-    cells = {kind: [f"{float(row['marked']):.1%}" for row in rows if row["kind"] == kind] for kind in kinds}
-    print(log.markdown(" | ".join(["marked", *(m.path.name for m in models)]), [[k, *v] for k, v in cells.items()]))
-    for row in (row for row in rows if row["auc_marked"]):
-        print("{file}, {kind}: AUC of the marked {auc_marked}, of the others {auc_not_marked}".format(**row))
+    shares: dict[str, list[str]] = {}
+    for row in rows:
+        shares.setdefault(row["kind"], []).append(f"{float(row['marked']):.1%}")
+        if row["auc_marked"]:
+            print("{file}, {kind}: AUC of the marked {auc_marked}, of the others {auc_not_marked}".format(**row))
+    header = " | ".join(["marked", *(model.path.name for model in models)])
+    print(log.markdown(header, [[kind, *cells] for kind, cells in shares.items()]))
 
 
 if __name__ == "__main__":

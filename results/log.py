@@ -10,25 +10,13 @@ from common import intervals
 from common.show import tables
 
 FOLDER = Path(__file__).parent
+MODELS = FOLDER.parent / "models"
 
 
 def read(name: str) -> list[dict]:
-    """The rows of a CSV file of this folder as text, none if it is not there yet."""
-    path = FOLDER / name
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
+    """The rows of a CSV file of this folder, as text."""
+    with open(FOLDER / name, newline="") as file:
         return list(csv.DictReader(file))
-
-
-def append(name: str, row: dict) -> None:
-    """Add a row to a CSV file of this folder; the columns of a new file are the row's keys."""
-    rows = read(name)
-    with open(FOLDER / name, "a", newline="") as file:
-        writer = csv.DictWriter(file, list((rows or [row])[0]), lineterminator="\n")
-        if not rows:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def run(words: list[str], out: str, made: str = "metrics.json") -> dict:
@@ -37,25 +25,26 @@ def run(words: list[str], out: str, made: str = "metrics.json") -> dict:
     return json.loads(Path(out, made).read_text())
 
 
-def command(words: list[str]) -> str:
-    return "python " + " ".join(words)
-
-
 def with_limits(column: str, scores: dict, metric: str) -> dict:
-    """A metric and its interval as three columns of a row, which `cell` shows. scores: {"auc", "auc_ci95", …}."""
+    """A metric and its interval as three columns of a row, for `limits`. scores: {"auc", "auc_ci95", …}."""
     values = scores[metric], *scores[f"{metric}_ci95"]
     return {f"{column}{end}": f"{value:.4f}" for end, value in zip(("", "_low", "_high"), values)}
 
 
-def value_and_limits(row: dict, column: str) -> tuple[float, ...]:
+def limits(row: dict, column: str) -> tuple[float, ...]:
     """(value, low, high) out of the columns of `with_limits`."""
     return tuple(float(row[column + end]) for end in ("", "_low", "_high"))
 
 
 def cell(row: dict, column: str) -> str:
     """A value with its interval."""
-    value, *limits = value_and_limits(row, column)
-    return tables.with_limits(value, limits)
+    value, *interval = limits(row, column)
+    return tables.with_limits(value, interval)
+
+
+def with_interval(scores: dict, metric: str) -> str:
+    """The same, out of a JSON file's {"auc", "auc_ci95", …}."""
+    return tables.with_limits(scores[metric], scores[f"{metric}_ci95"])
 
 
 def spread(values: list[float], form: str = ".3f") -> str:

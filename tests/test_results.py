@@ -5,20 +5,20 @@ import sys
 import pytest
 from conftest import REPO
 
-from results import experiments, hospitals, log, table
+from results import log, measure, table
 
 
 def test_the_tables_of_results_are_made_from_the_result_files():
-    made = table.table(table.our_rows() + table.published_rows())
+    made = table.table()
     assert made in (REPO / "docs" / "results.md").read_text()
     first_page = (REPO / "README.md").read_text().split("\n## Results\n")[1].split("\n## ")[0]
     rows = [line for line in first_page.splitlines() if line.startswith("|")]
     assert 3 <= len(rows) <= 9 and set(rows) <= set(made.splitlines())
 
 
-@pytest.mark.parametrize("table", [experiments.HOME, experiments.TRAVEL])
-def test_the_tables_of_experiments_are_made_from_their_rows(table):
-    assert experiments.markdown_table(table) in (REPO / "results" / "README.md").read_text()
+@pytest.mark.parametrize("name", ["experiments", "travel"])
+def test_the_tables_of_logs_are_made_from_their_rows(name):
+    assert measure.table(name) in (REPO / "results" / "README.md").read_text()
 
 
 def test_the_figure_shows_each_fp32_file_at_home_and_where_it_did_not_train(monkeypatch):
@@ -30,9 +30,44 @@ def test_the_figure_shows_each_fp32_file_at_home_and_where_it_did_not_train(monk
     assert file == "breastmnist.onnx" and found["BrEaST"] == (0.8, 0.7, 0.9) and 0.9 < found["own test"][0] < 0.93
 
 
-def test_without_sets_the_table_of_hospitals_stays(monkeypatch):
-    before = log.read(hospitals.TABLE)
-    monkeypatch.setattr(sys, "argv", ["hospitals.py"])
+@pytest.fixture
+def travel(tmp_path, monkeypatch):
+    """A function that runs results.measure on a copy of travel.csv, without running scripts; and what it ran."""
+    ran: list[list[str]] = []
+
+    def script(words: list[str], out: str) -> dict:
+        ran.append([*words, out])
+        scores = {name: 0.9 for name in measure.NAMES} | {"auc_ci95": [0.8, 1], "accuracy_ci95": [0.8, 1]}
+        made = {"commit": "0123456789abcdef", "precision": "bf16", "weights_md5": "8a10"}
+        return {"provenance": made, "splits": {"out_of_fold": scores}, "folds": [{"auc": 0.7}, {"auc": 0.6}]}
+
+    def run(*words: str) -> list[list[str]]:
+        ran.clear()
+        monkeypatch.setattr(sys, "argv", ["measure.py", "travel", *words])
+        measure.main()
+        return ran
+
+    (tmp_path / "travel.csv").write_bytes((log.FOLDER / "travel.csv").read_bytes())
+    monkeypatch.setattr(log, "FOLDER", tmp_path)
+    monkeypatch.setattr(log, "run", script)
+    return run
+
+
+def test_a_configuration_is_the_first_row_with_flags_added_and_runs_once(travel):
+    before = log.read("travel.csv")
+    assert travel() == []
+    ((script, *words, out),) = travel("lr 1e-3", "--seeds", "1", "--lr", "1e-3")
+    assert script == "crossval.py" and words[-2:] == ["--lr", "1e-3"] and out == "runs/travel/lr_1e-3_1"
+    assert travel("lr 1e-3", "--seeds", "0", "1", "--lr", "1e-3") != []
+    *rows, first, second = log.read("travel.csv")
+    assert rows == before and (first["seed"], second["seed"]) == ("1", "0")
+    command = before[0]["command"].replace("--seed 0", "--seed 1") + " --lr 1e-3"
+    assert (first["command"], first["back"], first["there"]) == (command, "0.7000", "0.6000")
+
+
+def test_a_name_has_one_command(travel, capsys):
+    before = log.read("travel.csv")
     with pytest.raises(SystemExit):
-        hospitals.main()
-    assert before and log.read(hospitals.TABLE) == before
+        travel("zoom 0.15", "--zoom", "0.3")
+    assert "zoom 0.15 is the name of python crossval.py" in capsys.readouterr().err
+    assert log.read("travel.csv") == before
