@@ -96,36 +96,32 @@ def test_a_complete_run_ends_at_once(tmp_path, quick, capsys):
 
 
 def test_another_run_is_not_resumed(interrupted, quick):
-    other = dataclasses.replace(quick, lr=0.5, batch_size=7)
-    message = refused(begin(interrupted, other, resume=True))
-    assert "--lr 0.0003, not 0.5" in message and "--batch-size 16, not 7" in message
-    assert "--seed 0, not 4" in refused(begin(interrupted, quick, resume=True, seed=4))
-    assert "--folds None, not 3" in refused(begin(interrupted, quick, resume=True, folds=3))
     source = data.find("phantom", None, 28, seed=1)
-    assert f"data MD5 {SOURCE.md5}, not {source.md5}" in refused(begin(interrupted, quick, source, resume=True))
+    other = dataclasses.replace(quick, lr=0.5, batch_size=7)
+    for run, different in (
+        (begin(interrupted, other, resume=True), "--lr 0.0003, not 0.5; --batch-size 16, not 7"),
+        (begin(interrupted, quick, resume=True, seed=4), "--seed 0, not 4"),
+        (begin(interrupted, quick, resume=True, folds=3), "--folds None, not 3"),
+        (begin(interrupted, quick, source, resume=True), f"data MD5 {SOURCE.md5}, not {source.md5}"),
+    ):
+        assert f"made with {different}; give" in refused(run)
     assert (interrupted / resume.PARTIAL / "model.pt").read_text() == "so far"
 
 
-def test_other_weights_in_the_same_file_are_another_run(tmp_path, quick):
-    settings = dataclasses.replace(quick, weights=str(tmp_path / "weights.pth"))
-    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, settings.weights)
-    with pytest.raises(KeyboardInterrupt), begin(tmp_path / "run", settings) as partial:
-        (partial / "model.pt").write_text("so far")
-        raise KeyboardInterrupt
-    torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)}, settings.weights)
-    weights_md5.cache_clear()  # as in another process
-    assert "weights MD5 " in refused(begin(tmp_path / "run", settings, resume=True))
-
-
-@pytest.mark.parametrize("which", ["also", "calibrate-on"])
-def test_other_images_of_other_hospitals_are_another_run(which, tmp_path, quick):
+@pytest.mark.parametrize("which", ["weights", "also", "calibrate-on"])
+def test_what_files_hold_decides_and_not_where_they_lie(which, tmp_path, quick):
     def begun(seed: int, where: str, again: bool):
-        args = arguments(tmp_path, resume=again, also=[where], calibrate_on=where)  # paths decide nothing
+        args = arguments(tmp_path / "run", resume=again, also=[where], calibrate_on=where)
+        weights_md5.cache_clear()  # as in another process
+        torch.save({"conv1.weight": torch.full((64, 3, 7, 7), seed)}, tmp_path / "weights.pth")
         other = data.find("phantom", None, 28, seed=seed)
-        source, elsewhere = (dataclasses.replace(SOURCE, also=(other,)), None) if which == "also" else (SOURCE, other)
-        return resume.begin(args, quick, source, provenance.describe(args, quick, source, elsewhere))
+        settings = dataclasses.replace(quick, weights=str(tmp_path / "weights.pth")) if which == "weights" else quick
+        source = dataclasses.replace(SOURCE, also=(other,)) if which == "also" else SOURCE
+        elsewhere = other if which == "calibrate-on" else None
+        return resume.begin(args, settings, source, provenance.describe(args, settings, source, elsewhere))
 
-    with pytest.raises(KeyboardInterrupt), begun(1, "here", False):
+    with pytest.raises(KeyboardInterrupt), begun(1, "here", False) as partial:
+        (partial / "model.pt").write_text("so far")
         raise KeyboardInterrupt
     assert f"{which} MD5 " in refused(begun(2, "here", True))
     with begun(1, "there", True):
@@ -265,28 +261,9 @@ def test_a_lock_of_another_host_is_refused_with_the_way_out(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("another", [False, True])
-def test_a_file_that_its_holder_removes_meanwhile_is_no_lock(tmp_path, monkeypatch, another):
-    """Between opening and locking, the holder removes the file, and another may make a new one: the old one's lock
-    would keep nobody out."""
-    flock, path = resume.fcntl.flock, tmp_path / resume.LOCK
-
-    def late(file, how):
-        path.unlink()
-        if another:
-            path.touch()
-        return flock(file, how)
-
-    monkeypatch.setattr(resume.fcntl, "flock", late)
-    assert "another run is at work" in refused(resume.locked(tmp_path))
-    monkeypatch.undo()
-    with resume.locked(tmp_path):
-        pass
-
-
 def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):
     def unsupported(file, how):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(resume.fcntl, "flock", unsupported)
+    monkeypatch.setattr("fcntl.flock", unsupported)
     assert "cannot be written (Operation not supported)" in refused(resume.locked(tmp_path))
