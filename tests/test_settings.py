@@ -65,7 +65,7 @@ def test_values_within_bounds(flag, value):
 )
 def test_messages_name_the_bounds(kind, text, message):
     with pytest.raises(argparse.ArgumentTypeError, match=f"^{re.escape(message)}$"):
-        kind(text)
+        kind.read(text)
 
 
 def test_every_setting_has_a_flag_and_its_default_in_the_help():
