@@ -389,11 +389,6 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png_with(png: bytes, width: int, height: int) -> bytes:
-    """A .png with another size in its header."""
-    return patched(png, 8, png_chunk(b"IHDR", struct.pack(">II", width, height) + png[24:29]))
-
-
 def onnx_with(content: bytes, old: str = "", new: str = "", **about) -> bytes:
     """The good .onnx with other words in its graph, or in its metadata."""
     network = onnx.load_from_string(content)
@@ -404,7 +399,10 @@ def onnx_with(content: bytes, old: str = "", new: str = "", **about) -> bytes:
 
 
 CALIBRATION = dataclasses.asdict(Calibration(2.0, 0.3))
-HUGE = torch.zeros(1).expand(2**40)  # four bytes in the file, four terabytes when anything copies it
+WEIGHTS = {  # test_weights.py has the others
+    "terabytes": {"conv1.weight": torch.zeros(1).expand(2**40)},  # four bytes in the file, more when anything copies it
+    "sparse": {"bn1.weight": torch.ones(64).to_sparse()},
+}
 INT_MAX, UINT_MAX = 2**31 - 1, 2**32 - 1
 NUMBERS: tuple = (None, [], "", "much", float("nan"))
 NO_SETTING = {
@@ -456,12 +454,6 @@ def crafted_checkpoints(good: bytes) -> dict[str, bytes]:
     return whole | {f"{change}": saved(checkpoint | change) for change in changes}
 
 
-def crafted_weights() -> dict[str, bytes]:
-    """test_weights.py has the others."""
-    sparse = torch.ones(64).to_sparse()
-    return {"terabytes": saved({"conv1.weight": HUGE}), "sparse": saved({"bn1.weight": sparse})}
-
-
 def crafted_onnx(good: bytes) -> dict[str, bytes]:
     names = "temperature", "threshold_rule", "calibrated_on", "dataset", "intended_use", "probability"
     image = "uint8[batch, height, width] image"
@@ -489,9 +481,10 @@ def crafted_onnx(good: bytes) -> dict[str, bytes]:
 def crafted_images(good: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
     png, black, flat = good["grey.png"], np.zeros((28, 28), np.uint8), np.zeros((28, 28), np.float32)
     sizes = (INT_MAX, INT_MAX), (100_000, 100_000), (UINT_MAX, 1), (0, 0), (28, 7), (28, 8_000_000)
+    headers = [png_chunk(b"IHDR", struct.pack(">II", *size) + png[24:29]) for size in sizes]
     text_bomb = png_chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(100_000_000), 9))  # small in the file
     return {
-        "grey.png": {f"{size} declared": png_with(png, *size) for size in sizes} | {
+        "grey.png": {f"{size} declared": patched(png, 8, header) for size, header in zip(sizes, headers)} | {
             "a GIF": image_of(black, "GIF"),
             "a WebP": image_of(black, "WEBP"),
             "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\nshowpage\n",
@@ -533,7 +526,7 @@ def crafted(good) -> dict[str, dict[str, bytes]]:
     return crafted_images(good) | {
         "own.npz": crafted_npz(good["own.npz"]),
         "model.pt": crafted_checkpoints(good["model.pt"]),
-        "weights.pth": crafted_weights(),
+        "weights.pth": {what: saved(state) for what, state in WEIGHTS.items()},
         "model.onnx": crafted_onnx(good["model.onnx"]),
         "best.json": json_cases({}, settings) | NO_SETTING,
         "calibration.json": json_cases(CALIBRATION, calibration)

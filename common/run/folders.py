@@ -71,12 +71,12 @@ def contents(folder: Path) -> list[Path]:
 
 def prediction_rows(split: Split, probabilities, fold=None) -> list[dict]:
     """Rows of predictions.csv, label 1 is malignant. fold: [n], which held an image out, in cross-validation."""
-    rows = [
-        {"split": row["split"], "index": row["index"], "label": int(label), "probability": float(probability)}
-        for row, label, probability in zip(split.rows, split.labels, probabilities)
-    ]
-    rows = rows if fold is None else [row | {"fold": f} for row, f in zip(rows, fold)]
-    return [row | {"image": known["image"]} if "image" in known else row for row, known in zip(rows, split.rows)]
+    rows = []
+    for i, (known, label, probability) in enumerate(zip(split.rows, split.labels, probabilities)):
+        row = {"split": known["split"], "index": known["index"], "label": int(label), "probability": float(probability)}
+        row |= {} if fold is None else {"fold": fold[i]}
+        rows.append(row | ({"image": known["image"]} if "image" in known else {}))
+    return rows
 
 
 def read_predictions(path: Path) -> list[dict]:
