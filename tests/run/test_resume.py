@@ -71,18 +71,16 @@ def test_resume_keeps_the_checkpoints_also_in_a_moved_folder(interrupted, quick,
     assert capsys.readouterr().err == ""
 
 
-def test_without_resume_the_unfinished_run_is_discarded_with_a_note(interrupted, quick, capsys):
-    with begin(interrupted, quick) as partial:
-        assert content(partial).keys() == {"run.json"}
-    assert f"the unfinished run in {interrupted} is discarded" in capsys.readouterr().err
+def test_a_run_that_begins_anew_says_why(interrupted, quick, capsys):
+    def begun(out, again: bool) -> str:
+        with begin(out, quick, resume=again) as partial:
+            assert content(partial).keys() == {"run.json"}
+        return capsys.readouterr().err
 
-
-def test_nothing_to_resume_starts_from_the_beginning_and_says_so(interrupted, quick, capsys):
+    assert f"the unfinished run in {interrupted} is discarded" in begun(interrupted, False)
     (interrupted / resume.PARTIAL / "run.json").unlink()  # as when a kill cut off the discarding
     for out in (interrupted, interrupted / "new"):
-        with begin(out, quick, resume=True) as partial:
-            assert content(partial).keys() == {"run.json"}
-        assert f"nothing to resume in {out}; starting from the beginning" in capsys.readouterr().err
+        assert f"nothing to resume in {out}; starting from the beginning" in begun(out, True)
 
 
 def test_a_complete_run_ends_at_once(tmp_path, quick, capsys):
@@ -206,22 +204,22 @@ def test_a_step_cut_off_is_completed_by_the_next_begin(tmp_path, quick):
 
 @pytest.mark.parametrize("step", ["mkdir", "rename"])
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_run_and_the_checkpoints(interrupted, quick, monkeypatch, step):
+    def resumed(change) -> set[str]:
+        with begin(interrupted, quick, resume=True) as partial:
+            assert (partial / "model.pt").read_text() == "so far"
+            monkeypatch.setattr(os, step, change)
+            with resume.finish(partial) as staged:
+                write(staged, RUN, "new")
+        return set(content(interrupted).values())
+
     def fail(*given, **more):
         raise OSError(28, "No space left on device")
 
     write(interrupted, RUN, "old")
-    with pytest.raises(UserError, match="cannot be written .No space left on device"):
-        with begin(interrupted, quick, resume=True) as partial:
-            monkeypatch.setattr(os, step, fail)
-            with resume.finish(partial) as staged:
-                write(staged, RUN, "new")
+    original = getattr(os, step)
+    assert "cannot be written (No space left on device)" in refusal(resumed, fail)
     assert set(content(interrupted).values()) == {"old"}
-    monkeypatch.undo()
-    with begin(interrupted, quick, resume=True) as partial:
-        assert (partial / "model.pt").read_text() == "so far"
-        with resume.finish(partial) as staged:
-            write(staged, RUN, "new")
-    assert set(content(interrupted).values()) == {"new"}
+    assert resumed(original) == {"new"}
 
 
 # one run at a time
