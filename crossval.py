@@ -186,8 +186,9 @@ def main():
             metrics["compare_groups"] = compare_groups(pool, {args.groups: validation, way: second})
         metrics["calibrations"] = [asdict(calibration) for calibration in calibrations]
         with resume.finish(partial) as out:
-            models, calibration = used_models(validation), calibrations[0]
-            folders.save_run(out, models, settings, args.seed, source, names, calibration, rows, metrics)
+            for name, model in used_models(validation).items():
+                folders.save_model(out / name, model, settings, args.seed, source, names)
+            folders.save_results(out, source, calibrations[0], rows, metrics)
             write_csv(out / "folds.csv", [flatten(fold) for fold in folds], source.notice)
     if args.compare_groups:
         print(comparison_text(metrics["compare_groups"]), end="\n\n")

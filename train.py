@@ -51,9 +51,10 @@ def main():
         scores = evaluate_splits(scored, calibration)
         rows = [row for one in scored.values() for row in folders.prediction_rows(one.split, one.probabilities)]
         metrics = described | {"best_epoch": fitted.best_epoch} | scores
-        models, trained_on = {"model.pt": fitted.model}, ["train", *data.further(source)]
         with resume.finish(partial) as out:
-            folders.save_run(out, models, settings, args.seed, source, trained_on, calibration, rows, metrics)
+            trained_on = ["train", *data.further(source)]
+            folders.save_model(out / "model.pt", fitted.model, settings, args.seed, source, trained_on)
+            folders.save_results(out, source, calibration, rows, metrics)
             write_csv(out / "history.csv", fitted.history, source.notice)
             figures.save(figures.training_curves(fitted.history, fitted.best_epoch, source.label), out / "curves.png")
     print(tables.scores_text(scores, source.label), f"written to {args.out}/", *filter(None, [notice]), sep="\n")

@@ -65,11 +65,11 @@ def read_json(path: str | Path, way_out: str = "train the run again") -> dict:
     """A JSON object. Raises: UserError, ending with the way out, when the file is absent or damaged."""
     try:
         value = json.loads(Path(path).read_text())
+        if not isinstance(value, dict):
+            raise ValueError("no JSON object")
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read as JSON ({reason}); {way_out}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds no JSON object; {way_out}")
     return value
 
 

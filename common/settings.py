@@ -7,6 +7,7 @@ results/README.md says which defaults were measured, and how.
 import argparse
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -16,47 +17,40 @@ from common.files import read_json
 
 @dataclass(frozen=True)
 class Kind:
-    """What a flag takes: an argparse type that reads its text, and what --help shows in its place."""
+    """What a flag takes: `read` makes its value of a text, as argparse's `type`; --help shows `metavar` for it."""
 
     read: Callable[[str], Any]
     metavar: str
 
-    def __call__(self, text: str):
-        """Raises: argparse.ArgumentTypeError, which names what would be right."""
-        return self.read(text)
-
 
 def number(kind, low, high, low_open=False, high_open=False) -> Kind:
     """An int or float within bounds, finite; the message names the bounds."""
+    expected = f"{'a whole number' if kind is int else 'a number'} {'above' if low_open else 'at least'} {low:g}"
+    if math.isfinite(high):
+        expected += f" and {'below' if high_open else 'at most'} {high:g}"
 
     def read(text: str):
-        try:
+        with suppress(ValueError, OverflowError):  # no number, or a whole one beyond any float
             value = kind(text)
-            finite = math.isfinite(value)
-        except (ValueError, OverflowError):  # no number, or a whole one beyond any float
-            value, finite = math.nan, False
-        above = value > low if low_open else value >= low
-        below = value < high if high_open else value <= high
-        if not (above and below and finite):
-            bounds = [f"{'above' if low_open else 'at least'} {low:g}"]
-            bounds += [f"{'below' if high_open else 'at most'} {high:g}"] if math.isfinite(high) else []
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what} {' and '.join(bounds)}")
-        return value
+            above = value > low if low_open else value >= low
+            below = value < high if high_open else value <= high
+            if above and below and math.isfinite(value):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
 
     return Kind(read, "N" if kind is int else "X")
 
 
 def one_of(*choices) -> Kind:
     """One of the given words or numbers."""
+    named = {str(choice): choice for choice in choices}
 
     def read(text: str):
-        for choice in choices:
-            if text == str(choice):
-                return choice
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(map(str, choices))}")
+        if text not in named:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(named)}")
+        return named[text]
 
-    return Kind(read, f"{{{','.join(map(str, choices))}}}")
+    return Kind(read, f"{{{','.join(named)}}}")
 
 
 def written(value):
@@ -64,7 +58,7 @@ def written(value):
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
-ON_OFF = Kind(lambda text: one_of("on", "off")(text) == "on", "{on,off}")
+ON_OFF = Kind(lambda text: one_of("on", "off").read(text) == "on", "{on,off}")
 POSITIVE_INT = number(int, 1, 10**9)
 NATURAL = number(int, 0, 2**32 - 1)
 POSITIVE = number(float, 0, math.inf, low_open=True)
@@ -144,6 +138,6 @@ def check(name: str, value, path: str):
     if name not in KINDS:
         raise UserError(f"{path}: {name!r} is no setting; known are {', '.join(KINDS)}")
     try:
-        return KINDS[name](str(value))
+        return KINDS[name].read(str(value))
     except argparse.ArgumentTypeError as error:
         raise UserError(f"{path}: {name}: {error}") from None

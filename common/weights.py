@@ -83,26 +83,17 @@ def read_weights(weights: str) -> dict:
     """
     file, way_out = (fetch_imagenet(), f"delete it, or {WAYS_OUT}") if weights == "imagenet" else (weights, WAYS_OUT)
     state = read_tensors(file, "a file of plain tensors saved by torch", way_out)
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise UserError(f"{weights}: not a state dict; {WAYS_OUT}")
-    trunk = {name: tensor for name, tensor in state.items() if not str(name).startswith("fc.")}
     with torch.device("meta"):  # shapes alone
-        reference = torchvision.models.resnet18().state_dict()
-    for name, tensor in trunk.items():
-        if problem := find_problem(name, tensor, reference):
-            raise UserError(f"{weights}: {problem}; {WAYS_OUT}")
+        layers = torchvision.models.resnet18().state_dict()
+    with reading(weights, "not a state dict of torchvision's ResNet-18", WAYS_OUT):
+        trunk = {name: tensor for name, tensor in state.items() if not str(name).startswith("fc.")}
+        for name, tensor in trunk.items():
+            if name not in layers or tensor.shape != layers[name].shape:
+                what = f"{name!r} of shape {list(tensor.shape)} is no layer of torchvision's ResNet-18"
+                raise UserError(f"{weights}: {what}; {WAYS_OUT}")
+            if tensor.layout != torch.strided or not tensor.isfinite().all():
+                raise UserError(f"{weights}: {name!r} holds values that are no numbers; {WAYS_OUT}")
     return trunk
-
-
-def find_problem(name, tensor: torch.Tensor, reference: dict) -> str | None:
-    """Why a tensor is no layer of a state dict, in words; None if it is one."""
-    if name not in reference:
-        return f"{name!r} is no layer of torchvision's ResNet-18"
-    if tensor.shape != reference[name].shape:
-        return f"{name} has shape {list(tensor.shape)}, ResNet-18 has {list(reference[name].shape)}"
-    if tensor.layout != torch.strided or not tensor.isfinite().all():
-        return f"{name} holds values that are no numbers"
-    return None
 
 
 @lru_cache

@@ -72,5 +72,5 @@ def test_gradients_are_right_and_finite_at_large_logits(name):
 
 def test_every_loss_can_be_chosen_and_searched():
     for name in LOSSES:
-        assert KINDS["loss"](name) == name and name in RANGES["loss"].values
+        assert KINDS["loss"].read(name) == name and name in RANGES["loss"].values
     assert len(LOSSES) == len(RANGES["loss"].values)

@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 def add(parser, flag: str, kind: Kind, help: str, default=None, shown: str | None = None, **more) -> None:
     """A flag that takes a value; its help ends with the default, or with what `shown` says of it."""
     text = f"{help} (default: {'%(default)s' if shown is None else shown})"
-    parser.add_argument(flag, type=kind, default=default, metavar=kind.metavar, help=text, **more)
+    parser.add_argument(flag, type=kind.read, default=default, metavar=kind.metavar, help=text, **more)
 
 
 def add_switch(parser, flag: str, help: str) -> None:
@@ -64,21 +64,18 @@ def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = Fals
     group = parser.add_argument_group("data")
     kinds = "breastmnist, phantom (generated, no network), a FILE.npz with MedMNIST's keys, a FOLDER with a folder of "
     kinds += "images a class, or a FILE.csv with the columns image,label[,patient][,split]"
-    # of each flag its default, and what --help shows in its place
-    own: dict[str, tuple] = {"data": ("breastmnist", None), "size": (28, None), "seed": (0, None)}
-    if of_run:
-        own["data"], own["size"] = (None, "what the run was trained on"), (None, "the run's")
-        own["seed"] = None, "0, or the run's for its phantoms"
+    shown = "what the run was trained on" if of_run else None
     if falls_back:
-        own["data"] = None, "breastmnist, or phantoms if it cannot be had and no flag says which data or weights"
-    add(group, "--data", WHAT, kinds, *own["data"])
+        shown = "breastmnist, or phantoms if it cannot be had and no flag says which data or weights"
+    add(group, "--data", WHAT, kinds, None if shown else "breastmnist", shown)
     if of_run:
         also = "where the images of other hospitals lie that the run was trained on too, in their order"
         add(group, "--also", WHAT, also, [], shown="where they were", nargs="+")
     root = Kind(str, "DIR")  # an empty one is none
     add(group, "--data-root", root, "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
-    add(group, "--size", one_of(*SIZES), "side of the images in pixels", *own["size"])
-    add(group, "--seed", NATURAL, "seed of everything random", *own["seed"])
+    size, seed = ("the run's", "0, or the run's for its phantoms") if of_run else (None, None)
+    add(group, "--size", one_of(*SIZES), "side of the images in pixels", None if of_run else 28, size)
+    add(group, "--seed", NATURAL, "seed of everything random", None if of_run else 0, seed)
 
 
 def add_settings_flags(parser: Parser, **defaults) -> None:

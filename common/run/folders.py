@@ -71,12 +71,12 @@ def contents(folder: Path) -> list[Path]:
 
 def prediction_rows(split: Split, probabilities, fold=None) -> list[dict]:
     """Rows of predictions.csv, label 1 is malignant. fold: [n], which held an image out, in cross-validation."""
-    rows = [
-        {"split": row["split"], "index": row["index"], "label": int(label), "probability": float(probability)}
-        for row, label, probability in zip(split.rows, split.labels, probabilities)
-    ]
-    rows = rows if fold is None else [row | {"fold": f} for row, f in zip(rows, fold)]
-    return [row | {"image": known["image"]} if "image" in known else row for row, known in zip(rows, split.rows)]
+    rows = []
+    for i, (known, label, probability) in enumerate(zip(split.rows, split.labels, probabilities)):
+        row = {"split": known["split"], "index": known["index"], "label": int(label), "probability": float(probability)}
+        row |= {} if fold is None else {"fold": fold[i]}
+        rows.append(row | ({"image": known["image"]} if "image" in known else {}))
+    return rows
 
 
 def read_predictions(path: Path) -> list[dict]:
@@ -86,24 +86,24 @@ def read_predictions(path: Path) -> list[dict]:
     The predictions of an image in several repeats are averaged as logits, as `Predictor` does; `out_of_fold` says that
     a fold held the image out. Raises: UserError.
     """
-    merged: dict[tuple, list[float]] = {}
-    needed = "it needs the columns split,index,label,probability"
+    names = ("split", "index", "label", "out_of_fold", "image")
+    repeats: dict[tuple, list[float]] = {}
+    needed = "it needs the columns split,index,label,probability, and probabilities from 0 to 1"
     with reading(path, "no predictions file", needed), open(path, newline="") as file:
         for row in csv.DictReader(file):
-            if None in row:
-                raise ValueError("more cells than columns")  # of a decimal comma
+            probability = float(row["probability"])
+            if not 0 <= probability <= 1 or None in row:  # more cells than columns, of a decimal comma
+                raise ValueError(row)
             label, held_out = {"0": 0, "1": 1}[row["label"]], bool(row.get("fold"))
             image = (row["split"], int(row["index"]), label, held_out, row.get("image"))
-            merged.setdefault(image, []).append(float(row["probability"]))
-    if not merged or not all(0 <= p <= 1 for probabilities in merged.values() for p in probabilities):
-        raise UserError(f"{path}: holds no predictions, or probabilities outside 0 to 1")
-    names = ("split", "index", "label", "out_of_fold", "image", "probability")
-    return [dict(zip(names, (*image, mean_probability(repeats)))) for image, repeats in merged.items()]
-
-
-def mean_probability(probabilities: list[float]) -> float:
-    """The probability of the mean logit; one by itself stays as it is, to the last digit."""
-    return probabilities[0] if len(probabilities) == 1 else float(sigmoid(logit(probabilities).mean()))
+            repeats.setdefault(image, []).append(probability)
+        if not repeats:
+            raise ValueError("no rows")
+    rows = []
+    for image, found in repeats.items():
+        mean = found[0] if len(found) == 1 else float(sigmoid(logit(found).mean()))  # one stays, to the last digit
+        rows.append(dict(zip(names, image)) | {"probability": mean})
+    return rows
 
 
 def calibrating_rows(rows: list[dict]) -> list[dict]:
@@ -118,16 +118,9 @@ def columns(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([row["label"] for row in rows], int), np.array([row["probability"] for row in rows])
 
 
-def save_run(
-    out: Path, models: dict, settings: Settings, seed: int, source: Source, trained_on: list, calibration, rows, metrics
-) -> None:
-    """Write what every run has. Raises: UserError.
-
-    Args: models: {file name: BreastResNet}; trained_on: as `save_model`; calibration: a `Calibration`; rows, metrics:
-        of predictions.csv and metrics.json.
-    """
-    for name, model in models.items():
-        save_model(out / name, model, settings, seed, source, trained_on)
+def save_results(out: Path, source: Source, calibration: Calibration, rows: list[dict], metrics: dict) -> None:
+    """Write what every run has beside its models; rows and metrics are of predictions.csv and metrics.json. Raises:
+    UserError."""
     if source.of_files:  # for who reads the run later
         write_csv(out / IMAGES, image_rows(source))
     write_json(out / "calibration.json", asdict(calibration), source.notice)
@@ -154,33 +147,21 @@ def save_model(
     write_tensors(path, content)
 
 
-def read_checkpoint(path: Path) -> dict:
-    """What `save_model` wrote. Raises: UserError when the file is anything else."""
+def read_checkpoint(path: Path) -> tuple[dict, BreastResNet]:
+    """What `save_model` wrote, and the model of it, ready to predict. Raises: UserError when the file is anything
+    else."""
     content = read_tensors(path, "a checkpoint", "train the run again")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path}: not a checkpoint of this project; give a folder that train.py or crossval.py wrote")
-    kinds = {"state": dict, "mirror": bool, "settings": dict, "seed": int}
-    with reading(path):
-        if not describes_data(content["data"]) or any(type(content[key]) is not kind for key, kind in kinds.items()):
-            raise TypeError("a value of another kind")
-        described_model(content)  # raises, if there can be none
-    return content
-
-
-def described_model(content: dict) -> BreastResNet:
-    """The model that a checkpoint describes, without memory for its weights as yet."""
-    with torch.device("meta"):
-        return BreastResNet(content["data"]["size"], content["stages"], content["upsample"])
-
-
-def build_model(content: dict, path: Path) -> BreastResNet:
-    """The model of a checkpoint, ready to predict. Raises: UserError when its tensors do not fit."""
-    model = described_model(content).to_empty(device="cpu")
-    with reading(path, "its tensors do not fit its description"):
-        model.load_state_dict(content["state"])
-    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
-        raise UserError(f"{path}: its weights are not all numbers; train the run again")
-    return model.eval()
+    kinds = {"mirror": bool, "settings": dict, "seed": int}
+    with reading(path, "not a checkpoint of this project, or a damaged one"):
+        known = content["format"] == FORMAT and describes_data(content["data"])
+        if not known or any(type(content[key]) is not kind for key, kind in kinds.items()):
+            raise ValueError("not what save_model writes")
+        with torch.device("meta"):  # no time or chance for weights that are replaced
+            model = BreastResNet(content["data"]["size"], content["stages"], content["upsample"])
+        model.to_empty(device="cpu").load_state_dict(content["state"])
+        if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+            raise ValueError("weights that are no numbers")
+    return content, model.eval()
 
 
 @dataclass(frozen=True)
@@ -222,8 +203,7 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     files = sorted(path.glob("fold_*.pt"), key=lambda file: (len(file.name), file.name)) or [path / "model.pt"]
     if not files[0].exists():
         raise UserError(f"{folder}: no run folder (no model.pt or fold_*.pt in it); train.py and crossval.py make one")
-    checkpoints = [read_checkpoint(file) for file in files]
-    members = [build_model(content, file) for content, file in zip(checkpoints, files)]
+    checkpoints, members = zip(*map(read_checkpoint, files))
     first = checkpoints[0]
     if any(content[key] != first[key] for content in checkpoints for key in ("mirror", "settings", "data")):
         raise UserError(f"{folder}: its fold_*.pt are of different runs; run crossval.py again")

@@ -6,7 +6,6 @@ checkpoints of `training.fit` lie beside it. An earlier run's files stay as they
 """
 
 import argparse
-import fcntl
 import os
 import platform
 import shutil
@@ -14,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from common.data import Source
 from common.errors import UserError, reading
@@ -55,26 +56,24 @@ def locked(folder: Path) -> Iterator[None]:
     reaches other hosts only where the mount passes it on: what another host left is never taken over.
     Raises: UserError when another process holds it, or may hold it."""
     path, host, way_out = folder / LOCK, f" on {platform.node()}", "wait for its end, or choose another folder"
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
     with writing_to(path):
-        file = open(path, "a+")
-    with file:
-        with writing_to(path):
-            free = False
-            with suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                free = path.exists() and os.path.samefile(path, file.fileno())  # else its holder has just removed it
-            file.seek(0)
-            holder = file.read().strip()
-            if holder and not holder.endswith(host):
-                free, way_out = False, f"{way_out}; if that run is dead, delete {path}"
-            if not free:
-                raise UserError(f"--out {folder}: another run is at work there ({holder}); {way_out}")
-            file.truncate(0)
-            print(f"pid {os.getpid()}{host}", file=file, flush=True)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        with suppress(Timeout):
+            lock.acquire()
+        holder = ""
+        with suppress(FileNotFoundError):  # who held it has just removed it
+            holder = path.read_text().strip()
+        elsewhere = holder and not holder.endswith(host)
+        if elsewhere or not lock.is_locked:
+            lock.release()
+            way_out += f"; if that run is dead, delete {path}" if elsewhere else ""
+            raise UserError(f"--out {folder}: another run is at work there ({holder}); {way_out}")
+        path.write_text(f"pid {os.getpid()}{host}\n")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before it is free for the next
+        lock.release()
 
 
 def prepare(out: Path, described: dict, source: Source, resume: bool) -> Path:
@@ -98,15 +97,6 @@ def prepare(out: Path, described: dict, source: Source, resume: bool) -> Path:
     return partial
 
 
-def identity(described: dict) -> dict:
-    """What must be equal for a run to go on: what decides a number, and the MD5 of files."""
-    deciding = {f"--{name.replace('_', '-')}": v for name, v in described["config"].items() if name not in FREE}
-    made = described["provenance"]
-    also = [other["md5"] for other in made["data"].get("also", [])]
-    deciding |= {"data MD5": made["data"]["md5"], "also MD5": also, "weights MD5": made["weights_md5"]}
-    return deciding | {"calibrate-on MD5": made.get("calibrate_on", {}).get("md5")}
-
-
 def check_same(file: Path, described: dict) -> None:
     """Refuse to go on with another run than `provenance.describe` described; warn when code or machine changed, which
     may change the last digits. Raises: UserError."""
@@ -120,6 +110,17 @@ def check_same(file: Path, described: dict) -> None:
         raise UserError(f"{file}: made with {'; '.join(different)}; {way_out}")
     if changed:
         print(f"warning: begun with other {', '.join(changed)}: the last digits may differ", file=sys.stderr)
+
+
+def identity(described: dict) -> dict:
+    """What must be equal for a run to go on: what decides a number, and the MD5 of files."""
+    made = described["provenance"]
+    return {f"--{name.replace('_', '-')}": value for name, value in described["config"].items() if name not in FREE} | {
+        "data MD5": made["data"]["md5"],
+        "also MD5": [other["md5"] for other in made["data"].get("also", [])],
+        "calibrate-on MD5": made.get("calibrate_on", {}).get("md5"),
+        "weights MD5": made["weights_md5"],
+    }
 
 
 @contextmanager

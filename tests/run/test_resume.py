@@ -71,18 +71,16 @@ def test_resume_keeps_the_checkpoints_also_in_a_moved_folder(interrupted, quick,
     assert capsys.readouterr().err == ""
 
 
-def test_without_resume_the_unfinished_run_is_discarded_with_a_note(interrupted, quick, capsys):
-    with begin(interrupted, quick) as partial:
-        assert content(partial).keys() == {"run.json"}
-    assert f"the unfinished run in {interrupted} is discarded" in capsys.readouterr().err
+def test_a_run_that_begins_anew_says_why(interrupted, quick, capsys):
+    def begun(out, again: bool) -> str:
+        with begin(out, quick, resume=again) as partial:
+            assert content(partial).keys() == {"run.json"}
+        return capsys.readouterr().err
 
-
-def test_nothing_to_resume_starts_from_the_beginning_and_says_so(interrupted, quick, capsys):
+    assert f"the unfinished run in {interrupted} is discarded" in begun(interrupted, False)
     (interrupted / resume.PARTIAL / "run.json").unlink()  # as when a kill cut off the discarding
     for out in (interrupted, interrupted / "new"):
-        with begin(out, quick, resume=True) as partial:
-            assert content(partial).keys() == {"run.json"}
-        assert f"nothing to resume in {out}; starting from the beginning" in capsys.readouterr().err
+        assert f"nothing to resume in {out}; starting from the beginning" in begun(out, True)
 
 
 def test_a_complete_run_ends_at_once(tmp_path, quick, capsys):
@@ -96,36 +94,32 @@ def test_a_complete_run_ends_at_once(tmp_path, quick, capsys):
 
 
 def test_another_run_is_not_resumed(interrupted, quick):
-    other = dataclasses.replace(quick, lr=0.5, batch_size=7)
-    message = refused(begin(interrupted, other, resume=True))
-    assert "--lr 0.0003, not 0.5" in message and "--batch-size 16, not 7" in message
-    assert "--seed 0, not 4" in refused(begin(interrupted, quick, resume=True, seed=4))
-    assert "--folds None, not 3" in refused(begin(interrupted, quick, resume=True, folds=3))
     source = data.find("phantom", None, 28, seed=1)
-    assert f"data MD5 {SOURCE.md5}, not {source.md5}" in refused(begin(interrupted, quick, source, resume=True))
+    other = dataclasses.replace(quick, lr=0.5, batch_size=7)
+    for run, different in (
+        (begin(interrupted, other, resume=True), "--lr 0.0003, not 0.5; --batch-size 16, not 7"),
+        (begin(interrupted, quick, resume=True, seed=4), "--seed 0, not 4"),
+        (begin(interrupted, quick, resume=True, folds=3), "--folds None, not 3"),
+        (begin(interrupted, quick, source, resume=True), f"data MD5 {SOURCE.md5}, not {source.md5}"),
+    ):
+        assert f"made with {different}; give" in refused(run)
     assert (interrupted / resume.PARTIAL / "model.pt").read_text() == "so far"
 
 
-def test_other_weights_in_the_same_file_are_another_run(tmp_path, quick):
-    settings = dataclasses.replace(quick, weights=str(tmp_path / "weights.pth"))
-    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, settings.weights)
-    with pytest.raises(KeyboardInterrupt), begin(tmp_path / "run", settings) as partial:
-        (partial / "model.pt").write_text("so far")
-        raise KeyboardInterrupt
-    torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)}, settings.weights)
-    weights_md5.cache_clear()  # as in another process
-    assert "weights MD5 " in refused(begin(tmp_path / "run", settings, resume=True))
-
-
-@pytest.mark.parametrize("which", ["also", "calibrate-on"])
-def test_other_images_of_other_hospitals_are_another_run(which, tmp_path, quick):
+@pytest.mark.parametrize("which", ["weights", "also", "calibrate-on"])
+def test_what_files_hold_decides_and_not_where_they_lie(which, tmp_path, quick):
     def begun(seed: int, where: str, again: bool):
-        args = arguments(tmp_path, resume=again, also=[where], calibrate_on=where)  # paths decide nothing
+        args = arguments(tmp_path / "run", resume=again, also=[where], calibrate_on=where)
+        weights_md5.cache_clear()  # as in another process
+        torch.save({"conv1.weight": torch.full((64, 3, 7, 7), seed)}, tmp_path / "weights.pth")
         other = data.find("phantom", None, 28, seed=seed)
-        source, elsewhere = (dataclasses.replace(SOURCE, also=(other,)), None) if which == "also" else (SOURCE, other)
-        return resume.begin(args, quick, source, provenance.describe(args, quick, source, elsewhere))
+        settings = dataclasses.replace(quick, weights=str(tmp_path / "weights.pth")) if which == "weights" else quick
+        source = dataclasses.replace(SOURCE, also=(other,)) if which == "also" else SOURCE
+        elsewhere = other if which == "calibrate-on" else None
+        return resume.begin(args, settings, source, provenance.describe(args, settings, source, elsewhere))
 
-    with pytest.raises(KeyboardInterrupt), begun(1, "here", False):
+    with pytest.raises(KeyboardInterrupt), begun(1, "here", False) as partial:
+        (partial / "model.pt").write_text("so far")
         raise KeyboardInterrupt
     assert f"{which} MD5 " in refused(begun(2, "here", True))
     with begun(1, "there", True):
@@ -210,22 +204,22 @@ def test_a_step_cut_off_is_completed_by_the_next_begin(tmp_path, quick):
 
 @pytest.mark.parametrize("step", ["mkdir", "rename"])
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_run_and_the_checkpoints(interrupted, quick, monkeypatch, step):
+    def resumed(change) -> set[str]:
+        with begin(interrupted, quick, resume=True) as partial:
+            assert (partial / "model.pt").read_text() == "so far"
+            monkeypatch.setattr(os, step, change)
+            with resume.finish(partial) as staged:
+                write(staged, RUN, "new")
+        return set(content(interrupted).values())
+
     def fail(*given, **more):
         raise OSError(28, "No space left on device")
 
     write(interrupted, RUN, "old")
-    with pytest.raises(UserError, match="cannot be written .No space left on device"):
-        with begin(interrupted, quick, resume=True) as partial:
-            monkeypatch.setattr(os, step, fail)
-            with resume.finish(partial) as staged:
-                write(staged, RUN, "new")
+    original = getattr(os, step)
+    assert "cannot be written (No space left on device)" in refusal(resumed, fail)
     assert set(content(interrupted).values()) == {"old"}
-    monkeypatch.undo()
-    with begin(interrupted, quick, resume=True) as partial:
-        assert (partial / "model.pt").read_text() == "so far"
-        with resume.finish(partial) as staged:
-            write(staged, RUN, "new")
-    assert set(content(interrupted).values()) == {"new"}
+    assert resumed(original) == {"new"}
 
 
 # one run at a time
@@ -265,28 +259,9 @@ def test_a_lock_of_another_host_is_refused_with_the_way_out(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("another", [False, True])
-def test_a_file_that_its_holder_removes_meanwhile_is_no_lock(tmp_path, monkeypatch, another):
-    """Between opening and locking, the holder removes the file, and another may make a new one: the old one's lock
-    would keep nobody out."""
-    flock, path = resume.fcntl.flock, tmp_path / resume.LOCK
-
-    def late(file, how):
-        path.unlink()
-        if another:
-            path.touch()
-        return flock(file, how)
-
-    monkeypatch.setattr(resume.fcntl, "flock", late)
-    assert "another run is at work" in refused(resume.locked(tmp_path))
-    monkeypatch.undo()
-    with resume.locked(tmp_path):
-        pass
-
-
 def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):
     def unsupported(file, how):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(resume.fcntl, "flock", unsupported)
+    monkeypatch.setattr("fcntl.flock", unsupported)
     assert "cannot be written (Operation not supported)" in refused(resume.locked(tmp_path))
