@@ -124,6 +124,12 @@ def expected_calibration_error(labels, probabilities, weights=None, bins: int = 
         return np.abs(predicted - observed).sum(-1) / counts.sum(-1)
 
 
+def summary(labels, probabilities, weights=None) -> dict:
+    """Both measures of calibration; arguments as theirs."""
+    error = expected_calibration_error(labels, probabilities, weights)
+    return {"brier": brier(labels, probabilities, weights), "ece": error}
+
+
 def operating_point(labels, probabilities, sensitivity: float) -> float:
     """The largest threshold at which recall of malignant (probability >= threshold) is at least `sensitivity`, moved
     midway to the next probability below (or 0): that calls the same images, and none sits on the threshold, where the

@@ -76,8 +76,8 @@ def metrics_table(summaries: dict[str, dict]) -> str:
 def spread_table(kind: str, scores: list[dict]) -> str:
     """`metrics.summary` of each fold, or of each repeat, then their mean and standard deviation. kind: the key in
     `scores` that numbers them."""
-    spread = intervals.spread(scores)
-    means = line(f"mean ± std over {kind}s", (plus_minus(*spread[metric]) for metric in NAMES))
+    spread = [intervals.mean_std([score[metric] for score in scores]) for metric in NAMES]
+    means = line(f"mean ± std over {kind}s", (plus_minus(mean, std) for mean, std in spread))
     return metrics_table({f"{kind} {score[kind]}": score for score in scores}) + "\n" + means
 
 
