@@ -86,23 +86,25 @@ def _compared(difference: float) -> str:
     return f"{'higher' if difference > 0 else 'lower'} by {size}"
 
 
-def conclusion(names: tuple[str, str], auc: dict, delong_p: float, mcnemar_result: dict, n: int) -> str:
-    """One sentence on what the comparison of n images shows, at the 5 % level: a difference in AUC, {"difference",
-    "ci95"} of `paired_bootstrap`, when 0 lies outside its interval, half of whose width is the smallest to be seen; in
-    accuracy by McNemar's test."""
-    low, high = auc["ci95"]
-    accuracy = (mcnemar_result["only_a_correct"] - mcnemar_result["only_b_correct"]) / n
+def conclusion(names: tuple[str, str], differences: dict, delong_p: float, right: dict, n: int) -> str:
+    """One sentence on what a comparison of n images shows, at the 5 % level: a difference in AUC, when 0 lies outside
+    its interval, half of whose width is the smallest to be seen; in accuracy by McNemar's test.
+
+    Args: differences: of `paired_bootstrap`; right: of `mcnemar`.
+    """
+    auc, (low, high) = differences["auc"]["difference"], differences["auc"]["ci95"]
+    accuracy = (right["only_a_correct"] - right["only_b_correct"]) / n
     found_auc = "undefined, as a class is absent,"
-    if not np.isnan(auc["difference"]):
+    if not np.isnan(auc):
         interval = f"{round(low, 3) + 0.0:.3f} to {round(high, 3) + 0.0:.3f}"  # + 0.0: no -0.000
         by_delong = f"DeLong {_p(delong_p)}, images taken as independent"
-        found_auc = f"{_compared(auc['difference'])} (95 % interval {interval}; {by_delong})"
-    found_accuracy = f"{_compared(accuracy)} (McNemar {_p(mcnemar_result['p'])})"
+        found_auc = f"{_compared(auc)} (95 % interval {interval}; {by_delong})"
+    found_accuracy = f"{_compared(accuracy)} (McNemar {_p(right['p'])})"
 
     shown, missing = [], []
     for metric, difference, significant in (
-        ("AUC", auc["difference"], low > 0 or high < 0),
-        ("accuracy", accuracy, mcnemar_result["p"] < SIGNIFICANCE),
+        ("AUC", auc, low > 0 or high < 0),
+        ("accuracy", accuracy, right["p"] < SIGNIFICANCE),
     ):
         if significant:
             shown.append(f"{names[0] if difference > 0 else names[1]}'s higher {metric}")
@@ -121,12 +123,7 @@ def conclusion(names: tuple[str, str], auc: dict, delong_p: float, mcnemar_resul
 
 def compare(labels, a, b, counts, names: tuple[str, str]) -> dict:
     """All of the above at the standard threshold, as evaluate.py stores it; arguments as of `paired_bootstrap`."""
-    differences, delong_result = paired_bootstrap(labels, a, b, counts), delong(labels, a, b)
-    mcnemar_result = mcnemar(labels, a >= STANDARD_THRESHOLD, b >= STANDARD_THRESHOLD)
-    return {
-        "against": names[1],
-        "differences": differences,
-        "delong": delong_result,
-        "mcnemar": mcnemar_result,
-        "conclusion": conclusion(names, differences["auc"], delong_result["p"], mcnemar_result, len(labels)),
-    }
+    differences, delonged = paired_bootstrap(labels, a, b, counts), delong(labels, a, b)
+    right = mcnemar(labels, a >= STANDARD_THRESHOLD, b >= STANDARD_THRESHOLD)
+    said = conclusion(names, differences, delonged["p"], right, len(labels))
+    return {"against": names[1], "differences": differences, "delong": delonged, "mcnemar": right, "conclusion": said}

@@ -37,35 +37,16 @@ def confusion(labels, predictions, weights=None):
     return tuple(weights @ outcome.astype(float) for outcome in outcomes)
 
 
-def accuracy(labels, predictions, weights=None):
-    """Share of correct predictions, in [0, 1]."""
+def rates(labels, predictions, weights=None) -> dict:
+    """What the four outcomes come to, {name: [...]}, in [0, 1]."""
     tp, fp, fn, tn = confusion(labels, predictions, weights)
-    return _ratio(tp + tn, tp + fp + fn + tn)
-
-
-def precision(labels, predictions, weights=None):
-    """TP / (TP + FP), the positive predictive value; nan when nothing is predicted positive."""
-    tp, fp, _, _ = confusion(labels, predictions, weights)
-    return _ratio(tp, tp + fp)
-
-
-def recall(labels, predictions, weights=None):
-    """TP / (TP + FN), the sensitivity; nan without positives."""
-    tp, _, fn, _ = confusion(labels, predictions, weights)
-    return _ratio(tp, tp + fn)
-
-
-def specificity(labels, predictions, weights=None):
-    """TN / (TN + FP), the recall of the negative class; nan without negatives."""
-    _, fp, _, tn = confusion(labels, predictions, weights)
-    return _ratio(tn, tn + fp)
-
-
-def f1(labels, predictions, weights=None):
-    """2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall; nan when there is neither a positive
-    label nor a positive prediction."""
-    tp, fp, fn, _ = confusion(labels, predictions, weights)
-    return _ratio(2 * tp, 2 * tp + fp + fn)
+    return {
+        "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
+        "precision": _ratio(tp, tp + fp),  # positive predictive value; nan when nothing is predicted positive
+        "recall": _ratio(tp, tp + fn),  # sensitivity; nan without positives
+        "specificity": _ratio(tn, tn + fp),  # recall of the negative class; nan without negatives
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),  # harmonic mean of precision and recall; nan where both are
+    }
 
 
 def _at_every_threshold(labels, scores, weights):
@@ -118,26 +99,25 @@ def summary(labels, probabilities, threshold: float = STANDARD_THRESHOLD, weight
         least this.
     """
     labels, probabilities = np.asarray(labels, int), np.asarray(probabilities)
-    malignant = labels, probabilities >= threshold, weights
-    benign = 1 - labels, probabilities < threshold, weights
-    f1s, precisions, recalls = ((metric(*malignant), metric(*benign)) for metric in (f1, precision, recall))
+    malignant = rates(labels, probabilities >= threshold, weights)
+    benign = rates(1 - labels, probabilities < threshold, weights)
     return {
         "n": len(labels),
-        "accuracy": accuracy(*malignant),
+        "accuracy": malignant["accuracy"],
         "auc": auc(labels, probabilities, weights),
         "aupr": average_precision(labels, probabilities, weights),
-        "f1": f1s[0],
-        "precision": precisions[0],
-        "recall": recalls[0],
-        "specificity": specificity(*malignant),
-        "macro_f1": sum(f1s) / 2,
-        "macro_precision": sum(precisions) / 2,
-        "macro_recall": sum(recalls) / 2,
+        "f1": malignant["f1"],
+        "precision": malignant["precision"],
+        "recall": malignant["recall"],
+        "specificity": malignant["specificity"],
+        "macro_f1": (malignant["f1"] + benign["f1"]) / 2,
+        "macro_precision": (malignant["precision"] + benign["precision"]) / 2,
+        "macro_recall": (malignant["recall"] + benign["recall"]) / 2,
         "benign": {
-            "f1": f1s[1],
+            "f1": benign["f1"],
             "aupr": average_precision(1 - labels, -probabilities, weights),
-            "precision": precisions[1],
-            "recall": recalls[1],
+            "precision": benign["precision"],
+            "recall": benign["recall"],
         },
     }
 

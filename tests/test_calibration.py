@@ -113,7 +113,7 @@ def test_operating_point_calls_as_the_highest_threshold_and_touches_no_score(dty
         exact = rng.integers(1, labels.sum() + 1) / labels.sum()
         sensitivity = rng.choice([0.07, 0.5, 0.9, 0.95, 1, exact])
         threshold = json.loads(json.dumps(calibration.operating_point(labels, probabilities, sensitivity)))
-        good = [t for t in probabilities if metrics.recall(labels, probabilities >= t) >= sensitivity]
+        good = [t for t in probabilities if metrics.rates(labels, probabilities >= t)["recall"] >= sensitivity]
         assert np.array_equal(probabilities >= threshold, probabilities >= max(good))
         assert not np.any(probabilities == threshold) or max(good) == 0
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from common import comparison, metrics
+from common import comparison, intervals, metrics
 
 NAN = np.nan
 
@@ -82,23 +82,24 @@ def test_mcnemar_is_scipys_binomial_test():
 def test_paired_bootstrap():
     labels, a, b = two_models(np.random.default_rng(4), 120)
     a, b = (1 / (1 + np.exp(-scores)) for scores in (a, b))
-    paired = comparison.paired_bootstrap(labels, a, b)
+    counts = intervals.resample_counts(labels)
+    paired = comparison.paired_bootstrap(labels, a, b, counts)
     assert tuple(paired) == ("accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity")
     summaries = metrics.summary(labels, a), metrics.summary(labels, b)
     for name, result in paired.items():
         assert result["difference"] == summaries[0][name] - summaries[1][name]
         assert result["ci95"][0] <= result["difference"] <= result["ci95"][1]
     np.testing.assert_allclose(paired["auc"]["ci95"], comparison.delong(labels, a, b)["ci95"], atol=0.015)
-    for result in comparison.paired_bootstrap(labels, a, a, resamples=20).values():
+    for result in comparison.paired_bootstrap(labels, a, a, counts[:20]).values():
         assert result == {"difference": 0, "ci95": [0, 0]}
-    undefined = comparison.paired_bootstrap([0, 0], [0.1, 0.9], [0.2, 0.3], resamples=20)["auc"]
+    undefined = comparison.paired_bootstrap([0, 0], [0.1, 0.9], [0.2, 0.3], np.ones((20, 2)))["auc"]
     assert np.isnan([undefined["difference"], *undefined["ci95"]]).all()
 
 
 def finding(difference, half, p, only_a, only_b, mcnemar_p):
     auc = {"difference": difference, "ci95": [difference - half, difference + half]}
     mcnemar = {"only_a_correct": only_a, "only_b_correct": only_b, "p": mcnemar_p}
-    return comparison.conclusion(("A", "B"), auc, {"p": p}, mcnemar, 200)
+    return comparison.conclusion(("A", "B"), {"auc": auc}, p, mcnemar, 200)
 
 
 NOT_SEEN = "in AUC could not be seen with this many images."

@@ -12,6 +12,11 @@ LABELS = (RNG.random(80) < 0.3).astype(int)
 PROBABILITIES = np.round(1 / (1 + np.exp(-1.5 * LABELS + 0.7 - RNG.normal(size=80))), 2)
 
 
+def with_intervals(labels, probabilities, groups=None, resamples: int = 2000, seed: int = 0) -> dict:
+    """`intervals.summary` over resamples of its own."""
+    return intervals.summary(labels, probabilities, intervals.resample_counts(labels, groups, resamples, seed))
+
+
 @pytest.mark.parametrize("labels", [LABELS, [0, 1, 0], [1, 1], [0], []])
 def test_each_class_keeps_its_count(labels):
     labels = np.array(labels, int)
@@ -39,9 +44,9 @@ def test_groups_are_drawn_whole_and_each_class_keeps_its_number_of_them():
 
 
 def test_copies_of_a_case_do_not_make_an_interval_narrower():
-    one = intervals.summary(LABELS, PROBABILITIES)
-    four = intervals.summary(np.tile(LABELS, 4), np.tile(PROBABILITIES, 4), np.tile(np.arange(80), 4))
-    naive = intervals.summary(np.tile(LABELS, 4), np.tile(PROBABILITIES, 4))
+    one = with_intervals(LABELS, PROBABILITIES)
+    four = with_intervals(np.tile(LABELS, 4), np.tile(PROBABILITIES, 4), np.tile(np.arange(80), 4))
+    naive = with_intervals(np.tile(LABELS, 4), np.tile(PROBABILITIES, 4))
     assert four["auc_ci95"] == pytest.approx(one["auc_ci95"], abs=1e-12)
     assert np.ptp(naive["auc_ci95"]) < 0.7 * np.ptp(four["auc_ci95"])
 
@@ -49,23 +54,21 @@ def test_copies_of_a_case_do_not_make_an_interval_narrower():
 def test_summary_is_that_of_metrics_with_intervals_beside():
     counts = intervals.resample_counts(LABELS, resamples=300)
     expected = metrics.summary(LABELS, PROBABILITIES, 0.4)
-    standard, summary = intervals.summaries(LABELS, PROBABILITIES, [0.5, 0.4], counts)
-    for values, with_intervals in ((expected, summary), (expected["benign"], summary["benign"])):
+    summary = intervals.summary(LABELS, PROBABILITIES, counts, 0.4)
+    for values, beside in ((expected, summary), (expected["benign"], summary["benign"])):
         names = [name for name in values if name not in ("n", "benign")]
-        others = values.keys() - names
-        assert with_intervals.keys() == {*names, *(f"{name}_ci95" for name in names), *others}
+        assert beside.keys() == {*values, *(f"{name}_ci95" for name in names)}
         for name in names:
-            low, high = with_intervals[f"{name}_ci95"]
-            assert low <= with_intervals[name] == values[name] <= high
+            low, high = beside[f"{name}_ci95"]
+            assert low <= beside[name] == values[name] <= high
     assert json.loads(json.dumps(summary)) == summary
-    assert standard == intervals.summary(LABELS, PROBABILITIES, resamples=300)
 
 
 @pytest.mark.parametrize("groups", [None, GROUPS], ids=["cases", "groups"])
 def test_intervals_are_the_percentiles_of_a_plain_loop(groups):
     counts = intervals.resample_counts(LABELS, groups, 200, 3).astype(int)
     resampled = [metrics.summary(np.repeat(LABELS, row), np.repeat(PROBABILITIES, row)) for row in counts]
-    summary = intervals.summary(LABELS, PROBABILITIES, groups, resamples=200, seed=3)
+    summary = with_intervals(LABELS, PROBABILITIES, groups, resamples=200, seed=3)
     for name in ("accuracy", "auc", "aupr", "f1", "macro_f1"):
         expected = np.percentile([one[name] for one in resampled], [2.5, 97.5])
         np.testing.assert_allclose(summary[f"{name}_ci95"], expected, atol=1e-12)
@@ -82,7 +85,7 @@ def test_intervals_are_the_percentiles_of_a_plain_loop(groups):
     ],
 )
 def test_an_undefined_metric_has_an_undefined_interval(labels, probabilities, undefined, constant):
-    summary = intervals.summary(labels, probabilities, resamples=50)
+    summary = with_intervals(labels, probabilities, resamples=50)
     for name in undefined:
         assert np.isnan([summary[name], *summary[f"{name}_ci95"]]).all()
     for name in constant:

@@ -95,13 +95,14 @@ def _styled(thresholds: dict[str, float]):
     return zip(names, thresholds.values(), THRESHOLD_STYLES)
 
 
-def _points(axes, labels, probabilities, thresholds, rates: dict, place) -> None:
-    """Where a curve has the named thresholds, and their two rates in the legend. rates: {name: function of `metrics`};
+def _points(axes, labels, probabilities, thresholds, names: dict[str, str], place) -> None:
+    """Where a curve has the named thresholds, and two of their `metrics.rates` in the legend. names: {rate: name};
     place: their values -> (x, y). nan draws no point, but keeps its words."""
     for name, threshold, (colour, marker, _) in _styled(thresholds):
-        values = [rate(labels, probabilities >= threshold) for rate in rates.values()]
-        said = ", ".join(f"{rate} {tables.number(value, '.3f')}" for rate, value in zip(rates, values))
-        axes.plot(*place(*values), marker, color=colour, markersize=9, clip_on=False, zorder=5, label=f"{name}: {said}")
+        rates = metrics.rates(labels, probabilities >= threshold)
+        said = ", ".join(f"{called} {tables.number(rates[rate], '.3f')}" for rate, called in names.items())
+        at = place(*(rates[rate] for rate in names))
+        axes.plot(*at, marker, color=colour, markersize=9, clip_on=False, zorder=5, label=f"{name}: {said}")
     axes.figure.legend(loc=BELOW)
 
 
@@ -112,8 +113,8 @@ def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str)
     axes.set_ylabel(f"sensitivity ({labels.sum()} malignant)")
     axes.plot([0, 1], [0, 1], **REFERENCE, label="chance")
     axes.plot(*metrics.roc_curve(labels, probabilities), color=MODEL, clip_on=False)
-    rates = {"sensitivity": metrics.recall, "specificity": metrics.specificity}
-    _points(axes, labels, probabilities, thresholds, rates, lambda sensitive, specific: (1 - specific, sensitive))
+    names = {"recall": "sensitivity", "specificity": "specificity"}
+    _points(axes, labels, probabilities, thresholds, names, lambda recall, specificity: (1 - specificity, recall))
     return figure
 
 
@@ -127,8 +128,8 @@ def precision_recall(labels, probabilities, counts, thresholds: dict[str, float]
     first = np.unique(recalls, return_index=True)[1]  # each recall at the highest threshold that reaches it
     first = first[recalls[first] != 0]  # average precision leaves out thresholds that reach no positive
     axes.step(np.r_[0, recalls[first]], precisions[np.r_[first[:1], first]], color=MODEL, clip_on=False)
-    rates = {"recall": metrics.recall, "precision": metrics.precision}
-    _points(axes, labels, probabilities, thresholds, rates, lambda recall, precision: (recall, precision))
+    names = {"recall": "recall", "precision": "precision"}
+    _points(axes, labels, probabilities, thresholds, names, lambda recall, precision: (recall, precision))
     return figure
 
 
