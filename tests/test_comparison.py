@@ -45,13 +45,6 @@ def test_delong_is_the_brute_force_one():
             assert result["ci95"] == pytest.approx([difference - 1.96 * error, difference + 1.96 * error], abs=1e-4)
 
 
-def test_delong_errs_as_often_as_it_says():
-    rng = np.random.default_rng(2)
-    results = [comparison.delong(*two_models(rng, 100, 8)) for _ in range(600)]
-    assert 0.03 < np.mean([result["p"] < 0.05 for result in results]) < 0.075
-    assert 0.925 < np.mean([result["ci95"][0] <= 0 <= result["ci95"][1] for result in results]) < 0.97
-
-
 DEGENERATE = {
     "same ranks": ([0, 1, 0, 1], [1, 2, 3, 4], [10, 20, 30, 40], [0, 1, 0]),
     "nothing ranked": ([0, 1, 0, 1], [0.5] * 4, [0.1] * 4, [0, 1, 0]),
