@@ -114,8 +114,8 @@ class Evaluated:
         if self.seen:
             counts = "trained on {trained_on}, {near_duplicates} are near-duplicates of such, {unseen} it has not seen"
             flatter = ": the figures of all of them flatter it" if self.seen["trained_on"] else ""
-            here = len(self.scored.split)
-            said.append(f"Of these {here} images the model was {counts.format(**self.seen)}{flatter}.")
+            n = len(self.scored.split)
+            said.append(f"Of these {n} images the model was {counts.format(**self.seen)}{flatter}.")
         else:
             said.append("The model's training images are not here: how many of these it has seen cannot be told.")
         if phantoms := data.notice(self.model.data):
