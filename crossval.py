@@ -135,13 +135,13 @@ def score(validation: CrossValidation, pool: Split, elsewhere: dict[str, Split],
 def compare_groups(pool: Split, validations: dict[str, CrossValidation]) -> dict:
     """What it is worth to have seen more of an image's kind: pooled metrics of both ways of grouping, the stricter
     first, and their difference, second minus first, on the same images."""
-    labels, groups = pool.labels, data.find_groups(pool)
+    labels, counts = pool.labels, intervals.resample_counts(pool.labels, data.find_groups(pool))
     ways = sorted(validations, key=list(WAYS).index)
     strict, naive = (sigmoid(validations[way].mean_logits) for way in ways)
     return {
-        ways[0]: intervals.summary(labels, strict, groups),
-        ways[1]: intervals.summary(labels, naive, groups),
-        "differences": comparison.paired_bootstrap(labels, naive, strict, groups),
+        ways[0]: intervals.summary(labels, strict, counts),
+        ways[1]: intervals.summary(labels, naive, counts),
+        "differences": comparison.paired_bootstrap(labels, naive, strict, counts),
     }
 
 

@@ -46,6 +46,21 @@ def name_of(path) -> str:
     return path.stem if path.suffix in (".onnx", ".csv") else path.name
 
 
+def folder_of(model) -> Path:
+    """The run folder, or the one around an .onnx."""
+    return model.path if model.path.is_dir() else model.path.parent
+
+
+def is_own(model, source: data.Source) -> bool:
+    """Whether the data are what the model was made with."""
+    return model.data["md5"] == source.md5 or source.kept == folder_of(model) / folders.IMAGES
+
+
+def stored_metrics(model) -> dict:
+    """The metrics.json of a run; {} of an .onnx file."""
+    return folders.read_metrics(model.path) if isinstance(model, folders.Run) else {}
+
+
 def choose_operating_point(model, sensitivity: float):
     """The run with another operating point, chosen on its own held-out predictions. Raises: UserError without these."""
     if not isinstance(model, folders.Run):
@@ -70,8 +85,8 @@ def store_operating_point(run: folders.Run) -> None:
 @dataclass(frozen=True)
 class Evaluated:
     """A model's predictions of a split. out_of_fold: they are those of cross-validation, each by members that have not
-    seen the image; own: the data are the model's own; seen: `scoring.count_seen` where they are not, if it can be told.
-    """
+    seen the image; own: the data are the model's own; seen: `scoring.count_seen` where they are not, if it can be told;
+    unlike: how many images an .onnx file marks as unlike its training images, if it can."""
 
     model: folders.Run | onnxfile.OnnxModel
     source: data.Source
@@ -80,6 +95,7 @@ class Evaluated:
     out_of_fold: bool
     own: bool
     seen: dict[str, int] | None
+    unlike: dict | None
 
     @property
     def label(self) -> str:
@@ -87,31 +103,19 @@ class Evaluated:
         whole = isinstance(self.model, onnxfile.OnnxModel) and self.source.of_files
         return f"{self.source.called} at full size" if whole else self.source.label
 
-    @property
-    def flatters(self) -> bool:
-        """Whether the model was trained on some of the images."""
-        fitted = self.own and self.name in (*self.model.data["trained_on"], "all") and not self.out_of_fold
-        return fitted or bool(self.seen and self.seen["trained_on"])
-
-    @property
-    def marked(self) -> dict:
-        """How many images an .onnx file marks as unlike its training images; empty where the model cannot tell."""
-        if self.scored.typical is None or isinstance(self.model, folders.Run):
-            return {}
-        return {"threshold": self.model.typicality_threshold, "marked": int(sum(~self.scored.typical))}
-
     def notes(self, scores: dict) -> list[str]:
         """What a reader must know. scores: `scoring.evaluate_splits` of these predictions."""
         unlike = "Unlike the training images, with a typicality below {threshold:g}: {marked} images."
-        said = [unlike.format(**self.marked)] if self.marked else []
+        said = [unlike.format(**self.unlike)] if self.unlike else []
         if self.own:
-            return said + [f"The model was trained on {self.name}: these figures flatter it."] * self.flatters
+            if self.name in (*self.model.data["trained_on"], "all") and not self.out_of_fold:
+                said.append(f"The model was trained on {self.name}: these figures flatter it.")
+            return said
         if self.seen:
             counts = "trained on {trained_on}, {near_duplicates} are near-duplicates of such, {unseen} it has not seen"
-            flatter = ": the figures of all of them flatter it" if self.flatters else ""
-            said.append(
-                f"Of these {len(self.scored.split)} images the model was {counts.format(**self.seen)}{flatter}."
-            )
+            flatter = ": the figures of all of them flatter it" if self.seen["trained_on"] else ""
+            n = len(self.scored.split)
+            said.append(f"Of these {n} images the model was {counts.format(**self.seen)}{flatter}.")
         else:
             said.append("The model's training images are not here: how many of these it has seen cannot be told.")
         if phantoms := data.notice(self.model.data):
@@ -125,14 +129,14 @@ class Evaluated:
 
 
 def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """P(malignant) of a split; which images an .onnx file takes for typical of its training images, None where it
-    cannot tell; and whether out-of-fold: so an ensemble predicts the images that it was trained on. An .onnx file gets
-    image files at their full size, as an app would give them."""
+    """P(malignant) of a split; which images an .onnx file marks as unlike its training images, None where it cannot
+    tell; and whether out-of-fold: so an ensemble predicts the images that it was trained on. An .onnx file gets image
+    files at their full size, as an app would give them."""
     if isinstance(model, onnxfile.OnnxModel):
         outputs = ["probability"] + ["typicality"] * model.gives("typicality")
         paths = [source.folder / row["image"] for row in split.rows] if source.of_files else []
         found = model.run_files(outputs, paths) if paths else model.run(outputs, split.images)
-        return found[0], ~model.unlike(found[1]) if found[1:] else None, False
+        return found[0], model.unlike(found[1]) if found[1:] else None, False
     if model.data["md5"] == source.md5 and name in model.data["trained_on"]:
         rows = folders.read_predictions(model.path / "predictions.csv")
         unseen = [row for row in rows if row["split"] == name and row["out_of_fold"]]
@@ -141,47 +145,35 @@ def predict(model, source: data.Source, split: data.Split, name: str) -> tuple[n
     return model.probabilities(split.images), None, False
 
 
-def left_out_test_twins(model) -> bool:
-    """Whether crossval.py trained on nothing that has a near-duplicate in test, so that all of test is clean."""
-    run = isinstance(model, folders.Run)
-    return run and folders.read_metrics(model.path).get("config", {}).get("drop_test_twins", False)
-
-
 def evaluate(model, source: data.Source, name: str, root: str | None, also: Sequence[str] = ()) -> Evaluated:
     """Predict a split, and set apart its images that share no group with what may have been trained on. also: where the
     other hospitals that the model was trained on lie now."""
-    kept = folders.kept_images(folder_of(model))
-    own = is_own(model, source)
+    own, fitted = is_own(model, source), model.data["trained_on"]
     earlier = data.SPLITS[: data.SPLITS.index(name)] if own and name != "all" else ()
     split, *others = data.load(source, name, *earlier, *(data.further(source) if own else []))
-    probabilities, typical, out_of_fold = predict(model, source, split, name)
-    fitted, seen = model.data["trained_on"], None
+    probabilities, marked, out_of_fold = predict(model, source, split, name)
+    seen, subsets = None, {}
     if own:
-        whole = source.also or "also" not in fitted  # else twins of what is gone cannot be told
-        apart = bool(whole) and not out_of_fold and not (name == "test" and left_out_test_twins(model))
-        scored = scoring.score(split, probabilities, *others, apart=apart)
+        # without some hospital that it was trained on, near-duplicates of its images cannot be told
+        apart = bool(source.also or "also" not in fitted) and not out_of_fold
+        if name == "test" and stored_metrics(model).get("config", {}).get("drop_test_twins"):
+            apart = False  # nothing was trained on that has a near-duplicate in test
     else:
         hospitals = model.data.get("also", [])  # of which these may be one
         also = also or [source.name if other["md5"] == source.md5 else other["name"] for other in hospitals]
+        kept = folders.kept_images(folder_of(model))
         trained = origin.load_again(model.data, root, fitted, kept, also)
         seen = scoring.count_seen(split, trained) if trained else None
-        known = trained
-        if "val" not in fitted:  # it chose
-            known = origin.load_again(model.data, root, [*fitted, "val"], kept, also)
-        scored = scoring.score(split, probabilities, *([known] if known else []))
-        if scored.clean is not None and scored.clean.all():
-            scored = replace(scored, clean=None)
-    return Evaluated(model, source, name, replace(scored, typical=typical), out_of_fold, own, seen)
-
-
-def is_own(model, source: data.Source) -> bool:
-    """Whether the data are what the model was made with."""
-    return model.data["md5"] == source.md5 or source.kept == folder_of(model) / folders.IMAGES
-
-
-def folder_of(model) -> Path:
-    """The run folder, or the one around an .onnx."""
-    return model.path if model.path.is_dir() else model.path.parent
+        chose = origin.load_again(model.data, root, list(dict.fromkeys([*fitted, "val"])), kept, also)
+        apart, others = bool(chose), [chose] if chose else []
+    groups, clean = scoring.groups_beside(split, *others)
+    if others and apart and (own or not clean.all()):
+        subsets["clean"] = clean
+    if marked is not None and marked.any():
+        subsets |= {"typical": ~marked, "unlike": marked}
+    unlike = None if marked is None else {"threshold": model.typicality_threshold, "marked": int(marked.sum())}
+    scored = scoring.Scored(split, probabilities, groups, subsets)
+    return Evaluated(model, source, name, scored, out_of_fold, own, seen, unlike)
 
 
 def predict_other(evaluated: Evaluated, args) -> np.ndarray:
@@ -203,35 +195,27 @@ def predict_other(evaluated: Evaluated, args) -> np.ndarray:
     return folders.columns(rows)[1]
 
 
-def compare(evaluated: Evaluated, name: str, args, seed: int) -> dict:
-    """The tests of a model against what --against names."""
-    ours, theirs, names = evaluated.scored, predict_other(evaluated, args), (name, args.against)
-    return comparison.compare(ours.labels, ours.probabilities, theirs, ours.groups, names, args.bootstrap, seed)
-
-
-def draw(evaluated: Evaluated, resamples: int, seed: int) -> dict:
-    """The figures of the scores, {what it shows: (file stem, Figure)}."""
+def draw(evaluated: Evaluated, counts: np.ndarray) -> dict:
+    """The figures of the scores, {file stem: (what it shows, Figure)}. counts: of `intervals.resample_counts`."""
     model, scored = evaluated.model, evaluated.scored
     shown = scored.labels, scored.probabilities
     thresholds = {"standard": metrics.STANDARD_THRESHOLD, "operating point": model.calibration.threshold}
-    counts = scored.resample_counts(resamples, seed)
     title = f"{evaluated.label}, {evaluated.name}{', out-of-fold' if evaluated.out_of_fold else ''}"
     drawn = {
-        "ROC curve": ("roc", figures.roc(*shown, counts, thresholds, title)),
-        "Precision-recall curve": ("precision_recall", figures.precision_recall(*shown, counts, thresholds, title)),
-        "Reliability diagram": ("reliability", figures.reliability(*shown, title)),
-        "Scores by class": ("scores", figures.score_histogram(*shown, thresholds, title)),
-        "Confusion matrices": ("confusion", figures.confusion(*shown, thresholds, title)),
+        "roc": ("ROC curve", figures.roc(*shown, counts, thresholds, title)),
+        "precision_recall": ("Precision-recall curve", figures.precision_recall(*shown, counts, thresholds, title)),
+        "reliability": ("Reliability diagram", figures.reliability(*shown, title)),
+        "scores": ("Scores by class", figures.score_histogram(*shown, thresholds, title)),
+        "confusion": ("Confusion matrices", figures.confusion(*shown, thresholds, title)),
     }
     if isinstance(model, onnxfile.OnnxModel) and not model.gives("evidence"):
         print(f"note: {model.path} is an earlier export, which gives no evidence: no sheet of it", file=sys.stderr)
     elif not evaluated.out_of_fold:
-        drawn["Evidence"] = ("evidence", cases.sheet(model, scored.split.images, *shown, title))
-    if isinstance(model, folders.Run):
-        stored = folders.read_metrics(model.path)
-        if (folds := stored.get("folds")) and evaluated.own:
-            of_folds = f"{evaluated.source.label}, {len(folds)} folds"
-            drawn["Folds"] = ("folds", figures.fold_overview(folds, stored["splits"]["out_of_fold"], of_folds))
+        drawn["evidence"] = "Evidence", cases.sheet(model, scored.split.images, *shown, title)
+    stored = stored_metrics(model)
+    if (folds := stored.get("folds")) and evaluated.own:
+        title = f"{evaluated.source.label}, {len(folds)} folds"
+        drawn["folds"] = "Folds", figures.fold_overview(folds, stored["splits"]["out_of_fold"], title)
     return drawn
 
 
@@ -242,17 +226,17 @@ def save(out: Path, evaluated: Evaluated, scores: dict, drawn: dict, notes: list
     predictions = "out-of-fold predictions" if evaluated.out_of_fold else "predictions of the model"
     head = {"model": called, "split": split, "predictions": predictions, "images": evaluated.label}
     seen = {} if evaluated.own else {"seen": evaluated.seen}
-    made = {"unlike_training": evaluated.marked or None, "provenance": provenance.provenance(source, threads)}
+    made = {"unlike_training": evaluated.unlike, "provenance": provenance.provenance(source, threads)}
     files.write_json(out / f"evaluation_{split}.json", head | seen | made | scores, source.notice)
     if source.of_files:
         rows = folders.prediction_rows(evaluated.scored.split, evaluated.scored.probabilities)
         files.write_csv(out / f"predictions_{split}.csv", rows, source.notice)
-    pictures = {what: out / f"{stem}_{split}.png" for what, (stem, _) in drawn.items()}
-    for what, (_, figure) in drawn.items():
+    pictures = {}
+    for stem, (what, figure) in drawn.items():
+        pictures[what] = out / f"{stem}_{split}.png"
         figures.save(figure, pictures[what])
     path = out / ("report.html" if split == "test" else f"report_{split}.html")
-    what = f"{evaluated.label}: {predictions} of {called}"
-    page.write_report(path, called, what, split, scores, pictures, notes)
+    page.write_report(path, called, f"{evaluated.label}: {predictions} of {called}", split, scores, pictures, notes)
     return path
 
 
@@ -268,17 +252,19 @@ def main():
     split = args.split or ("all" if source.of_files and not is_own(model, source) else "test")
 
     evaluated = evaluate(model, source, split, args.data_root, args.also)
-    compared = compare(evaluated, name, args, seed) if args.against else None
-    shown, official = evaluated.scored, source.name == "breastmnist" and split != "all"
-    result = standard.result(shown.labels, shown.probabilities, source, split, name) if official else None
+    shown = evaluated.scored.labels, evaluated.scored.probabilities
+    counts = evaluated.scored.resample_counts(args.bootstrap, seed)
+    other = predict_other(evaluated, args) if args.against else None
+    official = source.name == "breastmnist" and split != "all"
+    result = standard.result(*shown, source, split, name) if official else None
     scores = scoring.evaluate_splits({split: evaluated.scored}, model.calibration, args.bootstrap, seed)
-    drawn = draw(evaluated, args.bootstrap, seed)
+    drawn = draw(evaluated, counts)
     notes = evaluated.notes(scores)
     lines = [tables.scores_text(scores, evaluated.label), *notes]
-    if compared:
-        scores["comparison"] = compared
-        figure = figures.comparison(compared["differences"], name, name_of(args.against), evaluated.label)
-        drawn["Comparison"] = ("comparison", figure)
+    if other is not None:
+        scores["comparison"] = compared = comparison.compare(*shown, other, counts, (name, args.against))
+        names = name, name_of(args.against)
+        drawn["comparison"] = "Comparison", figures.comparison(compared["differences"], *names, evaluated.label)
         lines.append(compared["conclusion"])
 
     with folders.output(folder_of(model) if args.out is None else args.out) as out:

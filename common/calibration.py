@@ -1,7 +1,8 @@
 """Do the probabilities mean what they say: temperature scaling, its measures, and operating points.
 
 A network trained to separate the classes is usually too sure of itself. One temperature, fitted on validation or
-out-of-fold predictions, mends that without changing the order of the images, and so no AUC.
+out-of-fold predictions, mends that without changing the order of the images, and so no AUC. Everywhere here, `labels`,
+[n], are 1 for malignant, `logits` and `probabilities` are [n], and `weights`, [..., n], are how often each case counts.
 """
 
 from dataclasses import dataclass
@@ -30,9 +31,9 @@ def logit(probabilities) -> np.ndarray:
     return np.log(probabilities) - np.log1p(-probabilities)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Over the last axis, nan of nothing."""
-    return values.mean(-1) if values.shape[-1] else np.full(values.shape[:-1], np.nan)
+def _mean(values: np.ndarray) -> float:
+    """nan of nothing."""
+    return values.mean() if len(values) else np.nan
 
 
 def _margins(logits, labels) -> np.ndarray:
@@ -41,7 +42,7 @@ def _margins(logits, labels) -> np.ndarray:
 
 
 def negative_log_likelihood(labels, logits) -> float:
-    """Mean of -log of the probability given to the true class, in nats. Args: labels: [n] of 0 or 1; logits: [n]."""
+    """Mean of -log of the probability given to the true class, in nats."""
     return float(_mean(np.logaddexp(0, -_margins(logits, labels))))
 
 
@@ -49,11 +50,9 @@ def fit_temperature(logits, labels) -> float:
     """The temperature T that minimises the negative log-likelihood of sigmoid(logits / T) (Guo et al., ICML 2017,
     section 4.2).
 
-    The likelihood is convex in 1 / T, so bisection on its gradient finds the one minimum in TEMPERATURES. Logits that
-    separate the classes want T = 0 and get the lower limit; logits that vote against the labels, or carry too little
+    The likelihood is convex in 1 / T, so bisection on its gradient finds the one minimum. Logits that separate the
+    classes want T = 0 and get the lower of TEMPERATURES; logits that vote against the labels, or carry too little
     information, want T = infinity and get the upper one. Where every T is as good (all logits 0, or no case), T = 1.
-
-    Args: logits: [n]; labels: [n] of 0 or 1.
     """
     margins = _margins(logits, labels)
     if not margins.any():
@@ -74,17 +73,14 @@ def fit_temperature(logits, labels) -> float:
 
 
 def brier(labels, probabilities, weights=None):
-    """Mean squared distance of probability and label (Brier, Monthly Weather Review 1950), in [0, 1], 0 best.
-
-    Args: labels: [n] of 0 or 1; probabilities: [n]; weights: [..., n], how often each case counts (as in `metrics`).
-    """
+    """Mean squared distance of probability and label (Brier, Monthly Weather Review 1950), in [0, 1], 0 best."""
     squares = (np.asarray(probabilities, float) - np.asarray(labels, float)) ** 2
     return _mean(squares) if weights is None else weights @ squares / weights.sum(-1)
 
 
-def _bins(labels, probabilities, bins: int, weights=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _bins(labels, probabilities, bins: int, weights=None) -> tuple[np.ndarray, ...]:
     """Sums over the bins of `reliability`: of weights, of probabilities and of labels, each [..., bins]; 0 where ties
-    leave no bin. weights: [..., n], whole numbers: as often each case is there."""
+    leave no bin."""
     order = np.argsort(probabilities, kind="stable")
     labels, probabilities = np.asarray(labels, float)[order], np.asarray(probabilities, float)[order]
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)[..., order]
@@ -95,18 +91,15 @@ def _bins(labels, probabilities, bins: int, weights=None) -> tuple[np.ndarray, n
     begins = [k * size + np.minimum(k, larger) for k in range(bins)]  # as np.array_split divides
     cases = [np.sum(before[..., 1:] <= begin[..., None], -1) for begin in begins]
     edges = np.stack([*(first_of_ties[case] for case in cases), np.full(size.shape, len(labels))], -1)
-    counts, predicted, observed = (np.diff(np.take_along_axis(sums, edges, -1)) for sums in (before, *others))
-    return counts, predicted, observed
+    return tuple(np.diff(np.take_along_axis(sums, edges, -1)) for sums in (before, *others))
 
 
 def reliability(labels, probabilities, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predicted against observed share of malignant images, in bins of equal mass.
+    """Predicted against observed share of malignant images, in bins of equal mass: (mean probability, share of
+    malignant, count), each [bins or fewer], probabilities ascending.
 
     The bins are np.array_split of the sorted probabilities, with tied probabilities kept together: an edge inside a run
     of ties moves to the start of the run. The order of the cases thus never matters, and ties may leave fewer bins.
-
-    Args: labels: [n] of 0 or 1; probabilities: [n]; bins: 1 or above.
-    Returns: (mean probability, share of malignant, count), each [bins or fewer], probabilities ascending.
     """
     counts, predicted, observed = _bins(labels, probabilities, bins)
     there = counts > 0
@@ -115,13 +108,16 @@ def reliability(labels, probabilities, bins: int = 10) -> tuple[np.ndarray, np.n
 
 def expected_calibration_error(labels, probabilities, weights=None, bins: int = 10):
     """Mean over cases of |mean probability - observed share| of their bin in `reliability`, in [0, 1], 0 best (Naeini
-    et al., AAAI 2015, with bins of equal mass: of equal width, most would be nearly empty here).
-
-    Args: labels: [n] of 0 or 1; probabilities: [n]; weights: [..., n], how often each case counts.
-    """
+    et al., AAAI 2015, with bins of equal mass: of equal width, most would be nearly empty here)."""
     counts, predicted, observed = _bins(labels, probabilities, bins, weights)
     with np.errstate(invalid="ignore"):  # 0 / 0 without a case is nan
         return np.abs(predicted - observed).sum(-1) / counts.sum(-1)
+
+
+def summary(labels, probabilities, weights=None) -> dict:
+    """Both measures of calibration."""
+    given = labels, probabilities, weights
+    return {"brier": brier(*given), "ece": expected_calibration_error(*given)}
 
 
 def operating_point(labels, probabilities, sensitivity: float) -> float:
@@ -129,15 +125,12 @@ def operating_point(labels, probabilities, sensitivity: float) -> float:
     midway to the next probability below (or 0): that calls the same images, and none sits on the threshold, where the
     last digits of another runtime would decide.
 
-    Args: labels: [n] of 0 or 1; probabilities: [n]; sensitivity: in (0, 1].
     Raises: ValueError without positives, or for a sensitivity outside (0, 1].
     """
     probabilities = np.asarray(probabilities, float)
     positives = np.sort(probabilities[np.asarray(labels, bool)])[::-1]
-    if not len(positives):
-        raise ValueError("an operating point needs at least one malignant case")
-    if not 0 < sensitivity <= 1:
-        raise ValueError(f"sensitivity must be above 0 and at most 1, not {sensitivity}")
+    if not len(positives) or not 0 < sensitivity <= 1:
+        raise ValueError(f"no operating point of sensitivity {sensitivity} on {len(positives)} malignant cases")
     recall = np.arange(1, len(positives) + 1) / len(positives)
     lowest = positives[np.argmax(recall >= sensitivity)]
     below = probabilities[probabilities < lowest]
@@ -175,10 +168,9 @@ def deciding(at_threshold: dict) -> dict:
 def calibrate(labels, logits, sensitivity: float, fitted_on: str, parts=None) -> Calibration:
     """Fit the temperature and choose the operating point on held-out predictions, never on test.
 
-    Args:
-        labels: [n] of 0 or 1; logits: [n], not yet calibrated; sensitivity: in (0, 1]; fitted_on: their name.
-        parts: names [n] of hospitals, say: the most cautious of them decides, which has the highest temperature, and
-            the lowest operating point, so that the sensitivity is kept in each.
+    Args: logits: not yet calibrated; sensitivity: in (0, 1]; fitted_on: their name; parts: names [n] of hospitals, say:
+        the most cautious of them decides, which has the highest temperature, and the lowest operating point, so that
+        the sensitivity is kept in each.
     """
     labels, logits = np.asarray(labels), np.asarray(logits)
     within = [np.ones(len(labels), bool)] if parts is None else [parts == part for part in np.unique(parts)]

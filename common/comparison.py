@@ -29,13 +29,13 @@ def delong(labels, scores_a, scores_b) -> dict:
         models that order every pair alike. ci95 and p are nan when a class has fewer than 2 members, or when the AUCs
         differ by as much for every case: no variance to judge by.
     """
-    labels, scores_a, scores_b = np.asarray(labels, bool), np.asarray(scores_a), np.asarray(scores_b)
+    labels = np.asarray(labels, bool)
     auc_a, auc_b = (float(metrics.auc(labels, scores)) for scores in (scores_a, scores_b))
     difference, m, n = auc_a - auc_b, int(labels.sum()), int((~labels).sum())
     result = {"auc_a": auc_a, "auc_b": auc_b, "difference": difference, "ci95": [np.nan, np.nan], "p": np.nan}
     if min(m, n) < 2:
         return result
-    gained = _wins(labels, scores_a) - _wins(labels, scores_b)
+    gained = _wins(labels, np.asarray(scores_a)) - _wins(labels, np.asarray(scores_b))
     error = sqrt(gained.sum(1).var(ddof=1) / n**2 / m + gained.sum(0).var(ddof=1) / m**2 / n)
     if error == 0 and difference != 0:
         return result
@@ -55,23 +55,19 @@ def mcnemar(labels, called_a, called_b) -> dict:
     return {"only_a_correct": only_a, "only_b_correct": only_b, "p": min(1.0, 2 * tail)}
 
 
-def paired_bootstrap(labels, a, b, groups=None, resamples: int = 2000, seed: int = 0) -> dict:
+def paired_bootstrap(labels, a, b, counts) -> dict:
     """Bootstrap intervals of the differences a minus b at the standard threshold, on the same resamples for both.
 
-    Args: labels: [n], 1 for malignant; a, b: [n], P(malignant); groups: [n], as in `intervals.resample_counts`.
+    Args: labels: [n], 1 for malignant; a, b: [n], P(malignant); counts: [resamples, n], of `intervals.resample_counts`.
     Returns: {metric: {"difference", "ci95": [low, high]}} for `metrics.NAMES`, nan where one is undefined.
     """
 
-    def differences(weights=None) -> dict:
+    def differences(weights) -> dict:
         ours, theirs = (metrics.summary(labels, probabilities, weights=weights) for probabilities in (a, b))
         return {name: ours[name] - theirs[name] for name in metrics.NAMES}
 
-    counts = intervals.resample_counts(labels, groups, resamples, seed)
-    resampled, result = [differences(weights) for weights in intervals.blocks(counts)], {}
-    for name, difference in differences().items():
-        limits = intervals.percentile_interval(difference, np.hstack([block[name] for block in resampled]))
-        result[name] = {"difference": float(difference), "ci95": limits}
-    return result
+    found = intervals.with_intervals(differences, counts)
+    return {name: {"difference": found[name], "ci95": found[f"{name}_ci95"]} for name in metrics.NAMES}
 
 
 def _p(p: float) -> str:
@@ -90,41 +86,44 @@ def _compared(difference: float) -> str:
     return f"{'higher' if difference > 0 else 'lower'} by {size}"
 
 
-def conclusion(names: tuple[str, str], auc: dict, delong_result: dict, mcnemar_result: dict, n: int) -> str:
-    """One sentence on what the comparison shows, at the 5 % level: a difference in AUC when 0 lies outside its
-    interval, half of whose width is the smallest to be seen; in accuracy by McNemar's test.
+def conclusion(names: tuple[str, str], differences: dict, delong_p: float, right: dict, n: int) -> str:
+    """One sentence on what a comparison of n images shows, at the 5 % level: a difference in AUC, when 0 lies outside
+    its interval, half of whose width is the smallest to be seen; in accuracy by McNemar's test.
 
-    Args: auc: {"difference", "ci95"} from `paired_bootstrap`; n: number of images, 1 or above.
+    Args: differences: of `paired_bootstrap`; right: of `mcnemar`.
     """
-    accuracy = (mcnemar_result["only_a_correct"] - mcnemar_result["only_b_correct"]) / n
-    low, high = auc["ci95"]
-    shown = {"AUC": low > 0 or high < 0, "accuracy": mcnemar_result["p"] < SIGNIFICANCE}
-    gaps = {"AUC": auc["difference"], "accuracy": accuracy}
-    found = [f"{names[0] if gaps[name] > 0 else names[1]}'s higher {name}" for name in shown if shown[name]]
-    missing = [name for name in shown if not shown[name]]
-    verdict = f"{' and '.join(found)} can be concluded" if found else "no difference can be concluded"
-    if found and missing:
+    auc, (low, high) = differences["auc"]["difference"], differences["auc"]["ci95"]
+    accuracy = (right["only_a_correct"] - right["only_b_correct"]) / n
+    found_auc = "undefined, as a class is absent,"
+    if not np.isnan(auc):
+        interval = f"{round(low, 3) + 0.0:.3f} to {round(high, 3) + 0.0:.3f}"  # + 0.0: no -0.000
+        by_delong = f"DeLong {_p(delong_p)}, images taken as independent"
+        found_auc = f"{_compared(auc)} (95 % interval {interval}; {by_delong})"
+    found_accuracy = f"{_compared(accuracy)} (McNemar {_p(right['p'])})"
+
+    shown, missing = [], []
+    for metric, difference, significant in (
+        ("AUC", auc, low > 0 or high < 0),
+        ("accuracy", accuracy, right["p"] < SIGNIFICANCE),
+    ):
+        if significant:
+            shown.append(f"{names[0] if difference > 0 else names[1]}'s higher {metric}")
+        else:
+            missing.append(metric)
+    verdict = f"{' and '.join(shown) or 'no difference'} can be concluded"
+    if shown and missing:
         verdict += f", a difference in {missing[0]} cannot"
     if "AUC" in missing and high > low:
         verdict += f"; one smaller than about {(high - low) / 2:.2g} in AUC could not be seen with this many images"
-    found_auc = "undefined, as a class is absent,"
-    if not np.isnan(auc["difference"]):
-        interval = "{:.3f} to {:.3f}".format(*(round(limit, 3) + 0.0 for limit in auc["ci95"]))  # + 0.0: no -0.000
-        by_delong = f"DeLong {_p(delong_result['p'])}, images taken as independent"
-        found_auc = f"{_compared(auc['difference'])} (95 % interval {interval}; {by_delong})"
-    found_accuracy = f"its accuracy {_compared(accuracy)} (McNemar {_p(mcnemar_result['p'])})"
-    finding = f"{names[0]}'s AUC is {found_auc} and {found_accuracy}"
-    return f"On these {n} images, compared with {names[1]}, {finding}: {verdict}."
+    return (
+        f"On these {n} images, compared with {names[1]}, {names[0]}'s AUC is {found_auc} and its accuracy "
+        f"{found_accuracy}: {verdict}."
+    )
 
 
-def compare(labels, a, b, groups, names: tuple[str, str], resamples: int, seed: int) -> dict:
-    """All of the above at the standard threshold, as evaluate.py stores it. a, b, groups: as `paired_bootstrap`."""
-    differences, delong_result = paired_bootstrap(labels, a, b, groups, resamples, seed), delong(labels, a, b)
-    mcnemar_result = mcnemar(labels, a >= STANDARD_THRESHOLD, b >= STANDARD_THRESHOLD)
-    return {
-        "against": names[1],
-        "differences": differences,
-        "delong": delong_result,
-        "mcnemar": mcnemar_result,
-        "conclusion": conclusion(names, differences["auc"], delong_result, mcnemar_result, len(labels)),
-    }
+def compare(labels, a, b, counts, names: tuple[str, str]) -> dict:
+    """All of the above at the standard threshold, as evaluate.py stores it; arguments as of `paired_bootstrap`."""
+    differences, delonged = paired_bootstrap(labels, a, b, counts), delong(labels, a, b)
+    right = mcnemar(labels, a >= STANDARD_THRESHOLD, b >= STANDARD_THRESHOLD)
+    said = conclusion(names, differences, delonged["p"], right, len(labels))
+    return {"against": names[1], "differences": differences, "delong": delonged, "mcnemar": right, "conclusion": said}

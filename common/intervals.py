@@ -5,7 +5,8 @@ lacks a class, and the intervals are for this share of malignant images. All res
 weights [resamples, n] of the functions in `metrics`: `counts` below, which `resample_counts` gives.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -59,31 +60,28 @@ def wilson(share, n) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)  # rounding must not leave out the share
 
 
-def _beside(values: dict, resampled: Sequence[dict]) -> dict:
-    """`values` as Python numbers, each metric followed by its interval. resampled: of each block of resamples."""
-    result: dict = {}
-    for name, value in values.items():
-        parts = [block[name] for block in resampled]
-        if isinstance(value, dict):
-            result[name] = _beside(value, parts)
-        elif name == "n":
-            result[name] = value
-        else:
-            result |= {name: float(value), f"{name}_ci95": percentile_interval(value, np.hstack(parts))}
-    return result
+def with_intervals(measure: Callable, counts: np.ndarray) -> dict:
+    """What `measure(weights=None)` gives, {name: value} in any depth, and `<name>_ci95: [low, high]` beside each value,
+    from what it gives of the resamples as weights; whole numbers stay alone."""
+
+    def beside(values: dict, resampled: list[dict]) -> dict:
+        result: dict = {}
+        for name, value in values.items():
+            parts = [block[name] for block in resampled]
+            if isinstance(value, dict):
+                result[name] = beside(value, parts)
+            elif isinstance(value, int):
+                result[name] = value
+            else:
+                result |= {name: float(value), f"{name}_ci95": percentile_interval(value, np.hstack(parts))}
+        return result
+
+    return beside(measure(weights=None), [measure(weights=weights) for weights in blocks(counts)])
 
 
-def summaries(labels, probabilities, thresholds, counts) -> list[dict]:
-    """`metrics.summaries` with `<metric>_ci95: [low, high]` beside every metric, also those of "benign"."""
-    values = metrics.summaries(labels, probabilities, thresholds)
-    parts = [metrics.summaries(labels, probabilities, thresholds, weights) for weights in blocks(counts)]
-    return [_beside(*pair) for pair in zip(values, zip(*parts))]
-
-
-def summary(labels, probabilities, groups=None, resamples: int = 2000, seed: int = 0) -> dict:
-    """The one of `summaries` at the standard threshold, over resamples of its own."""
-    counts = resample_counts(labels, groups, resamples, seed)
-    return summaries(labels, probabilities, [STANDARD_THRESHOLD], counts)[0]
+def summary(labels, probabilities, counts, threshold: float = STANDARD_THRESHOLD) -> dict:
+    """`metrics.summary` with `<metric>_ci95: [low, high]` beside every metric, also those of "benign"."""
+    return with_intervals(partial(metrics.summary, labels, probabilities, threshold), counts)
 
 
 def roc_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,8 +112,3 @@ def mean_std(values) -> tuple[float, float]:
     values = values[~np.isnan(values)]
     mean = values.mean() if len(values) else np.nan
     return float(mean), float(values.std(ddof=1) if len(values) > 1 else np.nan)
-
-
-def spread(summaries: list[dict]) -> dict[str, tuple[float, float]]:
-    """`mean_std` of each of `metrics.NAMES` over several summaries, of folds or repeats."""
-    return {name: mean_std([summary[name] for summary in summaries]) for name in metrics.NAMES}

@@ -1,7 +1,8 @@
 """Binary classification metrics, by hand, in numpy.
 
 Malignant is the positive class: `labels`, [n], are 1 for malignant and 0 for normal or benign; `scores`, [n], grow with
-malignancy on any scale. All metrics are computed over the pooled predictions of a split, never averaged over batches.
+malignancy on any scale; `predictions`, [n], are 0 or 1. All metrics are computed over the pooled predictions of a
+split, never averaged over batches.
 
 Every function takes `weights`, an array [..., n] of how often each case counts (default: once). Bootstrap resampling
 counts go in there: one call with weights [B, n] gives the B resampled values of a metric, by the very code that gives
@@ -22,10 +23,6 @@ NAMES = {  # of the metrics that tables and comparisons show, and what they are 
 }
 
 
-def _weights(labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    return np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=float)
-
-
 def _ratio(numerator, denominator):
     """numerator / denominator, nan where the denominator is 0; a float for 0-d input."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
@@ -33,133 +30,99 @@ def _ratio(numerator, denominator):
 
 
 def confusion(labels, predictions, weights=None):
-    """Counts of the four outcomes, (tp, fp, fn, tn), each [...]. predictions: [n] of 0 or 1."""
+    """Counts of the four outcomes, (tp, fp, fn, tn), each [...]."""
     labels, predictions = np.asarray(labels, bool), np.asarray(predictions, bool)
-    weights = _weights(labels, weights)
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
     outcomes = (labels & predictions, ~labels & predictions, labels & ~predictions, ~labels & ~predictions)
     return tuple(weights @ outcome.astype(float) for outcome in outcomes)
 
 
-def accuracy(labels, predictions, weights=None):
-    """Share of correct predictions, in [0, 1]."""
+def rates(labels, predictions, weights=None) -> dict:
+    """What the four outcomes come to, {name: [...]}, in [0, 1]."""
     tp, fp, fn, tn = confusion(labels, predictions, weights)
-    return _ratio(tp + tn, tp + fp + fn + tn)
+    return {
+        "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
+        "precision": _ratio(tp, tp + fp),  # positive predictive value; nan when nothing is predicted positive
+        "recall": _ratio(tp, tp + fn),  # sensitivity; nan without positives
+        "specificity": _ratio(tn, tn + fp),  # recall of the negative class; nan without negatives
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),  # harmonic mean of precision and recall; nan where both are
+    }
 
 
-def precision(labels, predictions, weights=None):
-    """TP / (TP + FP), the positive predictive value; nan when nothing is predicted positive."""
-    tp, fp, _, _ = confusion(labels, predictions, weights)
-    return _ratio(tp, tp + fp)
-
-
-def recall(labels, predictions, weights=None):
-    """TP / (TP + FN), the sensitivity; nan without positives."""
-    tp, _, fn, _ = confusion(labels, predictions, weights)
-    return _ratio(tp, tp + fn)
-
-
-def specificity(labels, predictions, weights=None):
-    """TN / (TN + FP), the recall of the negative class; nan without negatives."""
-    _, fp, _, tn = confusion(labels, predictions, weights)
-    return _ratio(tn, tn + fp)
-
-
-def f1(labels, predictions, weights=None):
-    """2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall; nan when there is neither a positive
-    label nor a positive prediction."""
-    tp, fp, fn, _ = confusion(labels, predictions, weights)
-    return _ratio(2 * tp, 2 * tp + fp + fn)
-
-
-def _class_weights_by_score(labels, scores, weights):
-    """Weights of each class at each distinct score, ascending: (positives, negatives), each [..., u] for u scores."""
-    labels, scores = np.asarray(labels, bool), np.asarray(scores)
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0][: len(scores)])
-    weights = _weights(labels, weights)[..., order]
-    return tuple(np.add.reduceat(weights * is_class, starts, axis=-1) for is_class in (labels[order], ~labels[order]))
-
-
-def auc(labels, scores, weights=None):
-    """Area under the ROC curve as the Mann-Whitney statistic: the probability that a positive case scores above a
-    negative one, ties counting one half (Hanley & McNeil, Radiology 1982); nan when a class is absent."""
-    positives, negatives = _class_weights_by_score(labels, scores, weights)
-    negatives_below = np.cumsum(negatives, axis=-1) - negatives
-    wins = (positives * (negatives_below + negatives / 2)).sum(-1)
-    return _ratio(wins, positives.sum(-1) * negatives.sum(-1))
-
-
-def average_precision(labels, scores, weights=None):
-    """AUPR as average precision: the step-wise sum over thresholds of (R_k - R_{k-1}) P_k, no interpolation
-    (as scikit-learn's `average_precision_score`); nan without positives."""
-    positives, negatives = (counts[..., ::-1] for counts in _class_weights_by_score(labels, scores, weights))
-    true, false = np.cumsum(positives, axis=-1), np.cumsum(negatives, axis=-1)
-    precision_at = np.nan_to_num(_ratio(true, true + false))  # a resample may hold nothing above a threshold
-    return _ratio((positives * precision_at).sum(-1), positives.sum(-1))
+def _at_every_threshold(labels, scores, weights):
+    """Counts (tp, fp), each [..., u + 1]: with the threshold above all of the u distinct scores, then at each of them,
+    descending."""
+    order = np.argsort(scores, kind="stable")[::-1]
+    labels, scores = np.asarray(labels, bool)[order], np.asarray(scores)[order]
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)[..., order]
+    first_of_ties = np.flatnonzero(np.append(True, np.diff(scores) != 0)[: len(scores)])
+    tp, fp = np.zeros((2, *weights.shape[:-1], len(first_of_ties) + 1))
+    np.cumsum(np.add.reduceat(weights * labels, first_of_ties, axis=-1), axis=-1, out=tp[..., 1:])
+    np.cumsum(np.add.reduceat(weights * ~labels, first_of_ties, axis=-1), axis=-1, out=fp[..., 1:])
+    return tp, fp
 
 
 def roc_curve(labels, scores, weights=None):
     """The ROC curve: (false positive rate, true positive rate), each [..., u + 1] for u distinct scores, from (0, 0) to
     (1, 1); the rate of an absent class is nan."""
+    tp, fp = _at_every_threshold(labels, scores, weights)
+    return _ratio(fp, fp[..., -1:]), _ratio(tp, tp[..., -1:])
 
-    def rate(counts):
-        cumulated = np.cumsum(np.insert(counts[..., ::-1], 0, 0, axis=-1), axis=-1)
-        return _ratio(cumulated, cumulated[..., -1:])
 
-    positives, negatives = _class_weights_by_score(labels, scores, weights)
-    return rate(negatives), rate(positives)
+def auc(labels, scores, weights=None):
+    """Area under the ROC curve, by trapezoids: the Mann-Whitney statistic, the probability that a positive case scores
+    above a negative one, ties counting one half (Hanley & McNeil, Radiology 1982); nan when a class is absent."""
+    tp, fp = _at_every_threshold(labels, scores, weights)
+    wins = (np.diff(fp) * (tp[..., 1:] + tp[..., :-1]) / 2).sum(-1)
+    return _ratio(wins, tp[..., -1] * fp[..., -1])
 
 
 def precision_recall_curve(labels, scores, weights=None):
     """The precision-recall curve: (recall, precision), each [..., u] for u distinct scores, thresholds descending; the
     step-wise area under it is `average_precision`. Recall without positives is nan, as is precision above all cases."""
-    by_score = _class_weights_by_score(labels, scores, weights)
-    true, false = (np.cumsum(counts[..., ::-1], axis=-1) for counts in by_score)
-    return _ratio(true, true[..., -1:]), _ratio(true, true + false)
+    tp, fp = (counts[..., 1:] for counts in _at_every_threshold(labels, scores, weights))
+    return _ratio(tp, tp[..., -1:]), _ratio(tp, tp + fp)
 
 
-def summaries(labels, probabilities, thresholds, weights=None) -> list[dict]:
-    """Every metric of a set of predictions at each of several thresholds; AUC and AUPR, which no threshold changes, are
-    computed once.
-
-    Args: probabilities: [n], P(malignant) in [0, 1]; thresholds: a case counts as positive when its probability is at
-        least this. Returns: of each threshold a dict as below, each metric a float, or [...] as `weights` have it.
-    """
-    labels, probabilities = np.asarray(labels, int), np.asarray(probabilities)
-    auc_value = auc(labels, probabilities, weights)
-    aupr = average_precision(labels, probabilities, weights)
-    benign_aupr = average_precision(1 - labels, -probabilities, weights)
-
-    def at(threshold: float) -> dict:
-        malignant = labels, probabilities >= threshold, weights
-        benign = 1 - labels, probabilities < threshold, weights
-        f1s, precisions, recalls = ((metric(*malignant), metric(*benign)) for metric in (f1, precision, recall))
-        return {
-            "n": len(labels),
-            "accuracy": accuracy(*malignant),
-            "auc": auc_value,
-            "aupr": aupr,
-            "f1": f1s[0],
-            "precision": precisions[0],
-            "recall": recalls[0],
-            "specificity": specificity(*malignant),
-            "macro_f1": sum(f1s) / 2,
-            "macro_precision": sum(precisions) / 2,
-            "macro_recall": sum(recalls) / 2,
-            "benign": {"f1": f1s[1], "aupr": benign_aupr, "precision": precisions[1], "recall": recalls[1]},
-        }
-
-    return [at(threshold) for threshold in thresholds]
+def average_precision(labels, scores, weights=None):
+    """AUPR as average precision: the step-wise sum over thresholds of (R_k - R_{k-1}) P_k, no interpolation
+    (as scikit-learn's `average_precision_score`); nan without positives."""
+    tp, fp = _at_every_threshold(labels, scores, weights)
+    precision_at = np.nan_to_num(_ratio(tp, tp + fp))[..., 1:]  # a resample may hold nothing above a threshold
+    return _ratio((np.diff(tp) * precision_at).sum(-1), tp[..., -1])
 
 
 def summary(labels, probabilities, threshold: float = STANDARD_THRESHOLD, weights=None) -> dict:
-    """The one of `summaries` at a threshold."""
-    return summaries(labels, probabilities, [threshold], weights)[0]
+    """Every metric of a set of predictions, each a float, or [...] as `weights` have it.
+
+    Args: probabilities: [n], P(malignant) in [0, 1]; threshold: a case counts as positive when its probability is at
+        least this.
+    """
+    labels, probabilities = np.asarray(labels, int), np.asarray(probabilities)
+    malignant = rates(labels, probabilities >= threshold, weights)
+    benign = rates(1 - labels, probabilities < threshold, weights)
+    return {
+        "n": len(labels),
+        "accuracy": malignant["accuracy"],
+        "auc": auc(labels, probabilities, weights),
+        "aupr": average_precision(labels, probabilities, weights),
+        "f1": malignant["f1"],
+        "precision": malignant["precision"],
+        "recall": malignant["recall"],
+        "specificity": malignant["specificity"],
+        "macro_f1": (malignant["f1"] + benign["f1"]) / 2,
+        "macro_precision": (malignant["precision"] + benign["precision"]) / 2,
+        "macro_recall": (malignant["recall"] + benign["recall"]) / 2,
+        "benign": {
+            "f1": benign["f1"],
+            "aupr": average_precision(1 - labels, -probabilities, weights),
+            "precision": benign["precision"],
+            "recall": benign["recall"],
+        },
+    }
 
 
 def flatten(summary: dict) -> dict:
     """A summary as one level, for a CSV row: "benign": {"f1": …} becomes "benign_f1"."""
-    flat: dict = {}
-    for key, value in summary.items():
-        flat |= {f"{key}_{inner}": x for inner, x in value.items()} if isinstance(value, dict) else {key: value}
-    return flat
+    benign = {f"benign_{name}": value for name, value in summary["benign"].items()}
+    return {name: value for name, value in summary.items() if name != "benign"} | benign

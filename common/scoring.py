@@ -1,26 +1,24 @@
 """Scoring predictions: whole and clean splits, at the standard threshold and at the operating point."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from common import calibration, intervals, twins
 from common.data import Source, Split, find_groups, load
 from common.errors import UserError
-from common.metrics import STANDARD_THRESHOLD
 
 
 @dataclass(frozen=True)
 class Scored:
     """Predictions of a split: calibrated probabilities [n]; groups [n], the same for images that are drawn together in
-    an interval; and, where it matters, `clean` [n]: the image shares no group with one that may have been trained on;
-    and `typical` [n], where the model tells: it is not marked as unlike the training images."""
+    an interval; subsets, to be scored by themselves too: {name: bool [n]}."""
 
     split: Split
     probabilities: np.ndarray
     groups: np.ndarray
-    clean: np.ndarray | None = None
-    typical: np.ndarray | None = None
+    subsets: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def labels(self) -> np.ndarray:
@@ -28,19 +26,15 @@ class Scored:
         return self.split.labels
 
     def resample_counts(self, resamples: int, seed: int) -> np.ndarray:
-        """`intervals.resample_counts` of whole groups: float [resamples, n]."""
+        """`intervals.resample_counts` of whole groups: [resamples, n]."""
         return intervals.resample_counts(self.labels, self.groups, resamples, seed)
 
     def parts(self, name: str) -> dict[str, "Scored"]:
-        """{name: all of it, "clean_<name>": the clean images, "typical_<name>" and "unlike_<name>": those that are not
-        marked and those that are, as unlike the training images, "<name>_patients": patients}, all but the first where
-        there are such."""
+        """{name: all of it, "<subset>_<name>": a subset, "<name>_patients": patients}, where there are such."""
         found = {name: self}
-        if self.clean is not None and self.clean.any():
-            found[f"clean_{name}"] = self.only(self.clean)
-        if self.typical is not None and not self.typical.all():
-            found |= {f"typical_{name}": self.only(self.typical)} if self.typical.any() else {}
-            found[f"unlike_{name}"] = self.only(~self.typical)
+        for subset, chosen in self.subsets.items():
+            if chosen.any():
+                found[f"{subset}_{name}"] = self.only(chosen)
         if len(set(self.split.patients)) < len(self.split) and all(self.split.patients):
             found[f"{name}_patients"] = self.per_patient()
         return found
@@ -66,10 +60,10 @@ def groups_beside(split: Split, *others: Split) -> tuple[np.ndarray, np.ndarray]
 
 
 def score(split: Split, probabilities: np.ndarray, *others: Split, apart: bool = True) -> Scored:
-    """Predictions of a split beside others that may have been trained on. apart: set apart what shares no group with
-    these."""
+    """Predictions of a split beside others that may have been trained on. apart: what shares no group with these is the
+    subset "clean"."""
     groups, clean = groups_beside(split, *others)
-    return Scored(split, probabilities, groups, clean if apart and others else None)
+    return Scored(split, probabilities, groups, {"clean": clean} if apart and others else {})
 
 
 def count_seen(split: Split, trained: Split) -> dict[str, int]:
@@ -90,32 +84,20 @@ def require_unseen(source: Source, way_out: str, *names: str) -> None:
             raise UserError(f"--also: holds {same} of the {len(split)} images of {name}; {way_out}")
 
 
-def calibration_summary(labels, probabilities, counts: np.ndarray) -> dict:
-    """Brier score and expected calibration error, each with its interval over the resamples of
-    `intervals.resample_counts`."""
-    summary: dict = {}
-    for name, measure in (("brier", calibration.brier), ("ece", calibration.expected_calibration_error)):
-        value = float(measure(labels, probabilities))
-        resampled = np.hstack([measure(labels, probabilities, weights) for weights in intervals.blocks(counts)])
-        summary |= {name: value, f"{name}_ci95": intervals.percentile_interval(value, resampled)}
-    return summary
-
-
 def evaluate_splits(
     scored: dict[str, Scored], chosen: calibration.Calibration, resamples: int = 2000, seed: int = 0
 ) -> dict:
-    """Every metric of the named predictions, with intervals: the "splits", "operating_point" and "calibration" of
-    metrics.json.
-
-    "splits" uses the standard threshold, "operating_point" the chosen one, "calibration" none.
-    """
-    parts = {name: part for split, whole in scored.items() for name, part in whole.parts(split).items()}
-    thresholds = STANDARD_THRESHOLD, chosen.threshold
+    """Every metric of the named predictions, and of their parts, with intervals: the "splits", at the standard
+    threshold, "operating_point" and "calibration" of metrics.json."""
+    parts: dict[str, Scored] = {}
+    for name, whole in scored.items():
+        parts |= whole.parts(name)
     standard, at_chosen, calibrated = {}, {}, {}
     for name, part in parts.items():
-        counts = part.resample_counts(resamples, seed)
-        standard[name], at_chosen[name] = intervals.summaries(part.labels, part.probabilities, thresholds, counts)
-        calibrated[name] = calibration_summary(part.labels, part.probabilities, counts)
+        shown, counts = (part.labels, part.probabilities), part.resample_counts(resamples, seed)
+        standard[name] = intervals.summary(*shown, counts)
+        at_chosen[name] = intervals.summary(*shown, counts, chosen.threshold)
+        calibrated[name] = intervals.with_intervals(partial(calibration.summary, *shown), counts)
     return {
         "splits": standard,
         "operating_point": {"threshold": chosen.threshold, "rule": chosen.threshold_rule, "splits": at_chosen},

@@ -153,7 +153,7 @@ def validate(model: torch.nn.Module, val: Split, settings: Settings) -> dict:
     logits = predict(Predictor([model], settings.mirror), val.images)
     return {
         "val_loss": negative_log_likelihood(val.labels, logits),
-        "val_accuracy": float(metrics.accuracy(val.labels, logits >= 0)),
+        "val_accuracy": float(metrics.rates(val.labels, logits >= 0)["accuracy"]),
         "val_auc": float(metrics.auc(val.labels, logits)),
     }
 

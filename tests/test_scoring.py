@@ -12,17 +12,6 @@ def test_clean_images_share_no_group_with_another_split(phantoms):
         np.testing.assert_array_equal(scoring.groups_beside(test, other)[1], [True] * 3 + [False] * 3)
 
 
-def test_calibration_intervals_are_the_percentiles_of_a_plain_loop():
-    rng = np.random.default_rng(1)
-    labels, probabilities = (rng.random(90) < 0.3).astype(int), np.round(rng.random(90), 2)
-    counts = intervals.resample_counts(labels, resamples=200)
-    found = scoring.calibration_summary(labels, probabilities, counts)
-    for name, measure in (("brier", calibration.brier), ("ece", calibration.expected_calibration_error)):
-        copies = [(np.repeat(labels, row), np.repeat(probabilities, row)) for row in counts.astype(int)]
-        expected = np.percentile([measure(*copy) for copy in copies], [2.5, 97.5])
-        np.testing.assert_allclose(found[f"{name}_ci95"], expected, rtol=0, atol=1e-12)
-
-
 def split_of(labels, patients=None) -> Split:
     """A split without images to speak of."""
     known = patients and [{"patient": patient} for patient in patients]
@@ -33,14 +22,16 @@ def test_scores_name_thresholds_and_end_with_the_whole_split():
     rng = np.random.default_rng(0)
     labels, probabilities, clean = rng.integers(0, 2, 60), rng.random(60), np.arange(60) < 40
     chosen, groups = calibration.Calibration(1.5, 0.25, "a rule", "val", 78), np.arange(60) // 2
-    scored = scoring.Scored(split_of(labels), probabilities, groups, clean)
+    scored = scoring.Scored(split_of(labels), probabilities, groups, {"clean": clean, "unlike": np.zeros(60, bool)})
     scores = scoring.evaluate_splits({"test": scored}, chosen, resamples=100)
     assert [s["n"] for s in scores["splits"].values()] == [60, 40]
-    assert scores["splits"]["test"] == intervals.summary(labels, probabilities, groups, resamples=100)
-    point, counts = scores["operating_point"]["splits"], intervals.resample_counts(labels[:40], groups[:40], 100)
-    (expected,) = intervals.summaries(labels[:40], probabilities[:40], [0.25], counts)
-    assert point["clean_test"] == expected
+    counts = [intervals.resample_counts(labels[:n], groups[:n], 100) for n in (60, 40)]
+    assert scores["splits"]["test"] == intervals.summary(labels, probabilities, counts[0])
+    point = scores["operating_point"]["splits"]
+    assert point["clean_test"] == intervals.summary(labels[:40], probabilities[:40], counts[1], 0.25)
     text = tables.scores_text(scores, "PHANTOM data 28×28")
+    low, high = scores["calibration"]["test"]["brier_ci95"]
+    assert low < scores["calibration"]["test"]["brier"] == calibration.brier(labels, probabilities) < high
     assert "operating point 0.2500: a rule" in text and "temperature 1.500 fitted on val" in text
     assert text.splitlines()[-1].startswith("PHANTOM data 28×28: test AUC")
     assert text.splitlines()[-1].endswith("on 60 images")

@@ -1,9 +1,12 @@
 """Cases that a model gets right and wrong, each beside its evidence."""
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 
 from common import evidence
+from common.evidence import BENIGN, FULL, MALIGNANT, OPACITY
 from common.show import figures
 
 SHOWN = 3  # of each outcome
@@ -38,5 +41,12 @@ def sheet(model, images: np.ndarray, labels, probabilities, title: str) -> Figur
     captions = [f"image {i}: P = {probabilities[i]:.3f}\n{outcome}" for outcome, i in shown]
     frames = [figures.MODEL if outcome.startswith("true") else figures.CHOSEN for outcome, _ in shown]
     figure = figures.image_sheet(pairs, captions, SHOWN, title, frames=frames, note=NOTE.format(threshold))
-    figures.evidence_scale(figure)
+    # the colours of `evidence.overlay`, over a mid grey
+    grey = np.full(3, 0.5)
+    low, high = (OPACITY * np.array(to_rgb(colour)) + (1 - OPACITY) * grey for colour in (BENIGN, MALIGNANT))
+    colours = LinearSegmentedColormap.from_list("evidence", np.stack([low, grey, high]))
+    scale = ScalarMappable(Normalize(-FULL, FULL), colours)
+    figure.set_figheight(figure.get_figheight() + 0.9)
+    bar = figure.colorbar(scale, ax=figure.axes, location="top", extend="both", fraction=0.02, aspect=50)
+    bar.set_label("log-odds: speaks against malignant (blue), for it (vermillion)")
     return figure

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import matplotlib.style
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from common import calibration, intervals, metrics
-from common.evidence import BENIGN, FULL, MALIGNANT, OPACITY
+from common.evidence import BENIGN, MALIGNANT
 from common.files import replacing
 from common.metrics import NAMES
 from common.show import tables
 
 MODEL, CHOSEN, INK, MUTED, FAINT = "#009E73", "#CC79A7", "#222222", "#707070", "#E5E5E5"
+REFERENCE = {"color": MUTED, "linestyle": ":", "linewidth": 1.5}  # chance, or no difference
 THRESHOLD_STYLES = ((INK, "o", "-"), (CHOSEN, "D", "--"), ("#56B4E9", "s", "-."), ("#E69F00", "^", ":"))
 # "default": a reader's own matplotlibrc does not change the figures
 matplotlib.style.use(["default", Path(__file__).with_name("figures.mplstyle")])
@@ -75,17 +75,17 @@ def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
     return figure
 
 
-def _curve(metric: str, function, band, labels, probabilities, counts, x_label: str, y_label: str, title: str):
+def _curve(metric: str, area, band, labels, probabilities, counts, title: str):
     """(figure, axes) for a curve from 0 to 1: over it the area under it with its interval, or why there is none, and
-    behind it its bootstrap band. function, band: the area, of `metrics`, and the band, of `intervals`."""
+    behind it its bootstrap band. area, band: functions of `metrics` and of `intervals`."""
     figure, axes = _canvas(title, 6, 7)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=x_label, ylabel=y_label)
-    value = function(labels, probabilities)
-    limits = intervals.percentile_interval(value, function(labels, probabilities, counts))
+    value = area(labels, probabilities)
+    limits = intervals.percentile_interval(value, area(labels, probabilities, counts))
     why = f", {tables.UNDEFINED[metric]}" if isnan(value) else ""
+    axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_title(f"{NAMES[metric]}, 95 % interval: {tables.with_limits(value, limits)}{why}")
-    of_curve = band(labels, probabilities, counts)
-    axes.fill_between(*of_curve, color=MODEL, alpha=0.2, linewidth=0, label="95 % bootstrap band, pointwise")
+    low_and_high = band(labels, probabilities, counts)
+    axes.fill_between(*low_and_high, color=MODEL, alpha=0.2, linewidth=0, label="95 % bootstrap band, pointwise")
     return figure, axes
 
 
@@ -95,43 +95,41 @@ def _styled(thresholds: dict[str, float]):
     return zip(names, thresholds.values(), THRESHOLD_STYLES)
 
 
-def _points(axes, labels, probabilities, thresholds, rates: dict, place) -> None:
-    """Where a curve has the named thresholds, and their two rates in the legend. rates: {name: function of `metrics`};
+def _points(axes, labels, probabilities, thresholds, names: dict[str, str], place) -> None:
+    """Where a curve has the named thresholds, and two of their `metrics.rates` in the legend. names: {rate: name};
     place: their values -> (x, y). nan draws no point, but keeps its words."""
     for name, threshold, (colour, marker, _) in _styled(thresholds):
-        values = [rate(labels, probabilities >= threshold) for rate in rates.values()]
-        said = ", ".join(f"{rate} {tables.number(value, '.3f')}" for rate, value in zip(rates, values))
-        style = {"color": colour, "markersize": 9, "clip_on": False, "zorder": 5}
-        axes.plot(*place(*values), marker, **style, label=f"{name}: {said}")
+        rates = metrics.rates(labels, probabilities >= threshold)
+        said = ", ".join(f"{called} {tables.number(rates[rate], '.3f')}" for rate, called in names.items())
+        at = place(*(rates[rate] for rate in names))
+        axes.plot(*at, marker, color=colour, markersize=9, clip_on=False, zorder=5, label=f"{name}: {said}")
+    axes.figure.legend(loc=BELOW)
 
 
 def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str) -> Figure:
     """ROC curve with its bootstrap band, AUC, and the points of the named thresholds."""
-    names = f"1 − specificity ({(labels == 0).sum()} benign)", f"sensitivity ({labels.sum()} malignant)"
-    shown = labels, probabilities, counts
-    figure, axes = _curve("auc", metrics.auc, intervals.roc_band, *shown, *names, title)
-    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5, label="chance")
+    figure, axes = _curve("auc", metrics.auc, intervals.roc_band, labels, probabilities, counts, title)
+    axes.set_xlabel(f"1 − specificity ({(labels == 0).sum()} benign)")
+    axes.set_ylabel(f"sensitivity ({labels.sum()} malignant)")
+    axes.plot([0, 1], [0, 1], **REFERENCE, label="chance")
     axes.plot(*metrics.roc_curve(labels, probabilities), color=MODEL, clip_on=False)
-    rates = {"sensitivity": metrics.recall, "specificity": metrics.specificity}
-    _points(axes, labels, probabilities, thresholds, rates, lambda sensitive, specific: (1 - specific, sensitive))
-    figure.legend(loc=BELOW)
+    names = {"recall": "sensitivity", "specificity": "specificity"}
+    _points(axes, labels, probabilities, thresholds, names, lambda recall, specificity: (1 - specificity, recall))
     return figure
 
 
 def precision_recall(labels, probabilities, counts, thresholds: dict[str, float], title: str) -> Figure:
     """Precision-recall curve, step-wise as average precision sums it, with its band, prevalence and thresholds."""
-    shown, names = (labels, probabilities, counts), (f"recall ({labels.sum()} malignant)", "precision")
-    band = intervals.precision_recall_band
-    figure, axes = _curve("aupr", metrics.average_precision, band, *shown, *names, title)
-    chance = f"chance: the share of malignant, {labels.mean():.2f}"
-    axes.axhline(labels.mean(), color=MUTED, linestyle=":", linewidth=1.5, label=chance)
+    area, band = metrics.average_precision, intervals.precision_recall_band
+    figure, axes = _curve("aupr", area, band, labels, probabilities, counts, title)
+    axes.set(xlabel=f"recall ({labels.sum()} malignant)", ylabel="precision")
+    axes.axhline(labels.mean(), **REFERENCE, label=f"chance: the share of malignant, {labels.mean():.2f}")
     recalls, precisions = metrics.precision_recall_curve(labels, probabilities)
     first = np.unique(recalls, return_index=True)[1]  # each recall at the highest threshold that reaches it
     first = first[recalls[first] != 0]  # average precision leaves out thresholds that reach no positive
     axes.step(np.r_[0, recalls[first]], precisions[np.r_[first[:1], first]], color=MODEL, clip_on=False)
-    rates = {"recall": metrics.recall, "precision": metrics.precision}
-    _points(axes, labels, probabilities, thresholds, rates, lambda recall, precision: (recall, precision))
-    figure.legend(loc=BELOW)
+    names = {"recall": "recall", "precision": "precision"}
+    _points(axes, labels, probabilities, thresholds, names, lambda recall, precision: (recall, precision))
     return figure
 
 
@@ -141,13 +139,13 @@ def reliability(labels, probabilities, title: str) -> Figure:
     figure, (axes, strip) = _canvas(title, 6, 7.2, 2, sharex=True, height_ratios=[5, 1])
     predicted, observed, sizes = calibration.reliability(labels, probabilities)
     low, high = intervals.wilson(observed, sizes)
-    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.5, label="what a calibrated model has")
+    axes.plot([0, 1], [0, 1], **REFERENCE, label="what a calibrated model has")
     style = {"fmt": "o", "color": MODEL, "markersize": 7, "elinewidth": 1.5, "clip_on": False}
-    style["label"] = "a bin, with its 95 % interval"
-    axes.errorbar(predicted, observed, (observed - low, high - observed), **style)
-    score = calibration.brier(labels, probabilities)
-    error = calibration.expected_calibration_error(labels, probabilities)
-    axes.set_title(f"Brier score {score:.3f}\nexpected calibration error {error:.3f} ({len(sizes)} bins of equal mass)")
+    errors = observed - low, high - observed
+    axes.errorbar(predicted, observed, errors, **style, label="a bin, with its 95 % interval")
+    found = calibration.summary(labels, probabilities)
+    error = f"expected calibration error {found['ece']:.3f} ({len(sizes)} bins of equal mass)"
+    axes.set_title(f"Brier score {found['brier']:.3f}\n{error}")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is malignant")
     strip.hist(probabilities, np.linspace(0, 1, 21), color=MUTED, edgecolor="white")
     strip.set(xlabel="P(malignant)", ylabel="images")
@@ -169,8 +167,7 @@ def _cells(axes, columns, rows, **more) -> None:
 
 
 def confusion(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
-    """A confusion matrix for each threshold, truth in rows: counts, and shares of the row, which has
-    the colour of its class."""
+    """A confusion matrix for each threshold, truth in rows: counts, and shares of the row, in the class's colour."""
     figure, grid = _canvas(title, max(1.2 + 2.9 * len(thresholds), 5), 4.1, 1, len(thresholds), squeeze=False)
     for axes, (name, threshold) in zip(grid[0], thresholds.items()):
         tp, fp, fn, tn = metrics.confusion(labels, probabilities >= threshold)
@@ -223,31 +220,16 @@ def image_sheet(images, captions: list[str], columns: int, title: str, frames=No
     figure, grid = _canvas(title, *size, rows, columns, squeeze=False)
     for axes in grid.flat[n:]:
         axes.set_axis_off()
+    gap = max(1, round(images.shape[3] / 28))  # of white, between the images of a tile
     for i, (axes, text) in enumerate(zip(grid.flat, captions)):
-        axes.imshow(_side_by_side(images[i]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        padded = np.pad(images[i], [(0, gap * (axis == 2)) for axis in range(images.ndim - 1)], constant_values=255)
+        tile = np.hstack(list(padded))[:, :-gap]
+        axes.imshow(tile, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(text, loc="left")
         axes.spines[:].set(visible=frames is not None, color=frames[i] if frames is not None else None, linewidth=4)
     figure.supxlabel(textwrap.fill(note, int(LETTERS * size[0])), x=0.01, ha="left", size=11)
     return figure
-
-
-def _side_by_side(images: np.ndarray) -> np.ndarray:
-    """[k, h, w] as [h, w of all], with a little white between; so too in colour."""
-    pixels = max(1, round(images.shape[2] / 28))
-    padded = np.pad(images, [(0, pixels * (axis == 2)) for axis in range(images.ndim)], constant_values=255)
-    return np.hstack(list(padded))[:, :-pixels]
-
-
-def evidence_scale(figure: Figure) -> None:
-    """What the colours of `evidence.overlay` mean, over a mid grey, at the top of a sheet."""
-    grey = np.full(3, 0.5)
-    low, high = (OPACITY * np.array(to_rgb(colour)) + (1 - OPACITY) * grey for colour in (BENIGN, MALIGNANT))
-    colours = LinearSegmentedColormap.from_list("evidence", np.stack([low, grey, high]))
-    scale = ScalarMappable(Normalize(-FULL, FULL), colours)
-    figure.set_figheight(figure.get_figheight() + 0.9)
-    bar = figure.colorbar(scale, ax=figure.axes, location="top", extend="both", fraction=0.02, aspect=50)
-    bar.set_label("log-odds: speaks against malignant (blue), for it (vermillion)")
 
 
 def _interval(axes, y: int, value: float, limits, text: str = "", colour: str = MODEL, marker: str = "o") -> None:
@@ -286,7 +268,7 @@ def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
 def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: str) -> Figure:
     """Differences of two models, of `comparison.paired_bootstrap`, and the line where they would be equal."""
     figure, axes = _canvas(title, 6.6, 1.5 + 0.42 * len(differences))
-    axes.axvline(0, color=MUTED, linestyle=":", linewidth=1.5)
+    axes.axvline(0, **REFERENCE)
     for y, result in enumerate(differences.values()):
         value, limits = result["difference"], result["ci95"]
         _interval(axes, y, value, limits, tables.with_limits(value, limits, "+.3f"))
@@ -299,10 +281,9 @@ def _intervals(axes, series: dict[str, dict], places: list, styles, title: str) 
     """{name: {place: (value, low, high)}}: names beside each other at each place, with capped intervals."""
     for i, ((colour, marker), (name, points)) in enumerate(zip(styles, series.items())):
         values, low, high = np.array(list(points.values())).T
-        style = {"color": colour, "fmt": marker, "markersize": 8, "capsize": 4, "label": name}
-        axes.errorbar(
-            [places.index(x) + 0.13 * (i - 1) for x in points], values, [values - low, high - values], **style
-        )
+        x = [places.index(place) + 0.13 * (i - 1) for place in points]
+        errors = [values - low, high - values]
+        axes.errorbar(x, values, errors, fmt=marker, color=colour, markersize=8, capsize=4, label=name)
     axes.set_xticks(range(len(places)), places)
     axes.set_title(title, weight="bold")
     axes.grid(axis="y", color=FAINT)
@@ -361,8 +342,8 @@ def search_history(scores: list[float | None], title: str, score_name: str) -> F
     best = np.fmax.accumulate(values)
     axes.plot(trials, best, color=INK, drawstyle="steps-post", linewidth=1.5, label="best so far")
     axes.plot(trials, values, "o", color=MODEL, label="trial")
-    at_foot = {"transform": axes.get_xaxis_transform(), "label": "pruned trial"}
-    axes.plot(pruned, np.full(len(pruned), 0.03), "x", color=MUTED, **at_foot)
+    foot = np.full(len(pruned), 0.03), "x"
+    axes.plot(pruned, *foot, color=MUTED, transform=axes.get_xaxis_transform(), label="pruned trial")
     if not np.isnan(best).all():
         axes.set_title(f"best {score_name} {np.nanmax(values):.3f}, trial {np.nanargmax(values)}")
     axes.set(xlabel="trial", ylabel=score_name)

@@ -13,6 +13,7 @@ UNDEFINED = {
     "specificity": "no benign image",
     "f1": "no malignant image, and none that reaches the threshold",
 }
+WHOLE = ("train", "val", "test", "all", "out_of_fold", "elsewhere")  # predictions that are no part of others
 
 
 def number(value: float, form: str = ".4f") -> str:
@@ -63,8 +64,7 @@ def undefined_notes(summaries: dict[str, dict]) -> list[str]:
 
 
 def metrics_table(summaries: dict[str, dict]) -> str:
-    """A row for each named summary (`metrics.summary`, or with intervals `intervals.summary`), intervals below; what
-    is n/a is explained at the end."""
+    """A row for each named summary of `metrics` or, with intervals, of `intervals`; why something is n/a at the end."""
     lines = [line(f"{'n':>28}", NAMES.values())]
     for name, summary in summaries.items():
         lines.append(line(f"{name:<22}{summary['n']:>6}", (number(summary[metric]) for metric in NAMES)))
@@ -76,17 +76,16 @@ def metrics_table(summaries: dict[str, dict]) -> str:
 def spread_table(kind: str, scores: list[dict]) -> str:
     """`metrics.summary` of each fold, or of each repeat, then their mean and standard deviation. kind: the key in
     `scores` that numbers them."""
-    spread = intervals.spread(scores)
-    means = line(f"mean ± std over {kind}s", (plus_minus(*spread[metric]) for metric in NAMES))
+    spread = (intervals.mean_std([score[metric] for score in scores]) for metric in NAMES)
+    means = line(f"mean ± std over {kind}s", (plus_minus(*mean_std) for mean_std in spread))
     return metrics_table({f"{kind} {score[kind]}": score for score in scores}) + "\n" + means
 
 
 def operating_rates(name: str, summary: dict) -> str:
     """What a threshold gives in a clinic's words: sensitivity, specificity, PPV and NPV with their intervals."""
-    benign = summary["benign"]
-    rates = [(summary, "recall", "sensitivity"), (summary, "specificity", "specificity")]
-    rates += [(summary, "precision", "PPV"), (benign, "precision", "NPV")]
-    return f"{name}: " + ", ".join(f"{label} {with_interval(values, metric)}" for values, metric, label in rates)
+    sensitivity, specificity, ppv = (with_interval(summary, name) for name in ("recall", "specificity", "precision"))
+    npv = with_interval(summary["benign"], "precision")
+    return f"{name}: sensitivity {sensitivity}, specificity {specificity}, PPV {ppv}, NPV {npv}"
 
 
 def promise(summary: dict) -> str:
@@ -94,32 +93,27 @@ def promise(summary: dict) -> str:
     return f"sensitivity {with_interval(summary, 'recall')} and specificity {with_interval(summary, 'specificity')}"
 
 
-def calibration_table(measures: dict) -> str:
-    """Brier score and expected calibration error of each split that `measures` holds one of."""
-    splits = {name: summary for name, summary in measures.items() if isinstance(summary, dict)}
-    rows = [
-        line(name, [number(s["brier"]), interval(s["brier_ci95"]), number(s["ece"]), interval(s["ece_ci95"])])
-        for name, s in splits.items()
-    ]
-    return "\n".join([line("", ["Brier", "95 %", "ECE", "95 %"]), *rows, "ECE: 10 bins of equal mass"])
-
-
 def scores_text(scores: dict, label: str) -> str:
     """The tables of `scoring.evaluate_splits`, the number that matters last."""
     splits, point, calibration = scores["splits"], scores["operating_point"], scores["calibration"]
-    parts = ("clean_", "typical_", "unlike_")
-    whole = [name for name in splits if not name.startswith(parts) and not name.endswith("_patients")]
-    last = [name for name in whole if "," not in name][-1]  # with a comma: one hospital's
+    last = [name for name in splits if name in WHOLE][-1]
     phantom = "PHANTOM data, " if label.startswith("PHANTOM") else ""
-    headline = [with_interval(splits[last], metric) for metric in ("auc", "accuracy")]
+    calibrated = [
+        f"{phantom}calibration, temperature {calibration['temperature']:.3f} fitted on {calibration['fitted_on']}",
+        line("", ["Brier", "95 %", "ECE", "95 %"]),
+    ]
+    for name in splits:
+        found = calibration[name]
+        cells = number(found["brier"]), interval(found["brier_ci95"]), number(found["ece"]), interval(found["ece_ci95"])
+        calibrated.append(line(name, cells))
+    auc, accuracy = (with_interval(splits[last], metric) for metric in ("auc", "accuracy"))
     return "\n\n".join(
         [
             f"{label}, malignant is positive",
             f"{phantom}threshold {STANDARD_THRESHOLD}\n{metrics_table(splits)}",
             f"{phantom}operating point {point['threshold']:.4f}: {point['rule']}\n{metrics_table(point['splits'])}\n"
             + operating_rates(last, point["splits"][last]),
-            f"{phantom}calibration, temperature {calibration['temperature']:.3f} fitted on {calibration['fitted_on']}\n"
-            + calibration_table(calibration),
-            f"{label}: {last} AUC {headline[0]}, accuracy {headline[1]} on {splits[last]['n']} images",
+            "\n".join([*calibrated, "ECE: 10 bins of equal mass"]),
+            f"{label}: {last} AUC {auc}, accuracy {accuracy} on {splits[last]['n']} images",
         ]
     )

@@ -7,7 +7,6 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from common import calibration, comparison, intervals, metrics
-from common.errors import UserError
 from common.show import figures
 
 THRESHOLDS = {"standard": 0.5, "operating point": 0.134}
@@ -74,9 +73,8 @@ def overlapping(figure) -> list[tuple[str, str]]:
 def every_figure(labels, probabilities, counts, title) -> dict:
     """One figure of each kind that is not a sheet of images."""
     folds = [metrics.summary(labels[i::5], probabilities[i::5]) for i in range(5)]
-    pooled = intervals.summary(labels, probabilities, resamples=100)
     cells = {(1e-4, 0): (0.8, 0.01), (1e-4, 0.01): (0.9, 0.01), (3e-4, 0): (0.85, 0.02), (3e-4, 0.01): (nan, nan)}
-    differences = comparison.paired_bootstrap(labels, probabilities, probabilities[::-1], resamples=100)
+    differences = comparison.paired_bootstrap(labels, probabilities, probabilities[::-1], counts)
     return {
         "curves": figures.training_curves(history(17), 12, title),
         "roc": figures.roc(labels, probabilities, counts, THRESHOLDS, title),
@@ -84,13 +82,19 @@ def every_figure(labels, probabilities, counts, title) -> dict:
         "reliability": figures.reliability(labels, probabilities, title),
         "confusion": figures.confusion(labels, probabilities, THRESHOLDS, title),
         "scores": figures.score_histogram(labels, probabilities, THRESHOLDS, title),
-        "folds": figures.fold_overview(folds, pooled, title),
+        "folds": figures.fold_overview(folds, intervals.summary(labels, probabilities, counts), title),
         "comparison": figures.comparison(differences, "runs/crossval", "runs/train", title),
-        "heat_map": figures.heat_map(cells, (1e-4, 0.01), (3e-4, 0), title),
-        "importances": figures.importances({"label_smoothing": 0.7, "lr": 0.3}, title),
+        "heat_map": figures.heat_map(cells, (1e-4, 0), (1e-4, 0.01), title),
+        "importances": figures.importances({"label_smoothing": 0.625, "lr": 0.375, "wd": 0.0}, title),
         "results": figures.results(*RESULTS, title),
-        "search": figures.search_history([0.8, None, 0.9], title, "AUC"),
+        "search": figures.search_history([0.7, None, 0.9, 0.8], title, "AUC"),
     }
+
+
+@pytest.fixture(scope="module")
+def drawn(predictions):
+    """`every_figure` of them, under a short title."""
+    return every_figure(*predictions, "title")
 
 
 def test_save_writes_the_same_bytes_twice_and_nothing_else(tmp_path):
@@ -101,8 +105,6 @@ def test_save_writes_the_same_bytes_twice_and_nothing_else(tmp_path):
     assert sorted(tmp_path.iterdir()) == [first, second]
     with Image.open(first) as image:
         assert image.format == "PNG" and image.width == round(7.2 * 150) and set(image.info) == {"dpi"}
-    with pytest.raises(UserError, match="cannot be written"):
-        figures.save(figures.training_curves(history(5), 3, "title"), tmp_path / "absent" / "c.png")
 
 
 @pytest.mark.parametrize("title", ["short", "PHANTOM 28×28 (generated), runs/$a_very_$long_name_of_a_run, test " * 3])
@@ -112,9 +114,9 @@ def test_nothing_overlaps_or_is_cut_off(predictions, title):
         assert overlapping(figure) == [] and ("\n" in figure.get_suptitle()) == (title != "short"), name
 
 
-def test_training_curves_show_the_history_and_the_kept_epoch():
-    figure = figures.training_curves(history(17), 12, "title")
-    loss, validation, rate = figure.axes
+def test_training_curves_show_the_history_and_the_kept_epoch(drawn):
+    figure = drawn["curves"]
+    loss, _, rate = figure.axes
     np.testing.assert_array_equal(line(loss, figures.MUTED).get_ydata(), [e["train_loss"] for e in history(17)])
     np.testing.assert_array_equal(line(rate, figures.MUTED).get_ydata(), [e["lr"] for e in history(17)])
     assert all(line(axes, figures.CHOSEN).get_xdata() == [12, 12] for axes in figure.axes)
@@ -127,9 +129,9 @@ def test_training_curves_of_one_epoch_without_validation():
     assert overlapping(figure) == [] and "0.5" not in [text.get_text() for text in figure.axes[1].get_xticklabels()]
 
 
-def test_roc_is_scikit_learns(predictions):
-    labels, probabilities, counts = predictions
-    figure = figures.roc(labels, probabilities, counts, THRESHOLDS, "title")
+def test_roc_is_scikit_learns(predictions, drawn):
+    labels, probabilities, _ = predictions
+    figure = drawn["roc"]
     (axes,) = figure.axes
     false_rate, true_rate, _ = roc_curve(labels, probabilities, drop_intermediate=False)
     np.testing.assert_allclose(line(axes, figures.MODEL).get_xydata(), np.transpose([false_rate, true_rate]))
@@ -142,9 +144,9 @@ def test_roc_is_scikit_learns(predictions):
     assert "42 malignant" in texts(figure) and "114 benign" in texts(figure)
 
 
-def test_area_under_the_drawn_precision_recall_steps_is_average_precision(predictions):
-    labels, probabilities, counts = predictions
-    figure = figures.precision_recall(labels, probabilities, counts, THRESHOLDS, "title")
+def test_area_under_the_drawn_precision_recall_steps_is_average_precision(predictions, drawn):
+    labels, probabilities, _ = predictions
+    figure = drawn["precision_recall"]
     (axes,) = figure.axes
     steps = line(axes, figures.MODEL)
     recall, precision = steps.get_xdata(), steps.get_ydata()
@@ -164,14 +166,14 @@ def test_precision_recall_where_the_highest_scores_are_benign():
     np.testing.assert_allclose(steps.get_xydata(), [(0, 1 / 3), (0.5, 1 / 3), (1, 1 / 2)])
 
 
-def test_reliability_draws_the_bins_with_wilson_intervals(predictions):
+def test_reliability_draws_the_bins_with_wilson_intervals(predictions, drawn):
     labels, probabilities, _ = predictions
-    figure = figures.reliability(labels, probabilities, "title")
+    figure = drawn["reliability"]
     axes, strip = figure.axes
     predicted, observed, sizes = calibration.reliability(labels, probabilities)
     (bars,) = axes.containers
-    drawn, _, (limits,) = bars.lines
-    np.testing.assert_allclose(drawn.get_xydata(), np.transpose([predicted, observed]))
+    points, _, (limits,) = bars.lines
+    np.testing.assert_allclose(points.get_xydata(), np.transpose([predicted, observed]))
     low, high = intervals.wilson(observed, sizes)
     np.testing.assert_allclose([[bar[0, 1], bar[1, 1]] for bar in limits.get_segments()], np.transpose([low, high]))
     assert f"Brier score {calibration.brier(labels, probabilities):.3f}" in texts(figure)
@@ -180,10 +182,9 @@ def test_reliability_draws_the_bins_with_wilson_intervals(predictions):
     assert sum(bar.get_height() for bar in strip.patches) == len(labels)
 
 
-def test_confusion_counts_and_percentages(predictions):
+def test_confusion_counts_and_percentages(predictions, drawn):
     labels, probabilities, _ = predictions
-    figure = figures.confusion(labels, probabilities, THRESHOLDS, "title")
-    for axes, threshold in zip(figure.axes, THRESHOLDS.values(), strict=True):
+    for axes, threshold in zip(drawn["confusion"].axes, THRESHOLDS.values(), strict=True):
         called = probabilities >= threshold
         for (row, truth), (column, call) in [(r, c) for r in enumerate((1, 0)) for c in enumerate((True, False))]:
             count = ((labels == truth) & (called == call)).sum()
@@ -194,9 +195,9 @@ def test_confusion_counts_and_percentages(predictions):
         assert [label.get_text() for label in axes.get_xticklabels()] == ["at or above", "below"]
 
 
-def test_score_histogram_counts_every_image_of_its_class(predictions):
+def test_score_histogram_counts_every_image_of_its_class(predictions, drawn):
     labels, probabilities, _ = predictions
-    malignant, benign = figures.score_histogram(labels, probabilities, THRESHOLDS, "title").axes
+    malignant, benign = drawn["scores"].axes
     for axes, of_class, colour in ((malignant, 1, figures.MALIGNANT), (benign, 0, figures.BENIGN)):
         expected = np.histogram(probabilities[labels == of_class], np.linspace(0, 1, 21))[0]
         np.testing.assert_array_equal([bar.get_height() for bar in axes.patches], expected)
@@ -219,58 +220,52 @@ def test_a_missing_class_or_few_images_give_figures_that_say_so(labels):
     assert texts(others[0]).count("n/a") == (4 if len(set(labels)) == 1 else 0)  # no share, at two thresholds
 
 
-def test_fold_overview_shows_every_fold_mean_and_pooled_value(predictions):
-    labels, probabilities, _ = predictions
-    folds = [metrics.summary(labels[i::5], probabilities[i::5]) for i in range(5)]
-    pooled = intervals.summary(labels, probabilities, resamples=50)
-    figure = figures.fold_overview(folds, pooled, "title")
-    for axes, name in zip(figure.axes, ("auc", "accuracy"), strict=True):
-        values = [fold[name] for fold in folds]
+def test_rows_of_intervals_say_their_numbers(predictions, drawn):
+    """Of folds, with mean and pooled value, also where a fold lacks a class, and of differences."""
+    labels, probabilities, counts = predictions
+    pooled = intervals.summary(labels, probabilities, counts)
+    for axes, name in zip(drawn["folds"].axes, ("auc", "accuracy"), strict=True):
+        values = [metrics.summary(labels[i::5], probabilities[i::5])[name] for i in range(5)]
         np.testing.assert_array_equal(axes.lines[0].get_xdata(), values)
-        assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" in texts(figure)
+        assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" in texts(drawn["folds"])
         low, high = pooled[f"{name}_ci95"]
-        assert f"{pooled[name]:.3f} ({low:.3f} to {high:.3f})" in texts(figure)
-
-
-def test_fold_overview_of_a_fold_without_a_class():
-    fold, pooled = metrics.summary([0, 0], [0.1, 0.2]), intervals.summary([0, 0], [0.1, 0.2], resamples=5)
+        assert f"{pooled[name]:.3f} ({low:.3f} to {high:.3f})" in texts(drawn["folds"])
+    benign = [0, 0], [0.1, 0.2]
+    fold, pooled = metrics.summary(*benign), intervals.summary(*benign, np.ones((5, 2)))
     figure = figures.fold_overview([fold, fold | {"auc": None}], pooled, "title")
     assert texts(figure).count("n/a") == 2 and "nan" not in texts(figure) and overlapping(figure) == []
     assert "1.000 (1.000 to 1.000)" in texts(figure)
+    differences = {
+        "accuracy": {"difference": -0.02, "ci95": [-0.05, 0.01]},
+        "auc": {"difference": nan, "ci95": [nan, nan]},
+    }
+    said = texts(figures.comparison(differences, "runs/a", "runs/b", "title"))
+    assert "−0.020 (−0.050 to +0.010)" in said and "n/a" in said and "runs/a minus runs/b" in said
 
 
-def test_comparison_draws_differences_with_intervals():
-    accuracy = {"difference": -0.02, "ci95": [-0.05, 0.01]}
-    undefined = {"difference": nan, "ci95": [nan, nan]}
-    figure = figures.comparison({"accuracy": accuracy, "auc": undefined}, "runs/a", "runs/b", "title")
-    assert "−0.020 (−0.050 to +0.010)" in texts(figure) and "n/a" in texts(figure)
-    assert "runs/a minus runs/b" in texts(figure)
-
-
-def test_results_draws_intervals_with_caps_and_standard_deviations_without():
-    left, right = figures.results(*RESULTS, "title").axes
+def test_results_draws_intervals_with_caps_and_standard_deviations_without(drawn):
+    left, right = drawn["results"].axes
     assert left.get_ylim() == right.get_ylim() and left.get_ylim()[1] == 1
-    drawn = {bars.get_label().split(":")[0]: bars for axes in (left, right) for bars in axes.containers}
-    (published,) = [name for name in drawn if name.startswith("published")]
-    for name, (_, caps, _) in drawn.items():
+    series = {bars.get_label().split(":")[0]: bars for axes in (left, right) for bars in axes.containers}
+    (published,) = [name for name in series if name.startswith("published")]
+    for name, (_, caps, _) in series.items():
         assert len(caps) == (0 if name == published else 2), name
-    segments = {name: bars[2][0].get_segments() for name, bars in drawn.items()}
+    segments = {name: bars[2][0].get_segments() for name, bars in series.items()}
     ends = {name: [part[:, 1].tolist() for part in parts if len(part)] for name, parts in segments.items()}
     assert ends["ours, out of fold"] == [[0.86, 0.93], [0.9, 0.95]] and ends["b.onnx"] == [[0.87, 0.97]]
     np.testing.assert_allclose(ends[published], [[0.852, 0.888]])  # nan draws none
     assert [text.get_text() for text in left.get_xticklabels()] == ["28", "64", "224"]
 
 
-def test_heat_map_frames_the_chosen_cell_and_the_best_and_names_every_score():
-    cells = {(3e-4, 1e-3): (0.92, 0.02), (3e-4, 0): (0.81, 0.01), (3e-4, 1e-2): (nan, nan)}
-    (axes,) = figures.heat_map(cells, (3e-4, 0), (3e-4, 1e-3), "title").axes
+def test_heat_map_frames_the_chosen_cell_and_the_best_and_names_every_score(drawn):
+    (axes,) = drawn["heat_map"].axes
     said = {text.get_position(): text.get_text() for text in axes.texts}
-    assert said == {(0, 0): "0.810\n± 0.010", (1, 0): "0.920\n± 0.020", (2, 0): "n/a"}
+    assert said == {(0, 0): "0.800\n± 0.010", (1, 0): "0.900\n± 0.010", (0, 1): "0.850\n± 0.020", (1, 1): "n/a"}
     framed = {frame.get_label(): frame.get_xy() for frame in axes.patches}
     assert framed == {"chosen": (-0.5, -0.5), "best by mean": (0.5, -0.5)}
     shades = axes.images[0].to_rgba(axes.images[0].get_array())[0, :, :3]
     assert shades[1].sum() < shades[0].sum()  # higher is darker
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.001", "0.01"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.01"]
 
 
 @pytest.mark.parametrize("side", [1, 7])
@@ -282,22 +277,17 @@ def test_heat_map_of_one_cell_and_of_many(side):
     assert frame.get_label() == "chosen, best by mean" and overlapping(figure) == []
 
 
-def test_importances_are_named_with_their_shares():
-    figure = figures.importances({"label_smoothing": 0.625, "lr": 0.375, "wd": 0.0}, "title")
-    (axes,) = figure.axes
+def test_a_search_shows_pruned_trials_the_best_so_far_and_what_each_setting_explains(drawn):
+    (axes,) = drawn["search"].axes
+    lines = {one.get_label(): one for one in axes.lines}
+    np.testing.assert_array_equal(lines["best so far"].get_ydata(), [0.7, 0.7, 0.9, 0.9])
+    np.testing.assert_array_equal(lines["pruned trial"].get_xdata(), [1])
+    assert "best AUC 0.900, trial 2" in texts(drawn["search"])
+    assert "best AUC" not in texts(figures.search_history([None, None], "title", "AUC"))
+    (axes,) = drawn["importances"].axes
     assert [bar.get_width() for bar in axes.patches] == [0.625, 0.375, 0.0]
     assert [text.get_text() for text in axes.texts] == ["62 %", "38 %", "0 %"]
-    assert "label smoothing" in texts(figure)
-
-
-def test_search_history_marks_pruned_trials_and_the_best_so_far():
-    figure = figures.search_history([0.7, None, 0.9, 0.8], "title", "AUC")
-    (axes,) = figure.axes
-    drawn = {one.get_label(): one for one in axes.lines}
-    np.testing.assert_array_equal(drawn["best so far"].get_ydata(), [0.7, 0.7, 0.9, 0.9])
-    np.testing.assert_array_equal(drawn["pruned trial"].get_xdata(), [1])
-    assert "best AUC 0.900, trial 2" in texts(figure)
-    assert "best AUC" not in texts(figures.search_history([None, None], "title", "AUC"))
+    assert "label smoothing" in texts(drawn["importances"])
 
 
 def shown(axes) -> np.ndarray:
@@ -307,13 +297,15 @@ def shown(axes) -> np.ndarray:
     return image.get_array()
 
 
-def test_image_sheet_shows_every_image_with_its_caption():
-    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
-    figure = figures.image_sheet(images[:, None], [f"image {i}" for i in range(5)], 3, "title")
-    for image, axes in zip(images, figure.axes):
+@pytest.mark.parametrize("n, side", [(0, 28), (1, 28), (5, 28), (3, 224)])
+def test_image_sheet_shows_every_image_with_its_caption(n, side):
+    images = np.random.default_rng(0).integers(0, 256, (n, 1, side, side), np.uint8)
+    figure = figures.image_sheet(images, captions := [f"image {i}" for i in range(n)], 3, "A title of some length")
+    for (image,), axes in zip(images, figure.axes):
         np.testing.assert_array_equal(shown(axes), image)
-    assert [axes.get_xlabel() for axes in figure.axes[:5]] == [f"image {i}" for i in range(5)]
-    assert not figure.axes[5].axison and overlapping(figure) == []
+    assert [axes.get_xlabel() for axes in figure.axes[:n]] == captions
+    assert not any(axes.axison for axes in figure.axes[n:])
+    assert overlapping(figure) == [] and figure.get_figwidth() >= 4
 
 
 @pytest.mark.parametrize("colours", [(), (3,)])
@@ -328,9 +320,3 @@ def test_image_sheet_of_pairs_with_frames(colours):
         assert (tile[:, 56:58] == 255).all()
         assert axes.spines["left"].get_visible() and to_rgb(axes.spines["left"].get_edgecolor()) == to_rgb(colour)
     assert overlapping(figure) == [] and "note" in texts(figure)
-
-
-@pytest.mark.parametrize("n, side", [(0, 28), (1, 28), (3, 224)])
-def test_image_sheet_of_few_images(n, side):
-    figure = figures.image_sheet(np.zeros((n, 1, side, side), np.uint8), ["caption"] * n, 6, "A title of some length")
-    assert overlapping(figure) == [] and figure.get_figwidth() >= 4

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import intervals, metrics
+from common import comparison, data, intervals, scoring
+from common.calibration import Calibration
 from common.show import page
 
 VOID = {"meta", "link", "img", "br"}
@@ -29,41 +30,51 @@ class Page(HTMLParser):
     def handle_endtag(self, tag):
         assert self.path.pop() == tag
 
-    def handle_data(self, data):
-        if self.path:
-            self.text.setdefault(self.path[-1], []).append(data)
+    def handle_data(self, text):
+        if self.path and text.strip():
+            self.text.setdefault(self.path[-1], []).append(text)
 
     def all(self, tag: str) -> list[dict]:
         return [attributes for name, attributes in self.elements if name == tag]
 
 
+NASTY = """<script>alert("1")</script> & $title {{ title }} '"""
+LABELS, PROBABILITIES = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.4, 0.9])
+
+
 @pytest.fixture
-def pictures(tmp_path) -> dict:
-    """{PNG file: what it shows, in words}."""
+def report(tmp_path):
+    """A function that writes a report, in which every text is `text`, and returns (HTML, Page). Its clean images are
+    all benign, and its pictures are a.png and b.png in tmp_path."""
+    split = data.Split.of("test", np.zeros((5, 28, 28), np.uint8), LABELS)
+    scored = scoring.Scored(split, PROBABILITIES, np.arange(5), {"clean": np.arange(5) < 2})
     for name, size in (("a.png", (300, 150)), ("b.png", (30, 60))):
         Image.new("RGB", size, "white").save(tmp_path / name)
-    return {tmp_path / "a.png": "A curve", tmp_path / "b.png": 'Say "b" & <c>'}
+
+    def write(text: str = "A text") -> tuple[str, Page]:
+        scores = scoring.evaluate_splits({text: scored}, Calibration(1.5, 0.25, text, text, 78), 50)
+        counts = scored.resample_counts(50, 0)
+        scores["comparison"] = comparison.compare(LABELS, PROBABILITIES, 1 - PROBABILITIES, counts, (text, text))
+        pictures = {text: tmp_path / "a.png", "B curve": tmp_path / "b.png"}
+        page.write_report(tmp_path / "report.html", text, text, text, scores, pictures, [text])
+        html = (tmp_path / "report.html").read_text(encoding="utf-8")
+        return html, Page(html)
+
+    return write
 
 
-def write(path, *sections: str, title="A run") -> tuple[str, Page]:
-    page.write_html(path / "report.html", title, *sections)
-    html = (path / "report.html").read_text(encoding="utf-8")
-    return html, Page(html)
-
-
-def test_the_page_is_whole_and_holds_everything_itself(tmp_path, pictures):
-    table = page.table(["", "AUC"], [["test", "0.9\n[.8 1.0]"]], "two lines")
-    drawn = page.figures(*(page.picture(file, alt, "caption") for file, alt in pictures.items()))
-    html, found = write(tmp_path, page.section("Metrics", page.paragraph("One."), page.paragraph("Two."), table, drawn))
+def test_the_page_is_whole_and_holds_everything_itself(report, tmp_path):
+    html, found = report()
     assert found.path == [] and html.startswith("<!DOCTYPE html>")
-    for (file, alt), image in zip(pictures.items(), found.all("img"), strict=True):
+    for name, image in zip(("a.png", "b.png"), found.all("img"), strict=True):
         kind, content = image["src"].split(",")
-        assert kind == "data:image/png;base64" and base64.b64decode(content) == file.read_bytes()
-        assert image["alt"] == alt
+        assert kind == "data:image/png;base64" and base64.b64decode(content) == (tmp_path / name).read_bytes()
+    assert [image["alt"] for image in found.all("img")] == ["A text of A text", "B curve of A text"]
     assert [(image["width"], image["height"]) for image in found.all("img")] == [("192", "96"), ("19", "38")]
-    assert found.text["figcaption"] == ["two lines", "caption", "caption"]
-    assert found.text["h1"] == found.text["title"] == ["A run"] and found.text["h2"] == ["Metrics"]
-    assert found.text["p"] == [page.DISCLAIMER, "One.", "Two."]
+    assert found.text["figcaption"][-2:] == ["A text", "B curve"]
+    assert found.text["h1"] == found.text["title"] == ["evaluation of A text on the A text split"]
+    assert found.text["h2"] == ["Metrics", "Comparison", "Figures"]
+    assert "Research only, not a medical device." in found.text["p"] and "A text" in found.text["p"]
     # nothing is fetched and nothing runs
     assert "http:" not in html and "https:" not in html and "@import" not in html and "url(" not in html
     links = [attributes[name] for _, attributes in found.elements for name in ("src", "href") if name in attributes]
@@ -72,36 +83,34 @@ def test_the_page_is_whole_and_holds_everything_itself(tmp_path, pictures):
     assert policy.startswith("default-src 'none'")
 
 
-def test_it_serves_phones_dark_rooms_and_screen_readers(tmp_path):
-    rows = [["test", "156", "0.9"], ["clean test", "93", "0.8"]]
-    html, found = write(tmp_path, page.table(["", "n", "AUC"], rows, "caption"))
+def test_it_serves_phones_dark_rooms_and_screen_readers(report):
+    html, found = report()
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in found.all("meta")
     assert "@media (prefers-color-scheme: dark)" in html and found.all("html") == [{"lang": "en"}]
-    assert [th["scope"] for th in found.all("th")] == ["col", "col", "row", "row"]
-    assert found.text["th"] == ["n", "AUC", "test", "clean test"]
-    assert found.text["td"] == ["156", "0.9", "93", "0.8"] and len(found.all("td")) == 5  # the corner is empty
-    (region,) = [div for div in found.all("div") if div.get("role") == "region"]
-    assert region["aria-label"] == "caption" and region["tabindex"] == "0"
+    calibration = [("Brier score", "col"), ("ECE", "col"), ("A text", "row"), ("clean_A text", "row")]
+    heads = list(zip(found.text["th"], (th["scope"] for th in found.all("th")), strict=True))
+    assert any(heads[i : i + 4] == calibration for i in range(len(heads)))
+    assert len(found.all("td")) == len(found.text["td"]) + len(found.all("table"))  # only the corners are empty
+    regions = [div for div in found.all("div") if div.get("role") == "region"]
+    assert [region["aria-label"] for region in regions] == found.text["figcaption"][: len(found.all("table"))]
+    assert all(region["tabindex"] == "0" for region in regions)
 
 
-def test_every_text_is_escaped(tmp_path, pictures):
-    nasty = """<script>alert("1")</script> & $title '"""
-    table = page.table([nasty, nasty], [[nasty, nasty]], nasty)
-    picture = page.picture(next(iter(pictures)), nasty, nasty)
-    _, found = write(tmp_path, page.section(nasty, page.paragraph(nasty), table, picture), title=nasty)
+def test_every_text_is_escaped(report):
+    _, found = report(NASTY)
     assert not found.all("script") and found.path == []
-    for tag in ("title", "h1", "h2", "th", "td", "figcaption"):
-        assert "".join(found.text[tag]).startswith(nasty), tag
-    assert nasty in found.text["p"] and found.all("img")[0]["alt"] == nasty
+    for tag in ("title", "h1", "p", "th", "figcaption"):
+        assert any(NASTY in text for text in found.text[tag]), tag
+    assert found.all("img")[0]["alt"] == f"{NASTY} of {NASTY}"
 
 
-def test_metrics_have_their_intervals_below_and_say_why_something_is_undefined():
-    labels, probabilities = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.4, 0.9])
-    summary = intervals.summary(labels, probabilities, resamples=50)
-    found = Page(page.metrics_table({"test": summary, "fold": metrics.summary([0, 0], [0.1, 0.2])}, "At 0.5."))
+def test_metrics_have_their_intervals_below_and_say_why_something_is_undefined(report):
+    _, found = report()
+    summary = intervals.summary(LABELS, PROBABILITIES, intervals.resample_counts(LABELS, resamples=50))
     assert found.text["th"][:3] == ["images", "accuracy", "AUC"] and found.text["td"][0] == "5"
     low, high = summary["auc_ci95"]
     assert found.text["td"][2] == f"0.8333\n[{low:.3f} {high:.3f}]".replace("[0.", "[.").replace(" 0.", " .")
-    assert found.text["td"][8:11] == ["2", "1.0000", "n/a"]
-    (caption,) = found.text["figcaption"]
-    assert caption.startswith("At 0.5. n/a: AUC is undefined where a class is absent.") and "specificity" not in caption
+    assert [found.text["td"][i] for i in (8, 10)] == ["2", "n/a"]
+    caption = found.text["figcaption"][0]
+    assert caption.startswith("At the standard threshold 0.5. n/a: AUC is undefined where a class is absent.")
+    assert "specificity" not in caption

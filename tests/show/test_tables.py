@@ -12,7 +12,7 @@ from common.show import tables
 
 def test_rows_carry_the_numbers_and_line_up():
     labels, probabilities = np.array([0, 0, 1, 1]), np.array([0.1, 0.6, 0.4, 0.9])
-    summary = intervals.summary(labels, probabilities, resamples=200)
+    summary = intervals.summary(labels, probabilities, intervals.resample_counts(labels, resamples=200))
     header, row, below = tables.metrics_table({"test": summary}).split("\n")
     assert row.split() == ["test", "4", "0.5000", "0.7500", "0.8333", "0.5000", "0.5000", "0.5000", "0.5000"]
     assert len(header) == len(row) == len(below) and below.startswith("  95 % interval")
@@ -44,10 +44,12 @@ def test_the_last_line_is_of_all_images_not_of_one_hospital():
 
 
 def test_mean_and_standard_deviation():
-    assert (
-        tables.plus_minus(0.9, 0.0123) == "0.900 ± 0.012" and tables.plus_minus(0.9, 0.0123, "+.2f") == "+0.90 ± 0.012"
-    )
-    assert tables.plus_minus(0.9, nan) == "0.900" and tables.plus_minus(nan, nan) == "n/a"
+    assert [tables.plus_minus(*of) for of in ((0.9, 0.0123), (0.9, nan), (nan, nan))] == [
+        "0.900 ± 0.012",
+        "0.900",
+        "n/a",
+    ]
+    assert tables.plus_minus(0.9, 0.0123, "+.2f") == "+0.90 ± 0.012"
     folds = [{"fold": i, "n": 4} | dict.fromkeys(metrics.NAMES, value) for i, value in ((1, 0.8), (2, 0.9))]
     *_, first, second, means = tables.spread_table("fold", folds).splitlines()
     assert first.startswith("fold 1") and second.count("0.9000") == len(metrics.NAMES)
