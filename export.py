@@ -45,12 +45,13 @@ def write_and_load(model: onnx.ModelProto, about: dict, path: Path, threads: int
 def write_int8(network: onnx.ModelProto, fp32: onnxfile.OnnxModel, reference, known, about, path, threads) -> dict:
     """Make the int8 file from the network and the images it was trained on, its typicality from the `known` ones, and
     check it. Raises: UserError."""
-    size, trained = reference.run.data["size"], [name for name in ("train", "also") if name in reference.splits]
-    train = np.concatenate([reference.splits[name].images for name in trained])
+    size = fp32.data["size"]
+    train = np.concatenate([reference[name].images for name in ("train", "also") if name in reference])
     quantized = int8.quantize(network, train)
-    rough = write_and_load(graph.assemble(quantized, size), about, path, threads)
+    fitted = typicality.fit_network(quantized, known, threads)
+    rough = write_and_load(graph.assemble(quantized, size, fitted), about, path, threads)
     line = int8.straight_line(rough.logits(train), fp32.logits(train))
-    model = graph.assemble(quantized, size, *line, typicality.fit_network(quantized, known, threads))
+    model = graph.assemble(quantized, size, fitted, *line)
     checked = int8.check(write_and_load(model, about, path, threads), reference, line)
     how = {"quantization": json.dumps(files.as_json(checked)), "metrics_of": "the fp32 file"}
     graph.write(model, about | how, path)
@@ -95,12 +96,12 @@ def main():
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
         shipped = replace(run, predictor=graph.as_shipped(run.predictor, args.fp16))
         network = graph.export_network(shipped.predictor, run.data["size"])
-        reference = parity.Reference.of(shipped, splits)
+        reference = parity.expect(shipped, splits)
         fitted = typicality.fit_network(network, known, args.threads)
         if fitted.marks_nothing:
             few = f"of {len(known)} training images none can be marked as unlike them; that takes 100"
             print(f"note: typicality: {few}", file=sys.stderr)
-        model = graph.assemble(network, run.data["size"], fitted=fitted)
+        model = graph.assemble(network, run.data["size"], fitted)
         fp32 = write_and_load(model, about, beside["fp32"], args.threads)
         stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference, fitted)
         if args.fp16:

@@ -12,7 +12,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain, count, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -46,15 +45,13 @@ def parse_args():
     return args
 
 
-@dataclass
 class Progress:
     """What has been done so far; shown on a terminal, unless the results appear there too."""
 
-    images: int = 0
-    files: int = 0
-    failed: int = 0
-    began: float = field(default_factory=time.perf_counter)
-    live: bool = field(default_factory=lambda: sys.stderr.isatty() and not sys.stdout.isatty())
+    def __init__(self):
+        self.images = self.files = self.failed = 0
+        self.began = time.perf_counter()
+        self.live = sys.stderr.isatty() and not sys.stdout.isatty()
 
     def __str__(self) -> str:
         seconds = time.perf_counter() - self.began
@@ -84,18 +81,12 @@ def printable(path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
 
 
-def named_paths(arguments: list[str]) -> Iterator[str]:
-    """The paths on the command line; "-", or none, stands for those on stdin, one a line."""
-    for argument in arguments or ["-"]:
-        if argument == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-        else:
-            yield argument
-
-
-def read(paths: Iterable[str], progress: Progress) -> Iterator[Page]:
-    """Every page that can be read; the other files are named on stderr."""
-    for path in imagefile.find(paths):
+def read(arguments: list[str], progress: Progress) -> Iterator[Page]:
+    """Every page that can be read of the files and folders that are named; "-", or nothing, stands for those on stdin,
+    one a line. The other files are named on stderr."""
+    listed = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+    named = chain.from_iterable(listed if argument == "-" else [argument] for argument in arguments or ["-"])
+    for path in imagefile.find(named):
         progress.files += 1
         try:
             for number, pixels in enumerate(imagefile.frames(path), 1):
@@ -119,14 +110,16 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
     outputs = ["logit"] + ["typicality"] * model.gives("typicality") + ["evidence"] * bool(folder)
     for batch in batches(pages):
         given = dict(zip(outputs, model.run(outputs, np.stack([page.pixels for page in batch]))))
-        logits = given["logit"]
-        for i, (page, logit, probability) in enumerate(zip(batch, logits, sigmoid(logits))):
-            said = {"image": str(page.path), "page": page.number, "probability": float(probability)}
-            said |= {"logit": float(logit), "flagged": bool(probability >= threshold)}
+        probabilities = sigmoid(given["logit"])
+        for i, page in enumerate(batch):
+            answer = {"image": str(page.path), "page": page.number, "probability": float(probabilities[i])}
+            answer |= {"logit": float(given["logit"][i]), "flagged": bool(probabilities[i] >= threshold)}
             if "typicality" in given:
                 typicality = given["typicality"][i]
-                said |= {"typicality": float(typicality), "unlike_training": bool(model.unlike(typicality))}
-            yield said | ({"evidence": str(save_overlay(folder, page, given["evidence"][i]))} if folder else {})
+                answer |= {"typicality": float(typicality), "unlike_training": bool(model.unlike(typicality))}
+            if folder:
+                answer["evidence"] = str(save_overlay(folder, page, given["evidence"][i]))
+            yield answer
 
 
 def save_overlay(folder: Path, page: Page, values: np.ndarray) -> Path:
@@ -146,9 +139,8 @@ def heading(model: onnxfile.OnnxModel, threshold: float, rule: str, folder: Path
     if model.held_out and threshold == model.calibration.threshold:
         lines.append(f"on held-out images that had {tables.promise(model.held_out)}")
     if (rare := model.typicality_threshold) > 0:
-        lines.append(
-            f"unlike the training images below a typicality of {rare:g}, as {rare:.0%} of images like those are"
-        )
+        share = f"as {rare:.0%} of images like those are"
+        lines.append(f"unlike the training images below a typicality of {rare:g}, {share}")
     if folder:
         full = f"deepest from {evidence.FULL:g} log-odds up"
         lines.append(f"{printable(folder)}: vermillion speaks for malignant, blue against, {full}")
@@ -180,7 +172,7 @@ def main():
             folder.mkdir(parents=True, exist_ok=True)
 
     progress = Progress()
-    for answer in answers(model, read(named_paths(args.images), progress), threshold, folder):
+    for answer in answers(model, read(args.images, progress), threshold, folder):
         if not (args.json or progress.images):
             print(heading(model, threshold, rule, folder))
         print(json.dumps(answer | about) if args.json else row(answer), flush=True)

@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from common import evidence, imagefile, phantom
 from common.deploy import graph
+from common.deploy.typicality import Typicality
 from web import make_phantoms
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -r web/requirements.txt")
@@ -30,10 +31,11 @@ RUNTIME = REPO / "web" / "node_modules" / "onnxruntime-web"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
 THRESHOLD = 0.29
-ANOTHER_MODEL = "Choose another .onnx file"
+IMAGE, ANOTHER_MODEL = "Choose a file", "Choose another .onnx file"
 RULE = "highest threshold with a sensitivity of at least 0.95 on val"
 
-playwright.expect.set_options(timeout=30_000)  # milliseconds; a busy machine takes seconds to compile the runtime
+expect = playwright.expect
+expect.set_options(timeout=30_000)  # milliseconds; a busy machine takes seconds to compile the runtime
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"),
@@ -43,45 +45,36 @@ pytestmark = [
 # What graph.py puts between preparation and head, with a filter and a mean in the network's place.
 NETWORK = """
 <ir_version: 10, opset_import: ["": 20]>
-standin (uint8[batch, 28, 28] prepared) => (float[batch, 26, 26] network_evidence) <
-  int64[1] one = {1}, float bias = {-12.2},
+standin (uint8[batch, 28, 28] prepared) => (float[batch, 26, 26] network_evidence, float[batch, 28] network_features) <
+  int64[1] channels = {1}, float bias = {-12.2},
   float[2, 1, 3, 3] edges = {0.2, 1, 0.2, 0, 0, 0, -0.2, -1, -0.2, 0.3, 0, -0.3, 1, 0, -1, 0.3, 0, -0.3}
 > {
   stored = Cast <to = 1> (prepared)
-  grey = Unsqueeze (stored, one)
+  grey = Unsqueeze (stored, channels)
   contrast = Conv (grey, edges)
   strength = Relu (contrast)
-  mean = ReduceMean <keepdims = 0> (strength, one)
+  mean = ReduceMean <keepdims = 0> (strength, channels)
   network_evidence = Add (mean, bias)
-}
-"""
-
-
-UNUSUAL = """
-<ir_version: 10, opset_import: ["": 20]>
-unusual (float[batch] logit) => (float[batch] typicality) <float almost_none = {0.00246}> {
-  none = Sub (logit, logit)
-  typicality = Add (none, almost_none)
+  network_features = ReduceMean <keepdims = 0> (stored, channels)
 }
 """
 
 
 def standin(earlier: bool = False, unusual: bool = False, **changed) -> bytes:
-    """The file of a stand-in model, with some of its metadata changed (None leaves a key out). earlier: it gives no
-    evidence; unusual: it finds every image so, where else it does not say."""
-    model = graph.assemble(onnx.parser.parse_model(NETWORK), 28)
-    if unusual:
-        judged, given = onnx.parser.parse_model(UNUSUAL), [output.name for output in model.graph.output]
-        model = onnx.compose.merge_models(model, judged, [("logit", "logit")], outputs=[*given, "typicality"])
-        changed = {"typicality_threshold": "0.01"} | changed
+    """The file of a stand-in model, with some metadata changed (None leaves a key out). earlier: without evidence and
+    typicality; unusual: every image is more unusual than the 405 held-out ones, where else none is."""
+    held_out = np.full(405, 0 if unusual else np.inf, np.float32)
+    fitted = Typicality(np.zeros(28, np.float32), np.eye(28, dtype=np.float32), held_out)
+    model = graph.assemble(onnx.parser.parse_model(NETWORK), 28, fitted)
     if earlier:
-        del model.graph.output[2]
+        del model.graph.output[2:]
     rates = {"n": 78, "recall": 0.952, "recall_ci95": [0.81, 1.0], "specificity": 0.614}
     metrics = {"test": {"n": 156, "auc": 0.92, "auc_ci95": [0.86, 0.96], "accuracy": None}}
     props = {
         "classes": '["normal or benign", "malignant"]', "positive_class": "malignant", "threshold": str(THRESHOLD),
         "threshold_rule": RULE, "input_size": "28", "dataset": "BreastMNIST", "metrics": json.dumps(metrics),
         "intended_use": "research only, not a medical device", "metrics_at_threshold": json.dumps({"val": rates}),
+        "typicality_threshold": "0.01",
     }  # fmt: skip
     onnx.helper.set_model_props(model, {key: text for key, text in (props | changed).items() if text is not None})
     return model.SerializeToString()
@@ -120,6 +113,11 @@ def pictures() -> dict[str, bytes]:
     }
 
 
+def grey_levels(name: str) -> np.ndarray:
+    """A picture, uint8 [h, w], as Pillow reads it."""
+    return np.asarray(Image.open(io.BytesIO(pictures()[name])).convert("L"))
+
+
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
     """The address of the page, served as docs/web.md says."""
@@ -144,15 +142,14 @@ def visit(browser, site):
     opened = []
 
     def open_page(model: bytes | Path | None, **options):
-        context = browser.new_context(**options)
-        page = context.new_page()
+        page = browser.new_page(**options)
         page.requested = []
         page.on("request", lambda request: page.requested.append(request.url))
         page.add_init_script(
             "window.refused = []; addEventListener('securitypolicyviolation', (e) => refused.push(e.blockedURI))"
         )
-        answer = {"status": 404} if model is None else {"body": model}
         if model != SHIPPED:
+            answer = {"status": 404} if model is None else {"body": model}
             page.route(f"**/models/{DEFAULT}", lambda route: route.fulfill(**answer))
         page.goto(site)
         opened.append(page)
@@ -161,17 +158,22 @@ def visit(browser, site):
     yield open_page
     for page in opened:
         assert all(url.startswith(site.removesuffix("web/")) for url in page.requested), page.requested
-        page.context.close()
+        page.close()
 
 
-def give(page, name: str, content: bytes, label: str = "Choose a file"):
+def says(page, place: str, text: str):
+    """Wait until a text stands in a place of the page, a CSS selector."""
+    expect(page.locator(place)).to_contain_text(text)
+
+
+def give(page, name: str, content: bytes, label: str = IMAGE):
     page.get_by_label(label).set_input_files({"name": name, "mimeType": "", "buffer": content})
 
 
 def choose(page, name: str, content: bytes | None = None):
     """Give the page a file, of `pictures` where its content is not given, and wait for its answer."""
     give(page, name, pictures()[name] if content is None else content)
-    playwright.expect(page.locator("#given-caption")).to_contain_text(name)
+    says(page, "#given-caption", name)
 
 
 def pixels(page, canvas: str) -> np.ndarray:
@@ -181,20 +183,22 @@ def pixels(page, canvas: str) -> np.ndarray:
     return np.uint8(rgba).reshape(-1, width, 4)
 
 
-def check_answers(page, model: bytes):
-    """The page's number, words and small image, for every picture, against onnxruntime and Pillow."""
-    session = onnxruntime.InferenceSession(model)
-    about, outputs = session.get_modelmeta().custom_metadata_map, {output.name for output in session.get_outputs()}
-    size, threshold, sides = int(about["input_size"]), float(about["threshold"]), set()
-    for name, content in pictures().items():
-        grey = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
-        (expected,) = session.run(["probability"], {"image": grey[np.newaxis]})[0]
-        choose(page, name, content)
+@pytest.mark.parametrize("shipped", [False, True], ids=["stand-in", "shipped"])
+def test_answers_are_those_of_onnxruntime_and_pillow_in_python(shipped, visit):
+    """The page's number, words and small image, for every picture."""
+    model = SHIPPED if shipped else standin()
+    page, session = visit(model), onnxruntime.InferenceSession(model)
+    about, sides = session.get_modelmeta().custom_metadata_map, set()
+    size, threshold = int(about["input_size"]), float(about["threshold"])
+    for name in pictures():
+        grey = grey_levels(name)
+        (expected,), (typicality,) = session.run(["probability", "typicality"], {"image": grey[np.newaxis]})
+        choose(page, name)
         shown = float(page.locator("#probability").get_attribute("value"))
         assert shown == pytest.approx(expected, abs=1e-4), name
         assert np.array_equal(pixels(page, "#seen")[:, :, 0], imagefile.prepare(grey, size)), name
         words = page.locator("#statement").inner_text()
-        if "typicality" in outputs and session.run(["typicality"], {"image": grey[np.newaxis]})[0] < 0.01:
+        if typicality < 0.01:
             assert words.endswith("no call."), words
             continue
         side, called = ("above", "flagged for review") if expected >= threshold else ("below", "not flagged")
@@ -203,23 +207,8 @@ def check_answers(page, model: bytes):
         assert words.endswith(f": {called}."), words
         assert page.locator("#promise").inner_text().startswith(f"Operating point: {about['threshold_rule']}.")
         sides.add(side)
-    return sides
-
-
-def test_answers_are_those_of_onnxruntime_in_python(visit):
-    model = standin()
-    page = visit(model)
-    assert check_answers(page, model) == {"above", "below"}
-    assert page.evaluate("refused") == []
-    assert any(url.endswith(".wasm") for url in page.requested)
-
-
-def test_shipped_model_answers_like_onnxruntime_in_python(visit):
-    if not SHIPPED.exists():
-        pytest.skip(f"no models/{DEFAULT}")
-    page = visit(SHIPPED)
-    check_answers(page, SHIPPED.read_bytes())
-    assert page.evaluate("refused") == []
+    assert shipped or sides == {"above", "below"}
+    assert page.evaluate("refused") == [] and any(url.endswith(".wasm") for url in page.requested)
 
 
 def test_policy_refuses_other_sites_inline_code_and_eval(visit):
@@ -245,14 +234,13 @@ def test_every_phantom_answers_by_keyboard(visit):
         assert ringed == "solid", reached
         if reached[-1] in make_phantoms.SAMPLES:
             page.keyboard.press("Enter")
-            playwright.expect(page.locator("#given-caption")).to_contain_text(reached[-1])
+            says(page, "#given-caption", reached[-1])
     assert reached == ["file", *make_phantoms.SAMPLES, "overlaid", "model-file"]
-    playwright.expect(page.locator("#caution")).to_contain_text("phantom: generated, not ultrasound")
+    says(page, "#caution", "phantom: generated, not ultrasound")
     with page.expect_file_chooser():
-        page.get_by_label("Choose a file").press("Space")
+        page.get_by_label(IMAGE).press("Space")
     page.locator("summary").press("Enter")
-    row = page.get_by_role("row", name="threshold_rule")
-    playwright.expect(row).to_contain_text(RULE)
+    expect(page.get_by_role("row", name="threshold_rule")).to_contain_text(RULE)
 
 
 def hand_over(page, kind: str, name: str):
@@ -264,7 +252,7 @@ def hand_over(page, kind: str, name: str):
       document.body.dispatchEvent(new Kind(kind, { clipboardData: data, dataTransfer: data, bubbles: true }));
     }"""
     page.evaluate(script, [kind, name, list(pictures()[name])])
-    playwright.expect(page.locator("#given-caption")).to_contain_text(name)
+    says(page, "#given-caption", name)
 
 
 def test_phone_and_desktop_light_and_dark(visit):
@@ -281,29 +269,29 @@ def test_phone_and_desktop_light_and_dark(visit):
 
 
 def test_evidence_lies_over_the_picture_as_predict_draws_it(visit):
-    model = standin()
-    session, page = onnxruntime.InferenceSession(model), visit(model)
+    session, page = onnxruntime.InferenceSession(standin()), visit(standin())
     for name in ("landscape.png", "own_size.png", "smallest.png"):
-        grey = np.asarray(Image.open(io.BytesIO(pictures()[name])).convert("L"))
+        grey = grey_levels(name)
         choose(page, name)
         logit, values = session.run(["logit", "evidence"], {"image": grey[np.newaxis]})
-        left, side = (grey.shape[1] - min(grey.shape)) // 2, min(grey.shape)
+        square = imagefile.centre(*grey.shape)
+        expected, stored = np.asarray(evidence.overlay(grey, values[0]))[square], grey[square][:, :, np.newaxis]
         colours, opacity = np.split(pixels(page, "#overlay"), [3], axis=2)
-        over = grey[:, left : left + side, np.newaxis] * (1 - opacity / 255) + colours * (opacity / 255)
-        expected = np.asarray(evidence.overlay(grey, values[0]))[:, left : left + side]
+        over = stored * (1 - opacity / 255) + colours * (opacity / 255)
         assert np.abs(over - expected).max() < 4, name  # a browser keeps colours multiplied by their opacity
-        assert np.abs(expected - grey[:, left : left + side, np.newaxis]).max() > 50  # it was not empty
+        assert np.abs(expected - stored).max() > 50  # it was not empty
         shown = page.locator("#mean").inner_text().replace("−", "-")
         assert float(shown) == pytest.approx(logit[0], abs=0.006)
         frame, crop, map_ = (page.locator(part).bounding_box() for part in ("#given", "#crop", "#overlay"))
         assert map_ == pytest.approx(crop, abs=1.5)  # pixels; the page may move between the two questions
-        assert (map_["x"] - frame["x"]) / frame["width"] == pytest.approx(left / grey.shape[1], abs=0.01)
+        left = (map_["x"] - frame["x"]) / frame["width"]
+        assert left == pytest.approx(square[1].start / grey.shape[1], abs=0.01)
     page.get_by_label("Show where the answer comes from").uncheck()
-    playwright.expect(page.locator("#overlay")).to_be_hidden()
+    expect(page.locator("#overlay")).to_be_hidden()
     choose(page, "portrait.png")
-    playwright.expect(page.locator("#overlay")).to_be_hidden()  # until it is asked for again
+    expect(page.locator("#overlay")).to_be_hidden()  # until it is asked for again
     page.get_by_label("Show where the answer comes from").check()
-    playwright.expect(page.locator("#overlay")).to_be_visible()
+    expect(page.locator("#overlay")).to_be_visible()
 
 
 def test_where_the_evidence_is_strongest_is_said_in_words(visit):
@@ -317,15 +305,15 @@ def test_where_the_evidence_is_strongest_is_said_in_words(visit):
     described = page.get_by_role("img", name="Evidence over the image").get_attribute("aria-describedby")
     assert page.locator(f"#{described}").inner_text() == words
     choose(page, "black.png", encoded(Image.new("L", (60, 60))))
-    playwright.expect(page.locator("#where")).to_contain_text("Nothing speaks for malignant. What speaks against")
+    says(page, "#where", "Nothing speaks for malignant. What speaks against")
 
 
-def test_an_earlier_file_answers_without_evidence(visit):
+def test_an_earlier_file_answers_without_evidence_or_typicality(visit):
     page = visit(standin(earlier=True))
     choose(page, "portrait.png")
     for part in ("#evidence", "#overlay"):
-        playwright.expect(page.locator(part)).to_be_hidden()
-    playwright.expect(page.locator("#called")).to_have_text(re.compile("flagged"))
+        expect(page.locator(part)).to_be_hidden()
+    says(page, "#called", "flagged")
     assert page.locator("#where").text_content() == ""
 
 
@@ -333,23 +321,21 @@ def test_a_picture_unlike_those_of_training_gets_no_call(visit):
     page = visit(standin(unusual=True))
     choose(page, "portrait.png")
     words = "This picture is unlike the images that the model was trained on: no call."
-    playwright.expect(page.locator("#statement")).to_have_text(words)
-    reason = "0.2\u00a0% are as unusual (typicality 0.0025). Below 1\u00a0% nothing is called"
-    playwright.expect(page.locator("#promise")).to_contain_text(reason)
+    expect(page.locator("#statement")).to_have_text(words)
+    says(page, "#promise", "0.2\u00a0% are as unusual (typicality 0.0025). Below 1\u00a0% nothing is called")
     for part in (".number", ".scale", "#calibrated"):
-        playwright.expect(page.locator(part)).to_be_hidden()
+        expect(page.locator(part)).to_be_hidden()
     result = page.locator("#result").inner_text()
     assert "flagged" not in result and "calibrated" not in result
     assert page.get_by_role("status").last.inner_text().startswith(f"{words} Of the images")
     give(page, "own.onnx", standin(unusual=True, typicality_threshold="0.002"), ANOTHER_MODEL)
-    playwright.expect(page.locator("#called")).to_have_text(re.compile("flagged"))
-    playwright.expect(page.locator(".number")).to_be_visible()
+    says(page, "#called", "flagged")
+    expect(page.locator(".number")).to_be_visible()
 
 
 def test_what_the_operating_point_means_and_of_which_file_it_is_stands_beside_the_call(visit):
     page = visit(standin(metrics_of="the fp32 file"))
-    about = playwright.expect(page.locator("#about"))
-    about.to_contain_text("On 156 test images, with the fp32 file: AUC 0.920")
+    says(page, "#about", "On 156 test images, with the fp32 file: AUC 0.920")
     choose(page, "portrait.png")
     promise = page.locator("#promise").inner_text()
     held = "On 78 held-out images, with the fp32 file: sensitivity 0.952 (0.810 to 1.000), the share of malignant"
@@ -359,58 +345,58 @@ def test_what_the_operating_point_means_and_of_which_file_it_is_stands_beside_th
 
 def test_roles_names_and_disclaimer(visit):
     page = visit(standin())
-    for role, name in (("heading", "Choose an image"), ("group", "or a phantom: generated, not ultrasound")):
-        playwright.expect(page.get_by_role(role, name=name)).to_be_visible()
-    playwright.expect(page.get_by_role("banner")).to_contain_text("Research only. Not a medical device.")
-    playwright.expect(page.get_by_role("status").first).to_have_text(f"{DEFAULT} is ready.")
-    playwright.expect(page.locator("#about")).to_contain_text("On 156 test images: AUC 0.920 (0.860 to 0.960);")
+    expect(page.get_by_role("status").first).to_have_text(f"{DEFAULT} is ready.")
+    says(page, "#about", "On 156 test images: AUC 0.920 (0.860 to 0.960);")
+    expect(page.get_by_role("banner")).to_contain_text("Research only. Not a medical device.")
     hand_over(page, "paste", "colour.png")
-    playwright.expect(page.get_by_role("region", name="Result")).to_be_visible()
-    playwright.expect(page.get_by_role("img", name="The image colour.png")).to_be_visible()
-    playwright.expect(page.get_by_role("img", name="The same at 28×28 pixels")).to_be_visible()
-    playwright.expect(page.get_by_role("status").last).to_contain_text(page.locator("#statement").inner_text())
-    assert "colour turned grey" in page.locator("#given-caption").inner_text()
+    says(page, "#given-caption", "colour turned grey")
+    for role, name in (
+        ("heading", "Choose an image"),
+        ("group", "or a phantom: generated, not ultrasound"),
+        ("region", "Result"),
+        ("img", "The image colour.png"),
+        ("img", "The same at 28×28 pixels"),
+    ):
+        expect(page.get_by_role(role, name=name)).to_be_visible()
+    expect(page.get_by_role("status").last).to_contain_text(page.locator("#statement").inner_text())
 
 
 def test_errors_name_the_cause_and_the_way_out(visit):
-    page = visit(standin())
-    error = playwright.expect(page.get_by_role("alert"))
+    page, huge = visit(standin()), encoded(Image.new("1", (10000, 5001)))
     choose(page, "portrait.png")
-    give(page, "notes.txt", b"no image")
-    error.to_contain_text("notes.txt is not an image that this browser can read. PNG, JPEG, WebP and BMP work")
-    playwright.expect(page.locator("#result")).to_be_hidden()
-    give(page, "thin.png", encoded(Image.new("L", (300, 7))))
-    error.to_contain_text("thin.png has 300×7 pixels; the model needs 8×8 or more.")
-    give(page, "huge.png", encoded(Image.new("1", (10000, 5001))))
-    error.to_contain_text("huge.png has 10000×5001 pixels; this page reads up to 50 million.")
-    give(page, "portrait.png", pictures()["portrait.png"], ANOTHER_MODEL)
-    error.to_contain_text("portrait.png is not an .onnx file. An image goes to “Choose a file”")
-    give(page, "OTHER.ONNX", standin())
-    error.to_contain_text("OTHER.ONNX is a model: choose it with “Choose another .onnx file”, below.")
-    for content in (b"<!DOCTYPE html><p>not found", standin()[:900], standin(threshold=None)):
-        give(page, "other.onnx", content, ANOTHER_MODEL)
-        error.to_contain_text("other.onnx is not a model that export.py wrote")
+    for name, label, content, message in (
+        ("notes.txt", IMAGE, b"no image", "is not an image that this browser can read. PNG, JPEG, WebP and BMP work"),
+        ("thin.png", IMAGE, encoded(Image.new("L", (300, 7))), "has 300×7 pixels; the model needs 8×8 or more."),
+        ("huge.png", IMAGE, huge, "has 10000×5001 pixels; this page reads up to 50 million."),
+        ("OTHER.ONNX", IMAGE, standin(), "is a model: choose it with “Choose another .onnx file”, below."),
+        ("a.png", ANOTHER_MODEL, pictures()["opaque.png"], "is not an .onnx file. An image goes to “Choose a file”"),
+        ("html.onnx", ANOTHER_MODEL, b"<!DOCTYPE html><p>not found", "is not a model that export.py wrote"),
+        ("cut.onnx", ANOTHER_MODEL, standin()[:900], "is not a model that export.py wrote"),
+        ("bare.onnx", ANOTHER_MODEL, standin(threshold=None), "is not a model that export.py wrote"),
+    ):
+        give(page, name, content, label)
+        says(page, "[role=alert]", f"{name} {message}")
+        expect(page.locator("#result")).to_be_hidden()
     choose(page, "portrait.png")  # the model from before still answers
-    error.to_be_empty()
+    expect(page.get_by_role("alert")).to_be_empty()
 
 
 def test_missing_model_says_how_to_make_one_and_a_model_of_phantoms_says_what_it_is(visit):
     page = visit(None)
-    error = playwright.expect(page.get_by_role("alert"))
-    error.to_contain_text(f"models/{DEFAULT} cannot be loaded (404). Make one with “python export.py RUN --out")
+    says(page, "[role=alert]", f"models/{DEFAULT} cannot be loaded (404). Make one with “python export.py RUN --out")
     page.get_by_role("button", name="benign").click()
-    error.to_contain_text("cannot be loaded")
+    says(page, "[role=alert]", "cannot be loaded")
     phantoms = "PHANTOM data (generated, not ultrasound)"
     give(page, "own.onnx", standin(threshold="0.0012344", dataset=phantoms), ANOTHER_MODEL)
-    playwright.expect(page.locator("#given-caption")).to_contain_text("benign.png")  # answered after all
-    playwright.expect(page.locator("#statement")).to_contain_text("above the operating point 0.001: ")
-    playwright.expect(page.locator("#promise")).not_to_contain_text("hospitals")
-    playwright.expect(page.locator("#about")).to_contain_text("own.onnx, research only")
-    playwright.expect(page.locator("#synthetic")).to_contain_text(phantoms)
-    playwright.expect(page.locator("#caution")).to_be_empty()
-    error.to_be_empty()
+    says(page, "#given-caption", "benign.png")  # answered after all
+    says(page, "#statement", "above the operating point 0.001: ")
+    expect(page.locator("#promise")).not_to_contain_text("hospitals")
+    says(page, "#about", "own.onnx, research only")
+    says(page, "#synthetic", phantoms)
+    for place in (page.locator("#caution"), page.get_by_role("alert")):
+        expect(place).to_be_empty()
     choose(page, "portrait.png")
-    playwright.expect(page.locator("#caution")).to_contain_text("only seen phantoms")
+    says(page, "#caution", "only seen phantoms")
 
 
 def test_last_choice_wins_while_the_model_is_on_its_way(visit):
@@ -420,10 +406,10 @@ def test_last_choice_wins_while_the_model_is_on_its_way(visit):
     page.reload()
     for name in ("malignant.png", "benign.png"):
         page.locator(f"[data-phantom='{name}']").click()
-        playwright.expect(page.locator("#status")).to_have_text("Waiting for the model…")
+        expect(page.locator("#status")).to_have_text("Waiting for the model…")
     waiting[-1].fulfill(body=standin())  # an earlier one is of the page before it was loaded again
-    playwright.expect(page.locator("#given-caption")).to_contain_text("benign.png")
-    playwright.expect(page.locator("#about")).to_contain_text(f"{DEFAULT}, research only")
+    says(page, "#given-caption", "benign.png")
+    says(page, "#about", f"{DEFAULT}, research only")
 
 
 def test_missing_runtime_and_altered_pixels_are_errors(visit):
@@ -435,7 +421,7 @@ def test_missing_runtime_and_altered_pixels_are_errors(visit):
     )
     page.reload()
     page.get_by_role("button", name="benign").click()
-    playwright.expect(page.get_by_role("alert")).to_contain_text("This browser alters the pixels")
+    says(page, "[role=alert]", "This browser alters the pixels")
     page.route("**/node_modules/**", lambda route: route.fulfill(status=404))
     page.reload()
-    playwright.expect(page.get_by_role("alert")).to_contain_text("run “npm ci” in the folder web/")
+    says(page, "[role=alert]", "run “npm ci” in the folder web/")

@@ -55,9 +55,7 @@ head (float[batch, rows, columns] network_evidence)
 class Network(Predictor):
     """A predictor that gives what is exported of it."""
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
-        """images: uint8 [n, size, size]. Returns: as `Predictor.evidence`."""
-        return self.evidence(images)
+    forward = Predictor.evidence  # type: ignore[assignment]
 
 
 def as_shipped(predictor: Predictor, fp16: bool) -> Predictor:
@@ -70,9 +68,8 @@ def as_shipped(predictor: Predictor, fp16: bool) -> Predictor:
 
 
 def export_network(predictor: Predictor, size: int) -> onnx.ModelProto:
-    """The network of `as_shipped` alone: `prepared`, uint8 [batch, size, size], to `network_evidence`, float32 [batch,
-    rows, columns], and `network_features`, float32 [batch, 134], which typicality is judged by (see
-    `Predictor.evidence`)."""
+    """The network of `as_shipped` alone: `prepared`, uint8 [batch, size, size], to what `Predictor.evidence` returns:
+    `network_evidence`, float32 [batch, rows, columns], and `network_features`, float32 [batch, 134]."""
     program = torch.onnx.export(
         Network(predictor.members, predictor.mirror, predictor.temperature).eval(),
         (torch.zeros(2, size, size, dtype=torch.uint8),),
@@ -99,32 +96,26 @@ def preparation(size: int) -> onnx.ModelProto:
 
 
 def assemble(
-    network: onnx.ModelProto, size: int, slope: float = 1.0, intercept: float = 0.0, fitted: Typicality | None = None
+    network: onnx.ModelProto, size: int, fitted: Typicality, slope: float = 1.0, intercept: float = 0.0
 ) -> onnx.ModelProto:
-    """Preparation, network and head in one graph: `image` to `probability`, `logit`, `evidence` and, where it is
-    fitted, `typicality`."""
+    """Preparation, network, head and typicality in one graph: `image` to the four outputs."""
+    whole = preparation(size)
     head = onnx.parser.parse_model(VERSIONS + HEAD.format(slope=slope, intercept=intercept))
-    prepared = onnx.compose.merge_models(preparation(size), network, [("prepared", "prepared")])
-    outputs = [output.name for output in head.graph.output] + ["network_features"] * bool(fitted)
-    whole = onnx.compose.merge_models(prepared, head, [("network_evidence", "network_evidence")], outputs=outputs)
-    if fitted:
-        judged = fitted.graph(VERSIONS)
-        whole = onnx.compose.merge_models(whole, judged, [("network_features", "network_features")])
+    for part, joint in (
+        (network, "prepared"),
+        (head, "network_evidence"),
+        (fitted.graph(VERSIONS), "network_features"),
+    ):
+        whole = onnx.compose.merge_models(whole, part, [(joint, joint)])
     del whole.opset_import[1:]  # merge_models repeats it
     whole.graph.name, whole.producer_name = "breastmnist", "breastmnist-resnet18"
     return whole
 
 
-def dataset_name(described: dict) -> str:
-    """What a file's users call its training data. described: as `Source.describe`."""
-    if described["synthetic"]:
-        return "PHANTOM data (generated, not ultrasound)"
-    return " + ".join(file_name(part["name"]) for part in (described, *described.get("also", [])))
-
-
 def metadata(run: Run, metrics: dict) -> dict[str, str]:
     """The file's metadata_props, all text. metrics: the run's metrics.json, which may be of an earlier threshold."""
-    size = run.data["size"]
+    size, trained_on = run.data["size"], [run.data, *run.data.get("also", [])]
+    dataset = " + ".join(file_name(part["name"]) for part in trained_on)
     return {
         "input": "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up",
         "outputs": "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]; "
@@ -144,7 +135,7 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
         "operating_points": json.dumps(metrics.get("calibrations", [])),
         "members": str(len(run.predictor.members)),
         "mirror": "on" if run.predictor.mirror else "off",
-        "dataset": dataset_name(run.data),
+        "dataset": "PHANTOM data (generated, not ultrasound)" if run.data["synthetic"] else dataset,
         "dataset_source": json.dumps(run.data),
         "dataset_md5": run.data["md5"],
         "metrics": json.dumps(metrics["splits"]),
@@ -156,8 +147,9 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
     }
 
 
-def halve(model: onnx.ModelProto) -> None:
-    """Keep as fp16, cast back on loading, every large weight that this does not change (see `as_shipped`)."""
+def write(model: onnx.ModelProto, about: dict[str, str], path: Path) -> None:
+    """Save an assembled model with its metadata, weights inside. Large weights that this does not change (see
+    `as_shipped`) are kept as fp16, and cast back on loading."""
     for tensor in list(model.graph.initializer):
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.size >= 256 and (values == values.astype(np.float16)).all():
@@ -166,11 +158,6 @@ def halve(model: onnx.ModelProto) -> None:
             model.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float16), name))
             cast = onnx.helper.make_node("Cast", [name], [tensor.name], to=onnx.TensorProto.FLOAT)
             model.graph.node.insert(0, cast)
-
-
-def write(model: onnx.ModelProto, about: dict[str, str], path: Path) -> None:
-    """Save an assembled model with its metadata, weights inside."""
-    halve(model)
     onnx.helper.set_model_props(model, about)
     onnx.save(model, path)
 
@@ -179,13 +166,12 @@ def check(path: Path) -> dict:
     """What the ONNX checker and shape inference say of a file, reloaded from disk.
 
     Returns: {"opset", "operator_sets", "external_data": number of tensors outside the file, "bytes"}.
-    Raises: UserError when they find a fault, or something that onnxruntime's web build could not take.
+    Raises: UserError on a fault, or on something that onnxruntime's web build could not take.
     """
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = one_line(str(error))
-        raise UserError(f"the ONNX checker refuses the file, nothing is written: {reason}") from None
+        raise UserError(f"the ONNX checker refuses the file, nothing is written: {one_line(str(error))}") from None
     model = onnx.load(path, load_external_data=False)
     found = {
         "opset": {entry.domain: entry.version for entry in model.opset_import}[""],

@@ -21,6 +21,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from common import metrics
 from common.deploy import onnxfile, parity
 from common.errors import UserError
+from common.metrics import STANDARD_THRESHOLD
 
 QUANTIZED = ["Conv", "Add", "Relu"]
 BATCH = 32  # images calibrated at once, which bounds memory; the ranges do not depend on it
@@ -42,15 +43,11 @@ class Images(CalibrationDataReader):
         return next(self.inputs, None)
 
 
-def stem(network: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions of one input channel: those that see the grey image."""
-    weights = {tensor.name: tensor.dims for tensor in network.graph.initializer}
-    convolutions = [node for node in network.graph.node if node.op_type == "Conv"]
-    return [node.name for node in convolutions if weights[node.input[1]][1] == 1]
-
-
 def quantize(network: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
     """An int8 copy of what `graph.export_network` made. images: uint8 [n, size, size], of train only."""
+    weights = {tensor.name: tensor.dims for tensor in network.graph.initializer}
+    convolutions = [node for node in network.graph.node if node.op_type == "Conv"]
+    stem = [node.name for node in convolutions if weights[node.input[1]][1] == 1]  # of one input channel
     with tempfile.TemporaryDirectory() as folder:
         fp32, int8 = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
         onnx.save(network, fp32)  # of a model in memory, onnxruntime would take the weights out
@@ -65,7 +62,7 @@ def quantize(network: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
             per_channel=True,
             reduce_range=True,
             op_types_to_quantize=QUANTIZED,
-            nodes_to_exclude=stem(network),
+            nodes_to_exclude=stem,
         )
         logging.disable(logging.NOTSET)
         return onnx.load(int8)
@@ -80,20 +77,28 @@ def straight_line(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float
     return float(slope), float(np.mean(targets) - slope * np.mean(logits))
 
 
-def check(model: onnxfile.OnnxModel, reference: parity.Reference, line: tuple[float, float]) -> dict:
+def check(model: onnxfile.OnnxModel, reference: dict[str, parity.Expected], line: tuple[float, float]) -> dict:
     """Hold an int8 file to the run, on each split and on train and val together: what its metadata and parity.json
-    keep, with the straight line in it. Raises: UserError where it answers otherwise."""
+    keep, with the straight line in it. Raises: UserError where too few labels agree or too much AUC is lost; one that
+    is undefined cannot be lost."""
     answers, apart = {}, []
-    for name, split in reference.splits.items():
-        found, logits, evidence = model.run(["probability", "logit", "evidence"], split.images)
-        answers[name] = split.labels, reference.probabilities[name], found
+    for name, expected in reference.items():
+        found, logits, evidence = model.run(["probability", "logit", "evidence"], expected.images)
+        answers[name] = expected.labels, expected.probabilities, found
         apart.append(parity.mean_from_logit(logits, evidence))
     mean = {"mean_from_logit": max(apart)}
     parity.require([mean], parity.MEAN_BOUND)
-    labels, expected, found = map(np.concatenate, zip(answers["train"], answers["val"]))
-    answers[DECIDING] = labels, expected, found
-    rows = [compare_split(name, *answer, reference.thresholds) for name, answer in answers.items()]
-    require(rows[-1])  # test is reported and decides nothing
+    labels, probabilities, found = map(np.concatenate, zip(answers["train"], answers["val"]))
+    answers[DECIDING] = labels, probabilities, found
+    thresholds = STANDARD_THRESHOLD, model.calibration.threshold
+    rows = [compare_split(name, *answer, thresholds) for name, answer in answers.items()]
+    row = rows[-1]  # test is reported and decides nothing
+    if row["agreement"] < LEAST_AGREEMENT or row["auc_loss"] > MOST_AUC_LOSS:
+        raise UserError(
+            f"--int8 answers otherwise than fp32, nothing is written ({row['split']}: {row['agreement']:.2%} of "
+            f"{row['n']} labels agree, AUC loss {row['auc_loss']:+.4f}; needed are {LEAST_AGREEMENT:.0%} and at most "
+            f"{MOST_AUC_LOSS}); leave --int8 out, or export another run or an ensemble"
+        )
     how = {"description": DESCRIPTION, "logit_slope": line[0], "logit_intercept": line[1]} | mean
     return how | {"least_agreement": LEAST_AGREEMENT, "most_auc_loss": MOST_AUC_LOSS, "rows": rows}
 
@@ -111,13 +116,3 @@ def compare_split(name: str, labels, expected, found, thresholds) -> dict:
         "max_difference": float(difference.max()),
         "mean_difference": float(difference.mean()),
     }
-
-
-def require(row: dict) -> None:
-    """Raises: UserError where too few labels agree or too much AUC is lost; one that is undefined cannot be lost."""
-    if row["agreement"] < LEAST_AGREEMENT or row["auc_loss"] > MOST_AUC_LOSS:
-        raise UserError(
-            f"--int8 answers otherwise than fp32, nothing is written ({row['split']}: {row['agreement']:.2%} of "
-            f"{row['n']} labels agree, AUC loss {row['auc_loss']:+.4f}; needed are {LEAST_AGREEMENT:.0%} and at most "
-            f"{MOST_AUC_LOSS}); leave --int8 out, or export another run or an ensemble"
-        )

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -40,28 +40,25 @@ print(json.dumps({"load_seconds": load, "peak_bytes": peak}))
 
 
 def measure(files: dict[str, Path], run: Run, images: np.ndarray) -> dict:
-    """The "benchmark" of parity.json: {"latency": rows, "process": {model: ...}}.
+    """The "benchmark" of parity.json: {"latency": rows, "process": {model: ...}}. A row is of a number of threads, a
+    batch size, and a file under onnxruntime or PyTorch eager; images per second are of the median.
 
     Args: files: {model: path}; images: uint8 [64 or more, size, size].
     """
-    before = torch.get_num_threads()
-    rows = [row for threads in THREADS for row in latencies(files, run, images, threads)]
+    before, rows = torch.get_num_threads(), []
+    for threads in THREADS:
+        sessions = {model: onnxfile.open_session(path, threads) for model, path in files.items()}
+        torch.set_num_threads(threads)
+        for batch in BATCHES:
+            given = images[:batch]
+            calls = {model: partial(session.run, None, {"image": given}) for model, session in sessions.items()}
+            calls["PyTorch"] = partial(run.probabilities, given)
+            for model, call in calls.items():
+                p50, p95 = np.percentile(timings(call), (50, 95))
+                row = {"model": model, "threads": threads, "batch": batch}
+                rows.append(row | {"p50_ms": p50 * 1e3, "p95_ms": p95 * 1e3, "images_per_second": batch / p50})
     torch.set_num_threads(before)
     return {"latency": rows, "process": {model: process(path) for model, path in files.items()}}
-
-
-def latencies(files: dict[str, Path], run: Run, images: np.ndarray, threads: int) -> Iterator[dict]:
-    """A row for each batch size and model, on so many threads: every file under onnxruntime, and PyTorch eager; images
-    per second are of the median."""
-    sessions = {model: onnxfile.open_session(path, threads) for model, path in files.items()}
-    torch.set_num_threads(threads)
-    for batch in BATCHES:
-        calls = {model: partial(session.run, None, {"image": images[:batch]}) for model, session in sessions.items()}
-        calls["PyTorch"] = partial(run.probabilities, images[:batch])
-        for model, call in calls.items():
-            p50, p95 = np.percentile(timings(call), (50, 95))
-            row = {"model": model, "threads": threads, "batch": batch}
-            yield row | {"p50_ms": p50 * 1e3, "p95_ms": p95 * 1e3, "images_per_second": batch / p50}
 
 
 def timings(call: Callable[[], object]) -> list[float]:

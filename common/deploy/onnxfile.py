@@ -33,18 +33,18 @@ class OnnxModel:
     typicality_threshold: float  # below it an image is unlike those of training; 0 where the file gives no typicality
     held_out: dict  # of the run at its operating point, where known: see `held_out_rates`
 
-    def logits(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
+    def logits(self, images: np.ndarray) -> np.ndarray:
         """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
-        return self.run(["logit"], images, batch)[0]
+        return self.run(["logit"], images)[0]
 
-    def probabilities(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Calibrated P(malignant), float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
-        return self.run(["probability"], images, batch)[0]
+        return self.run(["probability"], images)[0]
 
-    def evidence(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
-        """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, h, w]: its mean is the
-        logit. Raises: as `run`."""
-        return self.run(["evidence"], images, batch)[0]
+    def evidence(self, images: np.ndarray) -> np.ndarray:
+        """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, h, w]. Raises: as
+        `run`."""
+        return self.run(["evidence"], images)[0]
 
     def unlike(self, typicality):
         """Whether images are unlike those of training, bool of the shape of `typicality`, float32 as the file gives."""
@@ -127,9 +127,7 @@ def held_out_rates(at_threshold: dict) -> dict:
     they are not known, nan where undefined. at_threshold: {split: metrics}. Raises: what a damaged one does."""
     if not isinstance(at_threshold, dict):
         raise ValueError("metrics_at_threshold")
-    kept = deciding(at_threshold)
+    if not (kept := deciding(at_threshold)):
+        return {}
     shapes = {"recall": (), "recall_ci95": (2,), "specificity": (), "specificity_ci95": (2,)}
-    rates = {name: np.array(kept[name], float) for name in shapes if kept}
-    if any(values.shape != shapes[name] for name, values in rates.items()):
-        raise ValueError("metrics_at_threshold")
-    return {name: values.tolist() for name, values in rates.items()}
+    return {name: np.array(kept[name], float).reshape(shape).tolist() for name, shape in shapes.items()}

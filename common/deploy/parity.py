@@ -1,7 +1,6 @@
 """Does an exported file answer as the run that it came from: on the run's own images, and on images of other sizes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,78 +13,77 @@ from common.metrics import STANDARD_THRESHOLD
 from common.model import explain
 from common.run.folders import Run
 
-TOLERANCE = 1e-5  # of a probability, between PyTorch and onnxruntime in fp32
-AUC_TOLERANCE = 1e-6
-MEAN_TOLERANCE = 1e-4  # of a logit, between the mean of the evidence and the logit itself
-EVIDENCE_TOLERANCE = 1e-3  # of the evidence at a position, which is many times a logit
-TYPICALITY_TOLERANCE = 0.01  # a few training images, which may be as unusual to the last digit
-MEAN_BOUND = {"mean_from_logit": MEAN_TOLERANCE}
-SPLIT_BOUNDS = MEAN_BOUND | {"max_difference": TOLERANCE, "labels_differ": 0, "auc_difference": AUC_TOLERANCE}
-SPLIT_BOUNDS |= {"evidence_difference": EVIDENCE_TOLERANCE, "typicality_difference": TYPICALITY_TOLERANCE}
-ANSWERS = ["probability", "logit", "evidence", "typicality"]
-BATCHES = (1, 64)
-ROUNDING_TOLERANCE = 0.01  # of a probability: what weights in fp16 may cost
-
+# The most that a column of a row may be.
+MEAN_BOUND = {"mean_from_logit": 1e-4}  # of a logit, between the mean of the evidence and the logit itself
+SPLIT_BOUNDS = MEAN_BOUND | {
+    "max_difference": 1e-5,  # of a probability, between PyTorch and onnxruntime in fp32
+    "labels_differ": 0,
+    "auc_difference": 1e-6,
+    "evidence_difference": 1e-3,  # of the evidence at a position, which is many times a logit
+    "typicality_difference": 0.01,  # a few training images, which may be as unusual to the last digit
+}
+ROUNDING_BOUND = {"max_difference": 0.01}  # of a probability: what weights in fp16 may cost
 # Of the preparation in the graph, from Pillow's: both compute in fixed point, but round the weights differently.
-GREY_TOLERANCE = 1  # grey levels
-PREPARED_TOLERANCE = 0.02  # of a probability: what one grey level in some pixels may cost
-SIZE_BOUNDS = {"max_grey_difference": GREY_TOLERANCE, "max_difference": PREPARED_TOLERANCE}
+SIZE_BOUNDS = {
+    "max_grey_difference": 1,  # grey levels
+    "max_difference": 0.02,  # of a probability: what one grey level in some pixels may cost
+}
+BATCHES = (1, 64)
 SIZES = ((8, 8), (8, 300), (9, 13), (27, 29), (31, 57), (64, 64), (128, 100), (333, 500), (471, 562), (1000, 700))
 PHANTOMS = 4  # images of each size
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What exported files are held to: a run, splits of images, and of each the run's own P(malignant) [n], evidence
-    [n, rows, columns] and texture [n, d]."""
+class Expected(NamedTuple):
+    """A split, and what PyTorch makes of its images: P(malignant) [n], evidence [n, rows, columns], texture [n, d]."""
 
-    run: Run
-    splits: dict[str, Split]
-    probabilities: dict[str, np.ndarray]
-    evidence: dict[str, np.ndarray]
-    textures: dict[str, np.ndarray]
-
-    @classmethod
-    def of(cls, run: Run, splits: dict[str, Split]) -> "Reference":
-        """The answers of PyTorch. Raises: UserError on images of another size than the run's."""
-        probabilities = {name: run.probabilities(split.images) for name, split in splits.items()}
-        both = {name: explain(run.predictor, split.images) for name, split in splits.items()}
-        evidence, textures = ({name: pair[i] for name, pair in both.items()} for i in (0, 1))
-        return cls(run, splits, probabilities, evidence, textures)
-
-    @property
-    def thresholds(self) -> tuple[float, float]:
-        """Where labels are compared."""
-        return STANDARD_THRESHOLD, self.run.calibration.threshold
+    images: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    evidence: np.ndarray
+    textures: np.ndarray
 
 
-def check(model: onnxfile.OnnxModel, reference: Reference, fitted: Typicality) -> dict:
+def expect(run: Run, splits: dict[str, Split]) -> dict[str, Expected]:
+    """What exported files are held to. Raises: UserError on images of another size than the run's."""
+    return {
+        name: Expected(s.images, s.labels, run.probabilities(s.images), *explain(run.predictor, s.images))
+        for name, s in splits.items()
+    }
+
+
+def check(model: onnxfile.OnnxModel, reference: dict[str, Expected], fitted: Typicality) -> dict:
     """Hold an fp32 file to the run, and its preparation to Pillow's: the bounds and the rows that parity.json keeps.
     Raises: UserError where they disagree."""
+    typical = max(
+        SPLIT_BOUNDS["typicality_difference"], 1.5 / (len(fitted.held_out) + 1)
+    )  # of few, one counts for more
     splits = [
-        compare_split(reference, fitted, name, model.run(ANSWERS, split.images, batch), batch)
-        for name, split in reference.splits.items()
-        for batch in BATCHES
+        compare_split(model, name, expected, fitted, batch) for name, expected in reference.items() for batch in BATCHES
     ]
     sizes = compare_sizes(model)
-    typical = max(TYPICALITY_TOLERANCE, 1.5 / (len(fitted.held_out) + 1))  # of few images, one counts for more
     require(splits, SPLIT_BOUNDS | {"typicality_difference": typical})
     require(sizes, SIZE_BOUNDS)
-    split_bounds = {"tolerance": TOLERANCE, "auc_tolerance": AUC_TOLERANCE}
-    split_bounds |= {"mean_tolerance": MEAN_TOLERANCE, "evidence_tolerance": EVIDENCE_TOLERANCE}
-    split_bounds |= {"typicality_tolerance": typical}
-    size_bounds = {"grey_tolerance": GREY_TOLERANCE, "prepared_tolerance": PREPARED_TOLERANCE}
-    return split_bounds | {"rows": splits} | size_bounds | {"sizes": sizes}
+    return {
+        "tolerance": SPLIT_BOUNDS["max_difference"],
+        "auc_tolerance": SPLIT_BOUNDS["auc_difference"],
+        "mean_tolerance": SPLIT_BOUNDS["mean_from_logit"],
+        "evidence_tolerance": SPLIT_BOUNDS["evidence_difference"],
+        "typicality_tolerance": typical,
+        "rows": splits,
+        "grey_tolerance": SIZE_BOUNDS["max_grey_difference"],
+        "prepared_tolerance": SIZE_BOUNDS["max_difference"],
+        "sizes": sizes,
+    }
 
 
-def compare_rounding(run: Run, shipped: Reference) -> list[dict]:
+def compare_rounding(run: Run, shipped: dict[str, Expected]) -> list[dict]:
     """What fp16 weights change: a row a split. Raises: UserError where it is too much.
     shipped: of the run with the predictor of `graph.as_shipped`."""
     rows = []
-    for name, split in shipped.splits.items():
-        apart = np.abs(run.probabilities(split.images) - shipped.probabilities[name])
-        rows.append({"split": name, "n": len(split), "max_difference": float(apart.max())})
-    require(rows, {"max_difference": ROUNDING_TOLERANCE})
+    for name, expected in shipped.items():
+        apart = np.abs(run.probabilities(expected.images) - expected.probabilities)
+        rows.append({"split": name, "n": len(apart), "max_difference": float(apart.max())})
+    require(rows, ROUNDING_BOUND)
     return rows
 
 
@@ -101,51 +99,40 @@ def mean_from_logit(logits: np.ndarray, evidence: np.ndarray) -> float:
     return float(np.abs(evidence.mean((1, 2)) - logits).max())
 
 
-def compare_split(
-    reference: Reference, fitted: Typicality, name: str, answers: Sequence[np.ndarray], batch: int
-) -> dict:
+def compare_split(model: onnxfile.OnnxModel, name: str, expected: Expected, fitted: Typicality, batch: int) -> dict:
     """One split at one batch size; "labels_differ" counts those at 0.5 and at the operating point. An AUC that is
-    undefined on both sides, a class being absent, does not differ. answers: `ANSWERS` by onnxruntime."""
-    found, logits, evidence, typicality = answers
-    labels, expected = reference.splits[name].labels, reference.probabilities[name]
-    aucs = [metrics.auc(labels, probabilities) for probabilities in (expected, found)]
+    undefined on both sides, a class being absent, does not differ."""
+    outputs = ["probability", "logit", "evidence", "typicality"]
+    found, logits, evidence, typicality = model.run(outputs, expected.images, batch)
+    thresholds = STANDARD_THRESHOLD, model.calibration.threshold
+    aucs = [metrics.auc(expected.labels, probabilities) for probabilities in (expected.probabilities, found)]
     return {
         "split": name,
-        "n": len(labels),
+        "n": len(found),
         "batch": batch,
-        "max_difference": float(np.abs(found - expected).max()),
-        "labels_differ": sum(int(np.sum((found >= t) != (expected >= t))) for t in reference.thresholds),
+        "max_difference": float(np.abs(found - expected.probabilities).max()),
+        "labels_differ": sum(int(np.sum((found >= t) != (expected.probabilities >= t))) for t in thresholds),
         "auc_difference": 0.0 if np.isnan(aucs).all() else float(abs(aucs[0] - aucs[1])),
         "mean_from_logit": mean_from_logit(logits, evidence),
-        "evidence_difference": float(np.abs(evidence - reference.evidence[name]).max()),
-        "typicality_difference": float(np.abs(typicality - fitted.p_values(reference.textures[name])).max()),
+        "evidence_difference": float(np.abs(evidence - expected.evidence).max()),
+        "typicality_difference": float(np.abs(typicality - fitted.p_values(expected.textures)).max()),
     }
 
 
 def compare_sizes(model: onnxfile.OnnxModel) -> list[dict]:
-    """Phantoms of other sizes, small and large, wide and tall; and of the model's own, which must pass unchanged."""
+    """The graph's preparation against Pillow's, and the probability that it costs, on phantoms of the model's own size,
+    which must pass unchanged, and of others, small and large, wide and tall."""
     size = model.data["size"]
+    preparation = onnxfile.open_session(graph.preparation(size).SerializeToString(), 1)
     own, _ = phantom.generate(PHANTOMS, size, seed=0)
     largest, _ = phantom.generate(PHANTOMS, max(max(sides) for sides in SIZES), seed=0)
-    images = [own, *(np.ascontiguousarray(largest[:, :height, :width]) for height, width in SIZES)]
-    preparation = onnxfile.open_session(graph.preparation(size).SerializeToString(), 1)
-    return [compare_size(model, preparation, phantoms) for phantoms in images]
-
-
-def compare_size(model: onnxfile.OnnxModel, preparation, images: np.ndarray) -> dict:
-    """One image size: the graph's preparation against Pillow's, and the probability that it costs.
-
-    Args: preparation: a session of the graph's, by itself, to look at its grey levels; images: uint8 [n, h, w].
-    """
-    by_pillow = np.stack([imagefile.prepare(image, model.data["size"]) for image in images])
-    (by_graph,) = preparation.run(None, {"image": images})
-    grey = np.abs(by_graph.astype(int) - by_pillow)
-    apart = np.abs(model.probabilities(images) - model.probabilities(by_pillow))
-    return {
-        "height": images.shape[1],
-        "width": images.shape[2],
-        "n": len(images),
-        "max_grey_difference": int(grey.max()),
-        "share_of_pixels": float(np.mean(grey > 0)),  # that differ
-        "max_difference": float(apart.max()),
-    }
+    rows = []
+    for images in [own, *(np.ascontiguousarray(largest[:, :height, :width]) for height, width in SIZES)]:
+        by_pillow = np.stack([imagefile.prepare(image, size) for image in images])
+        (by_graph,) = preparation.run(None, {"image": images})
+        grey = np.abs(by_graph.astype(int) - by_pillow)
+        apart = np.abs(model.probabilities(images) - model.probabilities(by_pillow))
+        row = {"height": images.shape[1], "width": images.shape[2], "n": len(images)}
+        row |= {"max_grey_difference": int(grey.max()), "share_of_pixels": float(np.mean(grey > 0))}  # that differ
+        rows.append(row | {"max_difference": float(apart.max())})
+    return rows

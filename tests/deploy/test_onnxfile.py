@@ -32,9 +32,9 @@ def test_damaged_rates_are_refused_and_undefined_ones_are_not(onnx_model, kept, 
     assert found["recall"] == 0.95 and found["recall_ci95"] == [0.9, 1.0] and np.isnan(found["specificity"])
 
 
-def test_what_is_no_model_of_ours_is_refused(network, tmp_path):
-    for path, content in {"no.onnx": b"text", "bare.onnx": graph.assemble(network, 28).SerializeToString()}.items():
-        (tmp_path / path).write_bytes(content)
+def test_what_is_no_model_of_ours_is_refused(network, fitted, tmp_path):
+    (tmp_path / "no.onnx").write_bytes(b"text")
+    onnx.save(graph.assemble(network, 28, fitted), tmp_path / "bare.onnx")
     for path, message in {"absent": "no such", "no.onnx": "not an ONNX", "bare.onnx": "without this"}.items():
         with pytest.raises(UserError, match=message):
             onnxfile.load(tmp_path / path, 1)

@@ -8,20 +8,15 @@ from common.deploy import graph, onnxfile, typicality
 
 
 @pytest.mark.parametrize("n, d", [(40, 5), (30, 60), (500, 20)])
-def test_covariance_is_scikit_learns(n, d):
+def test_covariance_and_distance_are_scikit_learns(n, d):
     generator = np.random.default_rng(n)
     samples = generator.normal(size=(n, d)) @ generator.normal(size=(d, d))
-    centred = samples - samples.mean(0)
-    expected, shrinkage = covariance.ledoit_wolf(samples)
-    assert 0 < shrinkage < 1
-    np.testing.assert_allclose(typicality.ledoit_wolf(centred), expected, rtol=1e-10, atol=1e-12)
-
-
-def test_distance_is_mahalanobis():
-    features = np.random.default_rng(0).normal(size=(80, 6)) * np.arange(1, 7)
-    usual, whitening = typicality.whiten(features)
-    expected = covariance.LedoitWolf().fit(features).mahalanobis(features)
-    np.testing.assert_allclose(typicality.squared_distance(features, usual, whitening), expected, rtol=1e-4)
+    expected = covariance.LedoitWolf().fit(samples)
+    assert 0 < expected.shrinkage_ < 1
+    found = typicality.ledoit_wolf(samples - samples.mean(0))
+    np.testing.assert_allclose(found, expected.covariance_, rtol=1e-10, atol=1e-12)
+    distance = typicality.squared_distance(samples, *typicality.whiten(samples))
+    np.testing.assert_allclose(distance, expected.mahalanobis(samples), rtol=1e-4)
 
 
 def test_of_images_like_those_of_training_a_share_t_lies_below_t():
@@ -71,7 +66,7 @@ def test_the_graph_gives_what_numpy_gives(fitted):
 def test_phantoms_are_like_phantoms_and_other_pictures_are_not(kind, network, quantized, phantoms):
     chosen = {"fp32": network, "int8": quantized}[kind]
     fitted = typicality.fit_network(chosen, data.Split.of("train", *phantom.generate(300, 28, seed=1)), 1)
-    session = onnxfile.open_session(graph.assemble(chosen, 28, fitted=fitted).SerializeToString(), 1)
+    session = onnxfile.open_session(graph.assemble(chosen, 28, fitted).SerializeToString(), 1)
     others = np.random.default_rng(0).integers(0, 256, (20, 90, 60), dtype=np.uint8)
     black, white = np.zeros((1, 50, 50), np.uint8), np.full((1, 50, 50), 255, np.uint8)
     alike, *unlike = (session.run(["typicality"], {"image": i})[0] for i in (phantoms.images, others, black, white))
