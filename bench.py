@@ -32,11 +32,9 @@ OPERATORS = 8  # that take the most time
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    flags.add(
-        parser, "--sizes", one_of(*npzfile.SIZES), "image sizes", list(npzfile.SIZES), shown="all four", nargs="+"
-    )
-    counts, shown = [500, 5000, 50_000], "500 5000 50000"
-    flags.add(parser, "--images", POSITIVE_INT, "numbers of training images, at 28×28", counts, shown, nargs="+")
+    flags.add(parser, "--sizes", one_of(*npzfile.SIZES), "image sizes", list(npzfile.SIZES), "all four", nargs="+")
+    counts = "numbers of training images, at 28×28"
+    flags.add(parser, "--images", POSITIVE_INT, counts, [500, 5000, 50_000], "500 5000 50000", nargs="+")
     flags.add(parser, "--steps", POSITIVE_INT, "training steps to time for each row", 20)
     flags.add_machine_flags(parser, device=False)
     flags.add_settings_flags(parser, weights="none")  # what a step costs does not depend on where it starts

@@ -17,17 +17,18 @@ from common.data import Source, Split
 from common.errors import UserError
 from common.files import write_csv
 from common.metrics import NAMES, flatten
-from common.model import BreastResNet, Predictor, device_of, predict
+from common.model import Predictor, device_of, predict
 from common.run import flags, folders, provenance, resume
-from common.scoring import Scored, evaluate_splits, groups_beside
+from common.scoring import evaluate_splits, groups_beside
 from common.seed import set_seed
 from common.settings import NATURAL, POSITIVE_INT, Settings, number, one_of
 from common.show import tables
 
-OTHER_WAY = {"twins": "none", "none": "twins", "hospitals": "twins"}  # of --groups, for --compare-groups
-WAYS = {"hospitals": "a hospital left out", "twins": "twins kept together", "none": "every image by itself"}
-FITTED_ON = {"twins": OUT_OF_FOLD, "none": OUT_OF_FOLD, "hospitals": LEFT_OUT}
-ADDS = {"hospitals": "knowing the hospital", "twins": "splitting near-duplicates"}
+WAYS = {  # of --groups, the strictest first
+    "hospitals": "a hospital left out",
+    "twins": "twins kept together",
+    "none": "every image by itself",
+}
 POOLS = {"train": ["train"], "train+val": ["train", "val"], "all": ["train", "val", "test"]}
 
 
@@ -38,7 +39,7 @@ def parse_args():
     flags.add(parser, "--pool", one_of(*POOLS), "what to divide", "train+val")
     how = "twins: near-duplicates, and images of one patient, share a fold; none: every image by itself; hospitals: "
     how += "each hospital, --data and those of --also, is a fold, so that a model never knows the one it predicts"
-    flags.add(parser, "--groups", one_of(*OTHER_WAY), how, "twins")
+    flags.add(parser, "--groups", one_of("twins", "none", "hospitals"), how, "twins")
     other = "also run the other way of --groups (of hospitals: twins), and print both side by side"
     flags.add_switch(parser, "--compare-groups", other)
     twins = "leave out images that share a group with one of test, which makes all of test clean"
@@ -73,22 +74,6 @@ def read_pool(source: Source, names: list[str], drop_test_twins: bool) -> Split:
     return pool[kept]
 
 
-def used_models(validation: CrossValidation) -> dict[str, BreastResNet]:
-    """The models of the run by the names of their files: the refit ones, or the folds' as an ensemble."""
-    models = validation.refit or validation.models
-    return {f"fold_{i + 1}.pt" if len(models) > 1 else "model.pt": model for i, model in enumerate(models)}
-
-
-def score_test(source: Source, models, settings: Settings, temperature: float, clean: bool) -> Scored:
-    """The run's model or ensemble on test, which is read only now that everything is chosen.
-
-    Args: clean: no twin of a test image was trained on, so that there is no clean part to set apart.
-    """
-    test, *seen = data.load(source, "test", "train", "val", *data.further(source))
-    probabilities = sigmoid(predict(Predictor(models, settings.mirror, temperature), test.images))
-    return scoring.score(test, probabilities, *seen, apart=not clean)
-
-
 def read_elsewhere(other: Source, source: Source, pool: Split) -> dict[str, Split]:
     """{what to call them: all images of --calibrate-on}. Raises: UserError when the models are trained on them, a class
     is absent, or phantoms would calibrate a model of real images."""
@@ -105,11 +90,11 @@ def read_elsewhere(other: Source, source: Source, pool: Split) -> dict[str, Spli
 
 
 def score(validation: CrossValidation, pool: Split, elsewhere: dict[str, Split], source, settings: Settings, args):
-    """Calibrate on held-out predictions, then predict test: (calibrations, the run's first, {name: Scored}, rows for
-    predictions.csv)."""
-    logits, models = validation.mean_logits, list(used_models(validation).values())
-    held_out = {name: (s, predict(Predictor(models, settings.mirror), s.images)) for name, s in elsewhere.items()}
-    held_out[FITTED_ON[args.groups]] = pool, logits
+    """Calibrate on held-out predictions, then predict test, which is read only now that everything is chosen:
+    (calibrations, the run's first, {name: Scored}, rows for predictions.csv)."""
+    logits, predictor = validation.mean_logits, Predictor(validation.used, settings.mirror)
+    held_out = {name: (split, predict(predictor, split.images)) for name, split in elsewhere.items()}
+    held_out[LEFT_OUT if args.groups == "hospitals" else OUT_OF_FOLD] = pool, logits
     calibrations = [
         calibrate(split.labels, z, args.sensitivity, name, split.hospitals if name == LEFT_OUT else None)
         for name, (split, z) in held_out.items()
@@ -125,36 +110,37 @@ def score(validation: CrossValidation, pool: Split, elsewhere: dict[str, Split],
         scored[f"out_of_fold, {hospital or source.called}"] = scoring.score(pool[own], probabilities[own])
     for split, z in (held_out[name] for name in elsewhere):
         scored["elsewhere"] = scoring.score(split, sigmoid(z / temperature))
-        rows += folders.prediction_rows(split, sigmoid(z / temperature), fold=[""] * len(split))
     if not args.no_test and args.pool != "all":
-        scored["test"] = test = score_test(source, models, settings, temperature, args.drop_test_twins)
-        rows += folders.prediction_rows(test.split, test.probabilities, fold=[""] * len(test.split))
+        test, *seen = data.load(source, "test", "train", "val", *data.further(source))
+        probabilities = sigmoid(predict(Predictor(validation.used, settings.mirror, temperature), test.images))
+        scored["test"] = scoring.score(test, probabilities, *seen, apart=not args.drop_test_twins)
+    for name in ("elsewhere", "test"):
+        if one := scored.get(name):
+            rows += folders.prediction_rows(one.split, one.probabilities, fold=[""] * len(one.split))
     return calibrations, scored, rows
 
 
-def compare_groups(pool: Split, validations: dict[str, CrossValidation]) -> dict:
+def compare_groups(pool: Split, logits: dict[str, np.ndarray]) -> dict:
     """What it is worth to have seen more of an image's kind: pooled metrics of both ways of grouping, the stricter
-    first, and their difference, second minus first, on the same images."""
+    first, and their difference, second minus first, on the same images. logits: of each way, [n]."""
     labels, counts = pool.labels, intervals.resample_counts(pool.labels, data.find_groups(pool))
-    ways = sorted(validations, key=list(WAYS).index)
-    strict, naive = (sigmoid(validations[way].mean_logits) for way in ways)
-    return {
-        ways[0]: intervals.summary(labels, strict, counts),
-        ways[1]: intervals.summary(labels, naive, counts),
-        "differences": comparison.paired_bootstrap(labels, naive, strict, counts),
-    }
+    strict, naive = (way for way in WAYS if way in logits)
+    probabilities = {way: sigmoid(logits[way]) for way in (strict, naive)}
+    compared: dict = {way: intervals.summary(labels, held_out, counts) for way, held_out in probabilities.items()}
+    differences = comparison.paired_bootstrap(labels, probabilities[naive], probabilities[strict], counts)
+    return compared | {"differences": differences}
 
 
 def comparison_text(compared: dict) -> str:
     """Both ways of grouping side by side, and what the second adds."""
-    ways = [way for way in WAYS if way in compared]
     added = [
         f"{NAMES[name]} {tables.with_limits(difference['difference'], difference['ci95'], '+.4f')}"
         for name, difference in compared["differences"].items()
         if name in ("auc", "accuracy")
     ]
-    table = tables.metrics_table({WAYS[way]: compared[way] for way in ways})
-    return f"{table}\n{ADDS[ways[0]]} adds: {', '.join(added)}, 95 % intervals"
+    table = tables.metrics_table({WAYS[way]: compared[way] for way in WAYS if way in compared})
+    what = "knowing the hospital" if "hospitals" in compared else "splitting near-duplicates"
+    return f"{table}\n{what} adds: {', '.join(added)}, 95 % intervals"
 
 
 def main():
@@ -180,13 +166,15 @@ def main():
         folds, repeats = validation.score_folds(labels), validation.score_repeats(labels)
         metrics = described | scores | {"folds": folds, "repeats": repeats}
         if args.compare_groups:
-            way = OTHER_WAY[args.groups]
+            way = "none" if args.groups == "twins" else "twins"
             second = cross_validate(pool, settings, replace(scheme, groups=way, refit=0), partial)
-            calibrations.append(calibrate(labels, second.mean_logits, args.sensitivity, FITTED_ON[way]))
-            metrics["compare_groups"] = compare_groups(pool, {args.groups: validation, way: second})
+            calibrations.append(calibrate(labels, second.mean_logits, args.sensitivity, OUT_OF_FOLD))
+            ways = {args.groups: validation.mean_logits, way: second.mean_logits}
+            metrics["compare_groups"] = compare_groups(pool, ways)
         metrics["calibrations"] = [asdict(calibration) for calibration in calibrations]
         with resume.finish(partial) as out:
-            for name, model in used_models(validation).items():
+            for i, model in enumerate(validation.used):
+                name = f"fold_{i + 1}.pt" if len(validation.used) > 1 else "model.pt"
                 folders.save_model(out / name, model, settings, args.seed, source, names)
             folders.save_results(out, source, calibrations[0], rows, metrics)
             write_csv(out / "folds.csv", [flatten(fold) for fold in folds], source.notice)

@@ -50,10 +50,14 @@ def parse_args():
 
 @dataclass(frozen=True)
 class Outcome:
-    """rows: one a finished trial; importances: {setting: share}; chosen and best by mean: two of the rows; error: the
-    standard error of a difference between them."""
+    """rows: one a finished trial of either stage; found: the search's complete ones, best first; grid: the grid's, and
+    ends {lr or wd: the range that it covers}, empty without one; importances: {setting: share}; chosen, and best by
+    mean: two of the rows; error: the standard error of a difference between them."""
 
     rows: list[dict]
+    found: list[dict]
+    grid: list[dict]
+    ends: dict[str, tuple[float, float]]
     importances: dict[str, float]
     chosen: dict
     best: dict
@@ -94,45 +98,32 @@ def fixed_settings(settings, source, args) -> dict:
     return fixed | {"search": ranges, "folds": args.folds, "seed": args.seed, "data_md5": source.md5}
 
 
-def take_part(url, pool, source, settings, args) -> tuple[list[dict], dict]:
+def take_part(url, source, settings, args) -> Outcome:
     """Both stages, shared with all other workers: TPE over the searched settings, hopeless ones pruned after whole
-    folds; then the grid. Returns: (a row a finished trial, importances of the searched settings)."""
-    score, fixed = make_score(pool, settings, args), fixed_settings(settings, source, args)
+    folds; then the grid, from which is chosen, or without one from the best of the search. Raises: UserError."""
+    score = make_score(data.concatenate(*data.load(source, "train", "val")), settings, args)
+    fixed = fixed_settings(settings, source, args)
     study = search.open_study(url, args.study, fixed, args.heartbeat)
     with search.explained(url, "failed; the same command goes on from here"):
         search.optimise(study, args.trials, partial(score, "trial"), args.seed)
         trials = search.finished(study)[: args.trials]
         rows = [trial_row("search", trial.number, trial, settings, args) for trial in trials]
-        if gridded(args):
-            grid = search.open_study(url, f"{args.study} grid {args.grid} after {args.trials}", fixed, args.heartbeat)
-            grid.pruner = optuna.pruners.NopPruner()
-            if "cells" not in grid.user_attrs:
-                grid.set_user_attr("cells", grid_cells(best_share(rows), args))
-            cells = grid.user_attrs["cells"]  # as the first worker to come here laid them out
-            search.score_all(grid, cells, partial(score, "cell"))
-            scored = {str(search.setting_of(trial)): trial for trial in search.finished(grid)}
-            rows += [trial_row("grid", i, scored[str(cell)], settings, args) for i, cell in enumerate(cells)]
-        return rows, search.importances(study, args.search)
-
-
-def gridded(args) -> list[str]:
-    """The settings that the grid varies."""
-    return [name for name in GRID if name in args.search and args.grid]
-
-
-def span(top, name) -> tuple[float, float]:
-    """The range of a setting among the best trials."""
-    return min(row[name] for row in top), max(row[name] for row in top)
-
-
-def grid_cells(top, args) -> list[dict]:
-    """args.grid values of lr and of wd, as far as these are searched, evenly spaced in the logarithm inside the range,
-    and the best trial's values of everything else; a grid of one is the best trial."""
-    cells = [{name: top[0][name] for name in args.search}]
-    for name in gridded(args) if args.grid > 1 else []:
-        values = sorted({float(f"{x:.3g}") for x in np.geomspace(*span(top, name), args.grid)})
-        cells = [cell | {name: value} for cell in cells for value in values]
-    return cells
+        found, grid = complete(rows), []
+        near = found[: max(2, math.ceil(TOP_SHARE * len(found)))]  # two at least: they span the range
+        ends = {name: span(near, name) for name in GRID if name in args.search and args.grid}
+        if ends:
+            second = search.open_study(url, f"{args.study} grid {args.grid} after {args.trials}", fixed, args.heartbeat)
+            second.pruner = optuna.pruners.NopPruner()
+            if "cells" not in second.user_attrs:
+                second.set_user_attr("cells", grid_cells(found[0], ends, args))
+            cells = second.user_attrs["cells"]  # as the first worker to come here laid them out
+            scored = enumerate(search.score_all(second, cells, partial(score, "cell")))
+            grid = [trial_row("grid", i, trial, settings, args) for i, trial in scored]
+            near = complete(grid)
+        importances = search.importances(study, args.search)
+    scores = np.array([[row[f"fold_{i + 1}"] for i in range(args.folds)] for row in near])
+    chosen, best, error = search.choose(near, scores)
+    return Outcome(rows + grid, found, grid, ends, importances, near[chosen], near[best], error)
 
 
 def trial_row(stage: str, number: int, trial, settings, args) -> dict:
@@ -145,26 +136,27 @@ def trial_row(stage: str, number: int, trial, settings, args) -> dict:
     return row | {f"fold_{i + 1}": scores[i] if i < len(scores) else None for i in range(args.folds)}
 
 
-def complete(rows, stage: str) -> list[dict]:
-    """The complete rows of a stage, best first. Raises: UserError."""
-    found = sorted((r for r in rows if r["stage"] == stage and r["state"] == "complete"), key=lambda r: -r["auc"])
+def complete(rows) -> list[dict]:
+    """Those of a stage's rows that are complete, best first. Raises: UserError."""
+    found = sorted((row for row in rows if row["state"] == "complete"), key=lambda row: -row["auc"])
     if not found:
-        raise UserError(f"no setting of the {stage} was completed, all diverged; give more --trials")
+        raise UserError(f"no setting of the {rows[0]['stage']} was completed, all diverged; give more --trials")
     return found
 
 
-def best_share(rows) -> list[dict]:
-    """The best TOP_SHARE of the search, at least two: they span the range."""
-    found = complete(rows, "search")
-    return found[: max(2, math.ceil(TOP_SHARE * len(found)))]
+def span(rows, name) -> tuple[float, float]:
+    return min(row[name] for row in rows), max(row[name] for row in rows)
 
 
-def choose(rows, importances, args) -> Outcome:
-    """The choice from the grid, if there is one, else from the search's best."""
-    near = complete(rows, "grid") if gridded(args) else best_share(rows)
-    scores = np.array([[row[f"fold_{i + 1}"] for i in range(args.folds)] for row in near])
-    chosen, best, error = search.choose([{name: row[name] for name in args.search} for row in near], scores)
-    return Outcome(rows, importances, near[chosen], near[best], error)
+def grid_cells(best, ends, args) -> list[dict]:
+    """args.grid values of lr and of wd, as far as these are searched, evenly spaced in the logarithm inside the range,
+    and the best trial's values of everything else; a grid of one is the best trial."""
+    cells = [{name: best[name] for name in args.search}]
+    for name in ends if args.grid > 1 else []:
+        low, high = ends[name]
+        values = sorted({float(f"{x:.3g}") for x in np.geomspace(low, high, args.grid)})
+        cells = [cell | {name: value} for cell in cells for value in values]
+    return cells
 
 
 def short(value) -> str:
@@ -180,21 +172,21 @@ def setting_text(row, args) -> str:
     return ", ".join([*(f"{name} {short(row[name])}" for name in args.search), f"AUC {mean_text(row)}"])
 
 
-def search_table(rows, args) -> str:
+def search_table(outcome: Outcome, args) -> str:
     """The best trials of the search, and the range that the grid covers."""
     lines = [tables.line("mean AUC ± standard error", ["AUC", *args.search], 18)]
-    for row in complete(rows, "search")[:SHOWN]:
+    for row in outcome.found[:SHOWN]:
         cells = [mean_text(row), *(short(row[name]) for name in args.search)]
         lines.append(tables.line(f"trial {row['trial']}", cells, 18))
-    if gridded(args):
-        ends = {name: " to ".join(map(short, span(best_share(rows), name))) for name in gridded(args)}
-        lines.append("range: " + ", ".join(f"{name} {between}" for name, between in ends.items()))
+    if outcome.ends:
+        ends = [f"{name} {short(low)} to {short(high)}" for name, (low, high) in outcome.ends.items()]
+        lines.append("range: " + ", ".join(ends))
     return "\n".join(lines)
 
 
-def grid_table(rows) -> str:
+def grid_table(grid) -> str:
     """Mean AUC ± standard error, learning rates down, weight decays across."""
-    cells = {(row["lr"], row["wd"]): mean_text(row) for row in rows if row["stage"] == "grid"}
+    cells = {(row["lr"], row["wd"]): mean_text(row) for row in grid}
     lrs, wds = (sorted(set(values)) for values in zip(*cells))
     lines = [tables.line("lr \\ wd", map(short, wds), 18)]
     return "\n".join(lines + [tables.line(short(lr), (cells[lr, wd] for wd in wds), 18) for lr in lrs])
@@ -203,72 +195,65 @@ def grid_table(rows) -> str:
 def outcome_text(outcome: Outcome, source, args) -> str:
     """The tables of both stages, and the choice."""
     error = "n/a, of a single setting" if math.isnan(outcome.error) else f"{outcome.error:.4f}"
-    choice = [
-        f"best by mean: {setting_text(outcome.best, args)}",
-        f"standard error of a difference between settings, paired by fold: {error}",
-        f"chosen, the simplest within one of the best: {setting_text(outcome.chosen, args)}",
-    ]
-    parts = [f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val"]
-    parts += [search_table(outcome.rows, args), *([grid_table(outcome.rows)] if gridded(args) else [])]
-    return "\n\n".join([*parts, "\n".join(choice)])
+    choice = f"""\
+best by mean: {setting_text(outcome.best, args)}
+standard error of a difference between settings, paired by fold: {error}
+chosen, the simplest within one of the best: {setting_text(outcome.chosen, args)}"""
+    parts = [f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val", search_table(outcome, args)]
+    parts += [grid_table(outcome.grid)] if outcome.grid else []
+    return "\n\n".join([*parts, choice])
 
 
-def draw(outcome: Outcome, source, args, out) -> None:
+def draw(outcome: Outcome, source, out) -> None:
     """study.png: the score of every trial of the search; importance.png; grid.png: the grid as a heat map."""
     title = f"{source.label}, mean AUC over folds"
-    found = {row["trial"]: row["auc"] for row in complete(outcome.rows, "search")}
+    found = {row["trial"]: row["auc"] for row in outcome.found}
     history = [found.get(i) for i in range(1 + max(row["trial"] for row in outcome.rows if row["stage"] == "search"))]
     figures.save(figures.search_history(history, title, "AUC"), out / "study.png")
     if outcome.importances:
         shares = figures.importances(outcome.importances, f"{source.label}, settings searched")
         figures.save(shares, out / "importance.png")
-    if gridded(args):
-        grid = [row for row in outcome.rows if row["stage"] == "grid"]
-        cells = {(row["lr"], row["wd"]): (row["auc"], row["standard_error"]) for row in grid}
+    if outcome.grid:
+        cells = {(row["lr"], row["wd"]): (row["auc"], row["standard_error"]) for row in outcome.grid}
         chosen, best = ((row["lr"], row["wd"]) for row in (outcome.chosen, outcome.best))
         figures.save(figures.heat_map(cells, chosen, best, title), out / "grid.png")
 
 
 def save(outcome: Outcome, settings, source, args, out) -> None:
     """Write best.json, whose keys with an underscore are for people, trials.csv and the figures."""
-    chosen, best = outcome.chosen, outcome.best
     made_with = provenance(source, args.threads)
     if args.storage:  # perhaps with a password
         words = (word.replace(args.storage, search.shown(args.storage)) for word in sys.argv)
         made_with["command"] = shlex.join(["python", *words])
-    found = {"_auc": chosen["auc"], "_standard_error": chosen["standard_error"], "_folds": args.folds}
-    found |= {"_rule": search.RULE, "_paired_error": outcome.error}
-    found |= {"_best_by_mean": {key: best[key] for key in (*args.search, "auc", "standard_error")}}
-    found |= {"_importances": outcome.importances, "_provenance": made_with}
+    chosen, best = outcome.chosen, outcome.best
+    tuned = {name: chosen[name] for name in args.search} | {
+        "_auc": chosen["auc"],
+        "_standard_error": chosen["standard_error"],
+        "_folds": args.folds,
+        "_rule": search.RULE,
+        "_paired_error": outcome.error,
+        "_best_by_mean": {key: best[key] for key in (*args.search, "auc", "standard_error")},
+        "_importances": outcome.importances,
+        "_provenance": made_with,
+    }
     files.write_csv(out / "trials.csv", outcome.rows, source.notice)
-    draw(outcome, source, args, out)
-    tuned = {name: chosen[name] for name in args.search}
-    files.write_json(out / "best.json", settings.as_dict() | tuned | found, source.notice)
-
-
-def read(args) -> tuple[data.Split, data.Source, Settings]:
-    """(the images to search on, their source, the settings that are not searched)."""
-    source = data.find(args.data, args.data_root, args.size, args.seed)
-    return data.concatenate(*data.load(source, "train", "val")), source, Settings.from_args(args)
-
-
-def assist(url, args) -> None:
-    """Take part from a process of its own, which reads the images itself: to start it takes no time of its parent."""
-    pool, source, settings = read(args)
-    take_part(url, pool, source, settings, args)
+    draw(outcome, source, out)
+    files.write_json(out / "best.json", settings.as_dict() | tuned, source.notice)
 
 
 def main():
     args = parse_args()
-    pool, source, settings = read(args)
+    settings = Settings.from_args(args)
+    source = data.find(args.data, args.data_root, args.size, args.seed)
+    data.require(source, "train", "val")
     weights.initial_model(source.size, settings)  # its errors come before anything is written
     threads = max(args.threads // args.jobs, 1)
     set_seed(args.seed, threads)
     with folders.output(args.out) as out:
-        url = args.storage or f"sqlite:///{quote(str(out))}/study.db"
+        task = args.storage or f"sqlite:///{quote(str(out))}/study.db", source, settings, args
         if args.jobs > 1:
-            parallel.run_copies(assist, (url, args), args.jobs, partial(set_seed, args.seed, threads))
-        outcome = choose(*take_part(url, pool, source, settings, args), args)  # and what a killed worker left
+            parallel.run_copies(take_part, task, args.jobs, partial(set_seed, args.seed, threads))
+        outcome = take_part(*task)  # beside workers elsewhere, or what a killed one left
         save(outcome, settings, source, args, out)
     print(outcome_text(outcome, source, args))
     print(f"next: python train.py --params {out}/best.json")

@@ -27,30 +27,28 @@ class Strength:
     erasing: float = 0.25  # probability of a rectangle set to the image mean
 
 
-def uniform(n: int, low: float, high: float, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """[n] draws from U(low, high), drawn on the CPU so that a seed means the same on every device."""
-    return (low + (high - low) * torch.rand(n, generator=generator)).to(like.device)
+def uniform(images: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+    """A draw from U(low, high) for each image, on the CPU so that a seed means the same on every device."""
+    return (low + (high - low) * torch.rand(len(images), generator=generator)).to(images.device)
 
 
 def affine(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
     """Mirror, rotate, scale and shift in one bilinear resampling, so that the image is blurred only once; what comes
     from outside the frame repeats the mirrored border. images: [n, h, w], square."""
-    n = len(images)
-    angle = uniform(n, -strength.degrees, strength.degrees, images, generator).deg2rad()
-    zoom = 1 + uniform(n, -strength.scale, strength.scale, images, generator)
-    sign = 1 - 2 * (uniform(n, 0, 1, images, generator) < strength.mirror).float()
-    shift = [uniform(n, -2 * strength.shift, 2 * strength.shift, images, generator) for _ in "xy"]  # grid spans [-1, 1]
+    angle = uniform(images, -strength.degrees, strength.degrees, generator).deg2rad()
+    zoom = 1 + uniform(images, -strength.scale, strength.scale, generator)
+    sign = 1 - 2 * (uniform(images, 0, 1, generator) < strength.mirror).float()
+    shift = [uniform(images, -2 * strength.shift, 2 * strength.shift, generator) for _ in "xy"]  # grid spans [-1, 1]
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
-    matrix = torch.stack([sign * cos, -sign * sin, shift[0], sin, cos, shift[1]], 1).view(n, 2, 3)
-    grid = F.affine_grid(matrix, [n, 1, *images.shape[1:]], align_corners=False)
+    matrix = torch.stack([sign * cos, -sign * sin, shift[0], sin, cos, shift[1]], 1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix, [len(images), 1, *images.shape[1:]], align_corners=False)
     return F.grid_sample(images[:, None], grid, padding_mode="reflection", align_corners=False)[:, 0]
 
 
 def gain(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
     """Contrast about each image's mean, then brightness, clipped to [0, 1]. images: [n, h, w]."""
-    n = len(images)
-    contrast = 1 + uniform(n, -strength.contrast, strength.contrast, images, generator)[:, None, None]
-    brightness = uniform(n, -strength.brightness, strength.brightness, images, generator)[:, None, None]
+    contrast = 1 + uniform(images, -strength.contrast, strength.contrast, generator)[:, None, None]
+    brightness = uniform(images, -strength.brightness, strength.brightness, generator)[:, None, None]
     mean = images.mean((1, 2), keepdim=True)
     return ((images - mean) * contrast + mean + brightness).clamp(0, 1)
 
@@ -58,15 +56,15 @@ def gain(images: torch.Tensor, strength: Strength, generator: torch.Generator) -
 def erase(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
     """Random erasing: with probability `strength.erasing`, a rectangle of sides 10-40 % of the image takes the image's
     mean (Zhong et al., AAAI 2020). images: [n, h, w]."""
-    n, height, width = images.shape
-    inside = torch.ones(n, height, width, dtype=torch.bool, device=images.device)
-    for axis, length in ((1, height), (2, width)):
-        side = uniform(n, 0.1, 0.4, images, generator) * length
-        start = uniform(n, 0, 1, images, generator) * (length - side)
+    inside = torch.ones_like(images, dtype=torch.bool)
+    for axis in (1, 2):
+        length = images.shape[axis]
+        side = uniform(images, 0.1, 0.4, generator) * length
+        start = uniform(images, 0, 1, generator) * (length - side)
         position = torch.arange(length, device=images.device) + 0.5
         within = (position >= start[:, None]) & (position < (start + side)[:, None])
         inside &= within.unsqueeze(3 - axis)
-    chosen = uniform(n, 0, 1, images, generator) < strength.erasing
+    chosen = uniform(images, 0, 1, generator) < strength.erasing
     return torch.where(inside & chosen[:, None, None], images.mean((1, 2), keepdim=True), images)
 
 

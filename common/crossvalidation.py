@@ -47,17 +47,21 @@ class CrossValidation:
     refit: list[BreastResNet]
 
     @property
+    def used(self) -> list[BreastResNet]:
+        """The models of the run: the refit ones, or those of the folds as an ensemble."""
+        return self.refit or self.models
+
+    @property
     def mean_logits(self) -> np.ndarray:
         """[n], the mean over repeats."""
         return self.logits.mean(0)
 
     def score_folds(self, labels: np.ndarray) -> list[dict]:
         """`metrics.summary` of each fold by itself, with its number from 1. labels: [n]."""
-        held_out = [(self.fold == i).nonzero() for i in range(len(self.models))]
-        return [
-            {"fold": i + 1} | metrics.summary(labels[where[1]], sigmoid(self.logits[where]))
-            for i, where in enumerate(held_out)
-        ]
+        labels = np.broadcast_to(labels, self.fold.shape)
+        held_out = [self.fold == i for i in range(len(self.models))]
+        summaries = [metrics.summary(labels[part], sigmoid(self.logits[part])) for part in held_out]
+        return [{"fold": i + 1} | summary for i, summary in enumerate(summaries)]
 
     def score_repeats(self, labels: np.ndarray) -> list[dict]:
         """`metrics.summary` of each repeat's pooled predictions, with its number from 1. labels: [n]."""
@@ -90,45 +94,38 @@ def cross_validate(pool: Split, settings: Settings, scheme: Scheme, partial: Pat
     Args: partial: a folder that keeps a checkpoint of each model, and from which the training goes on.
     Raises: UserError when there are too few images for so many folds, or a hospital or the others lack a class.
     """
-    fold = assign_all(pool, scheme)
+    groups = np.arange(len(pool)) if scheme.groups == "none" else find_groups(pool)
+    fold = assign_models(pool, groups, scheme)
     unseen = {f"fold {i + 1}": (fold == i).any(0) for i in range(fold.max() + 1)}
-    masks = unseen | {f"refit {i + 1}": np.zeros(len(pool), bool) for i in range(scheme.refit)}
-    trained = trained_on(pool, masks, scheme)
-    files = {name: partial and partial / f"{scheme.groups}_{name.replace(' ', '_')}.pt" for name in masks}
-    tasks = [
-        (pool, trained[name], mask, settings, scheme.seed + i, scheme.device, name, files[name])
-        for i, (name, mask) in enumerate(masks.items())
-    ]
-    threads = max(scheme.threads // scheme.jobs, 1)
-    results = list(parallel.run(train_fold, tasks, scheme.jobs, functools.partial(set_seed, scheme.seed, threads)))
-    logits = np.empty(fold.shape)
-    for i, (mask, (_, held_out)) in enumerate(zip(unseen.values(), results)):
-        logits[(fold == i).any(1).argmax(), mask] = held_out
-    models = [model for model, _ in results]
-    return CrossValidation(models[: len(unseen)], fold, logits, models[len(unseen) :])
+    unseen |= {f"refit {i + 1}": np.zeros(len(pool), bool) for i in range(scheme.refit)}
+    tasks = []
+    for i, (name, mask) in enumerate(unseen.items()):
+        trained = trained_on(pool, groups, mask, name)
+        checkpoint = partial and partial / f"{scheme.groups}_{name.replace(' ', '_')}.pt"
+        tasks.append((pool, trained, mask, settings, scheme.seed + i, scheme.device, name, checkpoint))
+    begin = functools.partial(set_seed, scheme.seed, max(scheme.threads // scheme.jobs, 1))
+    models, predicted = zip(*parallel.run(train_fold, tasks, scheme.jobs, begin))
+    folds, logits = len(models) - scheme.refit, np.empty(fold.shape)
+    for i in range(folds):
+        logits[fold == i] = predicted[i]
+    return CrossValidation(list(models[:folds]), fold, logits, list(models[folds:]))
 
 
-def trained_on(pool: Split, unseen: dict[str, np.ndarray], scheme: Scheme) -> dict[str, np.ndarray]:
-    """The images that each model is trained on, bool [n]: all but the unseen, and with hospitals as folds nothing that
-    shares a group with these either. Raises: UserError where a class is absent."""
-    if scheme.groups != "hospitals":
-        return {name: ~mask for name, mask in unseen.items()}
-    groups = find_groups(pool)
-    trained = {name: ~np.isin(groups, groups[mask]) for name, mask in unseen.items()}
-    for name, mask in trained.items():
-        require_both_classes(pool.labels[mask], f"--groups hospitals: what {name} is trained on")
-    return trained
-
-
-def assign_all(pool: Split, scheme: Scheme) -> np.ndarray:
-    """The number, from 0, of the model that does not see an image: int [repeats, n]. Raises: UserError."""
+def assign_models(pool: Split, groups: np.ndarray, scheme: Scheme) -> np.ndarray:
+    """The number, from 0, of the model that does not see an image: int [repeats, n]. groups: [n], what stays together.
+    Raises: UserError."""
     if scheme.groups == "hospitals":
         names, hospital = np.unique(pool.hospitals, return_inverse=True)
         for i, name in enumerate(names):
             require_both_classes(pool.labels[hospital == i], f"--groups hospitals: {name or '--data'}")
-        return hospital + np.arange(scheme.repeats)[:, None] * (hospital.max() + 1)
-    together = find_groups(pool) if scheme.groups == "twins" else np.arange(len(pool))
-    repeats = range(scheme.repeats)
-    return np.stack(
-        [assign_folds(pool.labels, together, scheme.folds, scheme.seed + r) + r * scheme.folds for r in repeats]
-    )
+        return hospital + np.arange(scheme.repeats)[:, None] * len(names)
+    repeats = [assign_folds(pool.labels, groups, scheme.folds, scheme.seed + r) for r in range(scheme.repeats)]
+    return np.stack(repeats) + np.arange(scheme.repeats)[:, None] * scheme.folds
+
+
+def trained_on(pool: Split, groups: np.ndarray, unseen: np.ndarray, name: str) -> np.ndarray:
+    """The images that a model is trained on, bool [n]: all but the unseen, and nothing that shares a group with these,
+    as images of two hospitals may. Raises: UserError where a class is absent."""
+    trained = ~np.isin(groups, groups[unseen])
+    require_both_classes(pool.labels[trained], f"--groups hospitals: what {name} is trained on")
+    return trained

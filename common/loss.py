@@ -4,11 +4,6 @@ import torch
 import torch.nn.functional as F
 
 
-def smooth(targets: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Label smoothing: targets move a share `smoothing` of the way to 1/2 (Szegedy et al., CVPR 2016, section 7)."""
-    return targets * (1 - smoothing) + smoothing / 2
-
-
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Binary cross-entropy -[y log p + (1 - y) log(1 - p)] with p = sigmoid(logit). All tensors [n]."""
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
@@ -38,10 +33,11 @@ LOSSES = {"cross-entropy": cross_entropy, "focal": focal}  # by the names of --l
 
 
 def training_loss(logits, targets, loss: str, label_smoothing: float, class_weights: torch.Tensor) -> torch.Tensor:
-    """The training loss of a batch: the weighted mean of `loss` (a name of LOSSES) over the images.
+    """The training loss of a batch: the weighted mean of `loss` (a name of LOSSES) over the images, whose targets label
+    smoothing moves that share of the way to 1/2 (Szegedy et al., CVPR 2016, section 7).
 
     Args: logits, targets: [n]; label_smoothing in [0, 1); class_weights: [2], blended as the target is.
     """
     weights = class_weights[1] * targets + class_weights[0] * (1 - targets)
-    per_image = LOSSES[loss](logits, smooth(targets, label_smoothing))
+    per_image = LOSSES[loss](logits, targets * (1 - label_smoothing) + label_smoothing / 2)
     return (weights * per_image).sum() / weights.sum()

@@ -121,13 +121,12 @@ def test_what_shares_a_group_with_the_unseen_hospital_is_not_trained_on(phantoms
     pool = replace(phantoms, rows=np.array(rows, dtype=object), images=phantoms.images.copy())
     pool.images[1] = pool.images[0][:, ::-1]
     unseen = {name: pool.hospitals == name for name in "ab"}
-    scheme = Scheme("hospitals", 2, 1, seed=0, refit=0, jobs=1, threads=1, device=torch.device("cpu"))
-    trained = crossvalidation.trained_on(pool, unseen, scheme)
+    trained = {name: crossvalidation.trained_on(pool, data.find_groups(pool), unseen[name], name) for name in "ab"}
     assert not trained["a"][1] and not trained["b"][0]
     assert all((trained[name] ^ ~unseen[name]).sum() == 1 for name in "ab")
     pool.images[1::2] = pool.images[::2]
     with pytest.raises(UserError, match="what a is trained on holds one class only"):
-        crossvalidation.trained_on(pool, unseen, scheme)
+        crossvalidation.trained_on(pool, data.find_groups(pool), unseen["a"], "a")
 
 
 def test_each_hospital_is_predicted_by_a_model_that_has_not_seen_it(hospitals, quick):

@@ -36,12 +36,6 @@ def test_losses_of_blended_targets_are_their_formulas(drawn):
     assert loss.focal(blended.logit(), blended).max() < 1e-12
 
 
-def test_smoothing_moves_targets_towards_one_half():
-    targets = torch.tensor([0.0, 1.0, 0.5, 0.25])
-    torch.testing.assert_close(loss.smooth(targets, 0.1), torch.tensor([0.05, 0.95, 0.5, 0.275]))
-    assert torch.equal(loss.smooth(targets, 0.0), targets)
-
-
 @pytest.mark.parametrize("malignant", [1, 27])
 def test_balanced_class_weights_are_scikit_learns(malignant):
     labels = np.r_[np.ones(malignant, np.uint8), np.zeros(100 - malignant, np.uint8)]

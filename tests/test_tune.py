@@ -28,7 +28,7 @@ def source():
 
 @pytest.fixture
 def found(tmp_path, monkeypatch, source):
-    """A function that searches: the best rate is 1e-3, decay matters only to one fold.
+    """A function that searches: the best rate is 1e-3, decay matters only to one fold, a share of the trials diverges.
     Returns: (arguments, outcome)."""
 
     def make_score(pool, own, args):
@@ -37,7 +37,7 @@ def found(tmp_path, monkeypatch, source):
             distance = abs(np.log10(values.get("lr", 1e-3) / 1e-3)) / 10
             scores = [0.9 - distance + fold / 100 - values.get("wd", 0) / 1000 * (fold == 0) for fold in range(3)]
             trial.set_user_attr("scores", scores)
-            if distance > 0.15:
+            if distance > args.worst:
                 raise optuna.TrialPruned()
             return float(np.mean(scores))
 
@@ -45,60 +45,60 @@ def found(tmp_path, monkeypatch, source):
 
     def find(own=None, **changed):
         given = {"trials": 12, "search": ("wd", "lr"), "grid": 3, "folds": 3, "seed": 0, "study": "s", "threads": 1}
-        args = argparse.Namespace(**given | {"storage": None, "heartbeat": 1} | changed)
+        args = argparse.Namespace(**given | {"storage": None, "heartbeat": 1, "worst": 0.15} | changed)
         monkeypatch.setattr(tune, "make_score", make_score)
-        took_part = tune.take_part(f"journal:{tmp_path}/log", None, source, own or settings.Settings(), args)
-        return args, tune.choose(*took_part, args)
+        return args, tune.take_part(f"journal:{tmp_path}/log", source, own or settings.Settings(), args)
 
     return find
 
 
-def test_the_grid_lies_inside_the_range_of_the_best_quarter(found):
-    rows = found(trials=16)[1].rows
-    top, grid = tune.best_share(rows), tune.complete(rows, "grid")
-    assert len(top) == math.ceil(len(tune.complete(rows, "search")) / 4) >= 2 and len(grid) == 9
-    for name in ("lr", "wd"):
-        low, high = tune.span(top, name)
-        assert {row[name] for row in grid} == {float(f"{x:.3g}") for x in np.geomspace(low, high, 3)}
-    assert all(row["auc"] == np.mean([row["fold_1"], row["fold_2"], row["fold_3"]]) for row in grid)
-    assert "pruned" in {row["state"] for row in rows} and len({tuple(row) for row in rows}) == 1
+def best_quarter(outcome) -> list[dict]:
+    return outcome.found[: math.ceil(len(outcome.found) / 4)]
+
+
+@pytest.mark.parametrize(
+    "axes, changed",
+    [
+        pytest.param({"lr": 3, "wd": 3}, {"trials": 16}, id="two axes"),
+        pytest.param({"lr": 2}, {"search": ("lr", "epochs", "augment"), "grid": 2}, id="one, the rest as in the best"),
+        pytest.param({}, {"grid": 1}, id="the best trial itself"),
+    ],
+)
+def test_the_grid_lies_inside_the_range_of_the_best_quarter(axes, changed, found):
+    args, outcome = found(**changed)
+    assert len(best_quarter(outcome)) >= 2 and len(outcome.grid) == math.prod(axes.values())
+    for name in args.search:
+        expected = {outcome.found[0][name]}
+        if name in axes:
+            values = [row[name] for row in best_quarter(outcome)]
+            expected = {float(f"{x:.3g}") for x in np.geomspace(min(values), max(values), axes[name])}
+        assert {row[name] for row in outcome.grid} == expected
+    for row in outcome.rows:
+        assert row["auc"] == np.mean([row["fold_1"], row["fold_2"], row["fold_3"]])
+        assert "wd" in args.search or row["wd"] == settings.Settings().wd
+    assert "pruned" in {row["state"] for row in outcome.rows} and len({tuple(row) for row in outcome.rows}) == 1
 
 
 def test_the_choice_is_the_simplest_near_the_best(found, source):
     args, outcome = found()
     chosen, best = outcome.chosen, outcome.best
-    assert best["auc"] == max(row["auc"] for row in outcome.rows if row["stage"] == "grid")
+    assert best["auc"] == max(row["auc"] for row in outcome.grid)
     assert best["auc"] - outcome.error <= chosen["auc"] and chosen["wd"] > best["wd"] and chosen["lr"] == best["lr"]
     text = tune.outcome_text(outcome, source, args).splitlines()
     assert text[0].startswith("PHANTOM") and f"best by mean: {tune.setting_text(best, args)}" in text
     assert text[-1] == f"chosen, the simplest within one of the best: {tune.setting_text(chosen, args)}"
 
 
-def test_a_grid_of_one_searched_axis_keeps_the_best_of_the_rest(found):
-    rows = found(search=("lr", "epochs", "augment"), grid=2)[1].rows
-    top, grid = tune.best_share(rows)[0], tune.complete(rows, "grid")
-    assert len(grid) == 2 and {row["wd"] for row in grid} == {settings.Settings().wd}
-    assert {(row["epochs"], row["augment"]) for row in grid} == {(top["epochs"], top["augment"])}
-    assert {row["augment"] for row in rows} == {"on", "off"}
-
-
-def test_a_grid_of_one_is_the_best_trial(found):
-    rows = found(grid=1)[1].rows
-    (cell,) = tune.complete(rows, "grid")
-    assert all(cell[key] == pytest.approx(tune.complete(rows, "search")[0][key]) for key in ("lr", "wd", "auc"))
-
-
 @pytest.mark.parametrize("changed", [{"grid": 0}, {"search": ("epochs", "mixup")}])
 def test_without_a_grid_the_search_s_best_quarter_is_chosen_from(changed, found):
     outcome = found(**changed)[1]
-    assert {row["stage"] for row in outcome.rows} == {"search"}
-    assert outcome.best == tune.best_share(outcome.rows)[0] and outcome.chosen in tune.best_share(outcome.rows)
+    assert {row["stage"] for row in outcome.rows} == {"search"} and not outcome.grid
+    assert outcome.best == outcome.found[0] and outcome.chosen in best_quarter(outcome)
 
 
-def test_nothing_complete_is_said():
-    rows = [{"stage": "search", "state": "pruned", "auc": 0.5}]
+def test_nothing_complete_is_said(found):
     with pytest.raises(UserError, match="no setting of the search was completed, all diverged; give more --trials"):
-        tune.choose(rows, {}, argparse.Namespace(grid=0, search=("lr",)))
+        found(worst=-1)
 
 
 @pytest.mark.parametrize("trials, grid", [(2, 1), (30, 3)])

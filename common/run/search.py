@@ -184,13 +184,13 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=FINISHED)
 
 
-def run_trials(study: optuna.Study, score: Callable, **limits) -> None:
-    """`study.optimize`, but a lost connection or Ctrl-C comes out, which Optuna hides behind errors of its own where it
-    cannot write how a trial ended. It returns early where another worker has ended the trial meanwhile: as this one had
-    been silent, or, in SQLite, which locks no rows, as both had taken the same."""
+def run_trial(study: optuna.Study, score: Callable) -> None:
+    """Score one trial. A lost connection or Ctrl-C comes out, which Optuna hides behind errors of its own where it
+    cannot write how the trial ended. It is left to another worker who has ended it meanwhile: as this one had been
+    silent, or, in SQLite, which locks no rows, as both had taken the same."""
     with suppress(UpdateFinishedTrialError):
         try:
-            study.optimize(score, **limits)
+            study.optimize(score, n_trials=1)
         except (AssertionError, UnboundLocalError) as error:
             hidden = error.__context__ or error
             raise hidden from hidden.__cause__
@@ -210,21 +210,24 @@ def optimise(study: optuna.Study, total: int, score: Callable, seed: int) -> Non
         return score(trial)
 
     while len(finished(study)) < total:
-        run_trials(study, seeded, callbacks=[optuna.study.MaxTrialsCallback(total, FINISHED)])
+        run_trial(study, seeded)
 
 
-def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> None:
-    """Score each setting once, whoever scores it; the last perhaps twice, for nobody waits for another worker."""
-    while missing := [setting for setting in settings if setting not in map(setting_of, finished(study))]:
-        begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
-        free = [setting for setting in missing if setting not in map(setting_of, begun)]
+def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> list[FrozenTrial]:
+    """Score each setting once, whoever scores it; the last perhaps twice, for nobody waits for another worker.
+    Returns: a trial of each."""
+
+    def by_setting(*states: TrialState) -> dict[str, FrozenTrial]:
+        trials = study.get_trials(deepcopy=False, states=states)
+        return {str(trial.system_attrs.get("fixed_params", trial.params)): trial for trial in trials}
+
+    while missing := [setting for setting in settings if str(setting) not in by_setting(*FINISHED)]:
+        begun = by_setting(TrialState.RUNNING, TrialState.WAITING)
+        free = [setting for setting in missing if str(setting) not in begun]
         study.enqueue_trial(secrets.choice(free or missing))  # unseeded: workers who come together rarely meet
-        run_trials(study, score, n_trials=1)
-
-
-def setting_of(trial: FrozenTrial) -> dict:
-    """What a trial of `score_all` scores, also before it has begun."""
-    return trial.system_attrs.get("fixed_params", trial.params)
+        run_trial(study, score)
+    scored = by_setting(*FINISHED)
+    return [scored[str(setting)] for setting in settings]
 
 
 def importances(study: optuna.Study, names) -> dict[str, float]:

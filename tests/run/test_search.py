@@ -38,42 +38,35 @@ def test_names_are_put_into_the_order_of_simplicity_and_unknown_ones_refused():
         search.names("label-smoothing,lr,label_smoothing")
 
 
-def test_paired_error_of_two_settings_is_that_of_their_differences():
-    scores = np.random.default_rng(0).normal(size=(2, 5))
+def test_paired_error_is_that_of_the_differences_whatever_the_folds_and_settings():
+    generator = np.random.default_rng(0)
+    scores, many = generator.normal(size=(2, 5)), generator.normal(size=(9, 3))
     difference = scores[0] - scores[1]
     assert search.paired_error(scores) == pytest.approx(difference.std(ddof=1) / np.sqrt(5))
+    moved = many + generator.normal(size=(9, 1)) + 10 * generator.normal(size=(1, 3))  # how good, how hard they are
+    assert search.paired_error(moved) == pytest.approx(search.paired_error(many))
     assert np.isnan(search.paired_error(scores[:1])) and np.isnan(search.paired_error(scores[:, :1]))
 
 
-def test_paired_error_leaves_out_how_hard_folds_and_how_good_settings_are():
-    generator = np.random.default_rng(0)
-    scores = generator.normal(size=(9, 3))
-    moved = scores + generator.normal(size=(9, 1)) + 10 * generator.normal(size=(1, 3))
-    assert search.paired_error(moved) == pytest.approx(search.paired_error(scores))
-
-
 SETTINGS = [{"lr": 1e-3, "wd": 0.01}, {"lr": 1e-3, "wd": 0.1}, {"lr": 1e-4, "wd": 0.1}, {"lr": 1e-5, "wd": 1.0}]
+SIMPLE = {"stages": 2, "loss": "cross-entropy", "mixup": 0.0, "batch_size": 128}
+OTHERS = {"stages": 3, "loss": "focal", "mixup": 0.4, "batch_size": 32}
 
 
-def test_the_largest_decay_then_the_smallest_rate_within_one_error_is_chosen():
+@pytest.mark.parametrize(
+    "settings, means, expected",
+    [
+        pytest.param(SETTINGS, [0.900, 0.898, 0.897, 0.700], (2, 0), id="the largest decay, then the smallest rate"),
+        pytest.param(SETTINGS, [0.9, 0.8, 0.7, 0.6], (0, 0), id="a clear best"),
+        pytest.param(SETTINGS[:1], [0.9], (0, 0), id="a single one, without an error"),
+        *(pytest.param([SIMPLE | {n: OTHERS[n]}, SIMPLE], [0.801, 0.8], (1, 0), id=f"simpler {n}") for n in OTHERS),
+    ],
+)
+def test_the_simplest_within_one_error_of_the_best_is_chosen(settings, means, expected):
     noise = 0.01 * np.array([[1, -1, 0], [-1, 0, 1], [0, 1, -1], [0, 0, 0]])
-    scores = np.array([0.900, 0.898, 0.897, 0.700])[:, np.newaxis] + noise
-    chosen, best, error = search.choose(SETTINGS, scores)
-    assert (chosen, best) == (2, 0) and error == search.paired_error(scores)
-
-
-def test_a_clear_best_is_chosen_and_a_single_setting_without_an_error():
-    scores = np.array([0.9, 0.8, 0.7, 0.6])[:, np.newaxis] + np.array([0.0, 0.1, -0.1])
-    assert search.choose(SETTINGS, scores)[:2] == (0, 0)
-    chosen, best, error = search.choose(SETTINGS[:1], scores[:1])
-    assert (chosen, best) == (0, 0) and np.isnan(error)
-
-
-def test_parts_that_are_off_are_simpler():
-    simple = {"stages": 2, "loss": "cross-entropy", "mixup": 0.0, "batch_size": 128}
-    for name, other in (("stages", 3), ("loss", "focal"), ("mixup", 0.4), ("batch_size", 32)):
-        noise = 0.01 * np.array([[1, 0], [0, 1]])  # the other is the best, but by less than an error
-        assert search.choose([simple | {name: other}, simple], 0.8 + noise + [[1e-3], [0]])[:2] == (1, 0)
+    scores = np.array(means)[:, np.newaxis] + noise[: len(means)]
+    chosen, best, error = search.choose(settings, scores)
+    assert (chosen, best) == expected and error == pytest.approx(search.paired_error(scores), nan_ok=True)
 
 
 def score(trial) -> float:
@@ -160,7 +153,7 @@ def test_what_optuna_hides_when_it_cannot_write_comes_out(end, opened, monkeypat
     monkeypatch.setattr(study._storage, "set_trial_state_values", fail)
     monkeypatch.setattr(study._storage, "get_trial", fail)
     with pytest.raises(end):
-        search.run_trials(study, lambda trial: 0.0, n_trials=1)
+        search.run_trial(study, lambda trial: 0.0)
 
 
 def test_given_settings_are_scored_each_once(opened):
@@ -168,10 +161,8 @@ def test_given_settings_are_scored_each_once(opened):
     with pytest.raises(MemoryError):
         search.score_all(opened(), cells, ending({1: MemoryError}))
     for _ in range(2):
-        search.score_all(opened(), cells, score)
-    found = search.finished(opened())
-    assert len(found) == 3 and all(search.setting_of(trial) == trial.params for trial in found)
-    assert all(cell in [trial.params for trial in found] for cell in cells)
+        assert [trial.params for trial in search.score_all(opened(), cells, score)] == cells
+    assert len(search.finished(opened())) == 3
 
 
 def test_workers_of_one_seed_do_not_take_the_cells_in_one_order(opened):
@@ -242,6 +233,8 @@ UNUSABLE = {
     "study.db": "cannot be opened",
     "sqlite:////absent/folder/study.db": "unable to open database file",
     "journal:/absent/folder/log": "No such file",
+    "sqlite:///{folder}/study.db": "cannot be opened",
+    "journal:{folder}/log": "cannot be opened",
     f"postgresql://user:{SECRET}@localhost:port/db": "cannot be opened",
     f"postgresql://127.0.0.1:9/db?user=user&password={SECRET}": "psycopg|refused",
     f"mysql://user:{SECRET}@127.0.0.1:9/db": "MySQLdb|cannot be opened",
@@ -249,13 +242,14 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("url", UNUSABLE)
-def test_an_unusable_storage_is_named_in_one_line_without_secrets(url, monkeypatch):
+def test_an_absent_or_damaged_storage_is_named_in_one_line_without_secrets(url, tmp_path, monkeypatch):
+    (tmp_path / "log").write_text("no journal\nat all\n")
+    (tmp_path / "study.db").write_bytes(b"no database" * 100)
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    message = refusal(search.open_study, url, "study", {}, 1)
-    assert message.startswith(f"--storage {search.shown(url)}: cannot be opened (") and re.search(
-        UNUSABLE[url], message
-    )
-    assert SECRET not in message and "s3cr@t" not in message
+    given = url.format(folder=tmp_path)
+    message = refusal(search.open_study, given, "study", {}, 1)
+    assert message.startswith(f"--storage {search.shown(given)}: cannot be opened (")
+    assert re.search(UNUSABLE[url], message) and SECRET not in message and "s3cr@t" not in message
 
 
 def test_no_password_is_said():
@@ -264,11 +258,3 @@ def test_no_password_is_said():
     with pytest.raises(UserError, match="no …, … or … here"), search.explained(url, "failed", (ValueError,)):
         raise ValueError("no p@ss%2Fword, p@ss/word or x9\nhere")
     assert search.shown("sqlite:///runs/tune/study.db") == "sqlite:///runs/tune/study.db"
-
-
-def test_a_damaged_storage_is_named(tmp_path):
-    (tmp_path / "log").write_text("no journal\nat all\n")
-    (tmp_path / "study.db").write_bytes(b"no database" * 100)
-    for url in (f"journal:{tmp_path}/log", f"sqlite:///{tmp_path}/study.db"):
-        with pytest.raises(UserError, match="cannot be opened"):
-            search.open_study(url, "study", {}, 1)
