@@ -15,23 +15,18 @@ def uint8_images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (11, 28, 28), np.uint8)
 
 
-@pytest.mark.parametrize("stages", [2, 3, 4])
-@pytest.mark.parametrize("size, stride", [(28, 1), (64, 2), (224, 2)])
-def test_one_logit_an_image_at_every_size_and_depth(size, stride, stages):
-    network = BreastResNet(size, stages).eval()
-    assert network.trunk.conv1.stride == (stride, stride) and network.trunk.conv1.in_channels == 1
-    assert network.trunk.fc.in_features == 64 * 2 ** (stages - 1)
-    assert all(isinstance(getattr(network.trunk, f"layer{s}"), nn.Identity) == (s > stages) for s in (2, 3, 4))
+@pytest.mark.parametrize(
+    "size, upsample, own, stride", [(28, 0, 3, 1), (28, 56, 3, 1), (28, 112, 4, 2), (64, 0, 4, 2), (224, 0, 4, 2)]
+)
+@pytest.mark.parametrize("given", ["auto", 2, 3, 4])
+def test_depth_and_stem_follow_what_the_trunk_sees(size, upsample, own, stride, given):
+    network = BreastResNet(size, given, upsample).eval()
+    trunk, stages = network.trunk, own if given == "auto" else given
+    assert network.stages == stages and trunk.fc.in_features == 64 * 2 ** (stages - 1)
+    assert trunk.conv1.stride == (stride, stride) and trunk.conv1.in_channels == 1
+    assert all(isinstance(getattr(trunk, f"layer{s}"), nn.Identity) == (s > stages) for s in (2, 3, 4))
     with torch.inference_mode():
         assert network(torch.rand(2, size, size)).shape == (2,)
-
-
-@pytest.mark.parametrize(
-    "size, upsample, stages, stride", [(28, 0, 3, 1), (28, 56, 3, 1), (28, 112, 4, 2), (64, 0, 4, 2)]
-)
-def test_depth_and_stem_follow_what_the_trunk_sees(size, upsample, stages, stride):
-    network = BreastResNet(size, upsample=upsample).eval()
-    assert network.stages == stages and network.trunk.conv1.stride == (stride, stride)
 
 
 def test_images_are_normalised_and_enlarged_bilinearly_before_the_stem():
