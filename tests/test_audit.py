@@ -1,41 +1,19 @@
-"""What audit.py counts, says and draws."""
-
-import sys
+"""What audit.py counts, says and draws; test_docs.py has what it says of the real data."""
 
 import numpy as np
 import pytest
+from conftest import run
 
 import audit
 from common.data import SPLITS, Split, concatenate, load
 from common.scoring import groups_beside
 
 
-@pytest.fixture
-def audited(tmp_path, monkeypatch, capsys):
-    """A function that audits a data set, and returns what is printed."""
-
-    def run(*flags) -> str:
-        monkeypatch.setattr(sys, "argv", ["audit.py", *map(str, flags), "--out", str(tmp_path)])
-        audit.main()
-        return capsys.readouterr().out
-
-    return run
-
-
-def test_phantoms_have_no_twins_and_augmentation_is_drawn(audited, tmp_path):
-    printed = audited("--data", "phantom")
+def test_phantoms_have_no_twins_and_augmentation_is_drawn(tmp_path):
+    printed, _ = run("audit.py", "--data", "phantom", "--out", tmp_path)
     assert printed.startswith("PHANTOM data") and "0 pairs carry opposite labels" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["augmented.png"]
     assert (tmp_path / "augmented.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_real_data(audited, breastmnist_root, tmp_path):
-    printed = audited("--data-root", breastmnist_root)
-    facts = "780 images, 238 pairs", "593 groups", "128 pairs cross splits", "116 of train, 35 of val, 63 of test"
-    assert all(fact in printed for fact in facts)
-    assert "10 pairs carry opposite labels\n  train 115 malignant and test 76 benign, correlation 1.0000" in printed
-    names = {"twins_threshold.png", "twins_labels.png", "augmented.png"}
-    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_audit_counts_what_crosses_splits_and_what_contradicts():
@@ -55,6 +33,7 @@ def test_audit_counts_what_crosses_splits_and_what_contradicts():
     assert audit.name_of(files, 2) == "all 2.png malignant"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 128, 224])
 def test_the_real_files_of_other_sizes_hold_the_same(breastmnist, size):
     train, val, test = load(breastmnist(size), *SPLITS)

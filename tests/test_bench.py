@@ -2,7 +2,6 @@ import pytest
 from conftest import run
 
 
-@pytest.mark.slow
 def test_a_row_for_each_size_and_number_of_images():
     flags = "--sizes 28 64 --images 40 20 --steps 1 --stages 2 --batch-size 16 --epochs 3 --threads 1"
     lines = [line.split() for line in run("bench.py", *flags.split())[0].splitlines()]

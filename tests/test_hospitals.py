@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import forget, one_line, read_csv, read_json
+from common_fixtures import forget
+from conftest import one_line, read_csv, read_json
 from PIL import Image
 
 import crossval
@@ -64,12 +65,12 @@ def test_further_images_are_all_for_training_and_their_patients_are_their_own(ho
         ("A --pool all --drop-test-twins", "leaves nothing to test on"),
     ],
 )
-def test_what_would_mislead_is_refused_before_training(given, cause, hospitals, tmp_path, run_here):
+def test_what_would_mislead_is_refused_before_training(given, cause, hospitals, tmp_path, runs):
     a, b = hospitals
     named = {"A": a, "B": b, "HALF": b.replace("images", "half"), "BENIGN": b.replace("images", "benign")}
     words = [named.get(word, word) for word in given.split()]
-    status, _, err = run_here("crossval.py", "--data", *words, *TRAIN, "--out", tmp_path / "run")
-    assert status == 2 and re.search(cause, one_line(err)) and not (tmp_path / "run").exists()
+    _, err = runs("crossval.py", "--data", *words, *TRAIN, "--out", tmp_path / "run", status=2)
+    assert re.search(cause, one_line(err)) and not (tmp_path / "run").exists()
 
 
 def test_data_of_the_same_name_are_refused(hospitals, tmp_path):
@@ -163,7 +164,7 @@ def traced_once(monkeypatch):
     monkeypatch.setattr(parity, "SIZES", ((90, 60),))
 
 
-def test_a_run_of_two_hospitals_from_folds_to_a_file(hospitals, traced_once, tmp_path, runs, run_here):
+def test_a_run_of_two_hospitals_from_folds_to_a_file(hospitals, traced_once, tmp_path, runs):
     out = tmp_path / "run"
     both = ["--groups", "hospitals", "--compare-groups", "--refit", 2]
     text, _ = runs("crossval.py", "--data", hospitals[0], "--also", hospitals[1], *both, *TRAIN, "--out", out)
@@ -180,8 +181,8 @@ def test_a_run_of_two_hospitals_from_folds_to_a_file(hospitals, traced_once, tmp
     text, _ = runs("evaluate.py", out / "model.onnx", *flags)
     assert "trained on 40" in text
     gone = Path(hospitals[1]).parent.rename(tmp_path / "gone")
-    status, _, err = run_here("export.py", out, "--threads", 1)
-    assert status == 2 and one_line(err).endswith("say where by --also")
+    _, err = runs("export.py", out, "--threads", 1, status=2)
+    assert one_line(err).endswith("say where by --also")
     runs("evaluate.py", out, *flags[2:])
     assert set(read_json(tmp_path / "evaluation_test.json")["splits"]) == {"test", "test_patients"}
     runs("export.py", out, "--threads", 1, "--also", gone / "images.csv")

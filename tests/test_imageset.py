@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import forget, refusal
+from common_fixtures import forget
+from conftest import refusal
 from PIL import Image
 
 from common import data, files, imagefile, origin

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import read_csv, read_json, with_metadata
+from common_fixtures import with_metadata
+from conftest import read_csv, read_json
 from PIL import Image
 
 from common import files, phantom
@@ -62,20 +63,17 @@ def test_from_a_table_to_an_onnx_and_back(scans, tmp_path, runs):
 
 
 @pytest.mark.slow
-def test_a_moved_and_changed_folder_keeps_its_splits_and_another_seed_is_another_division(
-    scans, tmp_path, runs, run_here
-):
+def test_a_moved_and_changed_folder_keeps_its_splits_and_another_seed_is_another_division(scans, tmp_path, runs):
     here, out = tmp_path / "here", tmp_path / "run"
     shutil.copytree(scans, here)
     runs("train.py", "--data", here / "images.csv", *TRAIN, "--out", out)
     stored = read_json(out / "metrics.json")["splits"]["test"]
     here.rename(tmp_path / "there")
-    status, _, err = run_here("evaluate.py", out, *EVALUATE)
-    assert status == 2 and "here/images.csv" in err
+    assert "here/images.csv" in runs("evaluate.py", out, *EVALUATE, status=2)[1]
     unseen = next(row["image"] for row in read_csv(out / "images.csv") if row["split"] == "train")
     Image.fromarray(np.eye(60, dtype=np.uint8) * 255).save(tmp_path / "there" / unseen)
-    status, _, err = run_here("evaluate.py", out, "--data", tmp_path / "there/images.csv", "--seed", 3, *EVALUATE)
-    assert status == 0 and f"1 have changed since: {unseen}" in err
+    _, err = runs("evaluate.py", out, "--data", tmp_path / "there/images.csv", "--seed", 3, *EVALUATE)
+    assert f"1 have changed since: {unseen}" in err
     assert read_json(out / "evaluation_test.json")["splits"]["test"]["auc"] == stored["auc"]
     (out / "images.csv").unlink()
     text, _ = runs("evaluate.py", out, "--data", scans / "images.csv", "--seed", 3, "--split", "test", *EVALUATE)
@@ -127,11 +125,11 @@ def test_images_unlike_those_of_training_are_counted_and_scored_apart(folder, tm
 
 
 @pytest.mark.parametrize("script", ["train.py", "crossval.py"])
-def test_a_table_without_test_images_is_refused_before_training(script, scans, tmp_path, run_here):
+def test_a_table_without_test_images_is_refused_before_training(script, scans, tmp_path, runs):
     rows = read_csv(scans / "images.csv")
     for row in rows:
         row["split"] = "train" if int(row["patient"][1:]) % 3 else "val"
     shutil.copytree(scans, tmp_path / "set")
     files.write_csv(tmp_path / "set/images.csv", rows)
-    status, _, err = run_here(script, "--data", tmp_path / "set/images.csv", *TRAIN, "--out", tmp_path / "run")
-    assert status == 2 and "test holds no images" in err and "epoch" not in err and not (tmp_path / "run").exists()
+    _, err = runs(script, "--data", tmp_path / "set/images.csv", *TRAIN, "--out", tmp_path / "run", status=2)
+    assert "test holds no images" in err and "epoch" not in err and not (tmp_path / "run").exists()

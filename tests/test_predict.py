@@ -13,7 +13,8 @@ import onnx
 import onnxruntime
 import PIL
 import pytest
-from conftest import REPO, with_metadata
+from common_fixtures import with_metadata
+from conftest import REPO
 from PIL import Image
 
 import predict

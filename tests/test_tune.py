@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import optuna
 import pytest
-from conftest import first_run, one_line, read_csv, read_json, start
+from conftest import first_run, one_line, read_csv, read_json, run, start
 
 import tune
 from common import data, settings
@@ -128,33 +128,29 @@ def test_workers_may_keep_the_same_weights_in_different_places(source, tmp_path)
     assert fixed[0] == fixed[1] != fixed[2] and "lr" not in fixed[0] and fixed[0]["data_md5"] == source.md5
 
 
-def test_an_output_folder_may_have_any_name_and_test_is_never_read(tmp_path, run_here, npz):
+def test_an_output_folder_may_have_any_name_and_test_is_never_read(tmp_path, runs, npz):
     npz(test_images=np.zeros((0,)), test_labels=np.array(["no", "labels"]))
     flags = [*QUICK[2:6], "--epochs", "1", "--threads", "1", "--data", tmp_path / "own.npz"]
     out = tmp_path / "100 % of a? b#c"
     searched = ["--folds", 2, "--trials", 2, "--search", "mixup,augment", "--out", out]
-    status, text, err = run_here("tune.py", *flags, *searched)
+    text, _ = run("tune.py", *flags, *searched)
     best = read_json(out / "best.json")
-    assert status == 0 and (out / "study.db").exists(), err
+    assert (out / "study.db").exists()
     assert text.splitlines()[-1] == f"next: python train.py --params {out}/best.json"
     assert best["lr"] == 3e-4 and 0 < best["mixup"] < 1 and best["augment"] in ("on", "off")
-    assert "test_images" in one_line(run_here("train.py", *flags, "--out", tmp_path / "t")[2])
+    assert "test_images" in one_line(runs("train.py", *flags, "--out", tmp_path / "t", status=2)[1])
 
 
 @pytest.mark.slow
 def test_ctrl_c_then_a_killed_copy(tmp_path):
     """Ctrl-C reaches two copies as well as their parent, and all end; in the next session one copy is killed."""
     command = ["tune.py", *QUICK, "--heartbeat", 1, "--jobs", 2, "--trials", 5, "--grid", 1, "--out", tmp_path]
-    first = start(*command, session=True)
-    while "fold 1" not in first.stderr.readline():
-        assert first.poll() is None
+    first, _ = start(*command, until="fold 1", start_new_session=True)
     os.killpg(first.pid, signal.SIGINT)
     assert first.communicate()[1].splitlines()[-1] == "interrupted" and first.returncode == 130
     assert subprocess.run(["pgrep", "-g", str(first.pid), "-f", "spawn_main"]).returncode == 1  # none is left
 
-    second = start(*command, session=True)
-    while "fold 1" not in second.stderr.readline():
-        assert second.poll() is None
+    second, _ = start(*command, until="fold 1", start_new_session=True)
     children = subprocess.check_output(["pgrep", "-P", str(second.pid), "-f", "spawn_main"], text=True).split()
     os.kill(int(children[-1]), signal.SIGKILL)
     assert second.communicate()[0].splitlines()[-1].startswith("next: python") and second.returncode == 0

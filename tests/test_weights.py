@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from conftest import forget, refusal
+from common_fixtures import forget
+from conftest import refusal
 from torch import nn
 
 from common import model, weights

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import REPO, untrained_member
+from common_fixtures import untrained_member
+from conftest import REPO
 
 from common import imagefile, phantom
 from common.calibration import sigmoid

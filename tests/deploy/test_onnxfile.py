@@ -3,7 +3,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from conftest import with_metadata
+from common_fixtures import with_metadata
 
 from common.deploy import graph, onnxfile
 from common.errors import UserError

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, untrained_member
+from common_fixtures import untrained_member
+from conftest import refusal
 
 from common import data, files
 from common.calibration import Calibration, logit, sigmoid

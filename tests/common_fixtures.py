@@ -1,0 +1,201 @@
+"""Fixtures of several test files: scripts in this process, data, and models from a checkpoint to an .onnx file.
+
+Tests run on one thread: bit-identical results depend on the thread count.
+"""
+
+import io
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torchvision
+from conftest import REPO
+from filelock import FileLock
+
+from common import data, files, imageset, phantom, settings, weights
+from common.calibration import Calibration
+from common.deploy import graph, int8, onnxfile, typicality
+from common.model import BreastResNet
+from common.run import folders
+
+torch.set_num_threads(1)
+
+
+def forget() -> None:
+    """Empty the caches of what files hold, as in another process."""
+    for cached in (weights.initial_state, weights.weights_md5, imageset.load, imageset.divided):
+        cached.cache_clear()
+
+
+def with_metadata(model: Path, copy: Path, **about: str) -> Path:
+    """A copy of an .onnx file that says something else of itself."""
+    changed = onnx.load(model)
+    kept = {entry.key: entry.value for entry in changed.metadata_props}
+    onnx.helper.set_model_props(changed, kept | about)
+    onnx.save(changed, copy)
+    return copy
+
+
+@pytest.fixture
+def runs(monkeypatch, capfd):
+    """`conftest.run` in this process, which spares seconds of imports. An end but by sys.exit is the test's failure."""
+
+    def run(script: str, *words, status: int = 0) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+        random_state, handler = torch.get_rng_state(), signal.getsignal(signal.SIGTERM)
+        forget()
+        capfd.readouterr()
+        try:
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(REPO / script), run_name="__main__")
+                sys.exit(0)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+            torch.set_num_threads(1)
+            torch.set_rng_state(random_state)
+            torch.use_deterministic_algorithms(False)
+        out, err = capfd.readouterr()
+        assert int(ended.value.code or 0) == status, err
+        return out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def breastmnist(breastmnist_root):
+    """A function that finds BreastMNIST of a size; a test is skipped where there is none of it."""
+
+    def find(size: int) -> data.Source:
+        if not (file := data.breastmnist_path(str(breastmnist_root), size)).exists():
+            pytest.skip(f"no {file.name} in {breastmnist_root}")
+        return data.find("breastmnist", str(breastmnist_root), size)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def imagenet_trunk(tmp_path_factory) -> Path:
+    """A file for --weights: torchvision's names up to layer3, random values."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = torchvision.models.resnet18().state_dict()
+    path = tmp_path_factory.mktemp("weights") / "trunk.pth"
+    torch.save({name: tensor for name, tensor in state.items() if not name.startswith(("layer4", "fc"))}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def phantoms() -> data.Split:
+    """48 phantoms, a third of them malignant."""
+    return data.Split.of("train", *phantom.generate(48, 28, seed=0, malignant_share=1 / 3))
+
+
+@pytest.fixture
+def quick() -> settings.Settings:
+    """The smallest training run: from scratch, two stages, two epochs."""
+    return settings.Settings(weights="none", stages=2, epochs=2, batch_size=16)
+
+
+@pytest.fixture(scope="session")
+def stored(phantoms) -> dict[str, np.ndarray]:
+    """Phantoms under MedMNIST's six keys, labels as MedMNIST stores them: 0 for malignant."""
+    parts = {"train": phantoms[:24], "val": phantoms[24:36], "test": phantoms[36:]}
+    arrays = {f"{name}_images": part.images for name, part in parts.items()}
+    return arrays | {f"{name}_labels": 1 - part.labels[:, None] for name, part in parts.items()}
+
+
+@pytest.fixture
+def npz(tmp_path, stored):
+    """A function that writes an .npz of `stored`, with other arrays in the place of some (None leaves a key out), and
+    returns its data.Source."""
+
+    def write(size: int = 28, **changed) -> data.Source:
+        arrays = {name: array for name, array in (stored | changed).items() if array is not None}
+        path = tmp_path / "own.npz"
+        np.savez_compressed(path, **arrays)
+        return data.find(str(path), None, size)
+
+    return write
+
+
+def untrained_member(seed: int) -> BreastResNet:
+    """An untrained model with batch statistics that are not the identity."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = BreastResNet(28, 2)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                for name, low, high in (("running_mean", -0.5, 0.5), ("running_var", 0.5, 2), ("weight", 0.5, 1.5)):
+                    getattr(module, name).data.uniform_(low, high)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def untrained(stored, tmp_path_factory) -> folders.Run:
+    """An ensemble of two untrained models, with mirror pass, in a folder as crossval.py would leave it."""
+    folder = tmp_path_factory.mktemp("untrained")
+    np.savez(folder / "own.npz", **stored)
+    source = data.find(str(folder / "own.npz"), None, 28)
+    for seed in (1, 2):
+        chosen = settings.Settings(weights="none", stages=2)
+        folders.save_model(folder / f"fold_{seed}.pt", untrained_member(seed), chosen, 0, source, ["train"])
+    files.write_json(folder / "calibration.json", asdict(Calibration(1.5, 0.4, "a rule", "val", 12)), source.notice)
+    files.write_json(folder / "metrics.json", {"splits": {"test": {"auc": 0.75}}}, source.notice)
+    return folders.load(folder)
+
+
+@pytest.fixture(scope="session")
+def shipped(untrained) -> folders.Run:
+    """`untrained` as a file keeps it, with rounded weights."""
+    return replace(untrained, predictor=graph.as_shipped(untrained.predictor, fp16=True))
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable:
+    """A function that gives an ONNX model, which the first process to ask for it makes; the others wait and read it."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def made_once(name: str, make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
+        with FileLock(folder / f"{name}.lock"):
+            if not (folder / name).exists():
+                onnx.save(make(), folder / name)
+        return onnx.load(folder / name)
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def network(shipped, made_once) -> onnx.ModelProto:
+    """What `shipped` computes between preparation and head."""
+    return made_once("network.onnx", lambda: graph.export_network(shipped.predictor, 28))
+
+
+@pytest.fixture(scope="session")
+def quantized(network, phantoms, made_once) -> onnx.ModelProto:
+    """The int8 copy of `network`."""
+    return made_once("quantized.onnx", lambda: int8.quantize(network, phantoms.images))
+
+
+@pytest.fixture(scope="session")
+def fitted(network, phantoms) -> typicality.Typicality:
+    """What typicality is to `network`, fitted on phantoms."""
+    return typicality.fit_network(network, phantoms, 1)
+
+
+@pytest.fixture(scope="session")
+def onnx_model(untrained, network, fitted, tmp_path_factory) -> onnxfile.OnnxModel:
+    """The ONNX file of `untrained`, open."""
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    about = graph.metadata(untrained, files.read_json(untrained.path / "metrics.json"))
+    graph.write(graph.assemble(network, 28, fitted=fitted), about, path)
+    return onnxfile.load(path, 1)
