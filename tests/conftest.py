@@ -23,6 +23,11 @@ def pytest_configure(config) -> None:
         config.pluginmanager.import_plugin("common_fixtures")
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """The longest file first, so that in the end no process is left alone with it."""
+    items.sort(key=lambda item: item.path.name != "test_scripts.py")
+
+
 def one_line(err: str) -> str:
     """The only line of an error, beside notes, warnings and progress."""
     beside = ("warning: ", "note: ", "weights: ", "Downloading: ", "train  epoch")

@@ -274,7 +274,8 @@ def test_a_damaged_file_is_no_table_s_end_either(host, runs, tmp_path):
     "command",
     [
         "train.py --data breastmnist", "train.py --data-root .", "train.py --data phantom",
-        "train.py --weights imagenet", "train.py --weights none", "train.py --params best.json", "crossval.py", "tune.py", "audit.py",
+        "train.py --weights imagenet", "train.py --weights none", "train.py --params best.json",
+        "crossval.py", "tune.py", "audit.py",
     ],
 )  # fmt: skip
 def test_a_flag_is_never_replaced_and_other_scripts_insist(make, runs, tmp_path, command):

@@ -31,15 +31,6 @@ EVALUATE = ["--bootstrap", "100", "--threads", "1"]
 RUN_FILES = {"model.pt", "metrics.json", "history.csv", "predictions.csv", "curves.png", "calibration.json"}
 
 
-def start_until(words, script, *args) -> tuple[subprocess.Popen, str]:
-    """Start a script and read its stderr up to a line with the words. Returns: (process, what was read)."""
-    process, err = start(script, *args), ""
-    while words not in err:
-        assert process.stderr and (line := process.stderr.readline()), f"the script ended: {err}"
-        err += line
-    return process, err
-
-
 def visible(folder) -> dict[str, bytes]:
     """The files of a folder that are not hidden."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
@@ -104,14 +95,21 @@ def test_a_run_says_how_it_was_made(trained):
     assert made["packages"].keys() >= {"numpy", "torch", "torchvision", "medmnist", "onnxruntime"}
 
 
-def test_predictions_give_the_metrics(trained):
+@pytest.fixture
+def tested(trained) -> tuple[data.Split, np.ndarray]:
+    """The test images of `trained`, and the probabilities that it stored of them."""
+    (test,) = data.load(data.find("phantom", None, 28, 0), "test")
     rows = [row for row in read_csv(trained[0] / "predictions.csv") if row["split"] == "test"]
-    labels = np.array([int(row["label"]) for row in rows])
-    probabilities = np.array([float(row["probability"]) for row in rows])
-    test = read_json(trained[0] / "metrics.json")["splits"]["test"]
     assert [int(row["index"]) for row in rows] == list(range(160))
-    assert test["auc"] == pytest.approx(roc_auc_score(labels, probabilities), abs=1e-12)
-    assert test["accuracy"] == pytest.approx(accuracy_score(labels, probabilities >= 0.5), abs=1e-12)
+    assert [int(row["label"]) for row in rows] == test.labels.tolist()
+    return test, np.array([float(row["probability"]) for row in rows])
+
+
+def test_predictions_give_the_metrics(trained, tested):
+    test, probabilities = tested
+    stored = read_json(trained[0] / "metrics.json")["splits"]["test"]
+    assert stored["auc"] == pytest.approx(roc_auc_score(test.labels, probabilities), abs=1e-12)
+    assert stored["accuracy"] == pytest.approx(accuracy_score(test.labels, probabilities >= 0.5), abs=1e-12)
 
 
 @pytest.mark.slow
@@ -121,7 +119,7 @@ def test_interrupted_and_killed_it_ends_with_the_same_numbers(trained, tmp_path)
     for name, old in earlier.items():
         (tmp_path / name).write_bytes(old)
 
-    process, _ = start_until("epoch   1", "train.py", *QUICK, "--out", tmp_path)
+    process, _ = start("train.py", *QUICK, "--out", tmp_path, until="epoch   1")
     process.send_signal(signal.SIGSTOP)
     out, err = run("train.py", *QUICK, "--resume", "--out", tmp_path, status=2)
     assert f"at work there (pid {process.pid} on" in one_line(err) and out == ""
@@ -131,7 +129,7 @@ def test_interrupted_and_killed_it_ends_with_the_same_numbers(trained, tmp_path)
     assert process.returncode == 130 and err.endswith("with --resume goes on from here\ninterrupted\n")
     assert "Traceback" not in err and visible(tmp_path) == earlier
 
-    process, err = start_until("epoch   2/2  train", "train.py", *QUICK, "--resume", "--out", tmp_path)
+    process, err = start("train.py", *QUICK, "--resume", "--out", tmp_path, until="epoch   2/2  train")
     process.kill()
     process.communicate(timeout=60)
     assert "goes on after epoch   1/2" in err and "epoch   1/2  train" not in err
@@ -172,32 +170,22 @@ def test_parity_is_checked_and_stored(exported):
     assert {file, file.with_name("parity.json")} <= set(folders.contents(file.parent))
 
 
-def test_onnx_gives_the_run_s_probabilities(exported):
-    file, _ = exported
-    session = onnxruntime.InferenceSession(file)
-    (test,) = data.load(data.find("phantom", None, 28, 0), "test")
+def test_the_file_gives_the_run_s_probabilities_to_an_app_and_to_predict(exported, tested, tmp_path):
+    session, (test, stored) = onnxruntime.InferenceSession(exported[0]), tested
     probability, logit = session.run(["probability", "logit"], {"image": test.images})
-    stored = [float(r["probability"]) for r in read_csv(file.with_name("predictions.csv")) if r["split"] == "test"]
     assert np.allclose(probability, stored, rtol=0, atol=1e-5)
     assert np.allclose(probability, 1 / (1 + np.exp(-logit.astype(float))), atol=1e-6)
-    (one,) = session.run(["probability"], {"image": test.images[:1]})
-    assert one.shape == (1,) and abs(one[0] - probability[0]) < 1e-6
     props = session.get_modelmeta().custom_metadata_map
     assert props["positive_class"] == "malignant" and props["intended_use"] == "research only, not a medical device"
-    assert read_json(file.with_name("calibration.json"))["threshold"] == float(props["threshold"])
+    assert read_json(exported[0].with_name("calibration.json"))["threshold"] == float(props["threshold"])
     assert "PHANTOM" in props["dataset"]
-
-
-def test_predict_gives_them_too(exported, tmp_path):
-    (test,) = data.load(data.find("phantom", None, 28, 0), "test")
     Image.fromarray(test.images[0]).save(tmp_path / "first.png")
     out, _ = run("predict.py", exported[0], tmp_path, "--json")
-    first = next(r for r in read_csv(exported[0].with_name("predictions.csv")) if r["split"] == "test")
-    assert json.loads(out)["probability"] == pytest.approx(float(first["probability"]), abs=1e-5)
+    assert json.loads(out)["probability"] == pytest.approx(stored[0], abs=1e-5)
 
 
-def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path, runs):
-    stdout, _ = runs("evaluate.py", trained[0], "--against", exported[0], *EVALUATE, "--out", tmp_path)
+def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path):
+    stdout, _ = run("evaluate.py", trained[0], "--against", exported[0], *EVALUATE, "--out", tmp_path)
     evaluation = read_json(tmp_path / "evaluation_test.json")
     stored = read_json(trained[0] / "metrics.json")["splits"]["test"]
     assert evaluation["splits"]["test"]["auc"] == stored["auc"]
@@ -269,7 +257,7 @@ class TestCrossval:
         whole = tmp_path_factory.mktemp("whole")
         printed, _ = run("crossval.py", *CROSSVAL, "--out", whole)
         flags = [*CROSSVAL, "--threads", 2, "--out", tmp_path]
-        process, _ = start_until("fold 2  epoch", "crossval.py", *flags)
+        process, _ = start("crossval.py", *flags, until="fold 2  epoch")
         process.kill()
         process.communicate(timeout=60)  # its workers, which hold the same pipes, have ended too
         done = {path.stem.removeprefix("twins_fold_") for path in (tmp_path / ".partial").glob("twins_*.pt")}

@@ -86,11 +86,13 @@ def test_training_one_model_does_not_change_the_next_one_s_start(imagenet_trunk)
     assert all(torch.equal(after[name], tensor) for name, tensor in start.items())
 
 
-BAD_STATES = {  # test_bad_input.py has others
+BAD_STATES = {
     "another network's name": ({"features.0.weight": torch.zeros(1)}, "'features.0.weight' of shape .* is no layer"),
     "another shape": ({"conv1.weight": torch.zeros(64, 1, 7, 7)}, r"conv1.weight' of shape \[64, 1, 7, 7\] is no"),
     "numbered": ({1: torch.zeros(3)}, r"1 of shape \[3\] is no layer"),
     "no numbers": ({"bn1.bias": torch.full((64,), torch.nan)}, "'bn1.bias' holds values that are no numbers"),
+    "sparse": ({"bn1.weight": torch.ones(64).to_sparse()}, "'bn1.weight' holds values that are no numbers"),
+    "terabytes, four bytes in the file": ({"conv1.weight": torch.zeros(1).expand(2**40)}, "is no layer"),
     "no layer": ({}, "holds no layer"),
     "classifier only": ({"fc.weight": torch.zeros(1000, 512)}, "holds no layer"),
     "layers left off only": ({"layer4.0.bn1.bias": torch.zeros(512)}, "holds no layer"),
