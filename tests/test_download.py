@@ -37,7 +37,7 @@ class Host(http.server.ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.closing = threading.Event()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()  # seconds until it sees its end
 
     def handle_error(self, request, client_address):
         """Who hangs up, as on a full disk, is no error here."""
