@@ -354,10 +354,10 @@ def image_of(pixels, kind: str) -> bytes:
     return file.getvalue()
 
 
-def rezipped(content: bytes, change, compression=zipfile.ZIP_DEFLATED) -> bytes:
+def rezipped(content: bytes, change) -> bytes:
     """A zip file with every member as change(name, bytes) makes it."""
     file = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", compression) as new:
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
             new.writestr(name, change(name, old.read(name)))
     return file.getvalue()

@@ -93,11 +93,16 @@ def folder(grey, tmp_path_factory) -> Path:
 @pytest.fixture
 def start(bare, model):
     """A function that starts predict.py with the model, in the bare environment."""
+    code = f"""import sys
+sys.path[:0] = [{str(REPO)!r}, {str(bare)!r}]
+import predict
+sys.argv[0] = "predict.py"
+try:
+    predict.flags.run(predict.main)
+finally:
+    assert not {{"torch", "onnx", "medmnist", "tqdm"}} & set(sys.modules)"""
 
     def start(*args, model=model) -> subprocess.Popen:
-        code = f"import sys; sys.path[:0] = [{str(REPO)!r}, {str(bare)!r}]; import predict; sys.argv[0] = 'predict.py'"
-        check = "not {'torch', 'onnx', 'medmnist', 'tqdm'} & set(sys.modules) or sys.exit('too much is imported')"
-        code += f"\ntry: predict.flags.run(predict.main)\nfinally: {check}"
         command = [sys.executable, "-I", "-S", "-c", code, str(model), "--threads", "1", *map(str, args)]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
