@@ -406,6 +406,7 @@ def crafted_npz(good: bytes) -> dict[str, bytes]:
     zeros = np.zeros((24, 28, 28), np.uint8)
     images = {
         "terabytes declared": npy(zeros, shape=(2**40, 28, 28)),
+        "64 GB declared": npy(zeros, shape=(80_000_000, 28, 28)),
         "more than any address": npy(zeros, shape=(2**62, 28, 28)),
         "negative shape": npy(zeros, shape=(-24, 28, 28)),
         "no shape": npy(zeros, shape="many"),
