@@ -42,9 +42,14 @@ def plus_minus(mean: float, std: float, form: str = ".3f") -> str:
     return number(mean, form) if math.isnan(std) else f"{mean:{form}} ± {std:.3f}"
 
 
-def line(name: str, cells, width: int = 14) -> str:
-    """One row: a name, then right-aligned cells."""
-    return f"{name:<28}" + "".join(f"{cell:>{width}}" for cell in cells)
+def line(name: str, cells, width: int = 14, first: int = 28) -> str:
+    """One row: a name, then right-aligned cells. first: the width of the name."""
+    return f"{name:<{first}}" + "".join(f"{cell:>{width}}" for cell in cells)
+
+
+def first_width(names) -> int:
+    """Of the first column of a table, with room for a count of six digits after the longest of the names."""
+    return max(28, 6 + max(map(len, names)))
 
 
 def columns(rows: list[dict]) -> str:
@@ -65,11 +70,14 @@ def undefined_notes(summaries: dict[str, dict]) -> list[str]:
 
 def metrics_table(summaries: dict[str, dict]) -> str:
     """A row for each named summary of `metrics` or, with intervals, of `intervals`; why something is n/a at the end."""
-    lines = [line(f"{'n':>28}", NAMES.values())]
+    first = first_width(summaries)
+    lines = [line(f"{'n':>{first}}", NAMES.values())]
     for name, summary in summaries.items():
-        lines.append(line(f"{name:<22}{summary['n']:>6}", (number(summary[metric]) for metric in NAMES)))
+        named = f"{name:<{first - 6}}{summary['n']:>6}"
+        lines.append(line(named, (number(summary[metric]) for metric in NAMES)))
         if "auc_ci95" in summary:
-            lines.append(line("  95 % interval", (interval(summary[f"{metric}_ci95"]) for metric in NAMES)))
+            limits = (interval(summary[f"{metric}_ci95"]) for metric in NAMES)
+            lines.append(line("  95 % interval", limits, first=first))
     return "\n".join(lines + undefined_notes(summaries))
 
 
@@ -100,12 +108,12 @@ def scores_text(scores: dict, label: str) -> str:
     phantom = "PHANTOM data, " if label.startswith("PHANTOM") else ""
     calibrated = [
         f"{phantom}calibration, temperature {calibration['temperature']:.3f} fitted on {calibration['fitted_on']}",
-        line("", ["Brier", "95 %", "ECE", "95 %"]),
+        line("", ["Brier", "95 %", "ECE", "95 %"], first=first_width(splits)),
     ]
     for name in splits:
         found = calibration[name]
         cells = number(found["brier"]), interval(found["brier_ci95"]), number(found["ece"]), interval(found["ece_ci95"])
-        calibrated.append(line(name, cells))
+        calibrated.append(line(name, cells, first=first_width(splits)))
     auc, accuracy = (with_interval(splits[last], metric) for metric in ("auc", "accuracy"))
     return "\n\n".join(
         [
