@@ -105,16 +105,23 @@ class Evaluated:
 
     def notes(self, scores: dict) -> list[str]:
         """What a reader must know. scores: `scoring.evaluate_splits` of these predictions."""
-        unlike = "Unlike the training images, with a typicality below {threshold:g}: {marked} images."
-        said = [unlike.format(**self.unlike)] if self.unlike else []
-        if self.own:
-            if self.name in (*self.model.data["trained_on"], "all") and not self.out_of_fold:
+        n, trained_on = len(self.scored.split), self.model.data["trained_on"]
+        unlike = "Unlike the training images, with a typicality below {threshold:g}: {marked} of {n}."
+        said = [unlike.format(n=n, **self.unlike)] if self.unlike else []
+        said += scoring.none_clean({self.name: self.scored})
+        if self.own and not self.out_of_fold:
+            if self.name in (*trained_on, "all"):
                 said.append(f"The model was trained on {self.name}: these figures flatter it.")
+            elif self.name == self.model.calibration.fitted_on:
+                chosen = "temperature, threshold and, unless --patience was 0, epoch"
+                said.append(f"The model's {chosen} were chosen on {self.name}: these figures flatter it.")
+            if "also" in trained_on and not self.source.also:
+                said.append("Not all that it was trained on is here: which of these images are clean cannot be told.")
+        if self.own:
             return said
         if self.seen:
-            counts = "trained on {trained_on}, {near_duplicates} are near-duplicates of such, {unseen} it has not seen"
+            counts = "trained on {trained_on}, on near-duplicates of {near_duplicates} more, and has not seen {unseen}"
             flatter = ": the figures of all of them flatter it" if self.seen["trained_on"] else ""
-            n = len(self.scored.split)
             said.append(f"Of these {n} images the model was {counts.format(**self.seen)}{flatter}.")
         else:
             said.append("The model's training images are not here: how many of these it has seen cannot be told.")
@@ -244,8 +251,8 @@ def main():
     args = parse_args()
     set_seed(0, args.threads)
     model = open_model(args.model, args)
-    given = args.data, args.data_root, args.size, args.seed
-    source = origin.find_again(model.data, *given, folders.kept_images(folder_of(model)), args.also)
+    given = args.data, args.data_root, args.size, args.seed, folders.kept_images(folder_of(model)), args.also
+    source = origin.find_again(model.data, *given, another="warning" if args.data is None else "note")
     if args.sensitivity is not None:
         model = choose_operating_point(model, args.sensitivity)
     name, seed = name_of(model.path), source.seed if args.seed is None else args.seed
