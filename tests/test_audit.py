@@ -24,16 +24,16 @@ def audited(tmp_path, monkeypatch, capsys):
 
 def test_phantoms_have_no_twins_and_augmentation_is_drawn(audited, tmp_path):
     printed = audited("--data", "phantom")
-    assert printed.startswith("PHANTOM data") and "0 pairs carry opposite labels" in printed
+    assert printed.startswith("PHANTOM data") and "pairs of opposite labels: 0" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["augmented.png"]
     assert (tmp_path / "augmented.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_real_data(audited, breastmnist_root, tmp_path):
     printed = audited("--data-root", breastmnist_root)
-    facts = "780 images, 238 pairs", "593 groups", "128 pairs cross splits", "116 of train, 35 of val, 63 of test"
+    facts = "780 images, 593 groups", "0.95: 238\n", "pairs across splits: 128", "116 of train, 35 of val, 63 of test"
     assert all(fact in printed for fact in facts)
-    assert "10 pairs carry opposite labels\n  train 115 malignant and test 76 benign, correlation 1.0000" in printed
+    assert "pairs of opposite labels: 10\n  train 115 malignant and test 76 benign, correlation 1.0000" in printed
     names = {"twins_threshold.png", "twins_labels.png", "augmented.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
 
