@@ -105,26 +105,32 @@ class Evaluated:
 
     def notes(self, scores: dict) -> list[str]:
         """What a reader must know. scores: `scoring.evaluate_splits` of these predictions."""
-        n, trained_on = len(self.scored.split), self.model.data["trained_on"]
         unlike = "Unlike the training images, with a typicality below {threshold:g}: {marked} of {n}."
-        said = [unlike.format(n=n, **self.unlike)] if self.unlike else []
+        said = [unlike.format(n=len(self.scored.split), **self.unlike)] if self.unlike else []
         said += scoring.none_clean({self.name: self.scored})
-        if self.own and not self.out_of_fold:
-            if self.name in (*trained_on, "all"):
-                said.append(f"The model was trained on {self.name}: these figures flatter it.")
-            elif self.name == self.model.calibration.fitted_on:
-                chosen = "temperature, threshold and, unless --patience was 0, epoch"
-                said.append(f"The model's {chosen} were chosen on {self.name}: these figures flatter it.")
-            if "also" in trained_on and not self.source.also:
-                said.append("Not all that it was trained on is here: which of these images are clean cannot be told.")
-        if self.own:
+        if self.out_of_fold:
             return said
+        return said + (self.notes_at_home() if self.own else self.notes_elsewhere(scores))
+
+    def notes_at_home(self) -> list[str]:
+        """Of the model's own data."""
+        said, trained_on, flatter = [], self.model.data["trained_on"], "these figures flatter it."
+        if self.name in (*trained_on, "all"):
+            said.append(f"The model was trained on {self.name}: {flatter}")
+        elif self.name == self.model.calibration.fitted_on:
+            chosen = "temperature, threshold and, unless --patience was 0, epoch"
+            said.append(f"The model's {chosen} were chosen on {self.name}: {flatter}")
+        if "also" in trained_on and not self.source.also:
+            said.append("Not all that it was trained on is here: which of these images are clean cannot be told.")
+        return said
+
+    def notes_elsewhere(self, scores: dict) -> list[str]:
+        """Of other data: what the model has seen of them, and what it promised."""
+        said = ["The model's training images are not here: how many of these it has seen cannot be told."]
         if self.seen:
             counts = "trained on {trained_on}, on near-duplicates of {near_duplicates} more, and has not seen {unseen}"
             flatter = ": the figures of all of them flatter it" if self.seen["trained_on"] else ""
-            said.append(f"Of these {n} images the model was {counts.format(**self.seen)}{flatter}.")
-        else:
-            said.append("The model's training images are not here: how many of these it has seen cannot be told.")
+            said = [f"Of these {len(self.scored.split)} images the model was {counts.format(**self.seen)}{flatter}."]
         if phantoms := data.notice(self.model.data):
             said.append(f"The model was trained on {phantoms}.")
         promised, here = self.model.held_out, scores["operating_point"]["splits"][self.name]
@@ -156,11 +162,12 @@ def evaluate(model, source: data.Source, name: str, root: str | None, also: Sequ
     """Predict a split, and set apart its images that share no group with what may have been trained on. also: where the
     other hospitals that the model was trained on lie now."""
     own, fitted = is_own(model, source), model.data["trained_on"]
-    earlier = data.SPLITS[: data.SPLITS.index(name)] if own and name != "all" else ()
-    split, *others = data.load(source, name, *earlier, *(data.further(source) if own else []))
+    (split,) = data.load(source, name)
     probabilities, marked, out_of_fold = predict(model, source, split, name)
     seen, subsets = None, {}
     if own:
+        earlier = data.SPLITS[: data.SPLITS.index(name)] if name != "all" else ()
+        others = data.load(source, *earlier, *data.further(source))
         # without some hospital that it was trained on, near-duplicates of its images cannot be told
         apart = bool(source.also or "also" not in fitted) and not out_of_fold
         if name == "test" and stored_metrics(model).get("config", {}).get("drop_test_twins"):
@@ -172,7 +179,7 @@ def evaluate(model, source: data.Source, name: str, root: str | None, also: Sequ
         trained = origin.load_again(model.data, root, fitted, kept, also)
         seen = scoring.count_seen(split, trained) if trained else None
         chose = origin.load_again(model.data, root, list(dict.fromkeys([*fitted, "val"])), kept, also)
-        apart, others = bool(chose), [chose] if chose else []
+        others, apart = [chose] if chose else [], True
     groups, clean = scoring.groups_beside(split, *others)
     if others and apart and (own or not clean.all()):
         subsets["clean"] = clean

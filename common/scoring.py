@@ -71,7 +71,7 @@ def none_clean(scored: dict[str, Scored]) -> list[str]:
     return [
         f"There is no clean_{name}: each image of {name} shares a group with one of training or validation."
         for name, whole in scored.items()
-        if not whole.subsets.get("clean", np.ones(1)).any()
+        if "clean" in whole.subsets and not whole.subsets["clean"].any()
     ]
 
 
