@@ -42,9 +42,9 @@ def plus_minus(mean: float, std: float, form: str = ".3f") -> str:
     return number(mean, form) if math.isnan(std) else f"{mean:{form}} ± {std:.3f}"
 
 
-def line(name: str, cells, width: int = 14, first: int = 28) -> str:
-    """One row: a name, then right-aligned cells. first: the width of the name."""
-    return f"{name:<{first}}" + "".join(f"{cell:>{width}}" for cell in cells)
+def line(name: str, cells, width: int = 14) -> str:
+    """One row: a name, then right-aligned cells."""
+    return f"{name:<28}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
 def first_width(names) -> int:
@@ -73,11 +73,10 @@ def metrics_table(summaries: dict[str, dict]) -> str:
     first = first_width(summaries)
     lines = [line(f"{'n':>{first}}", NAMES.values())]
     for name, summary in summaries.items():
-        named = f"{name:<{first - 6}}{summary['n']:>6}"
-        lines.append(line(named, (number(summary[metric]) for metric in NAMES)))
+        lines.append(line(f"{name:<{first - 6}}{summary['n']:>6}", (number(summary[metric]) for metric in NAMES)))
         if "auc_ci95" in summary:
-            limits = (interval(summary[f"{metric}_ci95"]) for metric in NAMES)
-            lines.append(line("  95 % interval", limits, first=first))
+            below = f"{'  95 % interval':<{first}}"
+            lines.append(line(below, (interval(summary[f"{metric}_ci95"]) for metric in NAMES)))
     return "\n".join(lines + undefined_notes(summaries))
 
 
@@ -105,15 +104,15 @@ def scores_text(scores: dict, label: str) -> str:
     """The tables of `scoring.evaluate_splits`, the number that matters last."""
     splits, point, calibration = scores["splits"], scores["operating_point"], scores["calibration"]
     last = [name for name in splits if name in WHOLE][-1]
-    phantom = "PHANTOM data, " if label.startswith("PHANTOM") else ""
+    phantom, first = "PHANTOM data, " if label.startswith("PHANTOM") else "", first_width(splits)
     calibrated = [
         f"{phantom}calibration, temperature {calibration['temperature']:.3f} fitted on {calibration['fitted_on']}",
-        line("", ["Brier", "95 %", "ECE", "95 %"], first=first_width(splits)),
+        line(" " * first, ["Brier", "95 %", "ECE", "95 %"]),
     ]
     for name in splits:
         found = calibration[name]
         cells = number(found["brier"]), interval(found["brier_ci95"]), number(found["ece"]), interval(found["ece_ci95"])
-        calibrated.append(line(name, cells, first=first_width(splits)))
+        calibrated.append(line(f"{name:<{first}}", cells))
     auc, accuracy = (with_interval(splits[last], metric) for metric in ("auc", "accuracy"))
     return "\n\n".join(
         [
