@@ -47,10 +47,10 @@ def find_again(
 def find_others(described: dict, root: str | None, size: int, names: Sequence[str] = ()) -> tuple[Source, ...]:
     """The other hospitals of a run. names: where they lie now, in their order. Raises: UserError, as `find`."""
     known = described.get("also", [])
+    were = [other["name"] for other in known]
     if names and len(names) != len(known):
-        raise UserError(f"--also: the model was trained on images of {len(known)} other hospitals; name each of these")
-    places = names or [other["name"] for other in known]
-    return tuple(data.find(place, root, size, other["seed"]) for place, other in zip(places, known))
+        raise UserError(f"--also: name all that the model was trained on, in this order: {', '.join(were) or 'none'}")
+    return tuple(data.find(place, root, size, other["seed"]) for place, other in zip(names or were, known))
 
 
 def warn_of_another(source: Source, described: dict, kind: str = "warning") -> None:
