@@ -13,8 +13,8 @@ import re
 import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
+from statistics import fmean
 
-from common.intervals import mean_std
 from common.metrics import NAMES
 from common.parallel import cpu_count
 from common.run import flags
@@ -82,9 +82,12 @@ def table(name: str) -> str:
     header, columns, ranking = LOGS[name]
     found = configurations(name)
     base = next(iter(found.values()))
-    ranked = sorted(found, key=lambda called: mean_std(values(found[called], base, ranking))[0], reverse=True)
-    rows = [[name, str(len(found[name])), *(cell(found[name], base, column) for column in columns)] for name in ranked]
-    return log.markdown(f"configuration | seeds | {header}", rows)
+    ranked = []
+    for called, rows in found.items():
+        mean = fmean(values(rows, base, ranking) or [-1])  # without a seed that the base has: last
+        ranked.append((mean, [called, str(len(rows)), *(cell(rows, base, column) for column in columns)]))
+    ranked.sort(key=lambda entry: entry[0], reverse=True)
+    return log.markdown(f"configuration | seeds | {header}", (cells for _, cells in ranked))
 
 
 def main():
