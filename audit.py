@@ -69,11 +69,11 @@ def read(source: data.Source) -> Split:
 def audit_text(pool: Split, found: Audit) -> str:
     """The audit in words."""
     leaking = ", ".join(f"{n} of {name}" for name, n in found.leaking.items())
-    alike = f"{len(found.pairs)} pairs with a correlation above {twins.THRESHOLD}"
+    alike = f"pairs with a correlation above {twins.THRESHOLD}: {len(found.pairs)}"
     lines = [
-        f"{len(pool)} images, {alike}, {found.groups} groups",
-        f"{found.across_splits} pairs cross splits; in a group with another split's images: {leaking}",
-        f"{len(found.opposite)} pairs carry opposite labels",
+        f"{len(pool)} images, {found.groups} groups; {alike}",
+        f"pairs across splits: {found.across_splits}; images in a group with another split's: {leaking}",
+        f"pairs of opposite labels: {len(found.opposite)}",
     ]
     lines += [f"  {name_of(pool, i)} and {name_of(pool, j)}, correlation {r:.4f}" for i, j, r in found.opposite]
     return "\n".join(lines)

@@ -107,7 +107,8 @@ def main():
     initial_model(args.sizes[0], settings)  # bad --weights fail here, before anything is printed
     set_seed(0, args.threads)
     peak, kind = matmul_peak(settings), precision(CPU, settings.precision)
-    print(f"PHANTOM data, batch {settings.batch_size}, {kind}; {args.threads} threads of {cpu_name()}")
+    threads = f"{args.threads} thread{'s' * (args.threads != 1)} of {cpu_name()}"
+    print(f"PHANTOM data, batch {settings.batch_size}, {kind}; {threads}")
     print(f"matrix-multiply peak in {kind}, measured: {peak / 1e9:.0f} GFLOP/s\n")
     print("  images    s/epoch    min/run    twins, seconds    peak memory, GB")
     for n in sorted(args.images):  # before the sizes, which take more memory

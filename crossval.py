@@ -183,7 +183,8 @@ def main():
     spreads = [tables.spread_table("fold", folds)]
     if args.repeats > 1:
         spreads.append(tables.spread_table("repeat", repeats))
-    print(*spreads, tables.scores_text(scores, source.label), f"written to {args.out}/", sep="\n\n")
+    lines = [*spreads, tables.scores_text(scores, source.label), *scoring.none_clean(scored)]
+    print(*lines, f"written to {args.out}/", sep="\n\n")
 
 
 if __name__ == "__main__":

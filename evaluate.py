@@ -105,19 +105,32 @@ class Evaluated:
 
     def notes(self, scores: dict) -> list[str]:
         """What a reader must know. scores: `scoring.evaluate_splits` of these predictions."""
-        unlike = "Unlike the training images, with a typicality below {threshold:g}: {marked} images."
-        said = [unlike.format(**self.unlike)] if self.unlike else []
-        if self.own:
-            if self.name in (*self.model.data["trained_on"], "all") and not self.out_of_fold:
-                said.append(f"The model was trained on {self.name}: these figures flatter it.")
+        unlike = "Unlike the training images, with a typicality below {threshold:g}: {marked} of {n}."
+        said = [unlike.format(n=len(self.scored.split), **self.unlike)] if self.unlike else []
+        said += scoring.none_clean({self.name: self.scored})
+        if self.out_of_fold:
             return said
+        return said + (self.notes_at_home() if self.own else self.notes_elsewhere(scores))
+
+    def notes_at_home(self) -> list[str]:
+        """Of the model's own data."""
+        said, trained_on, flatter = [], self.model.data["trained_on"], "these figures flatter it."
+        if self.name in (*trained_on, "all"):
+            said.append(f"The model was trained on {self.name}: {flatter}")
+        elif self.name == self.model.calibration.fitted_on:
+            chosen = "temperature, threshold and, unless --patience was 0, epoch"
+            said.append(f"The model's {chosen} were chosen on {self.name}: {flatter}")
+        if "also" in trained_on and not self.source.also:
+            said.append("Not all that it was trained on is here: which of these images are clean cannot be told.")
+        return said
+
+    def notes_elsewhere(self, scores: dict) -> list[str]:
+        """Of other data: what the model has seen of them, and what it promised."""
+        said = ["The model's training images are not here: how many of these it has seen cannot be told."]
         if self.seen:
-            counts = "trained on {trained_on}, {near_duplicates} are near-duplicates of such, {unseen} it has not seen"
+            counts = "trained on {trained_on}, on near-duplicates of {near_duplicates} more, and has not seen {unseen}"
             flatter = ": the figures of all of them flatter it" if self.seen["trained_on"] else ""
-            n = len(self.scored.split)
-            said.append(f"Of these {n} images the model was {counts.format(**self.seen)}{flatter}.")
-        else:
-            said.append("The model's training images are not here: how many of these it has seen cannot be told.")
+            said = [f"Of these {len(self.scored.split)} images the model was {counts.format(**self.seen)}{flatter}."]
         if phantoms := data.notice(self.model.data):
             said.append(f"The model was trained on {phantoms}.")
         promised, here = self.model.held_out, scores["operating_point"]["splits"][self.name]
@@ -149,11 +162,12 @@ def evaluate(model, source: data.Source, name: str, root: str | None, also: Sequ
     """Predict a split, and set apart its images that share no group with what may have been trained on. also: where the
     other hospitals that the model was trained on lie now."""
     own, fitted = is_own(model, source), model.data["trained_on"]
-    earlier = data.SPLITS[: data.SPLITS.index(name)] if own and name != "all" else ()
-    split, *others = data.load(source, name, *earlier, *(data.further(source) if own else []))
+    (split,) = data.load(source, name)
     probabilities, marked, out_of_fold = predict(model, source, split, name)
     seen, subsets = None, {}
     if own:
+        earlier = data.SPLITS[: data.SPLITS.index(name)] if name != "all" else ()
+        others = data.load(source, *earlier, *data.further(source))
         # without some hospital that it was trained on, near-duplicates of its images cannot be told
         apart = bool(source.also or "also" not in fitted) and not out_of_fold
         if name == "test" and stored_metrics(model).get("config", {}).get("drop_test_twins"):
@@ -165,7 +179,7 @@ def evaluate(model, source: data.Source, name: str, root: str | None, also: Sequ
         trained = origin.load_again(model.data, root, fitted, kept, also)
         seen = scoring.count_seen(split, trained) if trained else None
         chose = origin.load_again(model.data, root, list(dict.fromkeys([*fitted, "val"])), kept, also)
-        apart, others = bool(chose), [chose] if chose else []
+        others, apart = [chose] if chose else [], True
     groups, clean = scoring.groups_beside(split, *others)
     if others and apart and (own or not clean.all()):
         subsets["clean"] = clean
@@ -244,8 +258,8 @@ def main():
     args = parse_args()
     set_seed(0, args.threads)
     model = open_model(args.model, args)
-    given = args.data, args.data_root, args.size, args.seed
-    source = origin.find_again(model.data, *given, folders.kept_images(folder_of(model)), args.also)
+    given = args.data, args.data_root, args.size, args.seed, folders.kept_images(folder_of(model)), args.also
+    source = origin.find_again(model.data, *given, another="warning" if args.data is None else "note")
     if args.sensitivity is not None:
         model = choose_operating_point(model, args.sensitivity)
     name, seed = name_of(model.path), source.seed if args.seed is None else args.seed

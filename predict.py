@@ -40,6 +40,8 @@ def parse_args():
     parser.add_argument("--json", action="store_true", help="print a JSON object a line (default: a table)")
     flags.add_machine_flags(parser, device=False)
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
+    if Path(args.model).is_dir() or args.model.lower().endswith(imagefile.SUFFIXES):
+        parser.error(f"{args.model} is no .onnx file; name one first: predict.py MODEL.onnx IMAGE...")
     if not args.images and sys.stdin.isatty():
         parser.error("give image files or folders, or their paths on stdin")
     return args
@@ -137,7 +139,7 @@ def heading(model: onnxfile.OnnxModel, threshold: float, rule: str, folder: Path
     lines = [f"{model.path.name}, trained on {model.dataset}: {model.intended_use}"]
     lines.append(f"flagged for review from {threshold:.4f} up: {rule}")
     if model.held_out and threshold == model.calibration.threshold:
-        lines.append(f"on held-out images that had {tables.promise(model.held_out)}")
+        lines.append(f"on held-out images of {model.held_out_of}: {tables.promise(model.held_out)}")
     if (rare := model.typicality_threshold) > 0:
         share = f"as {rare:.0%} of images like those are"
         lines.append(f"unlike the training images below a typicality of {rare:g}, {share}")

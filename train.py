@@ -57,7 +57,8 @@ def main():
             folders.save_results(out, source, calibration, rows, metrics)
             write_csv(out / "history.csv", fitted.history, source.notice)
             figures.save(figures.training_curves(fitted.history, fitted.best_epoch, source.label), out / "curves.png")
-    print(tables.scores_text(scores, source.label), f"written to {args.out}/", *filter(None, [notice]), sep="\n")
+    lines = [tables.scores_text(scores, source.label), *scoring.none_clean(scored), f"written to {args.out}/"]
+    print(*lines, *filter(None, [notice]), sep="\n")
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ def main():
     args = parse_args()
     settings = Settings.from_args(args)
     source = data.find(args.data, args.data_root, args.size, args.seed)
-    data.require(source, "train", "val")
+    data.load(source, "train", "val")  # bad images are named once, before any worker is there
     weights.initial_model(source.size, settings)  # its errors come before anything is written
     threads = max(args.threads // args.jobs, 1)
     set_seed(args.seed, threads)

@@ -19,16 +19,17 @@ def find_again(
     seed: int | None,
     kept: Path | None = None,
     also: Sequence[str] = (),
+    another: str = "warning",
 ) -> Source:
     """The source of a run from its `describe()`; what is not None is taken instead. Other data than the run's are named
-    in a warning. Raises: UserError, as `find`.
+    in a line, which begins with `another`. Raises: UserError, as `find`.
 
     Args: kept: the run's images.csv, which says of its own images, wherever they lie, what is in which split; also:
     where its other hospitals lie now; of other data than the run's there are none.
     """
     seed = described["seed"] if seed is None else seed  # which may be 0
     source = data.find(name or described["name"], root, size or described["size"], seed, kept)
-    warn_of_another(source, described)
+    warn_of_another(source, described, another)
     if not (also or name is None or source.kept or source.md5 == described["md5"]):
         return source
     try:
@@ -46,18 +47,18 @@ def find_again(
 def find_others(described: dict, root: str | None, size: int, names: Sequence[str] = ()) -> tuple[Source, ...]:
     """The other hospitals of a run. names: where they lie now, in their order. Raises: UserError, as `find`."""
     known = described.get("also", [])
+    were = [other["name"] for other in known]
     if names and len(names) != len(known):
-        raise UserError(f"--also: the model was trained on images of {len(known)} other hospitals; name each of these")
-    places = names or [other["name"] for other in known]
-    return tuple(data.find(place, root, size, other["seed"]) for place, other in zip(places, known))
+        raise UserError(f"--also: name all that the model was trained on, in this order: {', '.join(were) or 'none'}")
+    return tuple(data.find(place, root, size, other["seed"]) for place, other in zip(names or were, known))
 
 
-def warn_of_another(source: Source, described: dict) -> None:
+def warn_of_another(source: Source, described: dict, kind: str = "warning") -> None:
     """Say it when data are none of those that a run described."""
     if source.md5 not in [part["md5"] for part in (described, *described.get("also", []))]:
         was = f"{described['name']}, MD5 {described['md5']}"
         now = f"{source.label}, MD5 {source.md5},"
-        print(f"warning: {now} is not what the model was trained on ({was})", file=sys.stderr)
+        print(f"{kind}: {now} is not what the model was trained on ({was})", file=sys.stderr)
 
 
 def load_again(

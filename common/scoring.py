@@ -66,6 +66,15 @@ def score(split: Split, probabilities: np.ndarray, *others: Split, apart: bool =
     return Scored(split, probabilities, groups, {"clean": clean} if apart and others else {})
 
 
+def none_clean(scored: dict[str, Scored]) -> list[str]:
+    """A sentence for each of the named predictions whose subset "clean" is empty, and so in no table."""
+    return [
+        f"There is no clean_{name}: each image of {name} shares a group with one of training or validation."
+        for name, whole in scored.items()
+        if "clean" in whole.subsets and not whole.subsets["clean"].any()
+    ]
+
+
 def count_seen(split: Split, trained: Split) -> dict[str, int]:
     """How many of the images a model was trained on, how many more are near-duplicates of such, and how many it has not
     seen: judged by the images themselves at 28x28 pixels."""

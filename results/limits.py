@@ -1,12 +1,11 @@
 """What files mark as unlike their training images, of pictures that are no breast ultrasound and of some that are.
 
-    python -m results.limits breast/images.csv busbra/images.csv
+    python -m results.limits                                        prints the table, in Markdown
+    python -m results.limits breast/images.csv busbra/images.csv    writes results/limits.csv before
 
-Pictures are drawn from a seed, or cut at random from those that installed packages ship, where they are installed. All
-shipped files see them. Writes results/limits.csv, and prints it as a Markdown table.
+Pictures are drawn from a seed, or cut at random from those that installed packages ship, where they are installed.
 """
 
-import argparse
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 from common import data, files, imagefile, metrics, phantom
 from common.deploy import onnxfile
 from common.errors import UserError
+from common.run import flags
 from results import log
 
 N = 150  # pictures of a kind
@@ -60,20 +60,19 @@ def text(g: np.random.Generator) -> np.ndarray:
     return np.asarray(page)
 
 
+def samples(patterns: tuple[str, ...]) -> Iterator[np.ndarray]:
+    """The pictures that installed packages ship, as many as can be read here."""
+    for pattern in patterns:
+        for path in sorted(PACKAGES.glob(pattern)):
+            with suppress(UserError):
+                yield from imagefile.frames(path)
+
+
 def cut(picture: np.ndarray, g: np.random.Generator) -> np.ndarray:
     """A part of a picture, of at least a third of its sides, with contrast and brightness changed."""
     h, w = (int(g.integers(max(8, side // 3), side + 1)) for side in picture.shape)
     top, left = g.integers(0, picture.shape[0] - h + 1), g.integers(0, picture.shape[1] - w + 1)
     return picture[top : top + h, left : left + w] * g.uniform(0.6, 1.3) + g.uniform(-30, 30)
-
-
-def samples(patterns: tuple[str, ...]) -> list[np.ndarray]:
-    """The pictures that installed packages ship, as many as can be read here."""
-    found: list[np.ndarray] = []
-    for path in (path for pattern in patterns for path in sorted(PACKAGES.glob(pattern))):
-        with suppress(UserError):
-            found += imagefile.frames(path)
-    return [picture for picture in found if min(picture.shape) >= 32]
 
 
 def changed(image: np.ndarray, g: np.random.Generator) -> dict[str, np.ndarray]:
@@ -93,50 +92,59 @@ def changed(image: np.ndarray, g: np.random.Generator) -> dict[str, np.ndarray]:
     }
 
 
-def pictures(sets: list[str], size: int) -> Iterator[tuple[str, list, np.ndarray | None]]:
-    """(kind, pictures [h, w], labels of breast ultrasound whose diagnosis is known)."""
+def pictures() -> Iterator[tuple[str, np.ndarray]]:
+    """(kind, picture [h, w]), of which none but the test images mirrored and darker is as it should be."""
     g = np.random.default_rng(0)
-    drawings = [drawn(g) for _ in range(N)]
-    yield from ((kind, [of[kind] for of in drawings], None) for kind in drawings[0])
+    for _ in range(N):
+        yield from drawn(g).items()
     for kind, patterns in SAMPLES.items():
-        if found := samples(patterns):
-            yield kind, [cut(found[g.integers(len(found))], g) for _ in range(N)], None
-    yield "phantoms", list(phantom.generate(N, 224, seed=0)[0]), None
+        if found := list(samples(patterns)):
+            yield from ((kind, cut(found[g.integers(len(found))], g)) for _ in range(N))
+    yield from (("phantoms", image) for image in phantom.generate(N, 224, seed=0)[0])
     (large,) = data.load(data.find("breastmnist", None, 224), "test")
-    altered = [changed(image, g) for image in large.images]
-    yield from ((kind, [of[kind] for of in altered], None) for kind in altered[0])
-    for name, part in [("breastmnist", "test"), *((name, "all") for name in sets)]:
-        source = data.find(name, None, size)
-        (split,) = data.load(source, part)
-        yield source.called, list(split.images), split.labels
+    for image in large.images:
+        yield from changed(image, g).items()
 
 
-def measure(model: onnxfile.OnnxModel, kind: str, shown: list, labels: np.ndarray | None) -> dict:
-    """A row: the share marked, and where there are labels the AUC of the marked and of the others."""
-    images = [np.clip(picture, 0, 255).astype(np.uint8, order="C") for picture in shown]
+def measure(model: onnxfile.OnnxModel, kind: str, images, labels: np.ndarray | None = None) -> dict:
+    """A row: the share marked of images, [h, w] each, and with labels the AUC of the marked and of the others."""
     answers = [model.run(["typicality", "probability"], image[np.newaxis]) for image in images]
     typicality, probability = np.concatenate(answers, 1)
     marked = model.unlike(typicality)
-    row = {"file": model.path.name, "kind": kind, "n": len(images), "marked": f"{marked.mean():.4f}"}
     aucs = ["" if labels is None else f"{metrics.auc(labels[m], probability[m]):.4f}" for m in (marked, ~marked)]
-    return row | dict(zip(("auc_marked", "auc_not_marked"), aucs))
+    row = {"file": model.path.name, "kind": kind, "n": len(marked), "marked": f"{marked.mean():.4f}"}
+    return row | {"auc_marked": aucs[0], "auc_not_marked": aucs[1]}
+
+
+def measure_all(sets: list[str]) -> Iterator[dict]:
+    """A row for each shipped file and kind of picture, breast ultrasound whose diagnosis is known last."""
+    shown: dict[str, list[np.ndarray]] = {}
+    for kind, picture in pictures():
+        shown.setdefault(kind, []).append(np.clip(picture, 0, 255).astype(np.uint8, order="C"))
+    for model in (onnxfile.load(file, 1) for file in sorted(log.MODELS.glob("*.onnx"))):
+        yield from (measure(model, kind, images) for kind, images in shown.items())
+        for name, part in [("breastmnist", "test"), *((name, "all") for name in sets)]:
+            source = data.find(name, None, model.data["size"])
+            (split,) = data.load(source, part)
+            yield measure(model, source.called, split.images, split.labels)
+
+
+def table() -> str:
+    """The share marked of each kind, by each file."""
+    rows = log.read("limits.csv")
+    shares: dict[str, list[str]] = {}
+    for row in rows:
+        shares.setdefault(row["kind"], [row["kind"]]).append(f"{float(row['marked']):.1%}")
+    return log.markdown(" | ".join(["marked", *dict.fromkeys(row["file"] for row in rows)]), shares.values())
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = log.parser(__doc__)
     parser.add_argument("sets", nargs="*", help="breast ultrasound of other hospitals, as evaluate.py's --data")
-    sets = parser.parse_args().sets
-    models = [onnxfile.load(file, 1) for file in sorted(log.MODELS.glob("*.onnx"))]
-    rows = [measure(model, *shown) for model in models for shown in pictures(sets, model.data["size"])]
-    files.write_csv(log.FOLDER / "limits.csv", rows)
-    shares: dict[str, list[str]] = {}
-    for row in rows:
-        shares.setdefault(row["kind"], []).append(f"{float(row['marked']):.1%}")
-        if row["auc_marked"]:
-            print("{file}, {kind}: AUC of the marked {auc_marked}, of the others {auc_not_marked}".format(**row))
-    header = " | ".join(["marked", *(model.path.name for model in models)])
-    print(log.markdown(header, [[kind, *cells] for kind, cells in shares.items()]))
+    if sets := parser.parse_args().sets:
+        files.write_csv(log.FOLDER / "limits.csv", list(measure_all(sets)))
+    print(table())
 
 
 if __name__ == "__main__":
-    main()
+    flags.run(main)

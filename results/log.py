@@ -1,16 +1,26 @@
-"""The log of measurements: rows of this folder's CSV files, and tables of them in Markdown."""
+"""What the programs of this folder share: its CSV files, a script's run, and tables in Markdown."""
 
 import csv
 import json
 import subprocess
 import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterable
 from pathlib import Path
 
 from common import intervals
+from common.run import flags
 from common.show import tables
 
 FOLDER = Path(__file__).parent
 MODELS = FOLDER.parent / "models"
+
+
+def parser(docstring: str | None) -> flags.Parser:
+    """Flags of a program, whose --help shows its docstring as it stands."""
+    parser = flags.Parser(docstring)
+    parser.formatter_class = RawDescriptionHelpFormatter
+    return parser
 
 
 def read(name: str) -> list[dict]:
@@ -20,31 +30,33 @@ def read(name: str) -> list[dict]:
 
 
 def run(words: list[str], out: str, made: str = "metrics.json") -> dict:
-    """Run a script with its flags. Returns: what it wrote in the JSON file `made`."""
-    subprocess.run([sys.executable, *words, "--out", out], check=True, stdout=subprocess.DEVNULL)
+    """Run a script with its flags. Returns: what it wrote in the JSON file `made`. Ends with its status if it fails."""
+    try:
+        subprocess.run([sys.executable, *words, "--out", out], check=True, stdout=subprocess.DEVNULL)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode if error.returncode > 0 else str(error))  # it has said why, unless it was killed
     return json.loads(Path(out, made).read_text())
 
 
-def with_limits(column: str, scores: dict, metric: str) -> dict:
-    """A metric and its interval as three columns of a row, for `limits`. scores: {"auc", "auc_ci95", …}."""
-    values = scores[metric], *scores[f"{metric}_ci95"]
-    return {f"{column}{end}": f"{value:.4f}" for end, value in zip(("", "_low", "_high"), values)}
+def columns(scores: dict, **metrics: str) -> dict:
+    """Metrics as columns of a row, COLUMN, COLUMN_low and COLUMN_high, of COLUMN="metric"."""
+    row: dict[str, str] = {}
+    for column, metric in metrics.items():
+        value, low, high = (f"{number:.4f}" for number in limits(scores, metric))
+        row |= {column: value, f"{column}_low": low, f"{column}_high": high}
+    return row
 
 
-def limits(row: dict, column: str) -> tuple[float, ...]:
-    """(value, low, high) out of the columns of `with_limits`."""
-    return tuple(float(row[column + end]) for end in ("", "_low", "_high"))
+def limits(scores: dict, metric: str) -> tuple[float, ...]:
+    """(value, low, high) of a metric, from a JSON file's {"auc", "auc_ci95"} or from a row of `columns`."""
+    interval = scores.get(f"{metric}_ci95") or [scores[f"{metric}_low"], scores[f"{metric}_high"]]
+    return float(scores[metric]), *map(float, interval)
 
 
-def cell(row: dict, column: str) -> str:
-    """A value with its interval."""
-    value, *interval = limits(row, column)
+def cell(scores: dict, metric: str) -> str:
+    """A metric with its interval, out of either."""
+    value, *interval = limits(scores, metric)
     return tables.with_limits(value, interval)
-
-
-def with_interval(scores: dict, metric: str) -> str:
-    """The same, out of a JSON file's {"auc", "auc_ci95", …}."""
-    return tables.with_limits(scores[metric], scores[f"{metric}_ci95"])
 
 
 def spread(values: list[float], form: str = ".3f") -> str:
@@ -52,7 +64,7 @@ def spread(values: list[float], form: str = ".3f") -> str:
     return tables.plus_minus(*intervals.mean_std(values), form)
 
 
-def markdown(header: str, rows: list[list[str]]) -> str:
+def markdown(header: str, rows: Iterable[list[str]]) -> str:
     """A Markdown table; header: the names of the columns, with " | " between."""
     lines = [f"| {header} |", "|---" * len(header.split(" | ")) + "|"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])

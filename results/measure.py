@@ -8,17 +8,27 @@ the other, both ways) and seeds (train.py). A configuration is a name, and the c
 flags added, of which the last wins. Runs of one thread each go side by side.
 """
 
-import argparse
 import csv
 import re
 import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
-from statistics import fmean as mean
+from statistics import fmean
 
 from common.metrics import NAMES
 from common.parallel import cpu_count
+from common.run import flags
 from results import log
+
+LOGS = {  # header, columns, and the one that ranks; "gain" and "both" are made of others in `values`
+    "experiments": ("AUC | minus base | accuracy", ("auc", "gain", "accuracy"), "gain"),
+    "travel": ("AUC elsewhere | AUC the way back | mean of both", ("there", "back", "both"), "both"),
+    "seeds": (
+        "val: accuracy | AUC | test: accuracy | AUC | clean test: accuracy | AUC",
+        ("val_accuracy", "val_auc", "test_accuracy", "test_auc", "clean_test_accuracy", "clean_test_auc"),
+        "val_auc",
+    ),
+}
 
 
 def at_seed(command: str, seed: int | str) -> str:
@@ -42,67 +52,52 @@ def measure(command: str, seed: int, name: str, folder: str) -> dict:
     row |= {"precision": made["precision"], "weights_md5": made["weights_md5"], "best_epoch": run.get("best_epoch")}
     row |= {f"{split}_{metric}": f"{scores[metric]:.6f}" for split, scores in splits.items() for metric in NAMES}
     if "out_of_fold" in splits:
-        row |= log.with_limits("auc", splits["out_of_fold"], "auc")
-        row |= log.with_limits("accuracy", splits["out_of_fold"], "accuracy")
+        row |= log.columns(splits["out_of_fold"], auc="auc", accuracy="accuracy")
         row["back"], row["there"] = (f"{fold['auc']:.4f}" for fold in run["folds"][:2])  # the first holds out --data
     return row | {"seconds": f"{time.perf_counter() - began:.0f}"}
 
 
-def values(rows: list[dict], column: str) -> list[float]:
+def values(rows: list[dict], base: list[dict], column: str) -> list[float]:
+    """A column of a configuration, a value a seed. "both" is the mean of the two ways; "gain" the AUC minus the base's
+    on the seeds that both have, which means on the same folds."""
+    if column == "both":
+        return [(float(row["there"]) + float(row["back"])) / 2 for row in rows]
+    if column == "gain":
+        base_auc = {row["seed"]: float(row["auc"]) for row in base}
+        return [float(row["auc"]) - base_auc[row["seed"]] for row in rows if row["seed"] in base_auc]
     return [float(row[column]) for row in rows]
 
 
-def experiment(rows: list[dict], base: list[dict]) -> tuple[float, list[str]]:
-    """The gain of a configuration over the base on the seeds that both have, which means on the same folds; and its
-    cells: scores over seeds, of one seed with their intervals, and the gain between them."""
-    base_auc = {row["seed"]: float(row["auc"]) for row in base}
-    gains = [float(row["auc"]) - base_auc[row["seed"]] for row in rows if row["seed"] in base_auc]
-    gain = log.spread(gains, "+.3f") if rows != base else ""
-    if len(rows) == 1:
-        return gains[0], [log.cell(rows[0], "auc"), gain, log.cell(rows[0], "accuracy")]
-    return mean(gains), [log.spread(values(rows, "auc")), gain, log.spread(values(rows, "accuracy"))]
-
-
-def journey(rows: list[dict], base: list[dict]) -> tuple[float, list[str]]:
-    """The mean AUC of a configuration over both ways; and its cells: each way, and the mean."""
-    there, back = values(rows, "there"), values(rows, "back")
-    both = [(a + b) / 2 for a, b in zip(there, back)]
-    return mean(both), [log.spread(aucs) for aucs in (there, back, both)]
-
-
-def study(rows: list[dict], base: list[dict]) -> tuple[float, list[str]]:
-    """The mean AUC on val; and cells: accuracy and AUC on each split."""
-    columns = [f"{split}_{metric}" for split in ("val", "test", "clean_test") for metric in ("accuracy", "auc")]
-    return mean(values(rows, "val_auc")), [log.spread(values(rows, column)) for column in columns]
-
-
-LOGS = {  # how each is shown
-    "experiments": (experiment, "AUC | minus base | accuracy"),
-    "travel": (journey, "AUC elsewhere | AUC the way back | mean of both"),
-    "seeds": (study, "val: accuracy | AUC | test: accuracy | AUC | clean test: accuracy | AUC"),
-}
+def cell(rows: list[dict], base: list[dict], column: str) -> str:
+    """Mean ± standard deviation over seeds; of one seed, its interval where the log has one."""
+    if column == "gain":
+        return "" if rows == base else log.spread(values(rows, base, column), "+.3f")
+    if len(rows) == 1 and f"{column}_low" in rows[0]:
+        return log.cell(rows[0], column)
+    return log.spread(values(rows, base, column))
 
 
 def table(name: str) -> str:
     """All configurations of a log, the best first."""
-    line, header = LOGS[name]
+    header, columns, ranking = LOGS[name]
     found = configurations(name)
     base = next(iter(found.values()))
-    ranked = [(*line(rows, base), called, str(len(rows))) for called, rows in found.items()]
+    ranked = []
+    for called, rows in found.items():
+        mean = fmean(values(rows, base, ranking) or [-1])  # without a seed that the base has: last
+        ranked.append((mean, [called, str(len(rows)), *(cell(rows, base, column) for column in columns)]))
     ranked.sort(key=lambda entry: entry[0], reverse=True)
-    rows = [[called, seeds, *cells] for _, cells, called, seeds in ranked]
-    return log.markdown(f"configuration | seeds | {header}", rows)
+    return log.markdown(f"configuration | seeds | {header}", (cells for _, cells in ranked))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.allow_abbrev = False  # --seed is the script's
+    parser = log.parser(__doc__)
     parser.add_argument("log", choices=LOGS)
     parser.add_argument("name", nargs="?", default="base", help="of a configuration; its flags follow")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    args, flags = parser.parse_known_args()
+    args, added = parser.parse_known_args()
     rows = log.read(f"{args.log}.csv")
-    command = " ".join([rows[0]["command"], *map(shlex.quote, flags)])
+    command = " ".join([rows[0]["command"], *map(shlex.quote, added)])
     for row in rows:
         if row.get("name") == args.name and at_seed(row["command"], "N") != at_seed(command, "N"):
             parser.error(f"{args.name} is the name of {row['command']}; give the same flags, or another name")
@@ -117,4 +112,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    flags.run(main)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from common.show import figures, tables
 from results import card, log, measure
 
+METRICS = ("accuracy", "auc")
 # What the figure shows of ours, an input side each.
 BY_SIDE = ("crossval_28_repeated.json", "crossval_64.json", "crossval_128.json")
 PLACES = {"breast/images.csv": "BrEaST", "busbra/images.csv": "BUS-BRA"}
@@ -23,29 +24,10 @@ def read(file: str) -> dict:
     if file != "seeds.csv":
         return json.loads((log.FOLDER / file).read_text())
     (command, rows), *_ = measure.configurations("seeds").items()
-    splits: dict[str, list] = {
-        split: [{metric: float(row[f"{split}_{metric}"]) for metric in ("accuracy", "auc")} for row in rows]
-        for split in ("val", "test", "clean_test")
-    }
+    splits: dict[str, list] = {}
+    for split in ("val", "test", "clean_test"):
+        splits[split] = [{metric: float(row[f"{split}_{metric}"]) for metric in METRICS} for row in rows]
     return {"provenance": rows[0] | {"command": command, "data": {"size": 28}}, "splits": splits}
-
-
-def our_rows() -> list[list[str]]:
-    """Under what, the input size, the full command with precision and first digits of the weights' MD5 if it is not
-    that of the row above, and scores."""
-    rows, file = [], ""
-    for row in log.read("ours.csv"):
-        run = read(row["file"])
-        made = run["provenance"]
-        weights = f"weights {made['weights_md5'][:8]}" if made["weights_md5"] else "downloaded weights"
-        source = f"`{made['command']}`, {made['precision']}, {weights}" if row["file"] != file else ""
-        scores, file = run["splits"].get(row["part"]) or run[row["part"]], row["file"]
-        cells = [
-            log.spread([one[m] for one in scores]) if isinstance(scores, list) else log.with_interval(scores, m)
-            for m in ("accuracy", "auc")
-        ]
-        rows.append([row["what"], str(made["data"]["size"]), source, *cells])
-    return rows
 
 
 def mean_and_std(row: dict, metric: str) -> tuple[float, float]:
@@ -53,10 +35,24 @@ def mean_and_std(row: dict, metric: str) -> tuple[float, float]:
     return float(row[metric]), float(row[f"{metric}_std"] or "nan")
 
 
+def score(scores: dict | list[dict], metric: str) -> str:
+    """Of one run with its interval, of several with their spread."""
+    return log.spread([one[metric] for one in scores]) if isinstance(scores, list) else log.cell(scores, metric)
+
+
 def table() -> str:
-    rows = our_rows()
+    """Ours, each with its full command, precision and first digits of the weights' MD5 unless they are those of the row
+    above; then what others published."""
+    rows, file = [], ""
+    for row in log.read("ours.csv"):
+        run = read(row["file"])
+        made = run["provenance"]
+        weights = f"weights {made['weights_md5'][:8]}" if made["weights_md5"] else "downloaded weights"
+        source = f"`{made['command']}`, {made['precision']}, {weights}" if row["file"] != file else ""
+        scores, file = run["splits"].get(row["part"]) or run[row["part"]], row["file"]
+        rows.append([row["what"], str(made["data"]["size"]), source, *(score(scores, metric) for metric in METRICS)])
     for row in log.read("published.csv"):
-        cells = [tables.plus_minus(*mean_and_std(row, metric)) for metric in ("accuracy", "auc")]
+        cells = [tables.plus_minus(*mean_and_std(row, metric)) for metric in METRICS]
         rows.append([f"published: {row['what']}, test", row["input"], row["source"], *cells])
     return log.markdown("what | input | command or source | accuracy | AUC", rows)
 
@@ -67,7 +63,7 @@ def at_hospitals() -> dict:
     for row in log.read("hospitals.csv"):
         if ".int8" not in row["file"] and row["trained_on"] in ("", "0"):
             test = json.loads(card.metadata(row["file"])["metrics"])["test"]
-            points = found.setdefault(row["file"], {"own test": (test["auc"], *test["auc_ci95"])})
+            points = found.setdefault(row["file"], {"own test": log.limits(test, "auc")})
             points[PLACES.get(row["set"], row["set"])] = log.limits(row, "auc")
     return found
 
@@ -77,8 +73,7 @@ def draw() -> Figure:
     ours: dict = {"ours, out of fold, 95 % interval": {}, "ours, on test, 95 % interval": {}}
     for run in map(read, BY_SIDE):
         for points, split in zip(ours.values(), ("out_of_fold", "test")):
-            scores = run["splits"][split]
-            points[run["provenance"]["data"]["size"]] = scores["auc"], *scores["auc_ci95"]
+            points[run["provenance"]["data"]["size"]] = log.limits(run["splits"][split], "auc")
     others = [(row["in_figure"], int(row["input"]), *mean_and_std(row, "auc")) for row in log.read("published.csv")]
     title = "AUC: of pairs, the share in which the malignant image gets the higher probability"
     return figures.results(ours, others, at_hospitals(), title)

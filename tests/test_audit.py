@@ -11,7 +11,7 @@ from common.scoring import groups_beside
 
 def test_phantoms_have_no_twins_and_augmentation_is_drawn(tmp_path):
     printed, _ = run("audit.py", "--data", "phantom", "--out", tmp_path)
-    assert printed.startswith("PHANTOM data") and "0 pairs carry opposite labels" in printed
+    assert printed.startswith("PHANTOM data") and "pairs of opposite labels: 0" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["augmented.png"]
     assert (tmp_path / "augmented.png").read_bytes().startswith(b"\x89PNG")
 

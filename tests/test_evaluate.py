@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from conftest import refusal
 
 import evaluate
-from common import data, files
+from common import data, files, origin
 from common.run import folders, standard
 
 
@@ -35,13 +36,37 @@ def test_other_images_are_judged_by_what_the_model_has_seen(own, onnx_model, sou
     assert evaluated.scored.subsets["clean"].tolist() == [False] * 5 + [True] * 7
     scores = {"operating_point": {"splits": {"test": {}}}}
     (note,) = evaluated.notes(scores)
-    assert "trained on 5, 0 are near-duplicates" in note and "flatter" in note
+    assert "trained on 5, on near-duplicates of 0 more, and has not seen 7" in note and "flatter" in note
     assert evaluate.evaluate(own, source, "test", None).notes(scores) == []
     for model in (own, onnx_model):
         said = evaluate.evaluate(model, source, "train", None).notes(scores)
         assert "The model was trained on train: these figures flatter it." in said
+    (note,) = evaluate.evaluate(own, source, "val", None).notes(scores)
+    assert "epoch were chosen on val: these figures flatter it." in note
     gone = replace(own, data=own.data | {"name": "absent.npz"})
     assert "cannot be told" in evaluate.evaluate(gone, other, "test", None).notes(scores)[0]
+
+
+def test_why_no_clean_images_are_scored_is_said(own, source, npz, stored):
+    twins = npz(test_images=stored["train_images"][:12])
+    seen = replace(own, data=twins.describe() | {"trained_on": ["train"]})
+    (note,) = evaluate.evaluate(seen, twins, "test", None).notes({})
+    assert note == "There is no clean_test: each image of test shares a group with one of training or validation."
+    untold = replace(own, data=own.data | {"trained_on": ["train", "also"]})
+    (note,) = evaluate.evaluate(untold, source, "test", None).notes({})
+    assert "which of these images are clean cannot be told" in note
+
+
+def test_a_checkpoint_that_would_shrink_its_images_is_named(own):
+    torch.save(torch.load(own.path / "fold_1.pt") | {"upsample": 10}, own.path / "fold_1.pt")
+    assert refusal(folders.load, own.path).startswith(f"{own.path}/fold_1.pt: not a checkpoint of this project")
+
+
+def test_other_data_are_a_note_where_they_are_the_purpose(own, npz, capsys):
+    other = npz(test_images=None)
+    for kind in ("warning", "note"):
+        origin.find_again(own.data, str(other.path), None, None, None, another=kind)
+        assert capsys.readouterr().err.startswith(f"{kind}: own.npz 28×28, MD5 {other.md5}, is not what")
 
 
 def test_another_model_s_predictions_are_taken_in_order_and_only_of_the_same_images(onnx_model, source, tmp_path):

@@ -102,7 +102,7 @@ def test_other_hospitals_are_found_again_with_their_seed_and_contents(hospitals,
     assert len(origin.load_again(described, None, ["also"], also=[moved])) == 40
     found = origin.find_again(described, hospitals[0], None, None, None, also=[moved])
     assert found.also[0].md5 == described["also"][0]["md5"] and capsys.readouterr().err == ""
-    with pytest.raises(UserError, match="of 1 other hospitals"):
+    with pytest.raises(UserError, match=f"in this order: {re.escape(table)}"):
         origin.find_again(described, None, None, None, None, also=[moved, moved])
     assert not origin.find_again(described, moved, None, None, None).also  # of other data than the run's
     assert capsys.readouterr().err == ""  # it was trained on these too

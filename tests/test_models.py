@@ -7,7 +7,7 @@ from conftest import REPO, read_json, run
 
 from common import data, metrics
 from common.deploy import onnxfile
-from results import card
+from results import card, log
 
 MODELS = REPO / "models"
 FILES = sorted(MODELS.glob("*.onnx"))
@@ -44,11 +44,9 @@ def test_a_shipped_file_gives_its_stored_metrics(shipped):
         assert found[name] == pytest.approx(stored[name], abs=1e-3 if name in ("auc", "aupr") else 1e-6)
 
 
-@pytest.mark.parametrize(
-    "table", [card.score_table, card.threshold_table, card.hospital_table, card.int8_table, card.speed_table]
-)
-def test_the_tables_of_the_card_are_made_from_the_files(table):
-    assert table() in (MODELS / "README.md").read_text()
+@pytest.mark.parametrize("header, rows", card.TABLES.items())
+def test_the_tables_of_the_card_are_made_from_the_files(header, rows):
+    assert log.markdown(header, rows()) in (MODELS / "README.md").read_text()
 
 
 @pytest.mark.slow

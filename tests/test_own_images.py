@@ -116,7 +116,7 @@ def test_images_unlike_those_of_training_are_counted_and_scored_apart(folder, tm
     marked = sum(int(opened.run(["typicality"], image[np.newaxis])[0][0] < 0.0205) for image in images)
     assert 0 < marked < 7
     text, _ = runs("evaluate.py", opened.path, "--data", folder, *EVALUATE, "--out", tmp_path / "out")
-    sentence = f"Unlike the training images, with a typicality below 0.0205: {marked} images."
+    sentence = f"Unlike the training images, with a typicality below 0.0205: {marked} of 7."
     assert sentence in text and sentence in (tmp_path / "out/report_all.html").read_text()
     kept = read_json(tmp_path / "out/evaluation_all.json")
     assert kept["unlike_training"] == {"threshold": 0.0205, "marked": marked}

@@ -19,8 +19,8 @@ from PIL import Image
 
 import predict
 from common import data, imagefile, phantom
-from common.calibration import sigmoid
-from common.deploy import graph
+from common.calibration import deciding, sigmoid
+from common.deploy import graph, onnxfile
 from common.deploy.typicality import Typicality
 from common.evidence import overlay
 
@@ -133,7 +133,8 @@ def test_table_of_a_folder(run, folder, grey):
     title, rule, kept, header, *rows = out.splitlines()
     assert "generated, not ultrasound" in title and "research only" in title
     assert rule == "flagged for review from 0.4000 up: a rule"
-    assert kept == "on held-out images that had sensitivity 0.9500 [.900 1.000] and specificity 0.6000 [.500 .700]"
+    whose = "on held-out images of PHANTOM data (generated, not ultrasound)"
+    assert kept == f"{whose}: sensitivity 0.9500 [.900 1.000] and specificity 0.6000 [.500 .700]"
     assert header.split() == ["P(malignant)", "typicality", "page", "image"]
     pages = [("a.png", 1, 0), ("b.jpg", 1, 0), ("deep.tiff", 1, 0), *(("pages.tif", i + 1, i) for i in range(4))]
     for row, (name, page, image) in zip(rows, [*pages, ("deeper/c.bmp", 1, 1)], strict=True):
@@ -144,6 +145,15 @@ def test_table_of_a_folder(run, folder, grey):
     *errors, last = err.splitlines()
     assert [re.match(r"error: .*/(\w+)\.png ", line).group(1) for line in errors] == ["cut", "not", "small", "absent"]
     assert re.fullmatch(r"8 images of 9 files, 4 failed in [\d.]+ s, \d+ images/s", last)
+
+
+def test_the_promise_is_of_the_images_that_chose_it():
+    rates = {name: {"recall": recall} for name, recall in (("val", 0.5), ("out_of_fold", 0.6), ("test", 0.1))}
+    hospitals = {"out_of_fold, A": {"recall": 0.9}, "out_of_fold, B": {"recall": 0.8}}
+    given = "C, not trained on", "A + B"
+    assert onnxfile.held_out_of(rates, *given) == "A + B" and onnxfile.held_out_of(rates | hospitals, *given) == "B"
+    elsewhere = hospitals | {"elsewhere": {"recall": 0.95}}
+    assert onnxfile.held_out_of(elsewhere, *given) == "C" and deciding(elsewhere)["recall"] == 0.95
 
 
 def test_json_lines_of_paths_from_stdin(run, folder, grey):
@@ -209,6 +219,8 @@ def test_no_such_flag_no_image_and_no_model(run, tmp_path):
     assert "no image files there" in run(tmp_path, status=2)[1]
     assert "no image files there" in run(status=2)[1]
     assert "no such file; export.py makes one" in run("image.png", model=tmp_path / "absent.onnx", status=2)[1]
+    for first in (tmp_path, "image.PNG"):
+        assert f"{first} is no .onnx file; name one first: predict.py MODEL.onnx" in run(model=first, status=2)[1]
 
 
 def test_names_do_not_command_the_terminal(run, folder, tmp_path):

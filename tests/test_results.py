@@ -5,7 +5,7 @@ import sys
 import pytest
 from conftest import REPO
 
-from results import log, measure, table
+from results import limits, log, measure, table
 
 
 def test_the_tables_of_results_are_made_from_the_result_files():
@@ -19,6 +19,17 @@ def test_the_tables_of_results_are_made_from_the_result_files():
 @pytest.mark.parametrize("name", ["experiments", "travel"])
 def test_the_tables_of_logs_are_made_from_their_rows(name):
     assert measure.table(name) in (REPO / "results" / "README.md").read_text()
+
+
+def test_the_table_of_limits_is_made_from_its_rows():
+    assert limits.table() in (REPO / "results" / "README.md").read_text()
+
+
+def test_where_a_script_fails_its_line_and_exit_status_are_all(tmp_path, capfd):
+    with pytest.raises(SystemExit) as ended:
+        log.run([str(REPO / "train.py"), "--data", "nowhere.npz"], str(tmp_path / "out"))
+    said = capfd.readouterr().err.splitlines()
+    assert ended.value.code == 2 and len(said) == 1 and "nowhere.npz" in said[0]
 
 
 def test_the_figure_shows_each_fp32_file_at_home_and_where_it_did_not_train(monkeypatch):

@@ -141,6 +141,14 @@ def test_an_output_folder_may_have_any_name_and_test_is_never_read(tmp_path, run
     assert "test_images" in one_line(runs("train.py", *flags, "--out", tmp_path / "t", status=2)[1])
 
 
+def test_bad_images_are_named_before_any_worker_is_there(tmp_path, runs, npz, monkeypatch):
+    bad, out = npz(train_labels=np.full((24, 1), 7)), tmp_path / "out"
+    monkeypatch.setattr(tune.parallel, "run_copies", lambda *_: pytest.fail("copies are started"))
+    flags = [*QUICK[2:6], "--data", bad.path, "--jobs", 2, "--threads", 2, "--out", out]
+    _, err = runs("tune.py", *flags, status=2)
+    assert "train_labels must be" in one_line(err) and not out.exists()
+
+
 @pytest.mark.slow
 def test_ctrl_c_then_a_killed_copy(tmp_path):
     """Ctrl-C reaches two copies as well as their parent, and all end; in the next session one copy is killed."""

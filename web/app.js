@@ -73,17 +73,24 @@ function compared(model, probability) {
   return `P(${model.props.positive_class}) = ${p}, ${side} the operating point ${threshold}: `;
 }
 
+/** The images that chose the operating point, as common/calibration.py finds them: {whose, held}, held their metrics. */
+function heldOut({ props }) {
+  const splits = parsed(props.metrics_at_threshold) ?? {};
+  if (splits.elsewhere) return { whose: props.calibrated_on?.replace(/, not trained on$/, ""), held: splits.elsewhere };
+  const leftOut = Object.keys(splits).filter((name) => name.startsWith("out_of_fold, "));
+  const [least] = leftOut.sort((one, other) => splits[one].recall - splits[other].recall);
+  if (least) return { whose: least.replace("out_of_fold, ", ""), held: splits[least] };
+  return { whose: props.dataset, held: splits.out_of_fold ?? splits.val ?? {} };
+}
+
 /** What the operating point means, with what the file knows of it and what happened elsewhere. */
 function promise(model) {
-  const splits = parsed(model.props.metrics_at_threshold) ?? {};
-  const leftOut = Object.keys(splits).filter((name) => name.startsWith("out_of_fold, ")).map((name) => splits[name]);
-  const [least] = leftOut.sort((one, other) => one.recall - other.recall); // the hospital left out that decided
-  const held = least ?? splits.elsewhere ?? splits.out_of_fold ?? splits.val ?? {};
+  const { whose, held } = heldOut(model);
   const rates = [
     [measured("sensitivity", held, "recall"), "the share of malignant images that it flags"],
     [measured("specificity", held, "specificity"), "the share of the others that it does not flag"],
   ].filter(([rate]) => rate).map((parts) => parts.join(", "));
-  const images = `On ${held.n} held-out images${whose(model)}`;
+  const images = `On ${held.n} held-out images of ${whose}${withFile(model)}`;
   const known = rates.length ? ` ${images}: ${rates.join("; ")}. 95 % intervals in brackets.` : "";
   return `Operating point: ${model.props.threshold_rule}.${known}${synthetic(model) ? "" : ` ${ELSEWHERE}`}`;
 }
@@ -130,13 +137,13 @@ function measured(name, metrics, key) {
   return `${name} ${metrics[key].toFixed(3)}${interval ? ` (${interval})` : ""}`;
 }
 
-const whose = ({ props }) => (props.metrics_of ? `, with ${props.metrics_of}` : ""); // figures these are
+const withFile = ({ props }) => (props.metrics_of ? `, with ${props.metrics_of}` : ""); // whose figures these are
 
 function about({ props, size, name }) {
   const test = parsed(props.metrics)?.test ?? {};
   const figures = [measured("AUC", test, "auc"), measured("accuracy", test, "accuracy")].filter(Boolean);
   const tested = figures.length
-    ? ` On ${test.n} test images${whose({ props })}: ${figures.join(", ")}; 95 % intervals in brackets.`
+    ? ` On ${test.n} test images${withFile({ props })}: ${figures.join(", ")}; 95 % intervals in brackets.`
     : "";
   return `${name}, ${props.intended_use}. It takes any grey image, cuts out the middle square and reads it at ` +
     `${size}×${size} pixels. Trained on ${props.dataset}.${tested}`;

@@ -101,11 +101,8 @@ def assemble(
     """Preparation, network, head and typicality in one graph: `image` to the four outputs."""
     whole = preparation(size)
     head = onnx.parser.parse_model(VERSIONS + HEAD.format(slope=slope, intercept=intercept))
-    for part, joint in (
-        (network, "prepared"),
-        (head, "network_evidence"),
-        (fitted.graph(VERSIONS), "network_features"),
-    ):
+    parts = {"prepared": network, "network_evidence": head, "network_features": fitted.graph(VERSIONS)}
+    for joint, part in parts.items():
         whole = onnx.compose.merge_models(whole, part, [(joint, joint)])
     del whole.opset_import[1:]  # merge_models repeats it
     whole.graph.name, whole.producer_name = "breastmnist", "breastmnist-resnet18"

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from common import imagefile
-from common.calibration import Calibration, deciding
+from common.calibration import ELSEWHERE, Calibration, deciding, deciding_split
 from common.errors import UserError, one_line, reading
 from common.origin import describes_data
 
@@ -32,6 +32,7 @@ class OnnxModel:
     intended_use: str
     typicality_threshold: float  # below it an image is unlike those of training; 0 where the file gives no typicality
     held_out: dict  # of the run at its operating point, where known: see `held_out_rates`
+    held_out_of: str  # whose images these are: see `held_out_of`
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
@@ -116,10 +117,11 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         data = json.loads(props["dataset_source"])
         if not describes_data(data):
             raise ValueError("dataset_source")
-        rates = held_out_rates(json.loads(props.get("metrics_at_threshold", "{}")))
+        rates = held_out_rates(at_threshold := json.loads(props.get("metrics_at_threshold", "{}")))
         unlike = float(props["typicality_threshold"]) if "typicality" in found else 0.0
         about = props["dataset"], props["intended_use"]
-        return OnnxModel(Path(path), session, calibration, data, *about, unlike, rates)
+        whose = held_out_of(at_threshold, fitted_on, props["dataset"])
+        return OnnxModel(Path(path), session, calibration, data, *about, unlike, rates, whose)
 
 
 def held_out_rates(at_threshold: dict) -> dict:
@@ -131,3 +133,10 @@ def held_out_rates(at_threshold: dict) -> dict:
         return {}
     shapes = {"recall": (), "recall_ci95": (2,), "specificity": (), "specificity_ci95": (2,)}
     return {name: np.array(kept[name], float).reshape(shape).tolist() for name, shape in shapes.items()}
+
+
+def held_out_of(at_threshold: dict, fitted_on: str, dataset: str) -> str:
+    """Whose images chose the operating point: another hospital's, the hospital's left out, or the model's own.
+    at_threshold: {split: metrics}; fitted_on: of the `Calibration`; dataset: what the model was trained on."""
+    split = deciding_split(at_threshold)
+    return fitted_on.removesuffix(ELSEWHERE.format("")) if split == "elsewhere" else split.partition(", ")[2] or dataset

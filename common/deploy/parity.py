@@ -54,12 +54,8 @@ def expect(run: Run, splits: dict[str, Split]) -> dict[str, Expected]:
 def check(model: onnxfile.OnnxModel, reference: dict[str, Expected], fitted: Typicality) -> dict:
     """Hold an fp32 file to the run, and its preparation to Pillow's: the bounds and the rows that parity.json keeps.
     Raises: UserError where they disagree."""
-    typical = max(
-        SPLIT_BOUNDS["typicality_difference"], 1.5 / (len(fitted.held_out) + 1)
-    )  # of few, one counts for more
-    splits = [
-        compare_split(model, name, expected, fitted, batch) for name, expected in reference.items() for batch in BATCHES
-    ]
+    typical = max(SPLIT_BOUNDS["typicality_difference"], 1.5 / (len(fitted.held_out) + 1))  # one of few is more
+    splits = [compare_split(model, *split, fitted, batch) for split in reference.items() for batch in BATCHES]
     sizes = compare_sizes(model)
     require(splits, SPLIT_BOUNDS | {"typicality_difference": typical})
     require(sizes, SIZE_BOUNDS)

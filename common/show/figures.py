@@ -228,7 +228,8 @@ def image_sheet(images, captions: list[str], columns: int, title: str, frames=No
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(text, loc="left")
         axes.spines[:].set(visible=frames is not None, color=frames[i] if frames is not None else None, linewidth=4)
-    figure.supxlabel(textwrap.fill(note, int(LETTERS * size[0])), x=0.01, ha="left", size=11)
+    below = note and "\n" + textwrap.fill(note, int(LETTERS * size[0]))  # an empty line sets it off from the captions
+    figure.supxlabel(below, x=0.01, ha="left", size=11)
     return figure
 
 

@@ -47,6 +47,11 @@ def line(name: str, cells, width: int = 14) -> str:
     return f"{name:<28}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
+def first_width(names) -> int:
+    """Of the first column of a table, with room for a count of six digits after the longest of the names."""
+    return max(28, 6 + max(map(len, names)))
+
+
 def columns(rows: list[dict]) -> str:
     """Rows with the same keys, which become the header, as wide as the cells; floats with four digits."""
     cells = [[name.replace("_", " ") for name in rows[0]]]
@@ -65,11 +70,13 @@ def undefined_notes(summaries: dict[str, dict]) -> list[str]:
 
 def metrics_table(summaries: dict[str, dict]) -> str:
     """A row for each named summary of `metrics` or, with intervals, of `intervals`; why something is n/a at the end."""
-    lines = [line(f"{'n':>28}", NAMES.values())]
+    first = first_width(summaries)
+    lines = [line(f"{'n':>{first}}", NAMES.values())]
     for name, summary in summaries.items():
-        lines.append(line(f"{name:<22}{summary['n']:>6}", (number(summary[metric]) for metric in NAMES)))
+        lines.append(line(f"{name:<{first - 6}}{summary['n']:>6}", (number(summary[metric]) for metric in NAMES)))
         if "auc_ci95" in summary:
-            lines.append(line("  95 % interval", (interval(summary[f"{metric}_ci95"]) for metric in NAMES)))
+            below = f"{'  95 % interval':<{first}}"
+            lines.append(line(below, (interval(summary[f"{metric}_ci95"]) for metric in NAMES)))
     return "\n".join(lines + undefined_notes(summaries))
 
 
@@ -97,15 +104,15 @@ def scores_text(scores: dict, label: str) -> str:
     """The tables of `scoring.evaluate_splits`, the number that matters last."""
     splits, point, calibration = scores["splits"], scores["operating_point"], scores["calibration"]
     last = [name for name in splits if name in WHOLE][-1]
-    phantom = "PHANTOM data, " if label.startswith("PHANTOM") else ""
+    phantom, first = "PHANTOM data, " if label.startswith("PHANTOM") else "", first_width(splits)
     calibrated = [
         f"{phantom}calibration, temperature {calibration['temperature']:.3f} fitted on {calibration['fitted_on']}",
-        line("", ["Brier", "95 %", "ECE", "95 %"]),
+        line(" " * first, ["Brier", "95 %", "ECE", "95 %"]),
     ]
     for name in splits:
         found = calibration[name]
         cells = number(found["brier"]), interval(found["brier_ci95"]), number(found["ece"]), interval(found["ece_ci95"])
-        calibrated.append(line(name, cells))
+        calibrated.append(line(f"{name:<{first}}", cells))
     auc, accuracy = (with_interval(splits[last], metric) for metric in ("auc", "accuracy"))
     return "\n\n".join(
         [

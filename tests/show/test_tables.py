@@ -18,6 +18,16 @@ def test_rows_carry_the_numbers_and_line_up():
     assert len(header) == len(row) == len(below) and below.startswith("  95 % interval")
 
 
+def test_a_long_name_widens_its_column():
+    split = data.Split.of("train", np.zeros((4, 28, 28), np.uint8), np.array([0, 1, 0, 1], np.uint8))
+    scored = scoring.Scored(split, np.array([0.1, 0.6, 0.4, 0.9]), np.arange(4))
+    scores = scoring.evaluate_splits({"test": scored, "out_of_fold, hospital/images.csv": scored}, Calibration(), 100)
+    header, *rows = tables.metrics_table(scores["splits"]).split("\n")
+    assert {len(row) for row in rows} == {len(header)} and "hospital/images.csv     4 " in rows[2]
+    for table in tables.scores_text(scores, "data").split("\n\n"):
+        assert len({len(row) for row in table.split("\n") if row.startswith(("test ", "out_of_fold, "))}) <= 1, table
+
+
 def test_undefined_is_na_with_the_reason():
     text = tables.metrics_table({"test": metrics.summary([0, 0], [0.1, 0.2])})
     assert "n/a: AUC is undefined where a class is absent." in text
