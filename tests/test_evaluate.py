@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from conftest import refusal
 
 import evaluate
@@ -55,11 +54,6 @@ def test_why_no_clean_images_are_scored_is_said(own, source, npz, stored):
     untold = replace(own, data=own.data | {"trained_on": ["train", "also"]})
     (note,) = evaluate.evaluate(untold, source, "test", None).notes({})
     assert "which of these images are clean cannot be told" in note
-
-
-def test_a_checkpoint_that_would_shrink_its_images_is_named(own):
-    torch.save(torch.load(own.path / "fold_1.pt") | {"upsample": 10}, own.path / "fold_1.pt")
-    assert refusal(folders.load, own.path).startswith(f"{own.path}/fold_1.pt: not a checkpoint of this project")
 
 
 def test_other_data_are_a_note_where_they_are_the_purpose(own, npz, capsys):

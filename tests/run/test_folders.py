@@ -140,7 +140,7 @@ def test_folders_without_a_run_or_between_two(tmp_path):
 
 NO_NUMBERS = {name: tensor * torch.nan for name, tensor in untrained_member(0).state_dict().items()}
 OTHERS = [{"format": "v9"}, {"stages": 3}, {"state": {}}, {"state": 3}, {"state": NO_NUMBERS}]
-OTHERS += [{"upsample": 513}, {"data": {}}]  # test_bad_input.py has more
+OTHERS += [{"upsample": 10}, {"upsample": 513}, {"data": {}}]  # test_bad_input.py has more
 
 
 @pytest.mark.parametrize("changed", OTHERS)
