@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import one_line, read_json, refusal
+from conftest import one_line, read_csv, read_json, refusal
 
 from common import data, download, npzfile, weights
 from common.errors import UserError
@@ -244,7 +244,12 @@ def test_without_one_it_is_phantoms_said_first_and_last(make, runs, tmp_path):
     first, last = frames(lines)
     assert first == last and first.startswith("PHANTOM DATA.") and TROUBLES["503"] in first
     assert str(tmp_path / FILES["data"]) in first and DATA_URL in first
+    assert "PHANTOM data 28×28 (generated, not ultrasound): test AUC" in "\n".join(lines)
     assert metrics["synthetic"].startswith("PHANTOM") and metrics["config"]["weights"] == "none"
+    assert metrics["provenance"]["data"]["synthetic"] is True
+    assert read_json("run/calibration.json")["synthetic"].startswith("PHANTOM")
+    for name in ("history.csv", "predictions.csv"):
+        assert {row["synthetic"] for row in read_csv(f"run/{name}")} == {"phantom"}
     assert all("PHANTOM" in line for line in err.splitlines() if "val_auc" in line)
     titles = [line for line in lines if re.search(r"(threshold|point|temperature) \d", line)]
     assert len(titles) == 3 and all(line.startswith("PHANTOM") for line in titles)

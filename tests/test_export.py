@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -54,6 +55,11 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
     assert json.loads(about[1].pop("quantization"))["rows"] == stored["int8"]["rows"]
     assert about[1].pop("metrics_of") == "the fp32 file" and about[0] == about[1]
     assert rough.path.stat().st_size < 0.6 * exact.path.stat().st_size
+
+
+def test_a_file_of_a_model_of_phantoms_says_so(untrained):
+    of_phantoms = replace(untrained, data=untrained.data | {"synthetic": True})
+    assert graph.metadata(of_phantoms, {"splits": {}})["dataset"] == "PHANTOM data (generated, not ultrasound)"
 
 
 def test_a_refused_int8_leaves_everything_as_it_was(command, quantized, tmp_path, monkeypatch):

@@ -1,5 +1,5 @@
-"""Scripts as a user runs them, on phantom data; then on real data where there are any. tune.py, audit.py and bench.py
-are run in their own tests.
+"""Scripts as a user runs them, on a few images; then on real data where there are any. tune.py, audit.py and bench.py
+are run in their own tests, and what is said of phantoms is in test_download.py.
 
 What a later test goes on from is made by processes; what needs none of its own runs in this one. Both keep to one
 thread, so that numbers agree to the last bit.
@@ -25,7 +25,8 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from common import data
 from common.run import folders
 
-QUICK = ["--data", "phantom", "--weights", "none", "--epochs", "2", "--stages", "2", "--threads", "1"]
+QUICK = ["--weights", "none", "--epochs", "2", "--stages", "2", "--threads", "1"]
+PHANTOM = [*QUICK, "--data", "phantom"]  # so many images that there is time to interrupt an epoch
 CROSSVAL = [*QUICK, "--folds", "2", "--repeats", "2", "--compare-groups", "--epochs", "1"]
 EVALUATE = ["--bootstrap", "100", "--threads", "1"]
 RUN_FILES = {"model.pt", "metrics.json", "history.csv", "predictions.csv", "curves.png", "calibration.json"}
@@ -48,15 +49,15 @@ def assert_same_run(found, expected):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> tuple[Path, str]:
-    """A run of train.py, and what it printed."""
+def trained(untrained, tmp_path_factory) -> tuple[Path, str]:
+    """A run of train.py on the few images of `untrained`, and what it printed."""
     out = tmp_path_factory.mktemp("train") / "run"
-    return out, run("train.py", *QUICK, "--out", out)[0]
+    return out, run("train.py", *QUICK, "--data", untrained.data["name"], "--out", out)[0]
 
 
 @pytest.fixture(scope="session")
 def crossvalidated(untrained, tmp_path_factory) -> tuple[Path, str]:
-    """A run of crossval.py on the few images of `untrained`, and what it printed."""
+    """A run of crossval.py on them, and what it printed."""
     out = tmp_path_factory.mktemp("crossval") / "run"
     return out, run("crossval.py", *CROSSVAL, "--data", untrained.data["name"], "--out", out)[0]
 
@@ -70,14 +71,10 @@ def exported(trained) -> tuple[Path, str]:
 def test_train_writes_the_files_of_the_contract(trained):
     out, stdout = trained
     assert {path.name for path in out.iterdir()} >= RUN_FILES and not list(out.glob(".*"))
-    assert "PHANTOM data 28×28 (generated, not ultrasound): test AUC" in stdout.splitlines()[-2]
-    for name in ("history.csv", "predictions.csv"):
-        assert all(row["synthetic"] == "phantom" for row in read_csv(out / name))
-    assert read_json(out / "calibration.json")["synthetic"].startswith("PHANTOM")
+    assert stdout.splitlines()[-2].startswith("own.npz 28×28: test AUC")
     metrics = read_json(out / "metrics.json")
-    assert metrics["synthetic"].startswith("PHANTOM") and metrics["provenance"]["data"]["synthetic"] is True
     assert metrics["config"]["lr"] == 3e-4 and metrics["config"]["epochs"] == 2
-    for split, n in (("val", 80), ("test", 160), ("clean_test", 160)):
+    for split, n in (("val", 12), ("test", 12), ("clean_test", 12)):
         summary = metrics["splits"][split]
         assert summary["n"] == n
         for name in ("accuracy", "auc", "aupr", "f1", "precision", "recall", "specificity", "macro_f1"):
@@ -89,18 +86,18 @@ def test_train_writes_the_files_of_the_contract(trained):
 def test_a_run_says_how_it_was_made(trained):
     made = read_json(trained[0] / "metrics.json")["provenance"]
     assert made["command"].endswith(shlex.join(["--out", str(trained[0])]))
-    assert "train.py --data phantom" in made["command"]
+    assert "train.py --weights none" in made["command"]
     assert (made["threads"], made["seed"], made["packages"]["torch"]) == (1, 0, torch.__version__.split("+")[0])
     assert made["data"]["md5"] and made["cpu"] and {"commit", "uncommitted_changes", "gpu"} < made.keys()
     assert made["packages"].keys() >= {"numpy", "torch", "torchvision", "medmnist", "onnxruntime"}
 
 
 @pytest.fixture
-def tested(trained) -> tuple[data.Split, np.ndarray]:
+def tested(trained, untrained) -> tuple[data.Split, np.ndarray]:
     """The test images of `trained`, and the probabilities that it stored of them."""
-    (test,) = data.load(data.find("phantom", None, 28, 0), "test")
+    (test,) = data.load(data.find(untrained.data["name"], None, 28), "test")
     rows = [row for row in read_csv(trained[0] / "predictions.csv") if row["split"] == "test"]
-    assert [int(row["index"]) for row in rows] == list(range(160))
+    assert [int(row["index"]) for row in rows] == list(range(12))
     assert [int(row["label"]) for row in rows] == test.labels.tolist()
     return test, np.array([float(row["probability"]) for row in rows])
 
@@ -112,16 +109,24 @@ def test_predictions_give_the_metrics(trained, tested):
     assert stored["accuracy"] == pytest.approx(accuracy_score(test.labels, probabilities >= 0.5), abs=1e-12)
 
 
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory) -> Path:
+    """A run of train.py on phantoms that is left alone."""
+    out = tmp_path_factory.mktemp("uninterrupted")
+    run("train.py", *PHANTOM, "--out", out)
+    return out
+
+
 @pytest.mark.slow
-def test_interrupted_and_killed_it_ends_with_the_same_numbers(trained, tmp_path):
+def test_interrupted_and_killed_it_ends_with_the_same_numbers(uninterrupted, tmp_path):
     """Ctrl-C in the second epoch, kill -9 after it, --resume to the end; the earlier run stays until then."""
     earlier = {name: name.encode() for name in ("model.pt", "metrics.json", "model.onnx", "notes.txt")}
     for name, old in earlier.items():
         (tmp_path / name).write_bytes(old)
 
-    process, _ = start("train.py", *QUICK, "--out", tmp_path, until="epoch   1")
+    process, _ = start("train.py", *PHANTOM, "--out", tmp_path, until="epoch   1")
     process.send_signal(signal.SIGSTOP)
-    out, err = run("train.py", *QUICK, "--resume", "--out", tmp_path, status=2)
+    out, err = run("train.py", *PHANTOM, "--resume", "--out", tmp_path, status=2)
     assert f"at work there (pid {process.pid} on" in one_line(err) and out == ""
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
@@ -129,24 +134,24 @@ def test_interrupted_and_killed_it_ends_with_the_same_numbers(trained, tmp_path)
     assert process.returncode == 130 and err.endswith("with --resume goes on from here\ninterrupted\n")
     assert "Traceback" not in err and visible(tmp_path) == earlier
 
-    process, err = start("train.py", *QUICK, "--resume", "--out", tmp_path, until="epoch   2/2  train")
+    process, err = start("train.py", *PHANTOM, "--resume", "--out", tmp_path, until="epoch   2/2  train")
     process.kill()
     process.communicate(timeout=60)
     assert "goes on after epoch   1/2" in err and "epoch   1/2  train" not in err
     assert process.returncode == -signal.SIGKILL and visible(tmp_path) == earlier
 
-    out, err = run("train.py", *QUICK, "--resume", "--out", tmp_path)
+    out, err = run("train.py", *PHANTOM, "--resume", "--out", tmp_path)
     assert "goes on after epoch   2/2" in err and "epoch   2/2  train" not in err
-    assert_same_run(tmp_path, trained[0])
+    assert_same_run(tmp_path, uninterrupted)
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", *RUN_FILES}
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_earlier_run_and_can_be_resumed(trained, tmp_path):
+def test_a_full_disk_leaves_the_earlier_run_and_can_be_resumed(uninterrupted, tmp_path):
     """On a file system of the test's own that has room for one checkpoint, not two; then with room for all."""
     disk, copy = tmp_path / "disk", tmp_path / "copy"
     disk.mkdir()
-    train = shlex.join([sys.executable, "train.py", *QUICK, "--out", str(disk)])
+    train = shlex.join([sys.executable, "train.py", *PHANTOM, "--out", str(disk)])
     script = f"""mount -t tmpfs -o size=15m tmpfs {disk} || exit 77
         echo old > {disk}/model.pt; {train}; echo $?; cat {disk}/model.pt; ls {disk}
         mount -o remount,size=100m {disk} && {train} --resume > {copy}.log && cp -r {disk} {copy}"""
@@ -157,15 +162,15 @@ def test_a_full_disk_leaves_the_earlier_run_and_can_be_resumed(trained, tmp_path
     assert result.stdout == "2\nold\nmodel.pt\n", result.stderr
     (error,) = (line for line in result.stderr.splitlines() if line.startswith("error: "))
     assert "cannot be written" in error and "Traceback" not in result.stderr
-    assert_same_run(copy, trained[0])
+    assert_same_run(copy, uninterrupted)
 
 
 def test_parity_is_checked_and_stored(exported):
     file, stdout = exported
     rows = read_json(file.with_name("parity.json"))["rows"]
-    assert {(row["split"], row["n"], row["batch"]) for row in rows} >= {("test", 160, 1), ("test", 160, 64)}
+    assert {(row["split"], row["n"], row["batch"]) for row in rows} >= {("test", 12, 1), ("test", 12, 64)}
     assert all(row["max_difference"] <= 1e-5 and row["labels_differ"] == 0 for row in rows)
-    assert "PHANTOM" in stdout and "against Pillow" in stdout
+    assert "own.npz" in stdout and "against Pillow" in stdout
     assert list(file.parent.glob("model.onnx*")) == [file]  # one file, no external data
     assert {file, file.with_name("parity.json")} <= set(folders.contents(file.parent))
 
@@ -178,7 +183,7 @@ def test_the_file_gives_the_run_s_probabilities_to_an_app_and_to_predict(exporte
     props = session.get_modelmeta().custom_metadata_map
     assert props["positive_class"] == "malignant" and props["intended_use"] == "research only, not a medical device"
     assert read_json(exported[0].with_name("calibration.json"))["threshold"] == float(props["threshold"])
-    assert "PHANTOM" in props["dataset"]
+    assert props["dataset"] == "own.npz"
     Image.fromarray(test.images[0]).save(tmp_path / "first.png")
     out, _ = run("predict.py", exported[0], tmp_path, "--json")
     assert json.loads(out)["probability"] == pytest.approx(stored[0], abs=1e-5)
@@ -205,7 +210,7 @@ def test_the_whole_chain_on_real_data(breastmnist_root, tmp_path, runs):
     """Splits, clean test, the file that medmnist itself reads, and parity on every image."""
     medmnist = pytest.importorskip("medmnist")  # takes seconds
     real, root, out = tmp_path / "run", ["--data-root", breastmnist_root], tmp_path / "evaluated"
-    runs("train.py", *QUICK[2:], *root, "--epochs", 1, "--out", real)
+    runs("train.py", *QUICK, *root, "--epochs", 1, "--out", real)
     metrics = read_json(real / "metrics.json")
     sizes = {name: summary["n"] for name, summary in metrics["splits"].items()}
     assert sizes == {"val": 78, "test": 156, "clean_test": 93} and "synthetic" not in metrics
@@ -255,8 +260,8 @@ class TestCrossval:
     def test_killed_it_ends_with_the_same_numbers_and_repeats_no_fold(self, tmp_path_factory, tmp_path):
         """Two workers, beside one that is left alone."""
         whole = tmp_path_factory.mktemp("whole")
-        printed, _ = run("crossval.py", *CROSSVAL, "--out", whole)
-        flags = [*CROSSVAL, "--threads", 2, "--out", tmp_path]
+        printed, _ = run("crossval.py", *CROSSVAL, "--data", "phantom", "--out", whole)
+        flags = [*CROSSVAL, "--data", "phantom", "--threads", 2, "--out", tmp_path]
         process, _ = start("crossval.py", *flags, until="fold 2  epoch")
         process.kill()
         process.communicate(timeout=60)  # its workers, which hold the same pipes, have ended too
