@@ -200,7 +200,7 @@ def test_evaluate_a_run_against_its_onnx(trained, exported, tmp_path):
     figures = "roc precision_recall reliability confusion scores evidence comparison".split()
     written = {f"{name}_test.png" for name in figures} | {"report.html", "evaluation_test.json"}
     assert {path.name for path in tmp_path.iterdir()} == written
-    heading = f"<h1>evaluation of {trained[0].name} on the test split</h1>"
+    heading = f"<h1>Evaluation of {trained[0].name} on the test split</h1>"
     report = html.unescape((tmp_path / "report.html").read_text())
     assert heading in report and "<h2>Comparison</h2>" in report and comparison["conclusion"] in report
 

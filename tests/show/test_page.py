@@ -72,7 +72,7 @@ def test_the_page_is_whole_and_holds_everything_itself(report, tmp_path):
     assert [image["alt"] for image in found.all("img")] == ["A text of A text", "B curve of A text"]
     assert [(image["width"], image["height"]) for image in found.all("img")] == [("192", "96"), ("19", "38")]
     assert found.text["figcaption"][-2:] == ["A text", "B curve"]
-    assert found.text["h1"] == found.text["title"] == ["evaluation of A text on the A text split"]
+    assert found.text["h1"] == found.text["title"] == ["Evaluation of A text on the A text split"]
     assert found.text["h2"] == ["Metrics", "Comparison", "Figures"]
     assert "Research only, not a medical device." in found.text["p"] and "A text" in found.text["p"]
     # nothing is fetched and nothing runs
