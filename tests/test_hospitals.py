@@ -164,6 +164,7 @@ def traced_once(monkeypatch):
     monkeypatch.setattr(parity, "SIZES", ((90, 60),))
 
 
+@pytest.mark.slow
 def test_a_run_of_two_hospitals_from_folds_to_a_file(hospitals, traced_once, tmp_path, runs):
     out = tmp_path / "run"
     both = ["--groups", "hospitals", "--compare-groups", "--refit", 2]
