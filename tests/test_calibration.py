@@ -41,17 +41,17 @@ def test_temperature_is_the_minimum_and_near_the_truth(true):
     assert loss(1 / fitted) <= expected.fun + 1e-14
 
 
-@pytest.mark.parametrize(
-    "logits, labels, temperature",
-    [
-        pytest.param([-2.0, -1, 1, 2], [0, 0, 1, 1], 0.05, id="separable"),
-        pytest.param([-2e3, 2e3], [0, 1], 0.05, id="separable and huge"),
-        pytest.param([-2.0, -1, 1, 2], [1, 1, 0, 0], 20, id="reversed"),
-        pytest.param([-5.0, 5, -5, 5], [0, 0, 1, 1], 20, id="uninformative"),
-        pytest.param([0.0, 0, 0], [0, 1, 1], 1, id="all zero"),
-        pytest.param([], [], 1, id="empty"),
-    ],
-)
+LIMITS = {  # logits, labels, temperature
+    "separable": ([-2.0, -1, 1, 2], [0, 0, 1, 1], 0.05),
+    "separable and huge": ([-2e3, 2e3], [0, 1], 0.05),
+    "reversed": ([-2.0, -1, 1, 2], [1, 1, 0, 0], 20),
+    "uninformative": ([-5.0, 5, -5, 5], [0, 0, 1, 1], 20),
+    "all zero": ([0.0, 0, 0], [0, 1, 1], 1),
+    "empty": ([], [], 1),
+}
+
+
+@pytest.mark.parametrize("logits, labels, temperature", LIMITS.values(), ids=LIMITS)
 def test_temperature_limits(logits, labels, temperature):
     assert calibration.fit_temperature(logits, labels) == temperature
 
