@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import refusal
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from common import augment, loss, training
+from common.calibration import sigmoid
 from common.data import Split
-from common.model import BreastResNet
+from common.model import BreastResNet, Predictor, predict
 from common.seed import set_seed
 from common.weights import initial_model
 
@@ -236,15 +238,11 @@ def test_validation_is_plain_cross_entropy_of_the_model_as_used(phantoms, quick,
     model = BreastResNet(28, 2).train()
     before = weights(model)
     measured = training.validate(model, phantoms, dataclasses.replace(quick, mirror=mirror))
-    model.eval()
-    with torch.inference_mode():
-        images = torch.from_numpy(phantoms.images).float() / 255
-        logits = (model(images) + model(images.flip(-1))) / 2 if mirror else model(images)
-    targets = torch.from_numpy(phantoms.labels).float()
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
-    assert measured["val_loss"] == pytest.approx(float(expected), abs=1e-6)
-    assert measured["val_accuracy"] == ((logits > 0) == (targets > 0)).double().mean().item()
     assert weights(model) == before
+    logits = predict(Predictor([model], mirror), phantoms.images)
+    assert measured["val_loss"] == pytest.approx(log_loss(phantoms.labels, sigmoid(logits)), abs=1e-6)
+    assert measured["val_accuracy"] == accuracy_score(phantoms.labels, logits > 0)
+    assert measured["val_auc"] == pytest.approx(roc_auc_score(phantoms.labels, logits))
 
 
 @pytest.mark.parametrize("able", [{"avx512_bf16": True}, {"amx_tile": True}, {"avx512_bf16": False}, {}])
