@@ -81,7 +81,7 @@ def params(tmp_path):
     """A function that writes a file for --params."""
 
     def write(content) -> str:
-        (tmp_path / "best.json").write_text(json.dumps(content))
+        (tmp_path / "best.json").write_text(content if isinstance(content, str) else json.dumps(content))
         return str(tmp_path / "best.json")
 
     return write
@@ -107,6 +107,7 @@ def test_every_setting_survives_a_file(params):
 @pytest.mark.parametrize(
     "content, reason",
     [
+        ("no json", "cannot be read as JSON (Expecting value"),
         ([1, 2], "no JSON object"),
         ({"batch-size": 8}, "'batch-size' is no setting; known are lr, wd, "),
         ({"lr": 0}, "lr: '0' is not a number above 0"),

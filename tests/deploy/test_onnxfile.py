@@ -27,3 +27,9 @@ def test_damaged_rates_are_refused_and_undefined_ones_are_not(onnx_model, kept, 
     rates = {"recall": 0.95, "recall_ci95": [0.9, 1.0], "specificity": None, "specificity_ci95": [None, None]}
     found = store(json.dumps({"val": rates | {"recall": 0.5}, "out_of_fold": rates, "test": {}})).held_out
     assert found["recall"] == 0.95 and found["recall_ci95"] == [0.9, 1.0] and np.isnan(found["specificity"])
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    (tmp_path / "no.onnx").write_bytes(b"text")
+    with pytest.raises(UserError, match="not an ONNX file"):
+        onnxfile.load(tmp_path / "no.onnx", 1)

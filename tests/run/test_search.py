@@ -51,7 +51,7 @@ def test_paired_error_is_that_of_the_differences_whatever_the_folds_and_settings
 SETTINGS = [{"lr": 1e-3, "wd": 0.01}, {"lr": 1e-3, "wd": 0.1}, {"lr": 1e-4, "wd": 0.1}, {"lr": 1e-5, "wd": 1.0}]
 SIMPLE = {"stages": 2, "loss": "cross-entropy", "mixup": 0.0, "batch_size": 128}
 OTHERS = {"stages": 3, "loss": "focal", "mixup": 0.4, "batch_size": 32}
-CHOICES = {  # settings, mean scores; the index of the chosen, of the best
+CHOICES: dict[str, tuple] = {  # settings, mean scores; the index of the chosen, of the best
     "the largest decay, then the smallest rate": (SETTINGS, [0.900, 0.898, 0.897, 0.700], (2, 0)),
     "a clear best": (SETTINGS, [0.9, 0.8, 0.7, 0.6], (0, 0)),
     "a single one, without an error": (SETTINGS[:1], [0.9], (0, 0)),
