@@ -8,8 +8,9 @@ from sklearn.metrics import brier_score_loss, log_loss
 from common import calibration, metrics
 
 
-def simulated(rng, n: int, temperature: float):
+def simulated(seed: int, n: int, temperature: float):
     """Logits that are `temperature` times too large, and labels drawn from the true probabilities."""
+    rng = np.random.default_rng(seed)
     true = rng.normal(-0.7, 1.5, n)
     return temperature * true, (rng.random(n) < special.expit(true)).astype(int)
 
@@ -25,7 +26,7 @@ def test_sigmoid_and_logit_are_scipys():
 
 
 def test_negative_log_likelihood_is_scikit_learns():
-    logits, labels = simulated(np.random.default_rng(0), 200, 2)
+    logits, labels = simulated(0, 200, 2)
     expected = log_loss(labels, calibration.sigmoid(logits))
     assert calibration.negative_log_likelihood(labels, logits) == pytest.approx(expected, abs=1e-12)
     assert calibration.negative_log_likelihood([1, 0], [-800.0, 800.0]) == 800
@@ -33,7 +34,7 @@ def test_negative_log_likelihood_is_scikit_learns():
 
 @pytest.mark.parametrize("true", [0.3, 1.0, 2.5, 8.0])
 def test_temperature_is_the_minimum_and_near_the_truth(true):
-    logits, labels = simulated(np.random.default_rng(1), 4000, true)
+    logits, labels = simulated(1, 4000, true)
     fitted = calibration.fit_temperature(logits, labels)
     loss = lambda inverse: calibration.negative_log_likelihood(labels, logits * inverse)  # noqa: E731
     expected = optimize.minimize_scalar(loss, bounds=(1 / 20, 20), method="bounded", options={"xatol": 1e-10})
@@ -41,17 +42,17 @@ def test_temperature_is_the_minimum_and_near_the_truth(true):
     assert loss(1 / fitted) <= expected.fun + 1e-14
 
 
-@pytest.mark.parametrize(
-    "logits, labels, temperature",
-    [
-        pytest.param([-2.0, -1, 1, 2], [0, 0, 1, 1], 0.05, id="separable"),
-        pytest.param([-2e3, 2e3], [0, 1], 0.05, id="separable and huge"),
-        pytest.param([-2.0, -1, 1, 2], [1, 1, 0, 0], 20, id="reversed"),
-        pytest.param([-5.0, 5, -5, 5], [0, 0, 1, 1], 20, id="uninformative"),
-        pytest.param([0.0, 0, 0], [0, 1, 1], 1, id="all zero"),
-        pytest.param([], [], 1, id="empty"),
-    ],
-)
+LIMITS = {  # logits, labels, temperature
+    "separable": ([-2.0, -1, 1, 2], [0, 0, 1, 1], 0.05),
+    "separable and huge": ([-2e3, 2e3], [0, 1], 0.05),
+    "reversed": ([-2.0, -1, 1, 2], [1, 1, 0, 0], 20),
+    "uninformative": ([-5.0, 5, -5, 5], [0, 0, 1, 1], 20),
+    "all zero": ([0.0, 0, 0], [0, 1, 1], 1),
+    "empty": ([], [], 1),
+}
+
+
+@pytest.mark.parametrize("logits, labels, temperature", LIMITS.values(), ids=LIMITS)
 def test_temperature_limits(logits, labels, temperature):
     assert calibration.fit_temperature(logits, labels) == temperature
 
@@ -69,14 +70,10 @@ def test_brier_is_scikit_learns_and_measures_of_no_case_are_undefined():
 
 def brute_force_ece(labels, probabilities, bins):
     """Each distinct probability goes whole to the last bin of the equal split that it reaches into."""
-    ordered = sorted(probabilities)
-    edges = [part[0] for part in np.array_split(ordered, bins) if len(part)]
-    bin_of = [max(b for b, edge in enumerate(edges) if edge <= p) for p in probabilities]
-    total = 0.0
-    for b in set(bin_of):
-        inside = [i for i, other in enumerate(bin_of) if other == b]
-        total += abs(sum(probabilities[i] - labels[i] for i in inside))
-    return total / len(labels)
+    edges = [part[0] for part in np.array_split(np.sort(probabilities), bins) if len(part)]
+    bin_of = np.searchsorted(edges, probabilities, side="right")
+    gaps = [abs(np.sum(probabilities[bin_of == b] - labels[bin_of == b])) for b in set(bin_of)]
+    return sum(gaps) / len(labels)
 
 
 def test_ece_is_the_brute_force_one():

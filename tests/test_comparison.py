@@ -16,25 +16,20 @@ def two_models(rng, n: int, tied: int = 1):
     return labels, *(np.round(labels + shared + rng.normal(size=n), tied) for _ in "ab")
 
 
-def brute_force_delong(labels, *models):
-    """The paper's equations 3 to 6, pair by pair: AUCs and their 2 x 2 covariance."""
-    labels = np.asarray(labels)
+def paper_s_delong(labels, *models):
+    """The paper's equations 3 to 6, with every pair of cases: AUCs and their 2 x 2 covariance."""
     positives, negatives = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-    by_positive, by_negative = np.zeros((2, len(positives))), np.zeros((2, len(negatives)))
-    for r, scores in enumerate(models):
-        for i, x in enumerate(scores[positives]):
-            for j, y in enumerate(scores[negatives]):
-                psi = 1.0 if y < x else 0.5 if y == x else 0.0
-                by_positive[r, i] += psi / len(negatives)
-                by_negative[r, j] += psi / len(positives)
+    pairs = [(scores[positives][:, np.newaxis], scores[negatives]) for scores in models]
+    psi = np.array([(x > y) + 0.5 * (x == y) for x, y in pairs])  # [models, positives, negatives]
+    by_positive, by_negative = psi.mean(2), psi.mean(1)
     return by_positive.mean(1), np.cov(by_positive) / len(positives) + np.cov(by_negative) / len(negatives)
 
 
-def test_delong_is_the_brute_force_one():
+def test_delong_is_the_paper_s():
     rng = np.random.default_rng(0)
     for n in rng.integers(6, 40, 60):
         labels, a, b = two_models(rng, n)
-        (auc_a, auc_b), covariance = brute_force_delong(labels, a, b)
+        (auc_a, auc_b), covariance = paper_s_delong(labels, a, b)
         error = sqrt(max(0.0, np.array([1, -1]) @ covariance @ np.array([1, -1])))
         result = comparison.delong(labels, a, b)
         assert [result["auc_a"], result["auc_b"]] == pytest.approx([auc_a, auc_b], abs=1e-12)
@@ -89,46 +84,32 @@ def test_paired_bootstrap():
     assert np.isnan([undefined["difference"], *undefined["ci95"]]).all()
 
 
-def finding(difference, half, p, only_a, only_b, mcnemar_p):
+NOT_SEEN = "in AUC could not be seen with this many images."
+BOTH = "images taken as independent) and its accuracy"
+CONCLUSIONS = [  # of AUC difference, half its interval, p; cases that only A gets right, only B, p; what is said
+    (0.012, 0.032, 0.462, 6, 8, 0.79, "A's AUC is higher by 0.012 (95 % interval -0.020 to 0.044; DeLong p = 0.46, "),
+    (0.012, 0.032, 0.462, 6, 8, 0.79, f"{BOTH} lower by 0.010 (McNemar p = 0.79): no difference can be concluded; "),
+    (0.012, 0.032, 0.462, 6, 8, 0.79, f"concluded; one smaller than about 0.032 {NOT_SEEN}"),
+    (0.05, 0.03, 0.001, 20, 5, 0.004, ": A's higher AUC and A's higher accuracy can be concluded."),
+    (-0.05, 0.03, 0.001, 9, 9, 1, ": B's higher AUC can be concluded, a difference in accuracy cannot."),
+    # of AUC the interval decides, not DeLong's test
+    (0.02, 0.03, 0.01, 2, 16, 0.0013, ": B's higher accuracy can be concluded, a difference in AUC cannot; one"),
+    (0.02, 0.03, 0.01, 2, 16, 0.0013, f" cannot; one smaller than about 0.03 {NOT_SEEN}"),
+    (0.03, 0.029, 0.04997, 1, 1, 1, "DeLong p = 0.04997, "),
+    (0.03, 0.03, 0.05, 1, 1, 0.05002, "(McNemar p = 0.05): no difference can be concluded"),
+    (1e-4, 0.0004, 0.6, 0, 0, 1, "higher by 0.0001 (95 % interval 0.000 to 0.001"),
+    (-0.05, 0.03, 1e-9, 9, 9, 1, "DeLong p < 0.001"),
+    (0, 0, 1, 0, 0, 1, f"is the same (95 % interval 0.000 to 0.000; DeLong p = 1, {BOTH} the same "),
+    (0, 0, 1, 0, 0, 1, " the same (McNemar p = 1): no difference can be concluded."),
+    (0.5, 0.2, NAN, 2, 1, 1, "higher by 0.500 (95 % interval 0.300 to 0.700; DeLong n/a, "),
+    (NAN, NAN, NAN, 2, 1, 1, "AUC is undefined, as a class is absent, and its accuracy higher by 0.005"),
+]
+
+
+@pytest.mark.parametrize("difference, half, p, only_a, only_b, mcnemar_p, said", CONCLUSIONS)
+def test_conclusion(difference, half, p, only_a, only_b, mcnemar_p, said):
     auc = {"difference": difference, "ci95": [difference - half, difference + half]}
     mcnemar = {"only_a_correct": only_a, "only_b_correct": only_b, "p": mcnemar_p}
-    return comparison.conclusion(("A", "B"), {"auc": auc}, p, mcnemar, 200)
-
-
-NOT_SEEN = "in AUC could not be seen with this many images."
-INDEPENDENT = "images taken as independent"
-
-
-@pytest.mark.parametrize(
-    "numbers, said",
-    [
-        (
-            (0.012, 0.032, 0.462, 6, 8, 0.79),
-            "On these 200 images, compared with B, A's AUC is higher by 0.012 (95 % interval -0.020 to 0.044; "
-            f"DeLong p = 0.46, {INDEPENDENT}) and its accuracy lower by 0.010 (McNemar p = 0.79): "
-            f"no difference can be concluded; one smaller than about 0.032 {NOT_SEEN}",
-        ),
-        ((0.05, 0.03, 0.001, 20, 5, 0.004), ": A's higher AUC and A's higher accuracy can be concluded."),
-        ((-0.05, 0.03, 0.001, 9, 9, 1), ": B's higher AUC can be concluded, a difference in accuracy cannot."),
-        (
-            (0.02, 0.03, 0.01, 2, 16, 0.0013),  # the interval decides, not DeLong's test
-            ": B's higher accuracy can be concluded, a difference in AUC cannot; "
-            f"one smaller than about 0.03 {NOT_SEEN}",
-        ),
-        ((0.03, 0.029, 0.04997, 1, 1, 1), "DeLong p = 0.04997, "),
-        ((0.03, 0.03, 0.05, 1, 1, 0.05002), "(McNemar p = 0.05): no difference can be concluded"),
-        ((1e-4, 0.0004, 0.6, 0, 0, 1), "higher by 0.0001 (95 % interval 0.000 to 0.001"),
-        ((-0.05, 0.03, 1e-9, 9, 9, 1), "DeLong p < 0.001"),
-        (
-            (0, 0, 1, 0, 0, 1),
-            f"is the same (95 % interval 0.000 to 0.000; DeLong p = 1, {INDEPENDENT}) and its accuracy the same "
-            "(McNemar p = 1): no difference can be concluded.",
-        ),
-        ((0.5, 0.2, NAN, 2, 1, 1), "higher by 0.500 (95 % interval 0.300 to 0.700; DeLong n/a, "),
-        ((NAN, NAN, NAN, 2, 1, 1), "AUC is undefined, as a class is absent, and its accuracy higher by 0.005"),
-    ],
-)
-def test_conclusion(numbers, said):
-    sentence = finding(*numbers)
-    assert said in sentence
-    assert sentence.startswith("On these 200 images") and sentence.endswith(".") and "nan" not in sentence
+    sentence = comparison.conclusion(("A", "B"), {"auc": auc}, p, mcnemar, 200)
+    assert said in sentence and sentence.startswith("On these 200 images, compared with B, A's AUC ")
+    assert sentence.endswith(".") and "nan" not in sentence

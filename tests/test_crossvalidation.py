@@ -13,7 +13,8 @@ from common.model import Predictor, predict
 from common.settings import Settings
 
 CPU = torch.device("cpu")
-TWO_FOLDS = Scheme("twins", folds=2, repeats=1, seed=5, refit=1, jobs=1, threads=1, device=CPU)
+SETTINGS = Settings(weights="none", stages=2, epochs=1, batch_size=16)
+SCHEME = Scheme("twins", folds=2, repeats=2, seed=5, refit=1, jobs=1, threads=1, device=CPU)
 
 
 def counts(labels, fold, folds) -> np.ndarray:
@@ -59,16 +60,16 @@ def test_the_seed_decides():
     assert np.array_equal(first, again) and (first != other).mean() > 0.5
 
 
-@pytest.mark.parametrize(
-    "labels, groups, folds, fewest",
-    [
-        pytest.param([0] * 20 + [1] * 4, range(24), 5, 4, id="few malignant"),
-        pytest.param([1] * 20 + [0] * 2, range(22), 3, 2, id="few benign"),
-        pytest.param([0] * 20, range(20), 2, 0, id="one class"),
-        pytest.param([0] * 20 + [1] * 6, [*range(20), 20, 20, 20, 20, 20, 21], 3, 2, id="many images, few groups"),
-        pytest.param([], [], 2, 0, id="no images"),
-    ],
-)
+TOO_FEW = {  # labels, groups, folds; the fewest separate images of a class
+    "few malignant": ([0] * 20 + [1] * 4, range(24), 5, 4),
+    "few benign": ([1] * 20 + [0] * 2, range(22), 3, 2),
+    "one class": ([0] * 20, range(20), 2, 0),
+    "many images, few groups": ([0] * 20 + [1] * 6, [*range(20), 20, 20, 20, 20, 20, 21], 3, 2),
+    "no images": ([], [], 2, 0),
+}
+
+
+@pytest.mark.parametrize("labels, groups, folds, fewest", TOO_FEW.values(), ids=TOO_FEW)
 def test_too_few_separate_images_of_a_class(labels, groups, folds, fewest):
     with pytest.raises(UserError, match=f"{folds} folds need .* there are {fewest}"):
         assign_folds(np.array(labels, int), np.array(groups, int), folds, 0)
@@ -84,34 +85,12 @@ def test_as_many_groups_as_folds_is_enough():
 
 
 @pytest.fixture(scope="module")
-def validated(phantoms) -> tuple[Settings, crossvalidation.CrossValidation]:
-    """Two folds and the refit model of 48 phantoms, one epoch each."""
-    settings = Settings(weights="none", stages=2, epochs=1, batch_size=16)
-    return settings, crossvalidation.cross_validate(phantoms, settings, TWO_FOLDS)
+def result(phantoms) -> crossvalidation.CrossValidation:
+    """Two folds, twice over, and the refit model of 48 phantoms."""
+    return crossvalidation.cross_validate(phantoms, SETTINGS, SCHEME)
 
 
-def test_each_image_is_scored_by_the_model_that_has_not_seen_it(phantoms, validated):
-    settings, result = validated
-    assert sorted(np.unique(result.fold)) == [0, 1] and result.logits.shape == (1, len(phantoms))
-    for i, model in enumerate(result.models):
-        unseen = result.fold[0] == i
-        expected = predict(Predictor([model], mirror=True), phantoms.images[unseen])
-        np.testing.assert_allclose(result.logits[0, unseen], expected, atol=1e-5)
-
-
-def test_the_refit_model_is_trained_on_all_images_and_changes_no_fold(phantoms, validated):
-    settings, result = validated
-    expected = training.fit(phantoms, None, settings, 5 + 2, CPU).model.state_dict()
-    for name, tensor in result.refit[0].state_dict().items():
-        torch.testing.assert_close(tensor, expected[name])
-    alone = crossvalidation.cross_validate(phantoms, settings, replace(TWO_FOLDS, refit=0))
-    assert not alone.refit and len(alone.models) == len(result.models) == 2
-    np.testing.assert_array_equal(alone.logits, result.logits)
-
-
-def test_repeats_use_other_folds_and_number_their_models_on(phantoms, validated):
-    settings, scheme = validated[0], replace(TWO_FOLDS, groups="none", repeats=2, refit=0)
-    result = crossvalidation.cross_validate(phantoms, settings, scheme)
+def test_repeats_use_other_folds_and_number_their_models_on(phantoms, result):
     assert len(result.models) == 4 and set(result.fold[0]) == {0, 1} and set(result.fold[1]) == {2, 3}
     assert (result.fold[0] + 2 != result.fold[1]).any()
     assert [fold["fold"] for fold in result.score_folds(phantoms.labels)] == [1, 2, 3, 4]
@@ -119,3 +98,20 @@ def test_repeats_use_other_folds_and_number_their_models_on(phantoms, validated)
     assert [repeat["repeat"] for repeat in repeats] == [1, 2]
     for repeat, logits in zip(repeats, result.logits):
         assert repeat["auc"] == pytest.approx(roc_auc_score(phantoms.labels, logits))
+
+
+def test_each_image_is_scored_by_the_model_that_has_not_seen_it(phantoms, result):
+    assert result.logits.shape == result.fold.shape == (2, len(phantoms))
+    for i, model in enumerate(result.models):
+        unseen = result.fold[i // 2] == i
+        expected = predict(Predictor([model], mirror=True), phantoms.images[unseen])
+        np.testing.assert_allclose(result.logits[i // 2, unseen], expected, atol=1e-5)
+
+
+def test_the_refit_model_is_trained_on_all_images_and_changes_no_fold(phantoms, result):
+    expected = training.fit(phantoms, None, SETTINGS, 5 + 4, CPU).model.state_dict()
+    for name, tensor in result.refit[0].state_dict().items():
+        torch.testing.assert_close(tensor, expected[name])
+    alone = crossvalidation.cross_validate(phantoms, SETTINGS, replace(SCHEME, refit=0))
+    assert not alone.refit and len(alone.models) == 4
+    np.testing.assert_array_equal(alone.logits, result.logits)

@@ -33,7 +33,6 @@ def test_losses_of_blended_targets_are_their_formulas(drawn):
     expected = -(y * np.log(p) + (1 - y) * np.log(1 - p))
     np.testing.assert_allclose(loss.cross_entropy(logits, blended), expected, rtol=1e-12)
     np.testing.assert_allclose(loss.focal(logits, blended), np.abs(y - p) ** 2 * expected, rtol=1e-10)
-    assert loss.focal(blended.logit(), blended).max() < 1e-12
 
 
 @pytest.mark.parametrize("malignant", [1, 27])

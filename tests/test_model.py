@@ -47,26 +47,6 @@ def test_models_that_cannot_be():
             BreastResNet(28, **impossible)
 
 
-class Brightness(nn.Module):
-    """A stand-in for a member: the weighted mean of each image, weights growing to the right."""
-
-    def __init__(self, slope: float):
-        super().__init__()
-        self.slope = nn.Parameter(torch.tensor(slope))
-
-    def forward(self, images):
-        return self.slope * (images * torch.linspace(0, 1, images.shape[-1])).mean((1, 2))
-
-
-def test_predictor_is_the_mean_of_members_and_mirrors_over_the_temperature(uint8_images):
-    scaled, ramp = uint8_images.astype(float) / 255, np.linspace(0, 1, 28)
-    upright, mirrored = (scaled * ramp).mean((1, 2)), (scaled * ramp[::-1]).mean((1, 2))
-    for slopes, mirror, temperature in [([1.0], False, 1.0), ([1.0, -4.0, 2.5], False, 2.0), ([3.0, 1.0], True, 0.5)]:
-        predictor = Predictor([Brightness(slope) for slope in slopes], mirror, temperature)
-        expected = np.mean(slopes) * ((upright + mirrored) / 2 if mirror else upright) / temperature
-        np.testing.assert_allclose(model.predict(predictor, uint8_images), expected, atol=1e-6)
-
-
 @pytest.mark.parametrize("members, mirror, stages", [(1, False, 2), (1, True, 4), (3, True, 3)])
 @torch.no_grad()
 def test_evidence_is_the_map_whose_mean_is_the_logit(uint8_images, members, mirror, stages):

@@ -7,25 +7,21 @@ from sklearn.svm import SVC
 
 from common import phantom
 
-BOTH = np.repeat([0, 1], 200)  # labels, benign first
-
 
 @pytest.fixture(scope="module")
 def phantoms():
     return phantom.generate(600, 28, seed=1)
 
 
-def column_contrast(images: np.ndarray, rows: slice) -> np.ndarray:
-    """Grey level of the middle columns, where lesions lie, less that of the outer ones: [n]."""
-    middle, outer = images[:, rows, 9:19], np.concatenate([images[:, rows, :4], images[:, rows, -4:]], 2)
-    return middle.mean((1, 2)) - outer.mean((1, 2))
-
-
-@pytest.mark.parametrize("n, size", [(0, 28), (1, 224), (phantom.CHUNK + 1, 64)])
-def test_shapes_and_types(n, size):
-    images, labels = phantom.generate(n, size, seed=0)
-    assert images.shape == (n, size, size) and images.dtype == np.uint8
-    assert labels.shape == (n,) and labels.dtype == np.uint8
+@pytest.mark.parametrize(
+    "n, size, share, malignant",
+    [(0, 28, 0.5, 0), (1, 224, 0, 0), (phantom.CHUNK + 1, 64, 1, phantom.CHUNK + 1), (100, 28, 0.27, 27)],
+)
+def test_shapes_types_and_the_share_of_malignant_are_exact(n, size, share, malignant):
+    images, labels = phantom.generate(n, size, seed=0, malignant_share=share)
+    assert images.shape == (n, size, size) and labels.shape == (n,)
+    assert images.dtype == labels.dtype == np.uint8
+    assert labels.sum() == malignant and set(labels) <= {0, 1}
 
 
 def test_same_seed_same_phantoms_and_other_seed_others():
@@ -33,12 +29,6 @@ def test_same_seed_same_phantoms_and_other_seed_others():
     other, _ = phantom.generate(40, 28, seed=4)
     assert np.array_equal(images, again) and np.array_equal(labels, labels_again)
     assert all((image != unlike).mean() > 0.8 for image, unlike in zip(images, other))
-
-
-@pytest.mark.parametrize("share, malignant", [(0, 0), (0.27, 27), (0.5, 50), (1, 100)])
-def test_class_share_is_exact(share, malignant):
-    _, labels = phantom.generate(100, 28, seed=0, malignant_share=share)
-    assert labels.sum() == malignant and set(labels) <= {0, 1}
 
 
 def test_an_image_shows_the_same_anatomy_at_every_size():
@@ -58,21 +48,19 @@ def test_one_look_is_rayleigh_speckle(monkeypatch):
 
 def test_malignant_lesions_cast_a_shadow_downward_and_benign_ones_brighten(phantoms):
     images, labels = phantoms
-    above, beside, below = (column_contrast(images, slice(*rows)) for rows in ((0, 4), (9, 16), (19, 28)))
+    sides = np.concatenate([images[..., :4], images[..., -4:]], 2)
+    contrast = images[..., 9:19].mean(2) - sides.mean(2)  # lesions lie in the middle columns: [n, rows]
+    above, beside, below = contrast[:, :4].mean(1), contrast[:, 9:16].mean(1), contrast[:, 19:].mean(1)
     assert below[labels == 1].mean() < -5 < 0 < below[labels == 0].mean()
     assert abs(above[labels == 1].mean() - above[labels == 0].mean()) < 6
     assert beside[labels == 1].mean() < beside[labels == 0].mean() - 10 < -14  # lesions are dark
 
 
-def test_benign_lesions_lie_flat_malignant_ones_stand_and_some_do_neither():
-    inside = phantom._contour_distance(np.random.default_rng(0), BOTH, 112) < 1
+def test_malignant_lesions_stand_and_are_rough_benign_ones_lie_flat_and_some_do_neither():
+    inside = phantom._contour_distance(np.random.default_rng(0), np.repeat([0, 1], 200), 112) < 1
     height, width = inside.any(2).sum(1), inside.any(1).sum(1)
-    taller = (height > width).reshape(2, -1).mean(1)
+    taller = (height > width).reshape(2, -1).mean(1)  # of the benign, of the malignant
     assert taller[0] < 0.2 and 0.55 < taller[1] < 0.95
-
-
-def test_malignant_contours_are_rougher():
-    inside = phantom._contour_distance(np.random.default_rng(0), BOTH, 112) < 1
     perimeter = sum(np.diff(inside, axis=axis).sum((1, 2)) for axis in (1, 2))
     benign, malignant = (perimeter**2 / inside.sum((1, 2))).reshape(2, -1)
     assert np.median(malignant) > 1.15 * np.median(benign)

@@ -207,6 +207,7 @@ def test_a_file_without_evidence_says_so(run, model, folder, tmp_path):
     earlier = onnx.load(model)
     del earlier.graph.output[2:]
     onnx.save(earlier, tmp_path / "earlier.onnx")
+    assert json.loads(run("--json", folder / "a.png", model=tmp_path / "earlier.onnx")[0])["page"] == 1
     given = ("--evidence", tmp_path / "new", folder / "a.png")
     out, err = run(*given, model=tmp_path / "earlier.onnx", status=2)
     assert out == "" and err.splitlines()[-1].endswith("gives no evidence; export the run again")

@@ -5,13 +5,6 @@ from common.data import Split
 from common.show import tables
 
 
-def test_clean_images_share_no_group_with_another_split(phantoms):
-    test, train = phantoms[:6], phantoms[3:9]
-    mirrored = Split.of("train", train.images[..., ::-1].copy(), train.labels)
-    for other in (train, mirrored):
-        np.testing.assert_array_equal(scoring.groups_beside(test, other)[1], [True] * 3 + [False] * 3)
-
-
 def split_of(labels, patients=None) -> Split:
     """A split without images to speak of."""
     known = patients and [{"patient": patient} for patient in patients]

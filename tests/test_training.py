@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import refusal
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from common import augment, loss, training
+from common.calibration import sigmoid
 from common.data import Split
-from common.model import BreastResNet
+from common.model import BreastResNet, Predictor, predict
 from common.seed import set_seed
 from common.weights import initial_model
 
 CPU = torch.device("cpu")
 
 
-def fit(train, val, settings, seed=0, **more):
-    return training.fit(train, val, settings, seed, CPU, **more)
+def fit(train, val, settings, seed=0, checkpoint=None, **changed):
+    """changed: settings, in the place of the given ones."""
+    return training.fit(train, val, dataclasses.replace(settings, **changed), seed, CPU, checkpoint=checkpoint)
 
 
 def weights(model) -> dict[str, bytes]:
@@ -63,17 +66,16 @@ def script_validation(monkeypatch, losses) -> list[dict]:
 
 
 def test_training_lowers_the_loss_and_finds_what_it_trains_on(phantoms, quick):
-    settings = dataclasses.replace(quick, epochs=6, augment=False, mixup=0, lr=1e-3, ema=0.0, patience=0, batch_size=8)
-    result = fit(phantoms[:24], None, settings)
+    result = fit(phantoms[:24], None, quick, epochs=6, augment=False, mixup=0, lr=1e-3, ema=0.0, batch_size=8)
     losses = [entry["train_loss"] for entry in result.history]
     assert losses[-1] < 0.5 * losses[0] and losses[-1] < 0.3
-    measured = training.validate(result.model, phantoms[:24], settings)
+    measured = training.validate(result.model, phantoms[:24], quick)
     assert measured["val_auc"] > 0.95 and measured["val_accuracy"] > 0.9
 
 
 def test_history_has_an_entry_an_epoch_and_looking_at_val_does_not_change_it(tiny, quick):
-    settings = dataclasses.replace(quick, lr=0.01, epochs=4, warmup=0.5, batch_size=8)
-    with_val, without = (fit(tiny, val, settings).history for val in (tiny, None))
+    changed = {"epochs": 4, "lr": 0.01, "warmup": 0.5, "batch_size": 8}
+    with_val, without = (fit(tiny, val, quick, **changed).history for val in (tiny, None))
     columns = ["epoch", "lr", "train_loss", "val_loss", "val_accuracy", "val_auc", "seconds"]
     assert [entry["epoch"] for entry in with_val] == [1, 2, 3, 4]
     rates = [0.01 * training.learning_rate(step, 8, 0.5) for step in (0, 2, 4, 6)]  # two steps an epoch
@@ -93,32 +95,24 @@ def test_history_has_an_entry_an_epoch_and_looking_at_val_does_not_change_it(tin
 )
 def test_patience_keeps_a_copy_of_the_best_epoch_s_weights(tiny, quick, monkeypatch, patience, losses, best, epochs):
     shown = script_validation(monkeypatch, losses)
-    result = fit(tiny, tiny, dataclasses.replace(quick, epochs=6, patience=patience, batch_size=8))
+    result = fit(tiny, tiny, quick, epochs=6, patience=patience, batch_size=8)
     assert (result.best_epoch, len(result.history)) == (best, epochs)
     assert [i + 1 for i, one in enumerate(shown) if one == weights(result.model)] == [best]  # training went on
 
 
 @pytest.mark.parametrize("patience, has_val", [(0, True), (0, False), (5, False)])
 def test_without_selection_the_last_epoch_is_kept_and_val_not_looked_at(tiny, quick, monkeypatch, patience, has_val):
-    last, settings = script_validation(monkeypatch, [3, 2, 1]), dataclasses.replace(quick, epochs=3, patience=5)
-    fit(tiny, tiny, settings)
-    result = fit(tiny, tiny if has_val else None, dataclasses.replace(settings, patience=patience))
-    assert result.best_epoch == 3 and len(result.history) == 3 and len(last) == 3
-    assert weights(result.model) == last[2]
-
-
-def test_the_seed_alone_decides(tiny, quick):
-    torch.manual_seed(5)
-    first = fit(tiny, None, quick, seed=3)
-    torch.manual_seed(6)
-    again, other = fit(tiny, None, quick, seed=3), fit(tiny, None, quick, seed=4)
-    assert outcome(first) == outcome(again) and weights(first.model) != weights(other.model)
+    shown = script_validation(monkeypatch, [3, 2, 1])
+    last = fit(tiny, tiny, quick, epochs=3, patience=5)
+    result = fit(tiny, tiny if has_val else None, quick, epochs=3, patience=patience)
+    assert result.best_epoch == len(result.history) == len(shown) == 3
+    assert weights(result.model) == weights(last.model)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # of a loss that is no number
 def test_a_loss_that_is_no_number_ends_the_training(tiny, quick, monkeypatch):
     with pytest.raises(training.Diverged, match="lower --lr"):
-        fit(tiny, tiny, dataclasses.replace(quick, lr=1e30))
+        fit(tiny, tiny, quick, lr=1e30)
     script_validation(monkeypatch, [5, math.nan])
     with pytest.raises(training.Diverged):
         fit(tiny, tiny, quick)
@@ -126,29 +120,27 @@ def test_a_loss_that_is_no_number_ends_the_training(tiny, quick, monkeypatch):
 
 @pytest.mark.parametrize("stages, learning", [(0, "conv1 bn1 layer1 layer2 fc"), (1, "layer2 fc"), (4, "fc")])
 def test_frozen_stages_keep_their_weights_and_go_on_averaging_batches(tiny, quick, stages, learning):
-    settings = dataclasses.replace(quick, frozen_stages=stages, ema=0.0)
     torch.manual_seed(0)
-    before, after = initial_model(28, settings), fit(tiny, None, settings).model
+    before, after = initial_model(28, quick), fit(tiny, None, quick, frozen_stages=stages, ema=0.0).model
     pairs = zip(before.named_parameters(), after.parameters())
     assert {name.split(".")[1] for (name, old), new in pairs if not torch.equal(old, new)} == set(learning.split())
     assert not torch.equal(before.trunk.bn1.running_mean, after.trunk.bn1.running_mean)
 
 
 def test_an_epoch_shows_every_image_once(tiny, quick, seen):
-    fit(tiny, None, dataclasses.replace(quick, epochs=1, batch_size=6, augment=False))
+    fit(tiny, None, quick, epochs=1, batch_size=6, augment=False)
     assert [len(batch) for batch in seen] == [6, 6, 4]
     shown = (torch.cat(seen) * 255).round().byte().numpy()
     assert sorted(image.tobytes() for image in shown) == sorted(image.tobytes() for image in tiny.images)
     assert not np.array_equal(shown, tiny.images)  # shuffled
 
 
-def test_every_setting_changes_the_model(tiny, quick, imagenet_trunk):
+def test_the_seed_and_every_setting_change_the_model(tiny, quick, imagenet_trunk):
     changes = {"augment": False, "mixup": 0.0, "class_weights": "balanced", "loss": "focal", "label_smoothing": 0.2,
-               "wd": 5.0, "lr": 1e-3, "ema": 0.5, "warmup": 0.9, "batch_size": 4,
-               "weights": str(imagenet_trunk)}  # fmt: skip
-    settings = [quick, *(dataclasses.replace(quick, **{name: value}) for name, value in changes.items())]
-    models = [fit(tiny[:8], None, each).model for each in settings]
-    assert len({weights(model)["trunk.fc.weight"] for model in models}) == len(settings)
+               "wd": 5.0, "lr": 1e-3, "ema": 0.5, "warmup": 0.9, "batch_size": 4, "weights": str(imagenet_trunk),
+               "seed": 1}  # fmt: skip
+    results = [fit(tiny[:8], None, quick), *(fit(tiny[:8], None, quick, **{name: v}) for name, v in changes.items())]
+    assert len({weights(result.model)["trunk.fc.weight"] for result in results}) == len(results)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
@@ -160,7 +152,7 @@ def test_the_kept_weights_are_the_exponential_moving_average_buffers_included(ti
         update(average, model)
 
     monkeypatch.setattr(training.AveragedModel, "update_parameters", recorded)
-    kept = fit(tiny, None, dataclasses.replace(quick, epochs=1, ema=ema, batch_size=4)).model.state_dict()
+    kept = fit(tiny, None, quick, epochs=1, ema=ema, batch_size=4).model.state_dict()
     assert len(steps) == 4
     for name, averaged in kept.items():
         if averaged.is_floating_point():
@@ -178,10 +170,11 @@ SLOW = [pytest.param(batches, has_val, marks=pytest.mark.slow) for batches in (0
 
 @pytest.mark.parametrize("batches, has_val", [(3, True), (7, False), *SLOW])
 def test_an_interrupted_training_ends_with_the_same_bits(tiny, quick, tmp_path, monkeypatch, batches, has_val):
-    """Interrupted before, within and between epochs of three batches, and in the last one."""
-    settings = dataclasses.replace(quick, epochs=3, batch_size=6, patience=5 if has_val else 0)
+    """Interrupted before, within and between epochs of three batches, and in the last one; whatever chance was before,
+    the seed decides."""
+    changed = {"epochs": 3, "batch_size": 6, "patience": 5 if has_val else 0}
     val, file = tiny if has_val else None, tmp_path / "checkpoint.pt"
-    whole = fit(tiny, val, settings)
+    whole = fit(tiny, val, quick, **changed)
     original, left = loss.training_loss, iter(range(batches))
 
     def interrupted(*given):
@@ -189,31 +182,26 @@ def test_an_interrupted_training_ends_with_the_same_bits(tiny, quick, tmp_path, 
             raise KeyboardInterrupt
         return original(*given)
 
-    monkeypatch.setattr(loss, "training_loss", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fit(tiny, val, settings, checkpoint=file)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loss, "training_loss", interrupted)
+        fit(tiny, val, quick, checkpoint=file, **changed)
     assert file.exists() == (batches >= 3)
-    monkeypatch.setattr(loss, "training_loss", original)
     torch.manual_seed(99)
-    resumed = fit(tiny, val, settings, checkpoint=file)
-    assert outcome(resumed) == outcome(whole)
+    assert outcome(fit(tiny, val, quick, checkpoint=file, **changed)) == outcome(whole)
 
 
 def test_a_finished_training_is_not_repeated(tiny, quick, tmp_path, monkeypatch, seen):
     script_validation(monkeypatch, [5, 4, 4.5, 4.2])
-    settings, file = dataclasses.replace(quick, epochs=9, patience=2), tmp_path / "checkpoint.pt"
-    first = fit(tiny, tiny, settings, checkpoint=file)
-    assert (first.best_epoch, len(first.history)) == (2, 4)  # ended by patience
-    assert torch.load(file)["state"] is None
-    seen.clear()
-    again = fit(tiny, tiny, settings, checkpoint=file)
-    assert outcome(again) == outcome(first) and again.history == first.history and seen == []
+    first, again = (fit(tiny, tiny, quick, checkpoint=tmp_path / "file", epochs=9, patience=2) for _ in range(2))
+    assert (first.best_epoch, len(first.history), len(seen)) == (2, 4, 4)  # ended by patience
+    assert torch.load(tmp_path / "file")["state"] is None
+    assert outcome(again) == outcome(first) and again.history == first.history
 
 
-@pytest.mark.parametrize("change", [b"", b"PK cut off", {"best": {}}, {"state": {}}, {"state": 3}, {"history": None}])
+@pytest.mark.parametrize("change", [b"PK cut off", {"best": {}}, {"state": {}}, {"state": 3}, {"history": None}])
 def test_a_damaged_checkpoint_is_one_line(tiny, quick, tmp_path, change):
     file = tmp_path / "checkpoint.pt"
-    fit(tiny[:4], None, dataclasses.replace(quick, epochs=1), checkpoint=file)
+    fit(tiny[:4], None, quick, checkpoint=file, epochs=1)
     if isinstance(change, bytes):
         file.write_bytes(change)
     else:
@@ -250,15 +238,11 @@ def test_validation_is_plain_cross_entropy_of_the_model_as_used(phantoms, quick,
     model = BreastResNet(28, 2).train()
     before = weights(model)
     measured = training.validate(model, phantoms, dataclasses.replace(quick, mirror=mirror))
-    model.eval()
-    with torch.inference_mode():
-        images = torch.from_numpy(phantoms.images).float() / 255
-        logits = (model(images) + model(images.flip(-1))) / 2 if mirror else model(images)
-    targets = torch.from_numpy(phantoms.labels).float()
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
-    assert measured["val_loss"] == pytest.approx(float(expected), abs=1e-6)
-    assert measured["val_accuracy"] == ((logits > 0) == (targets > 0)).double().mean().item()
     assert weights(model) == before
+    logits = predict(Predictor([model], mirror), phantoms.images)
+    assert measured["val_loss"] == pytest.approx(log_loss(phantoms.labels, sigmoid(logits)), abs=1e-6)
+    assert measured["val_accuracy"] == accuracy_score(phantoms.labels, logits > 0)
+    assert measured["val_auc"] == pytest.approx(roc_auc_score(phantoms.labels, logits))
 
 
 @pytest.mark.parametrize("able", [{"avx512_bf16": True}, {"amx_tile": True}, {"avx512_bf16": False}, {}])
@@ -274,9 +258,8 @@ def test_set_seed_fixes_every_source_of_chance():
         set_seed(seed, threads=1)
         return random.random(), np.random.rand(), torch.rand(1).item()
 
-    try:
-        first, other, again = draw(7), draw(8), draw(7)
-        assert torch.are_deterministic_algorithms_enabled() and torch.get_num_threads() == 1
-        assert first == again and not set(other) & set(first)
-    finally:
-        torch.use_deterministic_algorithms(False)
+    first, other, again = draw(7), draw(8), draw(7)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)  # as other tests have it
+    assert deterministic and torch.get_num_threads() == 1
+    assert first == again and not set(other) & set(first)

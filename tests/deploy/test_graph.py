@@ -9,7 +9,7 @@ import torch
 from common_fixtures import untrained_member
 from conftest import REPO
 
-from common import imagefile, phantom
+from common import imagefile
 from common.calibration import sigmoid
 from common.deploy import graph, onnxfile
 from common.errors import UserError
@@ -35,15 +35,6 @@ def test_preparation_is_pillow_s_to_one_grey_level(shape, size):
     assert found.dtype == np.uint8 and np.abs(found.astype(int) - expected).max() <= 1
     if shape == (size, size):
         assert np.array_equal(found, images)
-
-
-def test_any_size_and_batch_gives_what_the_run_gives(untrained, onnx_model):
-    large, _ = phantom.generate(3, 300, seed=3)
-    for images in (large, large[:, :77, :151], large[:, :9, :8]):
-        prepared = np.stack([imagefile.prepare(image, 28) for image in images])
-        assert np.allclose(onnx_model.probabilities(images), untrained.probabilities(prepared), atol=0.02)
-        one_by_one = [onnx_model.probabilities(images[i : i + 1])[0] for i in range(3)]
-        assert np.allclose(onnx_model.probabilities(images), one_by_one, atol=1e-6)
 
 
 def test_a_straight_line_moves_the_logit_and_its_probability(network, fitted, onnx_model, phantoms):

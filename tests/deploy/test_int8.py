@@ -9,16 +9,15 @@ from common.errors import UserError
 
 
 def test_convolutions_but_the_stem_are_int8(network, quantized):
-    types = {tensor.name: tensor.data_type for tensor in quantized.graph.initializer}
     values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
-    weights = [name for name, kind in types.items() if kind == onnx.TensorProto.INT8 and values[name].ndim == 4]
+    weights = {name: value for name, value in values.items() if value.dtype == np.int8 and value.ndim == 4}
     convolutions = {node.input[1] for node in network.graph.node if node.op_type == "Conv"}
     assert len(weights) == len(convolutions) - 2  # two members, a stem each; both views share weights
-    assert all(np.abs(values[name].astype(int)).max() <= 64 for name in weights)  # seven bits
+    assert all(np.abs(value.astype(int)).max() <= 64 for value in weights.values())  # seven bits
     scales = [node.input[1] for node in quantized.graph.node if node.input and node.input[0] in weights]
     assert all(values[scale].ndim == 1 for scale in scales)  # per channel
-    zero_points = [node.input[2] for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
-    assert {types[name] for name in zero_points} == {onnx.TensorProto.UINT8}
+    activations = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
+    assert {values[node.input[2]].dtype for node in activations} == {np.dtype(np.uint8)}
     assert quantized.ByteSize() < 0.4 * network.ByteSize()
 
 

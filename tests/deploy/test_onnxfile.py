@@ -5,19 +5,16 @@ import onnx
 import pytest
 from common_fixtures import with_metadata
 
-from common.deploy import graph, onnxfile
+from common.deploy import onnxfile
 from common.errors import UserError
 
 
-def test_an_earlier_file_answers_but_has_no_evidence(onnx_model, phantoms, tmp_path):
+def test_an_earlier_file_has_no_evidence(onnx_model, phantoms, tmp_path):
     earlier = onnx.load(onnx_model.path)
     del earlier.graph.output[2:]  # neither evidence nor typicality
     onnx.save(earlier, tmp_path / "earlier.onnx")
-    opened = onnxfile.load(tmp_path / "earlier.onnx", 1)
-    assert np.array_equal(opened.logits(phantoms.images), onnx_model.logits(phantoms.images))
-    assert onnx_model.gives("evidence") and not opened.gives("evidence")
     with pytest.raises(UserError, match="an earlier export, which gives no evidence; export the run again"):
-        opened.evidence(phantoms.images)
+        onnxfile.load(tmp_path / "earlier.onnx", 1).evidence(phantoms.images)
 
 
 @pytest.mark.parametrize("kept", ['{"val": {"recall": 1}}', '{"val": 3}', "[]", '{"val": {"recall": "high"}}'])
@@ -32,9 +29,7 @@ def test_damaged_rates_are_refused_and_undefined_ones_are_not(onnx_model, kept, 
     assert found["recall"] == 0.95 and found["recall_ci95"] == [0.9, 1.0] and np.isnan(found["specificity"])
 
 
-def test_what_is_no_model_of_ours_is_refused(network, fitted, tmp_path):
+def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "no.onnx").write_bytes(b"text")
-    onnx.save(graph.assemble(network, 28, fitted), tmp_path / "bare.onnx")
-    for path, message in {"absent": "no such", "no.onnx": "not an ONNX", "bare.onnx": "without this"}.items():
-        with pytest.raises(UserError, match=message):
-            onnxfile.load(tmp_path / path, 1)
+    with pytest.raises(UserError, match="not an ONNX file"):
+        onnxfile.load(tmp_path / "no.onnx", 1)

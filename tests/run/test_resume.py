@@ -2,7 +2,6 @@ import argparse
 import dataclasses
 import os
 import platform
-import signal
 from pathlib import Path
 
 import pytest
@@ -118,8 +117,7 @@ def test_what_files_hold_decides_and_not_where_they_lie(which, tmp_path, quick):
         elsewhere = other if which == "calibrate-on" else None
         return resume.begin(args, settings, source, provenance.describe(args, settings, source, elsewhere))
 
-    with pytest.raises(KeyboardInterrupt), begun(1, "here", False) as partial:
-        (partial / "model.pt").write_text("so far")
+    with pytest.raises(KeyboardInterrupt), begun(1, "here", False):
         raise KeyboardInterrupt
     assert f"{which} MD5 " in refused(begun(2, "here", True))
     with begun(1, "there", True):
@@ -204,22 +202,22 @@ def test_a_step_cut_off_is_completed_by_the_next_begin(tmp_path, quick):
 
 @pytest.mark.parametrize("step", ["mkdir", "rename"])
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_run_and_the_checkpoints(interrupted, quick, monkeypatch, step):
-    def resumed(change) -> set[str]:
+    def fail(*given, **more):
+        raise OSError(28, "No space left on device")
+
+    def resumed(change) -> None:
         with begin(interrupted, quick, resume=True) as partial:
             assert (partial / "model.pt").read_text() == "so far"
             monkeypatch.setattr(os, step, change)
             with resume.finish(partial) as staged:
                 write(staged, RUN, "new")
-        return set(content(interrupted).values())
-
-    def fail(*given, **more):
-        raise OSError(28, "No space left on device")
 
     write(interrupted, RUN, "old")
     original = getattr(os, step)
     assert "cannot be written (No space left on device)" in refusal(resumed, fail)
     assert set(content(interrupted).values()) == {"old"}
-    assert resumed(original) == {"new"}
+    resumed(original)
+    assert set(content(interrupted).values()) == {"new"}
 
 
 # one run at a time
@@ -234,16 +232,10 @@ def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path):
     assert list(tmp_path.iterdir()) == []  # given back
 
 
-def test_a_killed_holder_frees_it(tmp_path):
-    ready, tell = os.pipe()
-    if (pid := os.fork()) == 0:
-        with resume.locked(tmp_path):
-            os.write(tell, b"held")
-            signal.pause()
-    assert os.read(ready, 4) == b"held" and f"pid {pid} on {HOST}" in refused(resume.locked(tmp_path))
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    assert (tmp_path / resume.LOCK).exists()
+@pytest.mark.parametrize("left", ["", f"pid 12 on {HOST}\n"])
+def test_what_a_killed_holder_left_is_taken_over(tmp_path, left):
+    """Also that of one who was killed before it wrote its name."""
+    (tmp_path / resume.LOCK).write_text(left)
     with resume.locked(tmp_path):
         assert (tmp_path / resume.LOCK).read_text() == f"pid {os.getpid()} on {HOST}\n"
 
@@ -254,9 +246,6 @@ def test_a_lock_of_another_host_is_refused_with_the_way_out(tmp_path):
     message = refused(resume.locked(tmp_path))
     assert "pid 12 on elsewhere" in message and f"if that run is dead, delete {file}" in message
     assert file.read_text() == "pid 12 on elsewhere\n"
-    file.write_text("")  # of a holder that was killed before it wrote its name
-    with resume.locked(tmp_path):
-        pass
 
 
 def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):

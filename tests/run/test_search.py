@@ -51,17 +51,15 @@ def test_paired_error_is_that_of_the_differences_whatever_the_folds_and_settings
 SETTINGS = [{"lr": 1e-3, "wd": 0.01}, {"lr": 1e-3, "wd": 0.1}, {"lr": 1e-4, "wd": 0.1}, {"lr": 1e-5, "wd": 1.0}]
 SIMPLE = {"stages": 2, "loss": "cross-entropy", "mixup": 0.0, "batch_size": 128}
 OTHERS = {"stages": 3, "loss": "focal", "mixup": 0.4, "batch_size": 32}
+CHOICES: dict[str, tuple] = {  # settings, mean scores; the index of the chosen, of the best
+    "the largest decay, then the smallest rate": (SETTINGS, [0.900, 0.898, 0.897, 0.700], (2, 0)),
+    "a clear best": (SETTINGS, [0.9, 0.8, 0.7, 0.6], (0, 0)),
+    "a single one, without an error": (SETTINGS[:1], [0.9], (0, 0)),
+}
+CHOICES |= {f"simpler {name}": ([SIMPLE | {name: OTHERS[name]}, SIMPLE], [0.801, 0.8], (1, 0)) for name in OTHERS}
 
 
-@pytest.mark.parametrize(
-    "settings, means, expected",
-    [
-        pytest.param(SETTINGS, [0.900, 0.898, 0.897, 0.700], (2, 0), id="the largest decay, then the smallest rate"),
-        pytest.param(SETTINGS, [0.9, 0.8, 0.7, 0.6], (0, 0), id="a clear best"),
-        pytest.param(SETTINGS[:1], [0.9], (0, 0), id="a single one, without an error"),
-        *(pytest.param([SIMPLE | {n: OTHERS[n]}, SIMPLE], [0.801, 0.8], (1, 0), id=f"simpler {n}") for n in OTHERS),
-    ],
-)
+@pytest.mark.parametrize("settings, means, expected", CHOICES.values(), ids=CHOICES)
 def test_the_simplest_within_one_error_of_the_best_is_chosen(settings, means, expected):
     noise = 0.01 * np.array([[1, -1, 0], [-1, 0, 1], [0, 1, -1], [0, 0, 0]])
     scores = np.array(means)[:, np.newaxis] + noise[: len(means)]
@@ -229,9 +227,7 @@ def test_workers_that_start_at_once_share_a_study(kind, tmp_path):
 
 
 SECRET = "s3cr%40t"
-UNUSABLE = {
-    "study.db": "cannot be opened",
-    "sqlite:////absent/folder/study.db": "unable to open database file",
+UNUSABLE = {  # test_bad_input.py has an absent folder, and what is no URL
     "journal:/absent/folder/log": "No such file",
     "sqlite:///{folder}/study.db": "cannot be opened",
     "journal:{folder}/log": "cannot be opened",
