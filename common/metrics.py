@@ -92,34 +92,45 @@ def average_precision(labels, scores, weights=None):
     return _ratio((np.diff(tp) * precision_at).sum(-1), tp[..., -1])
 
 
-def summary(labels, probabilities, threshold: float = STANDARD_THRESHOLD, weights=None) -> dict:
-    """Every metric of a set of predictions, each a float, or [...] as `weights` have it.
+def summaries(labels, probabilities, thresholds, weights=None) -> dict[float, dict]:
+    """Every metric of a set of predictions at each threshold, {threshold: {name: a float, or [...] as `weights` have
+    it}}; what no threshold changes is computed once.
 
-    Args: probabilities: [n], P(malignant) in [0, 1]; threshold: a case counts as positive when its probability is at
+    Args: probabilities: [n], P(malignant) in [0, 1]; thresholds: a case counts as positive when its probability is at
         least this.
     """
     labels, probabilities = np.asarray(labels, int), np.asarray(probabilities)
-    malignant = rates(labels, probabilities >= threshold, weights)
-    benign = rates(1 - labels, probabilities < threshold, weights)
-    return {
-        "n": len(labels),
-        "accuracy": malignant["accuracy"],
-        "auc": auc(labels, probabilities, weights),
-        "aupr": average_precision(labels, probabilities, weights),
-        "f1": malignant["f1"],
-        "precision": malignant["precision"],
-        "recall": malignant["recall"],
-        "specificity": malignant["specificity"],
-        "macro_f1": (malignant["f1"] + benign["f1"]) / 2,
-        "macro_precision": (malignant["precision"] + benign["precision"]) / 2,
-        "macro_recall": (malignant["recall"] + benign["recall"]) / 2,
-        "benign": {
-            "f1": benign["f1"],
-            "aupr": average_precision(1 - labels, -probabilities, weights),
-            "precision": benign["precision"],
-            "recall": benign["recall"],
-        },
-    }
+    area, aupr = auc(labels, probabilities, weights), average_precision(labels, probabilities, weights)
+    benign_aupr = average_precision(1 - labels, -probabilities, weights)
+    found = {}
+    for threshold in thresholds:
+        malignant = rates(labels, probabilities >= threshold, weights)
+        benign = rates(1 - labels, probabilities < threshold, weights)
+        found[threshold] = {
+            "n": len(labels),
+            "accuracy": malignant["accuracy"],
+            "auc": area,
+            "aupr": aupr,
+            "f1": malignant["f1"],
+            "precision": malignant["precision"],
+            "recall": malignant["recall"],
+            "specificity": malignant["specificity"],
+            "macro_f1": (malignant["f1"] + benign["f1"]) / 2,
+            "macro_precision": (malignant["precision"] + benign["precision"]) / 2,
+            "macro_recall": (malignant["recall"] + benign["recall"]) / 2,
+            "benign": {
+                "f1": benign["f1"],
+                "aupr": benign_aupr,
+                "precision": benign["precision"],
+                "recall": benign["recall"],
+            },
+        }
+    return found
+
+
+def summary(labels, probabilities, threshold: float = STANDARD_THRESHOLD, weights=None) -> dict:
+    """The one of `summaries` at a threshold."""
+    return summaries(labels, probabilities, [threshold], weights)[threshold]
 
 
 def flatten(summary: dict) -> dict:

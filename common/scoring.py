@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from common import calibration, intervals, twins
+from common import calibration, intervals, metrics, twins
 from common.data import Source, Split, find_groups, load
 from common.errors import UserError
 
@@ -102,10 +102,11 @@ def evaluate_splits(
     for name, whole in scored.items():
         parts |= whole.parts(name)
     standard, at_chosen, calibrated = {}, {}, {}
+    thresholds = metrics.STANDARD_THRESHOLD, chosen.threshold
     for name, part in parts.items():
         shown, counts = (part.labels, part.probabilities), part.resample_counts(resamples, seed)
-        standard[name] = intervals.summary(*shown, counts)
-        at_chosen[name] = intervals.summary(*shown, counts, chosen.threshold)
+        at = intervals.with_intervals(partial(metrics.summaries, *shown, thresholds), counts)
+        standard[name], at_chosen[name] = (at[threshold] for threshold in thresholds)
         calibrated[name] = intervals.with_intervals(partial(calibration.summary, *shown), counts)
     return {
         "splits": standard,
