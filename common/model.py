@@ -28,15 +28,13 @@ class BreastResNet(nn.Module):
         stages: of the trunk, cut from the end: 2 to 4, or "auto".
         upsample: enlarge the images to this side first, bilinearly; 0 leaves them as they are.
 
-    Raises: UserError when `upsample` would shrink them; ValueError for a side or a number of stages that cannot be.
+    Raises: ValueError for a number of stages that cannot be, or a side that would shrink them or is too large.
     """
 
     def __init__(self, size: int, stages: int | str = "auto", upsample: int = 0):
         super().__init__()
-        if 0 < upsample < size:
-            raise UserError(f"--upsample {upsample}: images of {size}×{size} would shrink; give a larger side, or 0")
-        if stages not in ("auto", 2, 3, 4) or upsample not in range(LARGEST_SIDE + 1):
-            raise ValueError(f"no ResNet-18 has {stages!r} stages, or no image is enlarged to {upsample!r}")
+        if stages not in ("auto", 2, 3, 4) or upsample not in (0, *range(size, LARGEST_SIDE + 1)):
+            raise ValueError(f"no ResNet-18 has {stages!r} stages, or no {size}×{size} is enlarged to {upsample!r}")
         small = (upsample or size) < 64
         self.size, self.upsample = size, int(upsample)
         self.stages = (3 if small else 4) if stages == "auto" else int(stages)

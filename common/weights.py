@@ -114,7 +114,9 @@ def initial_state(weights: str, size: int, stages: int) -> dict:
 
 def initial_model(size: int, settings: Settings) -> BreastResNet:
     """A model as training starts with it; its random layers come from torch's generator. Raises: UserError."""
-    model = BreastResNet(size, settings.stages, settings.upsample)
+    if 0 < (side := settings.upsample) < size:
+        raise UserError(f"--upsample {side}: images of {size}×{size} would shrink; give a larger side, or 0")
+    model = BreastResNet(size, settings.stages, side)
     if settings.weights != "none":
         model.trunk.load_state_dict(initial_state(settings.weights, size, model.stages), strict=False)
     model.freeze(settings.frozen_stages)

@@ -8,6 +8,8 @@ from common import model
 from common.calibration import sigmoid
 from common.errors import UserError
 from common.model import BreastResNet, Predictor
+from common.settings import Settings
+from common.weights import initial_model
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,8 @@ def test_images_are_normalised_and_enlarged_bilinearly_before_the_stem():
 
 def test_models_that_cannot_be():
     with pytest.raises(UserError, match="--upsample 32: images of 64×64 would shrink"):
-        BreastResNet(64, upsample=32)
-    for impossible in [{"stages": 5}, {"stages": "3"}, {"upsample": 10**9}, {"upsample": 56.5}]:
+        initial_model(64, Settings(weights="none", upsample=32))
+    for impossible in [{"stages": 5}, {"stages": "3"}, {"upsample": 10**9}, {"upsample": 56.5}, {"upsample": 27}]:
         with pytest.raises(ValueError):
             BreastResNet(28, **impossible)
 
