@@ -13,6 +13,7 @@ UNDEFINED = {
     "specificity": "no benign image",
     "f1": "no malignant image, and none that reaches the threshold",
 }
+FIRST = 28  # characters of a table's first column, unless names need more
 WHOLE = ("train", "val", "test", "all", "out_of_fold", "elsewhere")  # predictions that are no part of others
 
 
@@ -42,14 +43,14 @@ def plus_minus(mean: float, std: float, form: str = ".3f") -> str:
     return number(mean, form) if math.isnan(std) else f"{mean:{form}} ± {std:.3f}"
 
 
-def line(name: str, cells, width: int = 14) -> str:
-    """One row: a name, then right-aligned cells."""
-    return f"{name:<28}" + "".join(f"{cell:>{width}}" for cell in cells)
+def line(name: str, cells, width: int = 14, first: int = FIRST) -> str:
+    """One row: a name, then right-aligned cells. first: the width of the name."""
+    return f"{name:<{first}}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
 def first_width(names) -> int:
     """Of the first column of a table, with room for a count of six digits after the longest of the names."""
-    return max(28, 6 + max(map(len, names)))
+    return max(FIRST, 6 + max(map(len, names)))
 
 
 def columns(rows: list[dict]) -> str:
@@ -75,8 +76,8 @@ def metrics_table(summaries: dict[str, dict]) -> str:
     for name, summary in summaries.items():
         lines.append(line(f"{name:<{first - 6}}{summary['n']:>6}", (number(summary[metric]) for metric in NAMES)))
         if "auc_ci95" in summary:
-            below = f"{'  95 % interval':<{first}}"
-            lines.append(line(below, (interval(summary[f"{metric}_ci95"]) for metric in NAMES)))
+            limits = (interval(summary[f"{metric}_ci95"]) for metric in NAMES)
+            lines.append(line("  95 % interval", limits, first=first))
     return "\n".join(lines + undefined_notes(summaries))
 
 
@@ -107,12 +108,12 @@ def scores_text(scores: dict, label: str) -> str:
     phantom, first = "PHANTOM data, " if label.startswith("PHANTOM") else "", first_width(splits)
     calibrated = [
         f"{phantom}calibration, temperature {calibration['temperature']:.3f} fitted on {calibration['fitted_on']}",
-        line(" " * first, ["Brier", "95 %", "ECE", "95 %"]),
+        line("", ["Brier", "95 %", "ECE", "95 %"], first=first),
     ]
     for name in splits:
         found = calibration[name]
         cells = number(found["brier"]), interval(found["brier_ci95"]), number(found["ece"]), interval(found["ece_ci95"])
-        calibrated.append(line(f"{name:<{first}}", cells))
+        calibrated.append(line(name, cells, first=first))
     auc, accuracy = (with_interval(splits[last], metric) for metric in ("auc", "accuracy"))
     return "\n\n".join(
         [
