@@ -156,17 +156,13 @@ class Calibration:
             raise ValueError(f"temperature {self.temperature} or threshold {self.threshold} is out of range")
 
 
-def deciding_split(at_threshold: dict) -> str:
-    """Of {split: metrics} at an operating point, the one that chose it: another hospital, the hospital left out that it
-    flags least of, out-of-fold predictions, or val; "" where none is there."""
+def deciding(at_threshold: dict) -> tuple[str, dict]:
+    """Of {split: metrics} at an operating point, the one that chose it, and its metrics: another hospital, the hospital
+    left out that it flags least of, out-of-fold predictions, or val; "" and {} where none is there."""
     left_out = [name for name in at_threshold if name.startswith("out_of_fold, ")]
     least = sorted(left_out, key=lambda name: at_threshold[name]["recall"])[:1]
-    return next((name for name in ("elsewhere", *least, "out_of_fold", "val") if name in at_threshold), "")
-
-
-def deciding(at_threshold: dict) -> dict:
-    """The metrics of the `deciding_split`; {} where there is none."""
-    return at_threshold.get(deciding_split(at_threshold), {})
+    split = next((name for name in ("elsewhere", *least, "out_of_fold", "val") if name in at_threshold), "")
+    return split, at_threshold.get(split, {})
 
 
 def calibrate(labels, logits, sensitivity: float, fitted_on: str, parts=None) -> Calibration:

@@ -130,7 +130,10 @@ def test_operating_point_refuses(labels, sensitivity):
 def test_the_images_that_chose_the_operating_point_speak_for_it():
     val, folds, elsewhere, a, b = ({"recall": recall} for recall in (0.5, 0.6, 0.7, 0.9, 0.8))
     stored = {"test": {"recall": 0.1}, "val": val}
-    assert calibration.deciding({}) == calibration.deciding({"test": val}) == {}
-    assert calibration.deciding(stored) == val and calibration.deciding(stored | {"out_of_fold": folds}) == folds
-    assert calibration.deciding(stored | {"out_of_fold": folds, "elsewhere": elsewhere}) == elsewhere
-    assert calibration.deciding({"out_of_fold": folds, "out_of_fold, A": a, "out_of_fold, B": b}) == b
+    assert calibration.deciding({}) == calibration.deciding({"test": val}) == ("", {})
+    assert calibration.deciding(stored) == ("val", val)
+    stored["out_of_fold"] = folds
+    assert calibration.deciding(stored) == ("out_of_fold", folds)
+    assert calibration.deciding(stored | {"elsewhere": elsewhere}) == ("elsewhere", elsewhere)
+    hospitals = {"out_of_fold": folds, "out_of_fold, A": a, "out_of_fold, B": b}
+    assert calibration.deciding(hospitals) == ("out_of_fold, B", b)

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from common import imagefile
-from common.calibration import ELSEWHERE, Calibration, deciding, deciding_split
+from common.calibration import ELSEWHERE, Calibration, deciding
 from common.errors import UserError, one_line, reading
 from common.origin import describes_data
 
@@ -117,26 +117,23 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         data = json.loads(props["dataset_source"])
         if not describes_data(data):
             raise ValueError("dataset_source")
-        rates = held_out_rates(at_threshold := json.loads(props.get("metrics_at_threshold", "{}")))
+        if not isinstance(at_threshold := json.loads(props.get("metrics_at_threshold", "{}")), dict):
+            raise ValueError("metrics_at_threshold")
+        split, kept = deciding(at_threshold)
         unlike = float(props["typicality_threshold"]) if "typicality" in found else 0.0
+        held_out = held_out_rates(kept), held_out_of(split, fitted_on, props["dataset"])
         about = props["dataset"], props["intended_use"]
-        whose = held_out_of(at_threshold, fitted_on, props["dataset"])
-        return OnnxModel(Path(path), session, calibration, data, *about, unlike, rates, whose)
+        return OnnxModel(Path(path), session, calibration, data, *about, unlike, *held_out)
 
 
-def held_out_rates(at_threshold: dict) -> dict:
-    """Sensitivity ("recall") and specificity, with intervals, on the images that chose the operating point; empty where
-    they are not known, nan where undefined. at_threshold: {split: metrics}. Raises: what a damaged one does."""
-    if not isinstance(at_threshold, dict):
-        raise ValueError("metrics_at_threshold")
-    if not (kept := deciding(at_threshold)):
-        return {}
-    shapes = {"recall": (), "recall_ci95": (2,), "specificity": (), "specificity_ci95": (2,)}
+def held_out_rates(kept: dict) -> dict:
+    """Sensitivity ("recall") and specificity, with intervals, of the metrics that `deciding` gives; nan where
+    undefined. Raises: what damaged ones do."""
+    shapes = {"recall": (), "recall_ci95": (2,), "specificity": (), "specificity_ci95": (2,)} if kept else {}
     return {name: np.array(kept[name], float).reshape(shape).tolist() for name, shape in shapes.items()}
 
 
-def held_out_of(at_threshold: dict, fitted_on: str, dataset: str) -> str:
+def held_out_of(split: str, fitted_on: str, dataset: str) -> str:
     """Whose images chose the operating point: another hospital's, the hospital's left out, or the model's own.
-    at_threshold: {split: metrics}; fitted_on: of the `Calibration`; dataset: what the model was trained on."""
-    split = deciding_split(at_threshold)
+    split: of `deciding`; fitted_on: of the `Calibration`; dataset: what the model was trained on."""
     return fitted_on.removesuffix(ELSEWHERE.format("")) if split == "elsewhere" else split.partition(", ")[2] or dataset

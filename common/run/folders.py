@@ -186,7 +186,7 @@ class Run:
     @property
     def held_out(self) -> dict:
         """Its metrics at the operating point on the images that chose it; empty where they are of another."""
-        return deciding(at_threshold(read_metrics(self.path), self.calibration))
+        return deciding(at_threshold(read_metrics(self.path), self.calibration))[1]
 
     def evidence(self, images: np.ndarray) -> np.ndarray:
         """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, size, size]."""
