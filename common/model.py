@@ -28,7 +28,7 @@ class BreastResNet(nn.Module):
         stages: of the trunk, cut from the end: 2 to 4, or "auto".
         upsample: enlarge the images to this side first, bilinearly; 0 leaves them as they are.
 
-    Raises: ValueError for a number of stages that cannot be, or a side that would shrink them or is too large.
+    Raises: ValueError for a number of stages that cannot be, or an `upsample` that would shrink them or is too large.
     """
 
     def __init__(self, size: int, stages: int | str = "auto", upsample: int = 0):
