@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from common import data, twins
+from common import data, duplicates
 from common.augment import Strength, augment
 from common.data import Split
 from common.errors import UserError
@@ -40,8 +40,8 @@ class Audit:
 
 def audit(pool: Split) -> Audit:
     """Find the near-duplicates of a data set, all its splits together."""
-    pairs = sorted(twins.find_pairs(pool.images), key=lambda pair: -pair[2])
-    groups = twins.group(len(pool), [*pairs, *twins.patient_pairs(pool.patients)])
+    pairs = sorted(duplicates.find_pairs(pool.images), key=lambda pair: -pair[2])
+    groups = duplicates.group(len(pool), [*pairs, *duplicates.patient_pairs(pool.patients)])
     split = np.array([row["split"] for row in pool.rows])
     splits_of = Counter(g for g, _ in set(zip(groups.tolist(), split)))  # how many each group has images in
     mixed = [g for g, count in splits_of.items() if count > 1]
@@ -69,7 +69,7 @@ def read(source: data.Source) -> Split:
 def audit_text(pool: Split, found: Audit) -> str:
     """The audit in words."""
     leaking = ", ".join(f"{n} of {name}" for name, n in found.leaking.items())
-    alike = f"pairs with a correlation above {twins.THRESHOLD}: {len(found.pairs)}"
+    alike = f"pairs with a correlation above {duplicates.THRESHOLD}: {len(found.pairs)}"
     lines = [
         f"{len(pool)} images, {found.groups} groups; {alike}",
         f"pairs across splits: {found.across_splits}; images in a group with another split's: {leaking}",

@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import npzfile, phantom, twins
+from common import duplicates, npzfile, phantom
 from common.data import Split
 from common.errors import UserError
 from common.run import flags
@@ -69,7 +69,7 @@ def count_row(n: int, settings: Settings, steps: int) -> str:
     """What n images cost: an epoch (of `steps` steps, extrapolated), a run, the twin search, and all memory so far."""
     images = phantoms(n, 28)
     began = time.perf_counter()
-    twins.find_groups(images.images)
+    duplicates.find_groups(images.images)
     searched = time.perf_counter() - began
     timed = images[: steps * settings.batch_size]
     all_steps, timed_steps = (math.ceil(count / settings.batch_size) for count in (n, len(timed)))

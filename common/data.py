@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import imageset, npzfile, phantom, twins
+from common import duplicates, imageset, npzfile, phantom
 from common.errors import UserError, reading
 from common.npzfile import OFFICIAL_MD5, SPLITS, breastmnist_path, fetch
 
@@ -57,8 +57,8 @@ def concatenate(*splits: Split) -> Split:
 def find_groups(*splits: Split) -> np.ndarray:
     """What must stay together: images of one patient, where patients are known, and near-duplicates. Returns: connected
     components of both, int [n] over the images of all splits."""
-    images = np.concatenate([twins.shrink(split.images) for split in splits])
-    return twins.find_groups(images, [patient for split in splits for patient in split.patients])
+    images = np.concatenate([duplicates.shrink(split.images) for split in splits])
+    return duplicates.find_groups(images, [patient for split in splits for patient in split.patients])
 
 
 @dataclass(frozen=True)

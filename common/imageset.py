@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import imagefile, twins
+from common import duplicates, imagefile
 from common.errors import UserError, reading
 from common.folds import assign_folds
 from common.npzfile import SPLITS
@@ -216,7 +216,7 @@ def divided(path: Path, size: int, seed: int, kept: Path | None = None) -> Image
         return keep_splits(found, kept)
     if all(row["split"] for row in found.rows):
         return found
-    groups = twins.find_groups(found.images, [row["patient"] for row in found.rows])
+    groups = duplicates.find_groups(found.images, [row["patient"] for row in found.rows])
     try:
         tenths = assign_folds(found.labels, groups, len(SPLIT_OF_TENTH), seed)
     except UserError:

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from common import calibration, intervals, metrics, twins
+from common import calibration, duplicates, intervals, metrics
 from common.data import Source, Split, find_groups, load
 from common.errors import UserError
 
@@ -78,8 +78,8 @@ def none_clean(scored: dict[str, Scored]) -> list[str]:
 def count_seen(split: Split, trained: Split) -> dict[str, int]:
     """How many of the images a model was trained on, how many more are near-duplicates of such, and how many it has not
     seen: judged by the images themselves at 28x28 pixels."""
-    highest = twins.highest_correlation(split.images, trained.images)
-    same, alike = int(np.sum(highest > twins.SAME)), int(np.sum(highest > twins.THRESHOLD))
+    highest = duplicates.highest_correlation(split.images, trained.images)
+    same, alike = int(np.sum(highest > duplicates.SAME)), int(np.sum(highest > duplicates.THRESHOLD))
     return {"trained_on": same, "near_duplicates": alike - same, "unseen": len(split) - alike}
 
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import twins
+from common import duplicates
 from common.data import load
 
 
-def brute_force(images, threshold=twins.THRESHOLD) -> dict[tuple[int, int], float]:
+def brute_force(images, threshold=duplicates.THRESHOLD) -> dict[tuple[int, int], float]:
     """{(i, j): correlation} of all twins, one np.corrcoef after the other."""
     found = {}
     for i in range(len(images)):
@@ -34,37 +34,37 @@ def images():
     return noise[rng.permutation(60)]
 
 
-@pytest.mark.parametrize("threshold", [twins.THRESHOLD, 0.9])
+@pytest.mark.parametrize("threshold", [duplicates.THRESHOLD, 0.9])
 def test_pairs_are_those_of_brute_force(images, threshold):
     expected = brute_force(images, threshold)
-    found = {(i, j): correlation for i, j, correlation in twins.find_pairs(images, threshold)}
+    found = {(i, j): correlation for i, j, correlation in duplicates.find_pairs(images, threshold)}
     assert 20 < len(expected) < 60 and found == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("block", [1, 7, 59, 60])
 def test_blocks_do_not_matter(images, block):
-    whole, blocked = ({pair[:2]: pair[2] for pair in twins.find_pairs(images, block=b)} for b in (2048, block))
+    whole, blocked = ({pair[:2]: pair[2] for pair in duplicates.find_pairs(images, block=b)} for b in (2048, block))
     assert blocked == pytest.approx(whole, abs=1e-6)
-    assert len(twins.find_pairs(images, block=block)) == len(blocked)  # none twice
+    assert len(duplicates.find_pairs(images, block=block)) == len(blocked)  # none twice
 
 
 def test_gain_and_mirror_keep_twins_but_upside_down_does_not():
     image = np.random.default_rng(0).integers(0, 200, (28, 28), np.uint8)
     others = [image // 2 + 20, image[:, ::-1], image[::-1], 255 - image, image.T]
-    pairs = twins.find_pairs(np.stack([image, *others]))
+    pairs = duplicates.find_pairs(np.stack([image, *others]))
     assert {pair[:2] for pair in pairs} == {(0, 1), (0, 2), (1, 2)}
 
 
 def test_constant_images_have_no_twin():
     images = np.stack([np.full((64, 64), grey, np.uint8) for grey in (0, 0, 77, 255)])
-    assert twins.find_pairs(images) == [] and twins.find_groups(images).tolist() == [0, 1, 2, 3]
+    assert duplicates.find_pairs(images) == [] and duplicates.find_groups(images).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("side", [64, 128, 224])
 def test_larger_images_are_compared_at_28(images, side):
     large = [Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC) for image in images]
     small = [np.asarray(image.resize((28, 28), Image.Resampling.BILINEAR)) for image in large]
-    found = twins.find_pairs(np.stack([np.asarray(image) for image in large]))
+    found = duplicates.find_pairs(np.stack([np.asarray(image) for image in large]))
     assert {pair[:2] for pair in found} == brute_force(small).keys()
 
 
@@ -78,24 +78,24 @@ def test_larger_images_are_compared_at_28(images, side):
     ],
 )
 def test_groups_are_connected_components(n, pairs, expected):
-    assert twins.group(n, pairs).tolist() == expected
+    assert duplicates.group(n, pairs).tolist() == expected
 
 
 def test_groups_join_images_of_one_patient():
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
     images[4] = images[1]
-    assert twins.find_groups(images).tolist() == [0, 1, 2, 3, 1, 5]
-    assert twins.find_groups(images, ["a", "", "b", "a", "b", ""]).tolist() == [0, 1, 1, 0, 1, 5]
+    assert duplicates.find_groups(images).tolist() == [0, 1, 2, 3, 1, 5]
+    assert duplicates.find_groups(images, ["a", "", "b", "a", "b", ""]).tolist() == [0, 1, 1, 0, 1, 5]
 
 
 def test_the_highest_correlation_is_the_brute_force_one(images):
     pairs = brute_force(images, -1)
     expected = [max(pairs[tuple(sorted((i, j)))] for j in range(40, 60)) for i in range(40)]
     for block in (7, 2048):
-        np.testing.assert_allclose(twins.highest_correlation(images[:40], images[40:], block), expected, atol=1e-5)
+        np.testing.assert_allclose(duplicates.highest_correlation(images[:40], images[40:], block), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [64, 128, 224])
 def test_a_picture_is_known_at_every_size(breastmnist, size):
     small, large = (load(breastmnist(side), "val")[0] for side in (28, size))
-    assert (twins.highest_correlation(large.images, small.images) > twins.SAME).all()
+    assert (duplicates.highest_correlation(large.images, small.images) > duplicates.SAME).all()
