@@ -5,52 +5,22 @@ results/README.md says which defaults were measured, and how.
 """
 
 import argparse
-import math
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from common.errors import UserError
 from common.files import read_json
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a flag takes: `read` makes its value of a text, as argparse's `type`; --help shows `metavar` for it."""
-
-    read: Callable[[str], Any]
-    metavar: str
-
-
-def number(kind, low, high, low_open=False, high_open=False) -> Kind:
-    """An int or float within bounds, finite; the message names the bounds."""
-    expected = f"{'a whole number' if kind is int else 'a number'} {'above' if low_open else 'at least'} {low:g}"
-    if math.isfinite(high):
-        expected += f" and {'below' if high_open else 'at most'} {high:g}"
-
-    def read(text: str):
-        with suppress(ValueError, OverflowError):  # no number, or a whole one beyond any float
-            value = kind(text)
-            above = value > low if low_open else value >= low
-            below = value < high if high_open else value <= high
-            if above and below and math.isfinite(value):
-                return value
-        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
-
-    return Kind(read, "N" if kind is int else "X")
-
-
-def one_of(*choices) -> Kind:
-    """One of the given words or numbers."""
-    named = {str(choice): choice for choice in choices}
-
-    def read(text: str):
-        if text not in named:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(named)}")
-        return named[text]
-
-    return Kind(read, f"{{{','.join(named)}}}")
+from common.kinds import (
+    NATURAL,
+    NOT_NEGATIVE,
+    ON_OFF,
+    POSITIVE,
+    POSITIVE_INT,
+    SHARE,
+    SHARE_BELOW_ONE,
+    Kind,
+    number,
+    one_of,
+)
 
 
 def written(value):
@@ -58,13 +28,6 @@ def written(value):
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
-ON_OFF = Kind(lambda text: one_of("on", "off").read(text) == "on", "{on,off}")
-POSITIVE_INT = number(int, 1, 10**9)
-NATURAL = number(int, 0, 2**32 - 1)
-POSITIVE = number(float, 0, math.inf, low_open=True)
-NOT_NEGATIVE = number(float, 0, math.inf)
-SHARE = number(float, 0, 1)
-SHARE_BELOW_ONE = number(float, 0, 1, high_open=True)
 LARGEST_SIDE = 512  # pixels that images are enlarged to at most
 
 

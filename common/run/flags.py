@@ -1,58 +1,26 @@
-"""What the scripts' command lines share: flags, exit codes, and the one line that explains an error."""
+"""The flags of the scripts that read data or train. `common.run.command` has the flags of every script."""
 
 import argparse
-import os
-import signal
-import sys
-from collections.abc import Callable
 from dataclasses import fields
 
 from common.calibration import threshold_rule
-from common.errors import UserError, one_line
+from common.kinds import FILE, FOLDER, INNER_SHARE, NATURAL, WHAT, Kind, not_empty, one_of
 from common.npzfile import SIZES
-from common.parallel import cpu_count
-from common.settings import NATURAL, Kind, Settings, number, one_of, written
+from common.run.command import Parser, add, add_machine_flags, add_switch, run
+from common.settings import Settings, written
 
-
-def not_empty(given: str) -> str:
-    """Raises: argparse.ArgumentTypeError when it is empty."""
-    if not given:
-        raise argparse.ArgumentTypeError("is empty; name one")
-    return given
-
-
-INNER_SHARE = number(float, 0, 1, low_open=True, high_open=True)
-THREADS = number(int, 1, 1024)  # far more than any machine has; the system refuses to start thousands
-WHAT, FOLDER, FILE = Kind(not_empty, "WHAT"), Kind(not_empty, "DIR"), Kind(str, "FILE")
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with a bad flag ending in one line instead of the whole usage, as every other error does."""
-
-    def __init__(self, description: str | None):
-        super().__init__(description=description, allow_abbrev=False)
-
-    def error(self, message: str):
-        self.exit(2, f"error: {one_line(message)}; see --help\n")
-
-
-def add(parser, flag: str, kind: Kind, help: str, default=None, shown: str | None = None, **more) -> None:
-    """A flag that takes a value; its help ends with the default, or with what `shown` says of it."""
-    text = f"{help} (default: {'%(default)s' if shown is None else shown})"
-    parser.add_argument(flag, type=kind.read, default=default, metavar=kind.metavar, help=text, **more)
-
-
-def add_switch(parser, flag: str, help: str) -> None:
-    """A flag that takes none, and is off by default."""
-    parser.add_argument(flag, action="store_true", help=f"{help} (default: off)")
-
-
-def add_machine_flags(parser: Parser, device: bool = True) -> None:
-    """--threads and, where torch does the work, --device."""
-    group = parser.add_argument_group("machine")
-    add(group, "--threads", THREADS, "CPU threads", cpu_count(), shown="all")
-    if device:
-        add(group, "--device", one_of("auto", "cpu", "cuda"), "auto is a GPU if there is one", "auto")
+__all__ = [
+    "FILE",
+    "FOLDER",
+    "INNER_SHARE",
+    "WHAT",
+    "Parser",
+    "add",
+    "add_machine_flags",
+    "add_switch",
+    "not_empty",
+    "run",
+]
 
 
 def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = False) -> None:
@@ -105,23 +73,3 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back:
         add(parser, "--also", WHAT, also, [], shown="none", nargs="+")
     add_machine_flags(parser)
     add_settings_flags(parser)
-
-
-def run(main: Callable[[], None]) -> None:
-    """Run a script's main: 0 when it returns, 2 with one line for a user's error, 130 for Ctrl-C, 143 for SIGTERM, 141,
-    as a shell says it, when whoever reads the output has enough, as head does."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        try:
-            main()
-        except UserError as error:
-            print(f"error: {one_line(str(error))}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
-        sys.exit(141)
