@@ -11,10 +11,11 @@ from common import data, duplicates
 from common.augment import Strength, augment
 from common.data import Split
 from common.errors import UserError
-from common.run import flags, folders
+from common.run import flags, outputs
 from common.show import figures
 
 PAIRS = 32  # in a sheet
+FILES = ["twins_threshold.png", "twins_labels.png", "augmented.png"]
 SHOWN, COPIES = 4, 5  # images of each class in the sheet of augmented ones, and copies of each
 
 
@@ -27,11 +28,12 @@ def parse_args():
 
 @dataclass(frozen=True)
 class Audit:
-    """The near-duplicates of a data set. pairs: (i, j, correlation), the most alike first; opposite: those of opposite
-    labels; across_splits: how many pairs have an image in each of two splits; leaking: {split: images in a group with
-    an image of another split}."""
+    """The near-duplicates of a data set. total: number of pairs; pairs: (i, j, correlation) of the most alike ones, the
+    most alike first; opposite: those of opposite labels; across_splits: how many have an image in each of two splits;
+    leaking: {split: images in a group with an image of another split}."""
 
     groups: int
+    total: int
     pairs: list[tuple[int, int, float]]
     opposite: list[tuple[int, int, float]]
     across_splits: int
@@ -40,14 +42,14 @@ class Audit:
 
 def audit(pool: Split) -> Audit:
     """Find the near-duplicates of a data set, all its splits together."""
-    pairs = sorted(duplicates.find_pairs(pool.images), key=lambda pair: -pair[2])
-    groups = duplicates.group(len(pool), [*pairs, *duplicates.patient_pairs(pool.patients)])
+    pairs, total = duplicates.find_pairs(pool.images)
+    groups = duplicates.find_groups(pool.images, pool.patients)
     split = np.array([row["split"] for row in pool.rows])
     splits_of = Counter(g for g, _ in set(zip(groups.tolist(), split)))  # how many each group has images in
     mixed = [g for g, count in splits_of.items() if count > 1]
     leaking = {str(name): int(np.isin(groups[split == name], mixed).sum()) for name in dict.fromkeys(split)}
     opposite = [(i, j, r) for i, j, r in pairs if pool.labels[i] != pool.labels[j]]
-    return Audit(len(splits_of), pairs, opposite, sum(split[i] != split[j] for i, j, _ in pairs), leaking)
+    return Audit(len(splits_of), total, pairs, opposite, sum(split[i] != split[j] for i, j, _ in pairs), leaking)
 
 
 def name_of(pool: Split, i: int) -> str:
@@ -69,7 +71,7 @@ def read(source: data.Source) -> Split:
 def audit_text(pool: Split, found: Audit) -> str:
     """The audit in words."""
     leaking = ", ".join(f"{n} of {name}" for name, n in found.leaking.items())
-    alike = f"pairs with a correlation above {duplicates.THRESHOLD}: {len(found.pairs)}"
+    alike = f"pairs with a correlation above {duplicates.THRESHOLD}: {found.total}"
     lines = [
         f"{len(pool)} images, {found.groups} groups; {alike}",
         f"pairs across splits: {found.across_splits}; images in a group with another split's: {leaking}",
@@ -103,7 +105,7 @@ def main():
     args = parse_args()
     source = data.find(args.data, args.data_root, args.size, args.seed)
     pool = read(source)
-    with folders.output(args.out) as out:
+    with outputs.output(args.out, FILES, [args.data]) as out:
         found = audit(pool)
         print(f"{source.label}\n{audit_text(pool, found)}")
         drawn = {}

@@ -63,6 +63,13 @@ def parse_args():
     return args
 
 
+def model_files(args, source: Source) -> list[str]:
+    """The names of the models of a run."""
+    folds = 1 + len(source.also) if args.groups == "hospitals" else args.folds
+    models = args.refit or folds * args.repeats
+    return [f"fold_{i + 1}.pt" for i in range(models)] if models > 1 else ["model.pt"]
+
+
 def read_pool(source: Source, names: list[str], drop_test_twins: bool) -> Split:
     """The images to divide."""
     pool = data.concatenate(*data.load(source, *names))
@@ -157,8 +164,9 @@ def main():
     labels, device = pool.labels, device_of(args.device)
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)
     described = provenance.describe(args, settings, source, other)
+    files = [*folders.FILES, "folds.csv", *model_files(args, source)]
 
-    with resume.begin(args, settings, source, described) as partial:
+    with resume.begin(args, settings, source, described, files) as partial:
         set_seed(args.seed, args.threads)
         validation = cross_validate(pool, settings, scheme, partial)
         calibrations, scored, rows = score(validation, pool, elsewhere, source, settings, args)
@@ -173,8 +181,7 @@ def main():
             metrics["compare_groups"] = compare_groups(pool, ways)
         metrics["calibrations"] = [asdict(calibration) for calibration in calibrations]
         with resume.finish(partial) as out:
-            for i, model in enumerate(validation.used):
-                name = f"fold_{i + 1}.pt" if len(validation.used) > 1 else "model.pt"
+            for name, model in zip(model_files(args, source), validation.used):
                 folders.save_model(out / name, model, settings, args.seed, source, names)
             folders.save_results(out, source, calibrations[0], rows, metrics)
             write_csv(out / "folds.csv", [flatten(fold) for fold in folds], source.notice)

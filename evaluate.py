@@ -12,10 +12,14 @@ from common.calibration import ELSEWHERE, LEFT_OUT, operating_point, threshold_r
 from common.deploy import onnxfile
 from common.errors import UserError
 from common.model import device_of
-from common.run import flags, folders, provenance, standard
+from common.run import flags, folders, outputs, provenance, standard
 from common.seed import set_seed
 from common.settings import Kind, number, one_of
 from common.show import cases, figures, page, tables
+
+FIGURES = ("roc", "precision_recall", "reliability", "scores", "confusion", "evidence", "folds", "comparison")
+FILES = [f"{figure}_{{}}.png" for figure in FIGURES]
+FILES += ["evaluation_{}.json", "predictions_{}.csv", "report_{}.html", "report.html"]
 
 
 def parse_args():
@@ -29,7 +33,8 @@ def parse_args():
     flags.add(parser, "--against", Kind(str, "OTHER"), against, shown="none")
     point = f"choose the operating point anew and store it: {threshold_rule('this', 'the held-out images')}"
     flags.add(parser, "--sensitivity", flags.INNER_SHARE, point, shown="keep the stored one")
-    flags.add(parser, "--out", flags.FOLDER, "folder for the results", shown="RUN, or the folder of the .onnx")
+    out = "the results go into a folder in this one, called like the run or the .onnx file"
+    flags.add(parser, "--out", flags.FOLDER, out, shown="where the run or the .onnx file lies")
     flags.add_data_flags(parser, of_run=True)
     flags.add_machine_flags(parser)
     return parser.parse_args()
@@ -254,17 +259,9 @@ def save(out: Path, evaluated: Evaluated, scores: dict, drawn: dict, notes: list
     return path
 
 
-def main():
-    args = parse_args()
-    set_seed(0, args.threads)
-    model = open_model(args.model, args)
-    given = args.data, args.data_root, args.size, args.seed, folders.kept_images(folder_of(model)), args.also
-    source = origin.find_again(model.data, *given, another="warning" if args.data is None else "note")
-    if args.sensitivity is not None:
-        model = choose_operating_point(model, args.sensitivity)
+def report(model, source: data.Source, split: str, out: Path, args) -> list[str]:
+    """Evaluate, and write the results: the lines to print."""
     name, seed = name_of(model.path), source.seed if args.seed is None else args.seed
-    split = args.split or ("all" if source.of_files and not is_own(model, source) else "test")
-
     evaluated = evaluate(model, source, split, args.data_root, args.also)
     shown = evaluated.scored.labels, evaluated.scored.probabilities
     counts = evaluated.scored.resample_counts(args.bootstrap, seed)
@@ -280,15 +277,30 @@ def main():
         names = name, name_of(args.against)
         drawn["comparison"] = "Comparison", figures.comparison(compared["differences"], *names, evaluated.label)
         lines.append(compared["conclusion"])
+    if args.sensitivity is not None:
+        store_operating_point(model)
+    written = save(out, evaluated, scores, drawn, notes, args.threads)
+    if result:
+        standard.write(out / result[0], result[1], split, name)
+        lines.append(f"MedMNIST's standard result file: {out / result[0]}")
+    return [*lines, f"figures, evaluation_{split}.json and {written.name}: {out}/"]
 
-    with folders.output(folder_of(model) if args.out is None else args.out) as out:
-        if args.sensitivity is not None:
-            store_operating_point(model)
-        written = save(out, evaluated, scores, drawn, notes, args.threads)
-        if result:
-            standard.write(out / result[0], result[1], split, name)
-            lines.append(f"MedMNIST's standard result file: {out / result[0]}")
-    print(*lines, f"figures, evaluation_{split}.json and {written.name}: {out}/", sep="\n")
+
+def main():
+    args = parse_args()
+    set_seed(0, args.threads)
+    model = open_model(args.model, args)
+    given = args.data, args.data_root, args.size, args.seed, folders.kept_images(folder_of(model)), args.also
+    source = origin.find_again(model.data, *given, another="warning" if args.data is None else "note")
+    if args.sensitivity is not None:
+        model = choose_operating_point(model, args.sensitivity)
+    split = args.split or ("all" if source.of_files and not is_own(model, source) else "test")
+
+    at_home = model.path if model.path.is_dir() else model.path.with_suffix("")
+    folder = at_home if args.out is None else Path(args.out, name_of(model.path))
+    with outputs.output(folder, [file.format(split) for file in FILES], [source.path]) as out:
+        lines = report(model, source, split, out, args)
+    print(*lines, sep="\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import onnx
 from common import data, files, origin
 from common.deploy import graph, int8, latency, onnxfile, parity, typicality
 from common.errors import UserError
-from common.run import flags, folders
+from common.run import flags, folders, outputs
 from common.run.provenance import provenance
 from common.seed import set_seed
 from common.show import tables
@@ -89,10 +89,12 @@ def main():
     out = Path(args.out or run.path / "model.onnx")
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
     wanted = ["fp32", "int8"] if args.int8 else ["fp32"]
+    parity_path = out.with_suffix(".parity.json")
+    names = [parity_path.name, *(paths[name].name for name in wanted)]
 
     with ExitStack() as whole:  # the files take their names together, after the last check
-        whole.enter_context(folders.output(out.parent))
-        parity_file = whole.enter_context(files.replacing(out.with_name("parity.json")))
+        whole.enter_context(outputs.output(out.parent, names, [source.path]))
+        parity_file = whole.enter_context(files.replacing(parity_path))
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
         shipped = replace(run, predictor=graph.as_shipped(run.predictor, args.fp16))
         network = graph.export_network(shipped.predictor, run.data["size"])

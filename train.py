@@ -11,6 +11,8 @@ from common.settings import Settings
 from common.show import figures, tables
 from common.training import Fit, fit
 
+FILES = [*folders.FILES, "model.pt", "history.csv", "curves.png"]
+
 
 def parse_args():
     parser = flags.Parser(__doc__)
@@ -44,7 +46,7 @@ def main():
 
     name = "train on PHANTOM data" if source.synthetic else "train"
     described = provenance.describe(args, settings, source)
-    with resume.begin(args, settings, source, described) as partial:
+    with resume.begin(args, settings, source, described, FILES) as partial:
         set_seed(args.seed, args.threads)
         fitted = fit(train, val, settings, args.seed, device_of(args.device), name, partial / "model.pt")
         calibration, scored = score(fitted, settings, source, train, val, args.sensitivity)

@@ -21,12 +21,13 @@ from common.folds import assign_folds
 from common.intervals import mean_std
 from common.metrics import auc
 from common.model import device_of
-from common.run import flags, folders, search
+from common.run import flags, outputs, search
 from common.run.provenance import provenance
 from common.seed import set_seed
 from common.settings import NATURAL, POSITIVE_INT, Kind, Settings, check, number
 from common.show import figures, tables
 
+FILES = ["best.json", "trials.csv", "study.png", "importance.png", "grid.png", "study.db"]  # that may be written
 TOP_SHARE = 0.25  # of the search's trials, best first, span the range of the grid
 SHOWN = 5  # of the search's trials, best first, in the table
 GRID = ("lr", "wd")  # down and across
@@ -249,7 +250,7 @@ def main():
     weights.initial_model(source.size, settings)  # its errors come before anything is written
     threads = max(args.threads // args.jobs, 1)
     set_seed(args.seed, threads)
-    with folders.output(args.out) as out:
+    with outputs.output(args.out, FILES, [args.data, args.params, settings.weights]) as out:
         task = args.storage or f"sqlite:///{quote(str(out))}/study.db", source, settings, args
         if args.jobs > 1:
             parallel.run_copies(take_part, task, args.jobs, partial(set_seed, args.seed, threads))

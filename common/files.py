@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             beside.touch()
             yield beside
-            with open(beside, "rb") as written:
+            with open(beside, "r+b") as written:  # Windows syncs only what is open for writing
                 os.fsync(written.fileno())
             os.replace(beside, path)
     finally:
@@ -58,13 +58,13 @@ def write_json(path: Path, value: dict, notice: str | None = None) -> None:
     """Strict JSON. notice: the first line of results on phantoms (`data.Source.notice`). Raises: UserError."""
     label = {"synthetic": notice} if notice else {}
     with replacing(path) as beside:
-        beside.write_text(json.dumps(as_json(label | value), indent=2) + "\n")
+        beside.write_text(json.dumps(as_json(label | value), indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path, way_out: str = "train the run again") -> dict:
     """A JSON object. Raises: UserError, ending with the way out, when the file is absent or damaged."""
     try:
-        value = json.loads(Path(path).read_text())
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise ValueError("no JSON object")
     except (OSError, ValueError, RecursionError) as error:
@@ -77,7 +77,7 @@ def write_csv(path: Path, rows: list[dict], notice: str | None = None) -> None:
     """Rows with the same keys, which become the header; floats keep every digit. notice: as in `write_json`; such rows
     say so in a column more. Raises: UserError."""
     rows = [row | {"synthetic": "phantom"} for row in rows] if notice else rows
-    with replacing(path) as beside, open(beside, "w", newline="") as file:
+    with replacing(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -5,10 +5,6 @@ A folder with model.pt is one model; one with fold_1.pt, fold_2.pt, … is an en
 """
 
 import csv
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_type_hints
@@ -19,7 +15,7 @@ import torch
 from common.calibration import Calibration, deciding, logit, sigmoid
 from common.data import Source, Split, image_rows
 from common.errors import UserError, reading
-from common.files import read_json, replacing, write_csv, write_json
+from common.files import read_json, write_csv, write_json
 from common.model import BreastResNet, Predictor, explain, predict
 from common.origin import describes_data
 from common.settings import Settings
@@ -27,46 +23,13 @@ from common.weights import read_tensors, write_tensors
 
 FORMAT = "breastmnist-resnet18 v1"
 IMAGES = "images.csv"
-FINISHED = ".finished"  # a new run's files on their way into the place of an earlier run's
-CONTENTS = re.compile(  # what a new run replaces: the files of train.py and crossval.py, export.py, evaluate.py
-    r"""(model|fold_.*)\.pt | (calibration|metrics)\.json | (predictions|history|folds|images)\.csv | curves\.png
-    | model(\.int8)?\.onnx | parity\.json
-    | evaluation_.*\.json | predictions_(train|val|test|all)\.csv | report(_train|_val|_all)?\.html
-    | breastmnist.*_\[AUC\].*_\[ACC\].*@.*\.csv
-    | (roc|precision_recall|reliability|scores|confusion|evidence|grad_cam|folds|comparison)
-      _(train|val|test|all)\.png""",
-    re.VERBOSE,
-)
-
-
-@contextmanager
-def output(folder: str | Path) -> Iterator[Path]:
-    """Make an output folder and prove that it can be written, before hours of work rather than after; one that is new,
-    and empty at the end, is removed again. Raises: UserError."""
-    path, new = Path(folder), not os.path.exists(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from None
-    try:
-        with replacing(path / ".writable") as probe:
-            probe.touch()
-        (path / ".writable").unlink(missing_ok=True)  # two workers of one search may be here at once
-        yield path
-    finally:
-        with suppress(OSError):  # or it holds something
-            if new:
-                path.rmdir()
+WORK = ".breastmnist"  # in the folder of a run at work (`resume`)
+FILES = ["calibration.json", "metrics.json", "predictions.csv", IMAGES]  # of every run, beside its models
 
 
 def kept_images(folder: Path) -> Path | None:
     """Where a run folder says which image file is in which split; None of a run of no image files."""
     return folder / IMAGES if (folder / IMAGES).exists() else None
-
-
-def contents(folder: Path) -> list[Path]:
-    """The files of the run in a folder, and what was made of them."""
-    return sorted(file for file in folder.iterdir() if CONTENTS.fullmatch(file.name) and file.is_file())
 
 
 def prediction_rows(split: Split, probabilities, fold=None) -> list[dict]:
@@ -196,7 +159,7 @@ class Run:
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     """Read a run folder: one model, or an ensemble of folds, on a device. Raises: UserError."""
     path = Path(folder)
-    if (path / FINISHED).exists():
+    if (path / WORK / "finished").exists():
         raise UserError(
             f"{folder}: a new run was cut off while it replaced this one; --resume of its command ends that"
         )

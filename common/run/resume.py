@@ -1,8 +1,13 @@
 """Runs that survive an interruption: what train.py and crossval.py share of --resume.
 
-While a run is at work, --out holds the file .lock and the folder .partial: run.json says which run it is, and the
-checkpoints of `training.fit` lie beside it. An earlier run's files stay as they are. The finished run is written into
-.partial too; one rename of that folder makes it the run of --out, and `settle` then puts its files in their places.
+While a run is at work, --out holds the folder .breastmnist:
+
+    lock, holder     who is at work
+    partial/         described.json says which run it is; beside it lie the checkpoints of `training.fit`
+    finished/        the files of the finished run, on their way into --out
+
+An earlier run's files stay as they are until the new run is finished. One rename makes finished/ the run of --out;
+`settle` then puts its files in their places. A kill at any step is mended by the next call.
 """
 
 import argparse
@@ -10,7 +15,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,26 +24,33 @@ from filelock import FileLock, Timeout
 from common.data import Source
 from common.errors import UserError, reading
 from common.files import as_json, read_json, write_json, writing_to
-from common.run import folders
+from common.run import outputs
+from common.run.folders import WORK
 from common.settings import Settings
 from common.weights import initial_model
 
-LOCK, PARTIAL = ".lock", ".partial"
+OF_A_RUN = ("train.py", "crossval.py", "export.py", "evaluate.py")  # scripts whose files a new run replaces
 # Flags that decide no number; for the data, their MD5 does.
 FREE = {"out", "data", "also", "calibrate_on", "data_root", "params", "resume"}
 MACHINE = ("commit", "uncommitted_changes", "python", "packages", "cpu", "gpu")
 
 
 @contextmanager
-def begin(args: argparse.Namespace, settings: Settings, source: Source, described: dict) -> Iterator[Path]:
+def begin(
+    args: argparse.Namespace, settings: Settings, source: Source, described: dict, names: Iterable[str]
+) -> Iterator[Path]:
     """Lock --out and yield the folder of the run's checkpoints: with those of an interrupted run under --resume, empty
-    otherwise. Ends the process with 0 when --resume finds the run complete. described: by `provenance.describe`.
-    Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume."""
+    otherwise. Ends the process with 0 when --resume finds the run complete.
+
+    Args: described: by `provenance.describe`; names: the files that the run will write.
+    Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume.
+    """
     initial_model(source.size, settings)  # its errors come before anything is written
-    with folders.output(args.out) as out, locked(out):
+    inputs = [args.data, *args.also, args.params, settings.weights]
+    with outputs.output(args.out, names, inputs) as out, locked(out) as work:
         with writing_to(out):
             settle(out)
-            partial = prepare(out, as_json(described), source, args.resume)
+            partial = prepare(work, as_json(described), source, args.resume)
         try:
             yield partial
         except (KeyboardInterrupt, SystemExit):
@@ -51,35 +63,42 @@ def begin(args: argparse.Namespace, settings: Settings, source: Source, describe
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder: the system's, which ends with its holder, on a file that names that. Over NFS, it
-    reaches other hosts only where the mount passes it on: what another host left is never taken over.
-    Raises: UserError when another process holds it, or may hold it."""
-    path, host, way_out = folder / LOCK, f" on {platform.node()}", "wait for its end, or choose another folder"
-    lock = FileLock(path, blocking=False, fallback_to_soft=False)
-    with writing_to(path):
-        with suppress(Timeout):
+def locked(out: Path) -> Iterator[Path]:
+    """Hold the lock of an output folder, and yield its folder of work, which is removed again where nothing of a run is
+    left in it. Raises: UserError when another process holds the lock, or the folder of work is somebody else's."""
+    work = out / WORK
+    with writing_to(work):
+        if work.exists() and any(work.iterdir()) and not (work / "lock").exists():
+            raise UserError(f"{work}: was not made by this program; choose another folder, or move it")
+        work.mkdir(exist_ok=True)
+        lock = FileLock(work / "lock", blocking=False)
+        try:
             lock.acquire()
-        holder = ""
-        with suppress(FileNotFoundError):  # who held it has just removed it
-            holder = path.read_text().strip()
-        elsewhere = holder and not holder.endswith(host)
-        if elsewhere or not lock.is_locked:
-            lock.release()
-            way_out += f"; if that run is dead, delete {path}" if elsewhere else ""
-            raise UserError(f"--out {folder}: another run is at work there ({holder}); {way_out}")
-        path.write_text(f"pid {os.getpid()}{host}\n")
+        except Timeout:
+            way_out = "wait for its end, or choose another folder"
+            raise UserError(f"--out {out}: another run is at work there ({holder(work)}); {way_out}") from None
+        (work / "holder").write_text(f"pid {os.getpid()} on {platform.node()}\n", encoding="utf-8")
     try:
-        yield
+        yield work
     finally:
-        path.unlink(missing_ok=True)  # before it is free for the next
+        done = not any((work / name).exists() for name in ("partial", "finished"))
         lock.release()
+        if done:
+            shutil.rmtree(work, ignore_errors=True)
 
 
-def prepare(out: Path, described: dict, source: Source, resume: bool) -> Path:
-    """The folder .partial of a run: kept if it is to be resumed, made anew otherwise. Raises: UserError, OSError."""
-    partial = out / PARTIAL
-    unfinished, finished = partial / "run.json", out / "metrics.json"
+def holder(work: Path) -> str:
+    """Who holds the lock of a folder of work, as far as it can be read."""
+    with suppress(OSError):
+        return (work / "holder").read_text(encoding="utf-8").strip()
+    return "unknown"
+
+
+def prepare(work: Path, described: dict, source: Source, resume: bool) -> Path:
+    """The folder of a run's checkpoints: kept if the run is to be resumed, made anew otherwise.
+    Raises: UserError, OSError."""
+    partial, out = work / "partial", work.parent
+    unfinished, finished = partial / "described.json", out / "metrics.json"
     if resume and unfinished.exists():
         check_same(unfinished, described)
         return partial
@@ -120,6 +139,7 @@ def identity(described: dict) -> dict:
         "also MD5": [other["md5"] for other in made["data"].get("also", [])],
         "calibrate-on MD5": made.get("calibrate_on", {}).get("md5"),
         "weights MD5": made["weights_md5"],
+        "precision": made["precision"],
     }
 
 
@@ -127,25 +147,26 @@ def identity(described: dict) -> dict:
 def finish(partial: Path) -> Iterator[Path]:
     """Yield a folder for the finished run's files; then make them the run of --out, in the place of an earlier one,
     which is as it was if anything goes wrong before. Raises: UserError."""
-    out, staged = partial.parent, partial / "finished"
+    work, out, staged = partial.parent, partial.parent.parent, partial / "finished"
     with writing_to(staged):
         shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed while it wrote them
         staged.mkdir()
     yield staged
     with writing_to(out):
-        os.rename(staged, out / folders.FINISHED)
+        outputs.refuse(out, [file.name for file in staged.iterdir()])  # put there while the run was at work
+        os.rename(staged, work / "finished")
         settle(out)
 
 
 def settle(out: Path) -> None:
-    """Put a finished run's files in their places, and an earlier run's out of the way. A kill at any step is mended by
-    the next call. Raises: OSError."""
-    finished, partial = out / folders.FINISHED, out / PARTIAL
-    if finished.exists() and partial.exists():  # nothing is moved as yet: what is there is the earlier run's
-        for file in folders.contents(out):
-            file.unlink()
+    """Put a finished run's files in their places, and an earlier run's out of the way. Raises: OSError, UserError."""
+    finished, partial = out / WORK / "finished", out / WORK / "partial"
+    if finished.exists() and partial.exists():  # nothing is moved as yet: what is listed is the earlier run's
+        outputs.remove(out, OF_A_RUN)
         shutil.rmtree(partial)
     if finished.exists():
-        for file in finished.iterdir():
-            os.replace(file, out / file.name)
+        names = [file.name for file in finished.iterdir()]
+        outputs.record(out, names)
+        for name in names:
+            os.replace(finished / name, out / name)
         finished.rmdir()

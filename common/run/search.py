@@ -1,41 +1,40 @@
-"""What a search may vary, which of the settings that it found is chosen, and the Optuna study that workers share.
+"""A search for settings: their ranges, the choice among the settings tried, and the Optuna study that workers share.
 
-On a few hundred images the best mean of many settings owes much to luck. The choice is therefore the simplest setting
-that chance alone could have kept from being best: the one-standard-error rule (Breiman et al., Classification and
-Regression Trees, 1984, section 3.4.3; Hastie et al., The Elements of Statistical Learning, 2nd ed., section 7.10).
+On a few hundred images the best mean of many settings owes much to luck. The search therefore chooses the simplest
+setting within one standard error of the best (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3;
+Hastie et al., The Elements of Statistical Learning, 2nd ed., section 7.10).
 """
 
 import argparse
 import math
+import os
 import re
 import secrets
-import threading
-import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning, OptunaError, UpdateFinishedTrialError
-from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import OptunaError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import UserError, one_line
 
-STARTUP_TRIALS = 5  # random ones, before TPE has something to learn from and the pruner something to compare with
-IMPORTANCE_TRIALS = 10  # complete ones, below which the importance of settings is noise
-SILENT_BEATS = 4  # without one, a worker is taken for dead
-RETRIES = 3  # of a trial whose workers die; then its setting is suspect
+STARTUP_TRIALS = 5  # random trials, before TPE can learn from trials and the pruner can compare trials
+IMPORTANCE_TRIALS = 10  # with fewer complete trials the importance of settings is noise
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+AT_WORK = (OptunaError, SQLAlchemyError, OSError)  # what a storage raises when a connection or the disk fails
+NOT_OPENED = (*AT_WORK, ImportError, RuntimeError, ValueError, LookupError, TypeError)  # also no driver, a damaged file
 
 
 @dataclass(frozen=True)
 class Span:
-    """Numbers, whole if the ends are, between the simplest and the other end; `log`: even in the logarithm."""
+    """Numbers between the simplest and the other end, whole if both ends are whole. log: uniform in the logarithm."""
 
     simplest: float
     other: float
@@ -124,14 +123,23 @@ def choose(settings: list[dict], scores: np.ndarray) -> tuple[int, int, float]:
     return min(near, key=lambda i: (complexity(i), -means[i])), best, error
 
 
+def storage_url(text: str) -> str:
+    """An argparse type: the URL of a storage. Raises: argparse.ArgumentTypeError for a path without a scheme."""
+    if re.match(r"journal:|[\w+]+://", text):
+        return text
+    file = "FILE" if not text or "@" in text else text  # a URL without its scheme may hold a password
+    journal = f"journal:{os.path.splitext(file)[0]}.journal"
+    raise argparse.ArgumentTypeError(f"is no URL; give sqlite:///{file} for a database file, or {journal}")
+
+
 def shown(url: str) -> str:
-    """A storage's URL without what may be secret: user and password, and what follows a question mark."""
+    """A storage's URL without user, password and what follows a question mark."""
     return re.sub(r"\?.*", "?…", re.sub(r"//.*@", "//…@", url))
 
 
 @contextmanager
-def explained(url: str, what: str, errors: tuple[type[Exception], ...] = (OptunaError, OSError)) -> Iterator[None]:
-    """Turn what a storage raises into one line, in which no password of the URL is left. Raises: UserError."""
+def explained(url: str, what: str, errors: tuple[type[Exception], ...] = AT_WORK) -> Iterator[None]:
+    """Turn an error of the storage into one line without the URL's passwords. Raises: UserError."""
     try:
         yield
     except errors as error:
@@ -144,31 +152,21 @@ def explained(url: str, what: str, errors: tuple[type[Exception], ...] = (Optuna
         raise UserError(f"--storage {shown(url)}: {what} ({reason})") from None
 
 
-def connect(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
-    """The storage that a URL names: journal:FILE, or a database. In a database each worker gives a sign of life every
-    `heartbeat` seconds; without four, its trial is run again by another. Raises: what Optuna and the driver raise."""
-    if url.startswith("journal:"):
-        return JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
-    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
-    return RDBStorage(url, waiting, heartbeat_interval=heartbeat, heartbeat_stale_trial_callback=retry,
-                      grace_period=SILENT_BEATS * heartbeat)  # fmt: skip
+def connect(url: str) -> BaseStorage:
+    """The storage that a URL names: a journal file, or a database. Raises: NOT_OPENED."""
+    if not url.startswith("journal:"):
+        return RDBStorage(url, {"pool_pre_ping": True})  # a connection may end while a model is trained
+    path = url.removeprefix("journal:")
+    return JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))  # Windows may forbid symbolic links
 
 
-def open_study(url: str, name: str, fixed: dict, heartbeat: int) -> optuna.Study:
-    """A new study, or an earlier one to go on with if it was begun with the same `fixed`. Raises: UserError."""
+def open_study(url: str, name: str, fixed: dict) -> optuna.Study:
+    """Begin a study, or go on with an earlier study that was begun with the same `fixed`. Raises: UserError."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", ExperimentalWarning)
-    threading.excepthook = lambda _: None  # of the heartbeat: what it cannot write, the trial will say as well
     pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1)
-    with explained(url, "cannot be opened", (Exception,)):
-        try:
-            storage = connect(url, heartbeat)
-        except Exception:  # perhaps another worker was making the tables at this moment
-            time.sleep(1)
-            storage = connect(url, heartbeat)
+    with explained(url, "cannot be opened", NOT_OPENED):
         study = optuna.create_study(
-            storage=storage, study_name=name, pruner=pruner, direction="maximize", load_if_exists=True
+            storage=connect(url), study_name=name, pruner=pruner, direction="maximize", load_if_exists=True
         )
         if "fixed" not in study.user_attrs:
             study.set_user_attr("fixed", fixed)
@@ -180,53 +178,48 @@ def open_study(url: str, name: str, fixed: dict, heartbeat: int) -> optuna.Study
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that came to a score, or to where they were pruned, in their order."""
+    """The complete and the pruned trials, in the order of their numbers; trials of workers that died stay unfinished."""
     return study.get_trials(deepcopy=False, states=FINISHED)
 
 
-def run_trial(study: optuna.Study, score: Callable) -> None:
-    """Score one trial. A lost connection or Ctrl-C comes out, which Optuna hides behind errors of its own where it
-    cannot write how the trial ended. It is left to another worker who has ended it meanwhile: as this one had been
-    silent, or, in SQLite, which locks no rows, as both had taken the same."""
-    with suppress(UpdateFinishedTrialError):
-        try:
-            study.optimize(score, n_trials=1)
-        except (AssertionError, UnboundLocalError) as error:
-            hidden = error.__context__ or error
-            raise hidden from hidden.__cause__
-        except ValueError as error:
-            if not str(error).startswith("Cannot tell a "):
-                raise
+def run_trial(study: optuna.Study, trial: optuna.Trial, setting: dict, score: Callable) -> None:
+    """Score a setting, and store the score as that of a trial."""
+    try:
+        study.tell(trial, score(trial, setting))
+    except optuna.TrialPruned:
+        study.tell(trial, state=TrialState.PRUNED)
 
 
-def optimise(study: optuna.Study, total: int, score: Callable, seed: int) -> None:
-    """Score trials until the study holds `total` finished ones, whoever scored them. What a trial samples depends on
-    the seed, on its number and on the trials finished before: workers do not repeat each other, nor does a search that
-    goes on (Optuna issue 3255). score: takes a trial and returns its value; may raise TrialPruned."""
+def optimise(study: optuna.Study, total: int, names: tuple[str, ...], score: Callable, seed: int) -> None:
+    """Search until the study holds `total` finished trials of all workers.
 
-    def seeded(trial: optuna.Trial) -> float:
-        own = int(np.random.SeedSequence([seed, trial.number]).generate_state(1)[0])
-        study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=own)
-        return score(trial)
+    The setting of a trial depends on the seed, the trial's number and the trials finished before. Workers thus do not
+    repeat each other, and a search that goes on does not repeat itself (Optuna issue 3255).
 
+    Args: names: what to search; score: takes a trial and a setting and returns the value, or raises TrialPruned.
+    """
     while len(finished(study)) < total:
-        run_trial(study, seeded)
+        trial = study.ask()
+        trial_seed = int(np.random.SeedSequence([seed, trial.number]).generate_state(1)[0])
+        study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=trial_seed)
+        run_trial(study, trial, {name: RANGES[name].suggest(trial, name) for name in names}, score)
 
 
 def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> list[FrozenTrial]:
-    """Score each setting once, whoever scores it; the last perhaps twice, for nobody waits for another worker.
-    Returns: a trial of each."""
+    """Score each setting once, together with other workers. Nobody waits: workers without a setting of their own score
+    again what others have begun, for the others may have died. score: as in `optimise`. Returns: a trial of each."""
 
-    def by_setting(*states: TrialState) -> dict[str, FrozenTrial]:
-        trials = study.get_trials(deepcopy=False, states=states)
-        return {str(trial.system_attrs.get("fixed_params", trial.params)): trial for trial in trials}
+    def trials(*states: TrialState) -> dict[str, FrozenTrial]:
+        return {str(trial.user_attrs.get("setting")): trial for trial in study.get_trials(deepcopy=False, states=states)}
 
-    while missing := [setting for setting in settings if str(setting) not in by_setting(*FINISHED)]:
-        begun = by_setting(TrialState.RUNNING, TrialState.WAITING)
+    while missing := [setting for setting in settings if str(setting) not in trials(*FINISHED)]:
+        begun = trials(TrialState.RUNNING)
         free = [setting for setting in missing if str(setting) not in begun]
-        study.enqueue_trial(secrets.choice(free or missing))  # unseeded: workers who come together rarely meet
-        run_trial(study, score)
-    scored = by_setting(*FINISHED)
+        setting = secrets.choice(free or missing)  # unseeded, so that workers who begin together seldom meet
+        trial = study.ask()
+        trial.set_user_attr("setting", setting)
+        run_trial(study, trial, setting, score)
+    scored = trials(*FINISHED)
     return [scored[str(setting)] for setting in settings]
 
 

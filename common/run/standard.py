@@ -9,6 +9,7 @@ from common import metrics
 from common.data import Source
 from common.errors import UserError
 from common.files import replacing
+from common.run import outputs
 
 
 def result(labels: np.ndarray, probabilities: np.ndarray, source: Source, split: str, name: str) -> tuple[str, str]:
@@ -26,9 +27,13 @@ def result(labels: np.ndarray, probabilities: np.ndarray, source: Source, split:
 
 
 def write(path: Path, content: str, split: str, name: str) -> None:
-    """In the place of that of an earlier evaluation, whose name has other figures. Raises: UserError."""
+    """In the place of that of an earlier evaluation, whose name has other figures. Raises: UserError, also when a file
+    of the user is in the way."""
+    outputs.refuse(path.parent, [path.name])
+    outputs.record(path.parent, [path.name])
     with replacing(path) as beside:
-        beside.write_text(content)
+        beside.write_text(content, encoding="utf-8")
+    mine = outputs.listed(path.parent)
     for file in path.parent.glob(f"breastmnist*_{split}_*@{glob.escape(name)}.csv"):
-        if file != path:
+        if file != path and file.name in mine:
             file.unlink()

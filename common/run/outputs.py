@@ -1,0 +1,101 @@
+"""Output folders in which no file of the user is lost.
+
+A folder that a script writes into holds run.json: the list of the files that scripts of this project wrote there. A
+script replaces only files on this list. Anything else in its way is refused before any work.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import replacing, write_json, writing_to
+
+LIST = "run.json"
+FORMAT = "breastmnist-resnet18 files v2"
+
+
+def script_name() -> str:
+    """The script at work, as the list names it."""
+    return Path(sys.argv[0]).name
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """{file: the script that wrote it} by the list of a folder; {} without a list. Raises: UserError when run.json is
+    somebody else's."""
+    path = folder / LIST
+    if not os.path.lexists(path):
+        return {}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        files = stored["files"] if stored["format"] == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        files = None
+    if not isinstance(files, dict):
+        raise UserError(f"{path}: is not the list of files that this program keeps; choose another folder")
+    return {name: str(script) for name, script in files.items() if Path(name).name == name}
+
+
+def refuse(folder: Path, names: Iterable[str], inputs: Iterable[str | Path | None] = ()) -> None:
+    """Raises: UserError when a file of one of the names is there that the list does not have, or when the folder holds
+    an input: a file, or the folder of images that the output folder is or lies in."""
+    mine = listed(folder)
+    for name in names:
+        if os.path.lexists(folder / name) and name not in mine:
+            way_out = "no script of this program wrote it; choose another folder, or move the file"
+            raise UserError(f"{folder / name}: would be overwritten, and {way_out}")
+    target = Path(os.path.realpath(folder))
+    for given in filter(None, inputs):
+        source = Path(os.path.realpath(given))
+        if os.path.isdir(source) and (source == target or source in target.parents):
+            raise UserError(f"--out {folder}: lies in {given}, whose images are read; choose a folder outside")
+        if os.path.isfile(source) and source.parent == target:
+            raise UserError(f"--out {folder}: holds {given}, which is read; choose another folder")
+
+
+def record(folder: Path, names: Iterable[str]) -> None:
+    """Add files to the list of a folder. Raises: UserError when the disk refuses."""
+    if files := dict.fromkeys(names, script_name()):
+        write_json(folder / LIST, {"format": FORMAT, "files": listed(folder) | files})
+
+
+def remove(folder: Path, scripts: Iterable[str]) -> None:
+    """Delete the files of a folder that some scripts wrote, and take them off its list. Raises: OSError, UserError."""
+    files = listed(folder)
+    for name in (gone := [name for name, script in files.items() if script in scripts]):
+        (folder / name).unlink(missing_ok=True)
+    if gone:
+        write_json(folder / LIST, {"format": FORMAT, "files": {n: s for n, s in files.items() if n not in gone}})
+
+
+@contextmanager
+def output(folder: str | Path, names: Iterable[str], inputs: Iterable[str | Path | None] = ()) -> Iterator[Path]:
+    """Make an output folder, prove that it can be written, and list what was written when the work is done. A new
+    folder that stays empty is removed. names: all files that the work may write; inputs: what the work reads.
+    Raises: UserError, before the work, as `refuse` or when the disk refuses."""
+    path, new, names = Path(folder), not os.path.exists(folder), list(names)
+    refuse(path, names, inputs)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from None
+    try:
+        prove_writable(path)
+        yield path
+    finally:
+        record(path, [name for name in names if (path / name).is_file()])
+        with suppress(OSError):  # it holds something
+            if new:
+                path.rmdir()
+
+
+def prove_writable(folder: Path) -> None:
+    """Raises: UserError when no file can be written there."""
+    probe = folder / f".breastmnist.{os.getpid()}"
+    with replacing(probe):
+        pass
+    with writing_to(folder):
+        probe.unlink(missing_ok=True)
