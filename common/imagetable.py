@@ -1,0 +1,289 @@
+"""List the images of a data set: a FILE.csv, a FOLDER with one folder per class, or a public set as downloaded.
+
+Nothing is ignored silently: what is not used becomes a note, what cannot be meant becomes an error that names the row.
+"""
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+
+from common import imagefile, imagefolder, publicsets, tablefile
+from common.errors import UserError
+from common.tablefile import BOX, CLASSES, SPLITS, UNKNOWN, Listed, arrange, blank_unknown, shorten
+
+NUMBERS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
+PATIENT_NAMES = {"patientid", "case", "caseid", "subject", "subjectid"}  # without spaces, underscores and hyphens
+LIKE_PATIENTS = re.compile(r"patient|subject|case|exam|study|person")
+LIKE_SPLITS = re.compile(r"split|subset|fold|partition|phase|(?<![a-z])(set|group|train|test|val|valid)(?![a-z])")
+
+
+def list_images(path: Path, positive: str | None = None) -> Listed:
+    """List the images that a FOLDER, a FILE.csv or a public set holds. No image is decoded.
+
+    Args: positive: of a FOLDER, the class folder that is positive; all others are then negative.
+    Raises: UserError that says what is wrong, where, and what to do.
+    """
+    try:
+        reader = publicsets.recognise(path) if path.is_dir() else list_table
+        listed = reader(path) if reader else list_folder(path, positive)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    if unprintable := [ascii(name) for name in listed.table["image"] if not name.isprintable()]:
+        raise UserError(f"{path}: rename the files with characters that cannot be printed: {shorten(unprintable)}")
+    if reader and positive is not None:
+        listed.notes.append(f"--positive {positive} is not used: {path} has labels of its own")
+    return listed
+
+
+# a table
+
+
+def list_table(path: Path) -> Listed:
+    """List the images that a table names. Raises: UserError, with the row, on what cannot be meant; OSError."""
+    cells = tablefile.read(path)
+    if missing := [name for name in ("image", "label") if name not in cells]:
+        has = f"It has: {shorten(cells.columns)}"
+        raise UserError(f"{path}: has no column '{missing[0]}'. Name the columns image and label. {has}")
+    cells, notes = find_patients(cells)
+    table, box_notes = read_boxes(blank_unknown(cells), path)
+    table["image"], moved = locate(cells["image"], path)
+    table["label"] = read_words(cells["label"], CLASSES | NUMBERS, path, "label", "malignant, benign or normal")
+    if "split" in table:
+        table["split"] = read_words(table["split"], SPLITS | {"": ""}, path, "split", "train, val or test")
+    words = cells["label"].str.casefold()
+    if words.isin(CLASSES).any() and "class" not in table:
+        table["class"] = words.where(words.isin(CLASSES), "")
+    table, repeats = merge_repeats(arrange(table).set_axis(cells.index), path)
+    check_splits(table, path)
+    notes += describe_unused(cells) + box_notes + moved + repeats + describe_labels(table, words)
+    return Listed(path.parent, arrange(table), notes)
+
+
+def refuse(path: Path, rows, what: str) -> NoReturn:
+    """Raises: UserError that names the first of the rows with a fault, and counts the others."""
+    more = f" ({len(rows) - 1} more rows have this fault)" if len(rows) > 1 else ""
+    raise UserError(f"{path}, row {rows[0]}: {what}{more}")
+
+
+def read_words(cells: pd.Series, words: dict, path: Path, column: str, use: str) -> pd.Series:
+    """Replace words, in upper or lower case, by what they mean. Raises: UserError on a word that nobody knows."""
+    keys = cells.str.casefold()
+    if len(rows := cells.index[~keys.isin(words)]):
+        refuse(path, rows, f"unknown {column} {cells[rows[0]]!r}. Use {use}.")
+    return keys.map(words)
+
+
+def describe_labels(table: pd.DataFrame, words: pd.Series) -> list[str]:
+    """Say what numeric labels mean, because in some tables 1 means benign."""
+    if not words.isin(NUMBERS).any():
+        return []
+    positive, n = table["label"].sum(), len(table)
+    count = f"{positive} of {n} images ({positive / n:.0%})".replace("%", " %")
+    return [f"label 1 means malignant: {count}. If 1 means benign in your table, write malignant and benign."]
+
+
+def find_patients(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Take the only column with another usual name for patients as the column patient, where that one is absent."""
+    found = [name for name in cells if re.sub(r"[\s_-]", "", name) in PATIENT_NAMES]
+    if "patient" in cells or len(found) != 1:
+        return cells, []
+    return cells.rename(columns={found[0]: "patient"}), [f"column '{found[0]}' is taken as the patient"]
+
+
+def describe_unused(cells: pd.DataFrame) -> list[str]:
+    """Name the columns that look like patients or splits, by their name or their cells, and are not used."""
+    notes = []
+    for name in [name for name in cells if name not in tablefile.COLUMNS]:
+        known = set(cells[name].str.casefold()) - UNKNOWN
+        if LIKE_PATIENTS.search(name):
+            notes.append(f"column '{name}' is not used. If it says who the image shows, rename it to 'patient'")
+        elif LIKE_SPLITS.search(name) or known and known <= SPLITS.keys():
+            notes.append(f"column '{name}' is not used. If it says train, val or test, rename it to 'split'")
+    return notes
+
+
+def read_boxes(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read the box of each row as numbers, nan where unknown. Raises: UserError on half a box or an empty one."""
+    present = [name for name in BOX if name in table]
+    if len(present) < 4:
+        note = f"columns {shorten(present)} are not used: a box needs the columns x, y, width and height"
+        return table.drop(columns=present), [note] if present else []
+    cells, numbers = table[BOX], table[BOX].apply(pd.to_numeric, errors="coerce").astype(float)
+    wrong = (cells != "") & ~np.isfinite(numbers)
+    for name in BOX:
+        if len(rows := table.index[wrong[name]]):
+            refuse(path, rows, f"{name} is {cells[name][rows[0]]!r}. Use a number of pixels")
+    if len(rows := table.index[(cells == "").any(axis=1) & (cells != "").any(axis=1)]):
+        refuse(path, rows, "the box is incomplete. Fill x, y, width and height, or none of them")
+    if len(rows := table.index[(numbers[["width", "height"]] <= 0).any(axis=1)]):
+        refuse(path, rows, "width and height of a box must be above 0")
+    return table.assign(**numbers), []
+
+
+def merge_repeats(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Keep one row per image, with the box around the boxes of all its rows. Raises: UserError where rows disagree."""
+    first = table.drop_duplicates("image")
+    origin = table["image"].map(pd.Series(first.index, first["image"]))
+    for column in ("label", "patient", "split", "hospital"):
+        differs = table[column].ne(table["image"].map(first.set_index("image")[column]))
+        if len(rows := table.index[differs]):
+            what = f"{table['image'][rows[0]]!r} is also in row {origin[rows[0]]}, with another {column}"
+            refuse(path, rows, f"{what}. Remove the wrong row")
+    if len(first) == len(table):
+        return table, []
+    ends = table.assign(right=table["x"] + table["width"], bottom=table["y"] + table["height"]).groupby(origin)
+    start, end = ends[["x", "y"]].min(), ends[["right", "bottom"]].max().to_numpy()
+    box = start.assign(width=end[:, 0] - start["x"], height=end[:, 1] - start["y"])
+    repeated = shorten(table.index.difference(first.index))
+    note = f"rows that repeat an image count once, with a box around all boxes of the image: rows {repeated}"
+    return first.assign(**box), [note]
+
+
+def check_splits(table: pd.DataFrame, path: Path) -> None:
+    """Raises: UserError where only some rows have a split, or where a patient is in two."""
+    none = table.index[table["split"] == ""]
+    if 0 < len(none) < len(table):
+        refuse(path, none, "has no split, but other rows have one. Fill the column split in all rows or in none")
+    known = table[table["patient"] != ""]
+    for (_, patient), rows in known.groupby(["hospital", "patient"], sort=False):
+        if rows["split"].nunique() > 1:
+            one, other = rows.drop_duplicates("split").index[:2]
+            which = f"patient {patient!r} is in {rows['split'][one]} (row {one}) and in {rows['split'][other]}"
+            refuse(path, [other], f"{which}. Put all images of a patient into one split")
+
+
+# the files that a table names
+
+Listings = dict[Path, tuple[dict[str, str], dict[str, str]]]  # of a folder: names by composed and by caseless spelling
+
+
+def locate(cells: pd.Series, path: Path) -> tuple[list[str], list[str]]:
+    """Find the files that a table names. Returns: names as in the column `image` of `Listed`, notes.
+    Raises: UserError on a missing file."""
+    folder, listings = Path(os.path.abspath(path.parent)), Listings()
+    found = [find_file(cell, folder, listings) for cell in cells]
+    if rows := [row for row, file in zip(cells.index, found) if file is None]:
+        meant = spell(target(cells[rows[0]], folder), listings, caseless=True)
+        hint = f" Do you mean {name_in(meant, folder)!r}? Upper and lower case count" if meant.is_file() else ""
+        refuse(path, rows, f"there is no file {cells[rows[0]]!r} in {path.parent}.{hint}")
+    pairs = [(cell, file) for cell, file in zip(cells, found) if file]
+    moved = sum(is_absolute(cell) and file != spell(target(cell, folder), listings) for cell, file in pairs)
+    note = f"{moved} absolute paths no longer exist. Their files are found in {path.parent}"
+    return [name_in(file, folder, is_absolute(cell)) for cell, file in pairs], [note] if moved else []
+
+
+def is_absolute(cell: str) -> bool:
+    """Whether a path is absolute under Unix or Windows."""
+    return bool(re.match(r"[/\\]|[A-Za-z]:[/\\]", cell))
+
+
+def target(cell: str, folder: Path) -> Path:
+    """The absolute path that a cell names, with "/" or with backslashes."""
+    plain = os.path.normpath(folder / cell)
+    return Path(plain if os.path.isfile(plain) else os.path.normpath(folder / cell.replace("\\", "/")))
+
+
+def find_file(cell: str, folder: Path, listings: Listings) -> Path | None:
+    """The file that a cell names. An absolute path that no longer exists is sought in the folder, by the longest end
+    of the path that exists there."""
+    if (path := spell(target(cell, folder), listings)).is_file():
+        return path
+    parts = target(cell, folder).parts if is_absolute(cell) else ()
+    ends = (spell(folder.joinpath(*parts[i:]), listings) for i in range(1, len(parts)))
+    return next((path for path in ends if path.is_file()), None)
+
+
+def spell(path: Path, listings: Listings, caseless: bool = False) -> Path:
+    """A path as the disk spells it: with accents composed or decomposed, in upper or lower case where the disk takes
+    them for equal, or if caseless. Raises: nothing; a path that does not exist comes back."""
+    if path.parent == path:
+        return path
+    parent = path.parent if path.parent.is_dir() else spell(path.parent, listings, caseless)
+    if parent not in listings:
+        names = os.listdir(parent) if parent.is_dir() and os.access(parent, os.R_OK) else []
+        composed = {unicodedata.normalize("NFC", name): name for name in names}
+        listings[parent] = composed, {name.casefold(): own for name, own in composed.items()}
+    composed, folded = listings[parent]
+    wanted = unicodedata.normalize("NFC", path.name)
+    name = composed.get(wanted)
+    if name is None and (caseless or os.path.exists(path)):
+        name = folded.get(wanted.casefold())
+    return parent / (name or path.name)
+
+
+def name_in(file: Path, folder: Path, absolute: bool = False) -> str:
+    """A file's path relative to a folder, with "/". A file outside of the folder keeps an absolute path."""
+    for path, above in ((file, folder), (file.resolve(), folder.resolve())):
+        if path.is_relative_to(above):
+            return path.relative_to(above).as_posix()
+    return file.as_posix() if absolute else Path(os.path.relpath(file, folder)).as_posix()
+
+
+# a folder per class
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder, without hidden ones."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not imagefolder.is_hidden(path.name))
+
+
+def find_classes(folder: Path) -> list[tuple[str, ...]]:
+    """The class folders: (name,), or (split, name) where the folders on top are splits. Raises: UserError."""
+    tops = folders_in(folder)
+    splits = [top for top in tops if top.casefold() in SPLITS]
+    if not splits:
+        return [(top,) for top in tops]
+    if len(splits) < len(tops):
+        others = shorten(top for top in tops if top not in splits)
+        raise UserError(f"{folder}: {shorten(splits)} are splits, but {others} is none. Move it, or remove it")
+    if empty := [split for split in splits if not folders_in(folder / split)]:
+        raise UserError(f"{folder}: no class folder in {shorten(empty)}. Put class folders into it, or remove it")
+    return [(split, name) for split in splits for name in folders_in(folder / split)]
+
+
+def hint_table(folder: Path) -> str:
+    """Name a table in a folder that is not organised by class."""
+    tables = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in tablefile.SUFFIXES]
+    return f". Or give a table, such as {folder / tables[0]}" if tables else ""
+
+
+def label_classes(folder: Path, names: list[str], positive: str | None) -> dict[str, int]:
+    """The label of each class folder, by its name in lower case. Raises: UserError."""
+    known = {name.casefold() for name in names}
+    listed = f"Its class folders are: {shorten(names) or 'none'}"
+    if positive is not None and positive.casefold() not in known:
+        raise UserError(f"{folder}: has no class folder '{positive}' as --positive says. {listed}")
+    labels = CLASSES if positive is None else {name: int(name == positive.casefold()) for name in known}
+    if unknown := [name for name in names if name.casefold() not in labels]:
+        way_out = "Use malignant, benign and normal, or say with --positive NAME which folder is positive"
+        raise UserError(f"{folder}: unknown class folder '{unknown[0]}'. {listed}. {way_out}{hint_table(folder)}")
+    if len({labels[name] for name in known}) < 2:
+        raise UserError(
+            f"{folder}: needs a folder of malignant and a folder of other images. {listed}{hint_table(folder)}"
+        )
+    return {name: labels[name] for name in known}
+
+
+def list_folder(folder: Path, positive: str | None = None) -> Listed:
+    """List the images of a folder with one folder per class, and perhaps train/, val/ and test/ above the classes.
+    Raises: UserError, OSError."""
+    places = find_classes(folder)
+    labels = label_classes(folder, sorted({place[-1] for place in places}), positive)
+    listing = imagefile.list_folder(folder, class_folders=True)
+    if closed := [path for path in listing.images if path.is_dir()]:
+        raise UserError(f"{closed[0]}: the folder cannot be read")
+    paths = [path.relative_to(folder) for path in listing.images]
+    depth = len(places[0])
+    if loose := [path.as_posix() for path in paths if len(path.parts) <= depth]:
+        raise UserError(f"{folder}: {shorten(loose)} lies in no class folder. Move each image into one")
+    if empty := ["/".join(place) for place in places if not any(path.parts[:depth] == place for path in paths)]:
+        raise UserError(f"{folder}: no image in {shorten(empty)}. Put images into the folder, or remove it")
+    classes = [path.parts[depth - 1].casefold() for path in paths]
+    table = pd.DataFrame({"image": [path.as_posix() for path in paths], "label": [labels[name] for name in classes]})
+    table["split"] = [SPLITS[path.parts[0].casefold()] if depth == 2 else "" for path in paths]
+    return Listed(folder, arrange(table.assign(**{"class": classes})), imagefile.describe_left_out(listing))

@@ -1,0 +1,133 @@
+"""Text tables as spreadsheets and programs write them, and the columns of a table of images."""
+
+import csv
+import io
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from common.errors import UserError
+
+BOX = ["x", "y", "width", "height"]
+COLUMNS = ["image", "label", "split", "hospital", "patient", *BOX]
+CLASSES = {"malignant": 1, "benign": 0, "normal": 0}
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+SPLITS |= {"test": "test", "testing": "test"}
+UNKNOWN = {"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "-", "?", "unknown"}
+SUFFIXES = (".csv", ".tsv", ".txt")
+SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")
+SPREADSHEETS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")  # the first bytes of .xlsx and .xls
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+NAMED = 10  # of a long list, in a message
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The images of one data set, before a file is decoded.
+
+    folder: `folder / image` is the file of a row. table: one row per image, the columns COLUMNS with their types (see
+    `arrange`), then other columns as text. notes: sentences that tell the user how the data set was read.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    notes: list[str]
+
+
+def shorten(items) -> str:
+    """Join the first items with commas, and count the others."""
+    items = [str(item) for item in items]
+    return ", ".join(items[:NAMED]) + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
+
+
+def arrange(table: pd.DataFrame) -> pd.DataFrame:
+    """Put COLUMNS first, with their types: label int, boxes float, all else text. Missing text is "", numbers nan."""
+    table = table.reset_index(drop=True)
+    for name in COLUMNS:
+        if name not in table:
+            table[name] = float("nan") if name in BOX else ""
+    types = {name: float if name in BOX else int if name == "label" else str for name in table.columns}
+    return table.astype(types)[COLUMNS + [name for name in table.columns if name not in COLUMNS]]
+
+
+def blank_unknown(table: pd.DataFrame) -> pd.DataFrame:
+    """Replace cells that say "unknown" in any of its spellings by ""."""
+    return table.apply(lambda cells: cells.mask(cells.str.casefold().isin(UNKNOWN), ""))
+
+
+def decode(content: bytes, path: Path) -> str:
+    """Decode UTF-8 or UTF-16, with or without a byte-order mark. Raises: UserError on any other encoding."""
+    if content.startswith(SPREADSHEETS):
+        raise UserError(f"{path}: is a spreadsheet. Save its sheet as CSV (in Excel: CSV UTF-8) and give the CSV file")
+    encoding = "utf-8-sig"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    elif b"\0" in content[:2]:
+        encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UserError(f"{path}: is not UTF-8 text. Save the table as UTF-8 (in Excel: CSV UTF-8)")
+    return unicodedata.normalize("NFC", text)
+
+
+def split_rows(text: str) -> tuple[dict[int, list[str]], str]:
+    """Split a text into cells by the delimiter of its header, or by the one that Excel's first line `sep=;` names.
+
+    Returns: {row number as in a spreadsheet: stripped cells} without blank rows, delimiter.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    named = re.match(r"sep=(.)$", lines[0], re.IGNORECASE) if lines else None
+    delimiter = (
+        named[1] if named else max(",;\t", key=lambda mark: len(next(csv.reader(lines[:1], delimiter=mark), [])))
+    )
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = {number: [cell.strip() for cell in row] for number, row in enumerate(reader, 1) if any(map(str.strip, row))}
+    if named:
+        del rows[min(rows)]
+    return rows, delimiter
+
+
+def name_columns(header: list[str], rows: list[list[str]]) -> dict[int, str]:
+    """Name the columns in lower case. An index column and empty columns, if they have no name, are dropped.
+
+    Returns: {position: name}.
+    """
+    nameless = [not name or re.fullmatch(r"unnamed: [\d.]+", name, re.IGNORECASE) for name in header]
+    kept = [i for i in range(len(header)) if not nameless[i] or i > 0 and any(row[i] for row in rows)]
+    return {i: header[i].casefold() or f"column {i + 1}" for i in kept}
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read a delimited table as text. Column names are in lower case; an index column without a name is dropped.
+
+    Returns: stripped cells; the index is the row number that a spreadsheet shows (the header is row 1).
+    Raises: UserError on what is no table, OSError.
+    """
+    if path.suffix.lower() not in SUFFIXES + SPREADSHEET_SUFFIXES:
+        raise UserError(f"{path}: is neither a folder nor a table. Give a folder, or a table in .csv, .tsv or .txt")
+    text = decode(path.read_bytes(), path)
+    try:
+        rows, delimiter = split_rows(text)
+    except csv.Error as error:
+        raise UserError(f"{path}: is no table ({error}). Check its quotation marks") from None
+    if len(rows) < 2:
+        raise UserError(f"{path}: has no rows. The first row has the column names, and each further row is one image")
+    header = rows.pop(min(rows))
+    for number, row in rows.items():
+        if len(row) < len(header) or any(row[len(header) :]):
+            counts = f"{len(row)} cells, but the header has {len(header)}"
+            raise UserError(f"{path}, row {number}: has {counts}. Check its delimiters and quotation marks")
+        if delimiter != ",":
+            row[:] = [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in row]
+    names = name_columns(header, list(rows.values()))
+    cells = [[row[i] for i in names] for row in rows.values()]
+    table = pd.DataFrame(cells, index=list(rows), columns=list(names.values()), dtype=str)
+    if len(twice := table.columns[table.columns.duplicated()]):
+        raise UserError(f"{path}: has several columns with the name '{twice[0]}'. Rename all but one")
+    return table
