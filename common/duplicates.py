@@ -1,32 +1,27 @@
 """Near-duplicates: BUSI, the source of BreastMNIST, holds the same lesion several times.
 
-Two images are twins when the Pearson correlation of their 28x28 pixels, as stored or mirrored left-right, exceeds
-`THRESHOLD`; a group is a connected component of twins.
+Two images are near-duplicates when the Pearson correlation of their 28×28 pixels, as stored or mirrored left-right,
+exceeds `THRESHOLD`. A group is a connected component of near-duplicates and of images of one patient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
-from common import imagefile
+from common.fingerprints import SIDE, shrink
 
-SIDE = 28
 THRESHOLD = 0.95
-SAME = 0.998  # above it: one picture. BreastMNIST at 64, 128 or 224 pixels has 0.9988 or more with itself at 28
+SAME = 0.998  # above: the same picture. BreastMNIST at 64, 128 or 224 pixels has 0.9986 or more with itself at 28
+MOST = 10_000  # pairs that are listed
+BLOCK = 2048  # images at a time, which bounds memory
 
 
-def shrink(images: np.ndarray) -> np.ndarray:
-    """Images at 28x28, as MedMNIST makes them. images: uint8 [n, side, side]."""
-    if images.shape[1:] == (SIDE, SIDE):
-        return images
-    return np.stack([imagefile.prepare(image, SIDE) for image in images])
+def unit_vectors(images: np.ndarray) -> np.ndarray:
+    """Images as unit vectors. The dot product of two is the Pearson correlation of their 28×28 pixels.
 
-
-def fingerprints(images: np.ndarray) -> np.ndarray:
-    """Images as unit vectors whose dot product is the Pearson correlation of their 28x28 pixels.
-
-    Args: images: uint8 [n, side, side]. Returns: float32 [n, 28, 28]; a constant image, whose correlation is undefined,
-    is all zero and has no twin.
+    Args: images: uint8 [n, height, width]. Returns: float32 [n, 28, 28]; all zero for a constant image, which has no
+    correlation and no near-duplicate.
     """
     images = shrink(images)
     centred = images.astype(np.float32) - images.mean((1, 2), keepdims=True, dtype=np.float32)
@@ -34,72 +29,91 @@ def fingerprints(images: np.ndarray) -> np.ndarray:
     return np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
 
 
-def highest_correlation(images: np.ndarray, others: np.ndarray, block: int = 2048) -> np.ndarray:
-    """Of each image with any of the others, as stored or mirrored: [n].
+def correlate(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Correlation of each image with each other one, as stored or mirrored, whichever is larger: float32 [n, m].
 
-    Args: images, others: uint8 [n, side, side] and [m, side, side], each of a side of its own.
+    Args: vectors, others: `unit_vectors` of n and m images.
     """
-    upright, known = fingerprints(images), fingerprints(others).reshape(len(others), -1)
-    views = [view.reshape(len(images), -1) for view in (upright, upright[:, :, ::-1])]
+    flat, *views = (each.reshape(-1, SIDE**2) for each in (vectors, others, others[:, :, ::-1]))
+    return np.maximum(*(flat @ view.T for view in views))
+
+
+def highest_correlation(images: np.ndarray, others: np.ndarray, block: int = BLOCK) -> np.ndarray:
+    """The highest correlation of each image with any other one, as stored or mirrored: float [n]; -1 without others.
+
+    Args: images: uint8 [n, height, width]; others: uint8 [m, height, width], which may have another size.
+    """
+    vectors, known = unit_vectors(images), unit_vectors(others)
     highest = np.full(len(images), -1.0)
     for start in range(0, len(images), block):
         here = slice(start, start + block)
-        highest[here] = np.max([(view[here] @ known.T).max(1, initial=-1) for view in views], 0)
+        highest[here] = correlate(vectors[here], known).max(1, initial=-1)
     return highest
 
 
-def find_pairs(images: np.ndarray, threshold: float = THRESHOLD, block: int = 2048) -> list[tuple[int, int, float]]:
-    """All twin pairs.
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # i, j, correlation, with i < j
 
-    Memory grows with `block`, not with n: the n x n correlations exist only a block x block tile at a time.
 
-    Args: images: uint8 [n, side, side]; threshold: correlation above which two images are twins.
-    Returns: (i, j, correlation) with i < j, the correlation as stored or mirrored, whichever is larger.
-    """
-    upright = fingerprints(images)
-    flat, mirrored = upright.reshape(len(images), -1), upright[:, :, ::-1].reshape(len(images), -1)
-    pairs = []
+def search(images: np.ndarray, threshold: float, block: int) -> Iterator[Pairs]:
+    """All pairs above a correlation, those of a tile of block × block images at a time, sorted by i."""
+    vectors = unit_vectors(images)
     for top in range(0, len(images), block):
         for left in range(top, len(images), block):
-            rows, columns = flat[top : top + block], slice(left, left + block)
-            correlation = np.maximum(rows @ flat[columns].T, rows @ mirrored[columns].T)
-            pairs += [
-                (int(i) + top, int(j) + left, float(correlation[i, j]))
-                for i, j in zip(*np.nonzero(correlation > threshold))
-                if i + top < j + left
-            ]
-    return pairs
+            correlation = correlate(vectors[top : top + block], vectors[left : left + block])
+            alike = correlation > threshold
+            i, j = np.nonzero(np.triu(alike, 1) if left == top else alike)
+            yield i + top, j + left, correlation[i, j]
 
 
-def group(n: int, pairs) -> np.ndarray:
-    """Connected components by union-find.
+def find_pairs(
+    images: np.ndarray, threshold: float = THRESHOLD, most: int = MOST, block: int = BLOCK
+) -> tuple[list[tuple[int, int, float]], int]:
+    """The pairs of near-duplicates.
 
-    Args: n: number of images; pairs: (i, j, ...) tuples.
-    Returns: int [n], the smallest index of each image's group.
+    Args: images: uint8 [n, height, width]; threshold: the correlation that a pair exceeds; most: pairs to list.
+    Returns: the most alike pairs (i, j, correlation), i < j, the most alike first; and the number of all pairs.
     """
-    parent = list(range(n))
+    total, kept = 0, (np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32))
+    for found in search(images, threshold, block):
+        total += len(found[0])
+        i, j, correlation = (np.concatenate(both) for both in zip(kept, found))
+        first = np.argsort(-correlation, kind="stable")[:most]
+        kept = (i[first], j[first], correlation[first])
+    return list(zip(*(column.tolist() for column in kept))), total
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = i = parent[parent[i]]
-        return i
 
-    for i, j, *_ in pairs:
-        low, high = sorted((root(i), root(j)))
-        parent[high] = low
-    return np.array([root(i) for i in range(n)])
+def group(n: int, sets: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
+    """Join what has an image in common: connected components.
+
+    Args: n: number of images; sets: indices of images that belong together, for example (i, j).
+    Returns: int [n], the smallest index in each image's group.
+    """
+    groups = np.arange(n)
+    for members in sets:
+        joined = np.unique(groups[np.asarray(members)])
+        if len(joined) > 1:
+            groups[np.isin(groups, joined)] = joined[0]
+    return groups
 
 
 def patient_pairs(patients: Sequence[str]) -> list[tuple[int, int]]:
-    """Each image with the first of its patient, (i, j). patients: [n], "" where unknown."""
+    """Each image with the first one of its patient, (i, j). patients: [n], "" where unknown."""
     first: dict[str, int] = {}
     return [(first.setdefault(patient, i), i) for i, patient in enumerate(patients) if patient]
 
 
-def find_groups(images: np.ndarray, patients: Sequence[str] = ()) -> np.ndarray:
-    """Groups of near-duplicates, joined where images are of one patient.
+def alike_sets(images: np.ndarray, block: int = BLOCK) -> Iterator[np.ndarray]:
+    """Each image that has near-duplicates, with those of a tile: indices."""
+    for i, j, _ in search(images, THRESHOLD, block):
+        first, start = np.unique(i, return_index=True)
+        for image, others in zip(first, np.split(j, start[1:])):
+            yield np.append(others, image)
 
-    Args: images: uint8 [n, side, side]; patients: [n], "" where unknown; none where no patient is.
-    Returns: int [n], the smallest index in each image's group.
+
+def find_groups(images: np.ndarray, patients: Sequence[str] = ()) -> np.ndarray:
+    """Groups of near-duplicates, joined where images show one patient.
+
+    Args: images: uint8 [n, height, width]; patients: [n], unique over all hospitals, "" where unknown; () if none is
+    known. Returns: int [n], the smallest index in each image's group.
     """
-    return group(len(images), [*find_pairs(images), *patient_pairs(patients)])
+    return group(len(images), chain(alike_sets(images), patient_pairs(patients)))

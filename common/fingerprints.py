@@ -1,0 +1,112 @@
+"""Fingerprints tell which pictures a model was trained on, without the pictures.
+
+A fingerprint is 256 bits: the signs of random projections of the standardised 28×28 image (Charikar 2002, Similarity
+estimation techniques from rounding algorithms). Two images of correlation r differ in about 256 arccos(r) / pi bits, so
+brightness, contrast, file format and size hardly matter. All arithmetic is on whole numbers: an image has the same
+fingerprint on every machine. From a fingerprint one can guess a blurred thumbnail at best (results/fingerprints.py
+measures how blurred). Whoever has an image can tell that a model was trained on the image; that is the purpose.
+"""
+
+import base64
+import functools
+import hashlib
+
+import numpy as np
+
+from common import imagefile
+
+SIDE = 28
+BITS = 256
+SAME = 9  # differing bits, at most: the same picture, as another file. Both limits: results/fingerprints.csv
+NEAR = 22  # differing bits, at most: a near-duplicate, correlation above 0.95
+NO_MATCH = BITS + 1
+NAME = b"breastmnist fingerprint 1"  # another name gives other projections, and fingerprints that fit no model file
+BLOCK = 2048  # images or fingerprints at a time, which bounds memory
+
+
+def shrink(images: np.ndarray) -> np.ndarray:
+    """The middle squares at 28×28 pixels, as MedMNIST makes its images. images: uint8 [n, height, width]."""
+    if images.shape[1:] == (SIDE, SIDE):
+        return images
+    return np.array([imagefile.prepare(image, SIDE) for image in images], np.uint8).reshape(-1, SIDE, SIDE)
+
+
+@functools.cache
+def projections(bits: int = BITS) -> np.ndarray:
+    """Random directions of ±1, each made to ignore the image's mean: whole numbers, float64 [784, bits]."""
+    random = np.frombuffer(hashlib.shake_256(NAME).digest(bits * SIDE**2 // 8), np.uint8)
+    directions = np.unpackbits(random).reshape(bits, SIDE**2).T * 2.0 - 1
+    return SIDE**2 * directions - directions.sum(0)
+
+
+def fingerprint(images: np.ndarray, bits: int = BITS) -> np.ndarray:
+    """The fingerprint of each image.
+
+    Args: images: uint8 [n, height, width]; bits: a multiple of 8, other than 256 for comparison only.
+    Returns: uint8 [n, bits / 8]; all zero for a constant image, which then matches nothing.
+    """
+    found = np.zeros((len(images), bits // 8), np.uint8)
+    for start in range(0, len(images), BLOCK):
+        pixels = shrink(images[start : start + BLOCK]).reshape(-1, SIDE**2)
+        found[start : start + BLOCK] = np.packbits(pixels @ projections(bits) > 0, axis=1)  # exact: below 2^53
+    return found
+
+
+def differing_bits(fingerprints: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """How many bits differ in each pair, by a product of signs: float32 [n, m].
+
+    Args: fingerprints: uint8 [n, bytes]; known: uint8 [m, bytes].
+    """
+    signs, others = (np.unpackbits(each, axis=1).astype(np.float32) * 2 - 1 for each in (fingerprints, known))
+    return (signs.shape[1] - signs @ others.T) / 2
+
+
+def nearest(fingerprints: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The smallest number of bits in which each fingerprint differs from a known one, or `NO_MATCH`.
+
+    Args: fingerprints: uint8 [n, 32]; known: uint8 [m, 32]. All-zero ones match nothing. Returns: int [n].
+    """
+    smallest = np.full(len(fingerprints), NO_MATCH)
+    known = known[known.any(1)]
+    for top in range(0, len(fingerprints), BLOCK):
+        here = slice(top, top + BLOCK)
+        for left in range(0, len(known), BLOCK):
+            bits = differing_bits(fingerprints[here], known[left : left + BLOCK]).min(1)
+            smallest[here] = np.minimum(smallest[here], bits)
+    return np.where(fingerprints.any(1), smallest, NO_MATCH)
+
+
+def distance(images: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The smallest number of bits in which each image, as stored or mirrored left-right, differs from a known one.
+
+    Args: images: uint8 [n, height, width]; known: fingerprints, uint8 [m, 32].
+    Returns: int [n], 0 to 256; 257 without any known fingerprint, and for a constant image.
+    """
+    views = (images, images[:, :, ::-1])
+    return np.minimum(*(nearest(fingerprint(view), known) for view in views))
+
+
+def count(images: np.ndarray, known: np.ndarray) -> dict[str, int]:
+    """How many images a model was trained on, how many are near-duplicates of these, and how many are new to the model.
+
+    Args: images: uint8 [n, height, width]; known: the model's fingerprints, uint8 [m, 32].
+    Returns: {"trained_on", "near_duplicates", "unseen"}, which add up to n.
+    """
+    bits = distance(images, known)
+    trained_on, alike = int(np.sum(bits <= SAME)), int(np.sum(bits <= NEAR))
+    return {"trained_on": trained_on, "near_duplicates": alike - trained_on, "unseen": len(images) - alike}
+
+
+def encode(fingerprints: np.ndarray) -> str:
+    """Fingerprints as text, base64. fingerprints: uint8 [n, 32]."""
+    return base64.b64encode(fingerprints.tobytes()).decode("ascii")
+
+
+def decode(text: str) -> np.ndarray:
+    """Fingerprints out of their text: uint8 [n, 32]. Raises: ValueError on anything that `encode` does not write."""
+    if not isinstance(text, str):
+        raise ValueError(f"fingerprints are base64 text, not {type(text).__name__}")
+    stored = base64.b64decode(text, validate=True)
+    if len(stored) % (BITS // 8):
+        raise ValueError(f"fingerprints have {BITS // 8} bytes each; {len(stored)} bytes are no whole number of them")
+    return np.frombuffer(stored, np.uint8).reshape(-1, BITS // 8)
