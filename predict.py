@@ -1,13 +1,21 @@
-"""P(malignant) of image files, by an .onnx file that export.py wrote. Needs numpy, Pillow and onnxruntime, no torch.
+"""Print P(malignant) of image files, by an .onnx file that export.py wrote. Needs numpy, Pillow and onnxruntime.
 
-Images are PNG, JPEG, BMP or TIFF (each page is a row), or DICOM where pydicom is installed; folders are searched for
-them; without IMAGE, or for "-", paths are read from stdin, one a line. Colour becomes grey as Pillow's L, 16 bits
-become 8 over their whole range, transparency becomes black. A file that cannot be read is named on stderr, the others
-are done, and the exit status is 1. Research only, not a medical device.
+IMAGE is a file or a folder. A folder gives all images in it and in its folders; masks (image_mask.png, masks/), hidden
+files and other files are left out, and a note on stderr counts them. A file that you name is always predicted. Without
+IMAGE, or for "-", paths are read from stdin, one per line.
+
+Formats: PNG, JPEG, BMP, TIFF, GIF, WebP, JPEG 2000, PGM and PPM; DICOM if pydicom is installed. Each page of a TIFF and
+each frame of a GIF, WebP or DICOM is a row. Colour becomes grey (Pillow's L), transparent pixels become black. 16 bits
+become 8: white is 65535, but 4095 if no pixel reaches 4096, and 255 if no pixel reaches 256.
+
+Exit status: 0 if every file was predicted; 1 if a file could not be read, which stderr names; 2 if nothing was done.
+Research only, not a medical device.
 """
 
+import importlib.metadata
 import json
 import math
+import os
 import sys
 import time
 import warnings
@@ -18,33 +26,50 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import evidence, files, imagefile
+from common import evidence, files, fingerprints, imagefile
 from common.calibration import sigmoid
 from common.deploy import onnxfile
 from common.errors import UserError
-from common.run import flags
-from common.settings import SHARE
+from common.kinds import FOLDER, SHARE, not_empty
+from common.run import command
 from common.show import tables
 
+LEAST = {"onnxruntime": (1, 17), "pillow": (10, 1)}  # versions; older ones are not tested, and may fail
 BATCH_IMAGES, BATCH_PIXELS = 16, 4_000_000  # together at most: bounds memory
 
 
 def parse_args():
-    parser = flags.Parser(__doc__)
-    parser.add_argument("model", metavar="MODEL.onnx", type=flags.not_empty, help="a file that export.py wrote")
+    parser = command.Parser(__doc__)
+    parser.add_argument("model", metavar="MODEL.onnx", type=not_empty, help="a file that export.py wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="files and folders (default: paths from stdin)")
     flagged = "flag an image for review from this probability up"
-    flags.add(parser, "--threshold", SHARE, flagged, shown="the model's operating point")
-    overlays = "write a PNG of each image under what speaks for malignant (vermillion) and against it (blue)"
-    flags.add(parser, "--evidence", flags.FOLDER, overlays, shown="none")
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line (default: a table)")
-    flags.add_machine_flags(parser, device=False)
+    command.add(parser, "--threshold", SHARE, flagged, shown="the model's operating point")
+    overlays = (
+        "write each image as a PNG with what speaks for malignant (vermillion) and against it (blue) into DIR; no "
+    )
+    overlays += "file is overwritten, and DIR may not be the folder of an IMAGE"
+    command.add(parser, "--evidence", FOLDER, overlays, shown="none")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line (default: a table)")
+    command.add_machine_flags(parser, device=False)
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
     if Path(args.model).is_dir() or args.model.lower().endswith(imagefile.SUFFIXES):
         parser.error(f"{args.model} is no .onnx file; name one first: predict.py MODEL.onnx IMAGE...")
     if not args.images and sys.stdin.isatty():
         parser.error("give image files or folders, or their paths on stdin")
     return args
+
+
+def warn_of_old_packages() -> None:
+    """Print a line on stderr for each package that is older than the least version supported."""
+    for package, least in LEAST.items():
+        try:
+            version = importlib.metadata.version(package)
+            found = tuple(int(part) for part in version.split(".")[:2])
+        except (importlib.metadata.PackageNotFoundError, ValueError):  # installed in another way
+            continue
+        if found < least:
+            needed = ".".join(map(str, least))
+            print(f"warning: {package} {version} is too old; pip install '{package}>={needed}'", file=sys.stderr)
 
 
 class Progress:
@@ -83,20 +108,37 @@ def printable(path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
 
 
-def read(arguments: list[str], progress: Progress) -> Iterator[Page]:
-    """Every page that can be read of the files and folders that are named; "-", or nothing, stands for those on stdin,
-    one a line. The other files are named on stderr."""
+def named_paths(arguments: list[str]) -> Iterator[str]:
+    """The paths among the arguments; "-", or no argument, stands for the paths on stdin, one per line."""
     listed = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-    named = chain.from_iterable(listed if argument == "-" else [argument] for argument in arguments or ["-"])
-    for path in imagefile.find(named):
-        progress.files += 1
-        try:
-            for number, pixels in enumerate(imagefile.frames(path), 1):
-                yield Page(path, number, pixels)
-        except UserError as error:
-            progress.failed += 1
-            progress.say(f"error: {printable(path)} {error}")
-        progress.show()
+    return chain.from_iterable(listed if argument == "-" else [argument] for argument in arguments or ["-"])
+
+
+def check_evidence_folder(folder: str, named: list[str]) -> None:
+    """Raises: UserError where the next prediction would take the drawn maps for images."""
+    target = Path(os.path.realpath(folder))
+    for path in (path for path in named if "\0" not in path):
+        there = Path(os.path.realpath(path))
+        if target.is_relative_to(there) if there.is_dir() else target == there.parent:
+            where = f"--evidence {printable(folder)} is the folder of IMAGE {printable(path)}, or lies inside it"
+            raise UserError(f"{where}; the next prediction would take the maps for images. Name another folder")
+
+
+def read(named: Iterable[str], progress: Progress) -> Iterator[Page]:
+    """Every page of the files and folders. stderr names the files that cannot be read, and counts those left out."""
+    for name in named:
+        listing = imagefile.find(name)
+        if left_out := imagefile.describe_left_out(listing):
+            progress.say(f"note: {printable(f'{name}: ' + '; '.join(left_out))}")
+        for path in listing.images:
+            progress.files += 1
+            try:
+                for number, pixels in enumerate(imagefile.frames(path), 1):
+                    yield Page(path, number, pixels)
+            except UserError as error:
+                progress.failed += 1
+                progress.say(f"error: {printable(path)} {error}")
+            progress.show()
 
 
 def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
@@ -108,20 +150,34 @@ def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
 
 
 def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, folder: Path | None) -> Iterator[dict]:
-    """What the model says of each page, in order, as soon as its batch is done. folder: where overlays go, if any."""
+    """What the model says of each page, in order, as soon as its batch is done. folder: where overlays go, if any.
+
+    "flagged" is None for an image unlike those of training. "seen_in_training" is there if the file has fingerprints.
+    """
     outputs = ["logit"] + ["typicality"] * model.gives("typicality") + ["evidence"] * bool(folder)
     for batch in batches(pages):
-        given = dict(zip(outputs, model.run(outputs, np.stack([page.pixels for page in batch]))))
-        probabilities = sigmoid(given["logit"])
+        pixels = np.stack([page.pixels for page in batch])
+        given = dict(zip(outputs, model.run(outputs, pixels)))
+        probabilities, seen = sigmoid(given["logit"]), seen_in_training(model, pixels)
         for i, page in enumerate(batch):
             answer = {"image": str(page.path), "page": page.number, "probability": float(probabilities[i])}
             answer |= {"logit": float(given["logit"][i]), "flagged": bool(probabilities[i] >= threshold)}
             if "typicality" in given:
                 typicality = given["typicality"][i]
                 answer |= {"typicality": float(typicality), "unlike_training": bool(model.unlike(typicality))}
+                answer["flagged"] = None if answer["unlike_training"] else answer["flagged"]
+            if seen is not None:
+                answer["seen_in_training"] = bool(seen[i])
             if folder:
                 answer["evidence"] = str(save_overlay(folder, page, given["evidence"][i]))
             yield answer
+
+
+def seen_in_training(model: onnxfile.OnnxModel, images: np.ndarray) -> np.ndarray | None:
+    """Whether the model was trained on each image, bool [n]; None if its file has no fingerprints of training images.
+    images: uint8 [n, h, w]."""
+    known = getattr(model, "fingerprints", None)
+    return None if known is None or not len(known) else fingerprints.distance(images, known) <= fingerprints.SAME
 
 
 def save_overlay(folder: Path, page: Page, values: np.ndarray) -> Path:
@@ -151,40 +207,54 @@ def heading(model: onnxfile.OnnxModel, threshold: float, rule: str, folder: Path
 
 def row(answer: dict) -> str:
     """What the model says of an image, under `heading`; n/a where an earlier file gives no typicality."""
-    flag = "flagged for review" if answer["flagged"] else "not flagged"
-    mark = "unlike the training images" if answer.get("unlike_training") else flag
+    marks = {None: "unlike the training images", True: "flagged for review", False: "not flagged"}
     typicality = tables.number(answer.get("typicality", math.nan))
-    name = printable(answer["image"])
+    name = printable(answer["image"]) + "  (trained on this image)" * answer.get("seen_in_training", False)
+    mark = marks[answer["flagged"]]
     return f"{answer['probability']:>12.4f}  {typicality:>10}  {mark:<26}  {answer['page']:>4}  {name}"
+
+
+def evidence_folder(args, model: onnxfile.OnnxModel, named: list[str]) -> Path:
+    """The folder of --evidence, made if absent. Raises: UserError if it cannot be used."""
+    check_evidence_folder(args.evidence, named)
+    model.require("evidence")
+    with files.writing_to(folder := Path(args.evidence)):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def read_paths_as_stored() -> None:
+    """Read paths from stdin as the file system has them, whatever the console's encoding is: paths are bytes."""
+    encoding = sys.getfilesystemencoding() if os.name == "posix" else None
+    sys.stdin.reconfigure(encoding=encoding, errors="surrogateescape")  # type: ignore[union-attr]
 
 
 def main():
     args = parse_args()
     warnings.simplefilter("ignore")  # Pillow and pydicom warn of flaws in files that they still read
-    sys.stdin.reconfigure(errors="surrogateescape")  # paths are bytes that need not be text
-    sys.stdout.reconfigure(errors="backslashreplace")
+    warn_of_old_packages()
+    read_paths_as_stored()
     model = onnxfile.load(args.model, args.threads)
     own = model.calibration
     threshold, rule = (own.threshold, own.threshold_rule) if args.threshold is None else (args.threshold, "--threshold")
     about = {"threshold": threshold, "dataset": model.dataset, "intended_use": model.intended_use}
-    folder = None if args.evidence is None else Path(args.evidence)
-    if folder:
-        model.require("evidence")
-        with files.writing_to(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+    named, folder = named_paths(args.images), None
+    if args.evidence is not None:
+        named = list(named)
+        folder = evidence_folder(args, model, named)
 
     progress = Progress()
-    for answer in answers(model, read(args.images, progress), threshold, folder):
+    for answer in answers(model, read(named, progress), threshold, folder):
         if not (args.json or progress.images):
             print(heading(model, threshold, rule, folder))
         print(json.dumps(answer | about) if args.json else row(answer), flush=True)
         progress.images += 1
         progress.show()
     if not progress.files:
-        raise UserError("IMAGE: no image files there; give files, or folders that hold PNG, JPEG, BMP or TIFF")
+        raise UserError("IMAGE: no image files there; give image files, or folders that hold some")
     progress.say(str(progress))
     sys.exit(1 if progress.failed else 0)
 
 
 if __name__ == "__main__":
-    flags.run(main)
+    command.run(main)

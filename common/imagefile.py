@@ -1,12 +1,14 @@
-"""Image files as grey arrays, and MedMNIST's preparation of them. Needs numpy and Pillow; pydicom for DICOM alone.
+"""Image files as grey arrays, and MedMNIST's preparation of images. Needs numpy and Pillow; DICOM needs pydicom too.
 
-Nothing here unpickles, and no image is decoded that declares more pixels than Pillow's decompression-bomb limit.
+Nothing here unpickles. An image that declares more pixels than Pillow's decompression-bomb limit is not decoded.
 """
 
 import ctypes
 import math
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,11 +18,20 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from common.errors import UserError, one_line
+from common.imagefolder import SUFFIXES, Listing, describe_left_out, is_bare_dicom, is_dicom, list_folder, read_start
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
+__all__ = ["SUFFIXES", "Listing", "describe_left_out", "list_folder"]
+
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "JPEG2000", "PPM")  # Pillow's names
+PAGED = ("TIFF", "GIF", "WEBP")  # formats whose pictures are all taken; a JPEG's others are previews
+NO_IMAGE = "is no PNG, JPEG, BMP, TIFF, GIF, WebP, JPEG 2000, PNM or DICOM image, or a damaged one"
 SMALLEST_SIDE = 8
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
+# What Pillow and pydicom raise on damaged files: a decoder's own errors, and those of Python code that trusts the file.
+DAMAGE = (
+    SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, EOFError,
+    MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 def centre(height: int, width: int) -> tuple[slice, slice]:
@@ -41,14 +52,26 @@ def prepare(image: np.ndarray, size: int) -> np.ndarray:
 
 def to_eight_bits(values: np.ndarray) -> np.ndarray:
     """uint8, uint16 or uint32 to uint8 over the whole range: 65535 becomes 255, with rounding."""
-    return (values * (255 / np.iinfo(values.dtype).max)).round().astype(np.uint8)
+    return scaled(values, np.iinfo(values.dtype).max)
+
+
+def scaled(values: np.ndarray, white: int) -> np.ndarray:
+    """Unsigned integers to uint8: `white` becomes 255, with rounding."""
+    return (values * (255 / white)).round().astype(np.uint8)
+
+
+def white_of(values: np.ndarray) -> int:
+    """The white of a picture of 16 bits, by its largest value: scanners store 8 or 12 bits in files of 16, which would
+    be nearly black over the whole range. Below 256 white is 255; below 4096 white is 4095; else white is 65535."""
+    largest = int(values.max(initial=0))
+    return 255 if largest < 256 else 4095 if largest < 4096 else 65535
 
 
 def to_grey(image: Image.Image) -> np.ndarray:
-    """uint8 [h, w]: colour as Pillow's L (ITU-R 601-2 luma), transparent pixels over black, where there is no echo.
-    Raises: UserError on pixels of 32 bits, of which nobody knows what is white."""
+    """uint8 [h, w]: colour as Pillow's L (ITU-R 601-2 luma), transparent pixels over black, where there is no echo, and
+    16 bits by `white_of`. Raises: UserError on pixels of 32 bits: nobody knows what is white."""
     if image.mode in SIXTEEN_BITS:
-        return to_eight_bits(np.asarray(image))
+        return scaled(values := np.asarray(image), white_of(values))
     if image.mode in ("I", "F"):
         raise UserError("has pixels of 32 bits, whose white is not known; save it with 8 or 16 bits")
     if image.has_transparency_data:
@@ -81,15 +104,17 @@ def check_directory(page: TiffImageFile) -> None:
 
 
 def pillow_frames(path: Path) -> Iterator[np.ndarray]:
-    """The picture of a PNG, JPEG or BMP, upright as its EXIF orientation says; every page of a TIFF."""
+    """Every picture of a TIFF, GIF or WebP and the picture of any other format, upright as EXIF's orientation says."""
     silence_libtiff()
     with Image.open(path, formats=FORMATS) as image:
-        for page in range(image.n_frames if isinstance(image, TiffImageFile) else 1):
+        for page in range(getattr(image, "n_frames", 1) if image.format in PAGED else 1):
+            image.seek(page)
             if isinstance(image, TiffImageFile):
-                image.seek(page)
                 check_directory(image)
             check_size(image.height, image.width)
-            yield to_grey(ImageOps.exif_transpose(image))
+            picture = ImageOps.exif_transpose(image)
+            sixteen = image.format == "PPM" and picture.mode == "I"  # a PGM has 16 bits at most
+            yield to_grey(picture.convert("I;16") if sixteen else picture)
 
 
 def dicom_grey(values: np.ndarray, dataset) -> np.ndarray:
@@ -112,13 +137,40 @@ def dicom_grey(values: np.ndarray, dataset) -> np.ndarray:
     return 255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
 
 
+def drop_empty(dataset) -> None:
+    """Delete a rescale slope or intercept, and a window, that has no value or no width: they mean nothing."""
+    for name in ("RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction"):
+        if dataset.get(name) in (None, ""):
+            dataset.pop(name, None)
+    if not dataset.get("RescaleSlope"):
+        dataset.pop("RescaleSlope", None)
+    width = float(np.ravel(dataset.get("WindowWidth", math.inf))[0])
+    if width <= 0 or width < 1 and dataset.get("VOILUTFunction", "LINEAR") == "LINEAR":
+        del dataset.WindowWidth
+        dataset.pop("WindowCenter", None)
+
+
+def read_dicom(path: Path):
+    """The dataset of a DICOM file, without its pixels if the file has a preamble."""
+    import pydicom
+
+    if not is_bare_dicom(read_start(path)):
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    dataset = pydicom.dcmread(path, force=True)
+    implicit, little = dataset.original_encoding
+    ours = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+    dataset.file_meta.setdefault("TransferSyntaxUID", ours if little else pydicom.uid.ExplicitVRBigEndian)
+    return dataset
+
+
 def dicom_pixels(path: Path, dataset) -> Iterator[np.ndarray]:
     """Every frame of a DICOM image as stored, one at a time. Raises: UserError where another decoder may help."""
     from pydicom import dcmread
     from pydicom.pixels import get_decoder, iter_pixels
 
     decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
-    source = dcmread(path) if decoder.UID.is_deflated else path  # which pydicom 3 cannot read in parts
+    whole = "PixelData" in dataset  # `read_dicom` has read all of a file without preamble
+    source = dataset if whole else dcmread(path) if decoder.UID.is_deflated else path  # pydicom 3 inflates no parts
     frames = range(int(dataset.get("NumberOfFrames") or 1))  # by number, or pydicom 3 writes into read-only memory
     try:
         yield from iter_pixels(source, indices=frames)
@@ -134,11 +186,12 @@ def dicom_pixels(path: Path, dataset) -> Iterator[np.ndarray]:
 def dicom_frames(path: Path) -> Iterator[np.ndarray]:
     """Every frame of a DICOM image, one at a time. Raises: UserError without pydicom."""
     try:
-        import pydicom.pixels
+        import pydicom.pixels  # noqa: F401
     except ImportError:
         raise UserError("is DICOM, which needs pydicom; pip install 'pydicom>=3', or save it as PNG") from None
     warnings.filterwarnings("ignore", module="pydicom")  # about what it reads all the same, or what an error says too
-    dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    dataset = read_dicom(path)
+    drop_empty(dataset)
     try:
         check_size(dataset.Rows, dataset.Columns)
         for values in dicom_pixels(path, dataset):
@@ -147,42 +200,25 @@ def dicom_frames(path: Path) -> Iterator[np.ndarray]:
         raise UserError("is DICOM without an image, or without what describes it") from None
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file has DICOM's mark, after a preamble of 128 bytes."""
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def frames(path: str | Path) -> Iterator[np.ndarray]:
-    """The images in a file, uint8 [h, w]: every page of a TIFF and frame of a DICOM, one of any other.
+    """The images in a file, uint8 [h, w]: every page of a TIFF, GIF or WebP, every frame of a DICOM, one of any other.
 
     Raises: UserError, without the path, on a file that is absent, no image, damaged, too small or too large. Frames
     before the fault have been given by then.
     """
     path = Path(path)
     try:
-        yield from dicom_frames(path) if is_dicom(path) else pillow_frames(path)
+        yield from dicom_frames(path) if is_dicom(read_start(path)) else pillow_frames(path)
     except UserError:
         raise
     except Image.UnidentifiedImageError:
-        raise UserError("is no PNG, JPEG, BMP, TIFF or DICOM image, or a damaged one") from None
+        raise UserError(NO_IMAGE) from None
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # Pillow and pydicom raise anything on a damaged file, on several lines too
+    except DAMAGE as error:
         raise UserError(f"cannot be decoded ({one_line(str(error)) or type(error).__name__})") from None
 
 
-def find(paths) -> Iterator[Path]:
-    """The image files that paths name: a folder's, by suffix, in all its folders, sorted; any other path as it is, and
-    a folder that cannot be listed, for `frames` to say so."""
-    for name in paths:
-        if not os.path.isdir(name):
-            yield Path(name)
-            continue
-        found: list[Path] = []
-        closed: list[OSError] = []
-        for folder, folders, files in os.walk(name, onerror=closed.append):
-            folders.sort()
-            found += [Path(folder, file) for file in sorted(files) if file.lower().endswith(SUFFIXES)]
-        yield from found  # all known before the first is read: what is written there meanwhile is none of them
-        yield from (Path(error.filename) for error in closed)
+def find(path: str | Path) -> Listing:
+    """What a path names: the images in a folder, by `list_folder`, or the path itself, whatever it is."""
+    return list_folder(path) if os.path.isdir(path) else Listing([Path(path)])

@@ -67,7 +67,7 @@ def row_of(name: str, label: int, patient: str = "", split: str = "") -> dict:
 
 def list_folder(folder: Path) -> list[dict]:
     """The images below a folder a class. Raises: UserError without a folder `malignant`, or with one that is empty."""
-    files = [Path(path).relative_to(folder) for path in imagefile.find([folder])]
+    files = [path.relative_to(folder) for path in imagefile.list_folder(folder, class_folders=True).images]
     files = [path for path in files if not any(part.startswith(".") for part in path.parts)]
     masks = [path for path in files if "_mask" in path.name]
     if masks:

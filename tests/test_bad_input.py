@@ -467,7 +467,7 @@ def crafted_images(good: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
     text_bomb = png_chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(100_000_000), 9))  # small in the file
     return {
         "grey.png": {f"{size} declared": patched(png, 8, header) for size, header in zip(sizes, headers)} | {
-            "a WebP": image_of(np.zeros((28, 28), np.uint8), "WEBP"),
+            "an icon": image_of(np.zeros((28, 28), np.uint8), "ICO"),
             "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\nshowpage\n",
             "a drawing": b'<svg xmlns="http://www.w3.org/2000/svg" width="28" height="28"/>',
             "a text of gigabytes": png[:33] + text_bomb + png[33:],

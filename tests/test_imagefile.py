@@ -48,6 +48,37 @@ def test_sixteen_bits_span_the_same_range(grey, tmp_path, suffix):
     assert np.array_equal(found[0, :4], (0, 0, 1, 255)) and np.array_equal(found[1:], grey[1:])
 
 
+@pytest.mark.parametrize("largest, white", [(200, 255), (255, 255), (256, 4095), (4095, 4095), (4096, 65535)])
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_the_white_of_sixteen_bits_is_told_by_the_largest_value(tmp_path, suffix, largest, white):
+    values = np.linspace(0, largest, 400).round().astype(np.uint16).reshape(20, 20)
+    Image.fromarray(values).save(tmp_path / f"deep.{suffix}")
+    assert np.array_equal(only(tmp_path / f"deep.{suffix}"), (values * (255 / white)).round())
+
+
+def test_each_page_has_a_white_of_its_own(tmp_path):
+    low = np.full((20, 20), 4095, np.uint16)
+    first, second = Image.fromarray(low), Image.fromarray(low * 16)
+    first.save(tmp_path / "pages.tif", save_all=True, append_images=[second])
+    assert [int(page.max()) for page in imagefile.frames(tmp_path / "pages.tif")] == [255, 255]
+
+
+@pytest.mark.parametrize("suffix", ["jpe", "jfif", "dib", "gif", "webp", "jp2", "pgm", "ppm", "pnm"])
+def test_less_usual_formats(grey, tmp_path, suffix):
+    how = {"lossless": True} if suffix == "webp" else {"quality": 100} if suffix in ("jpe", "jfif") else {}
+    Image.fromarray(grey).convert("RGB" if suffix == "ppm" else "L").save(tmp_path / f"image.{suffix}", **how)
+    assert np.abs(only(tmp_path / f"image.{suffix}").astype(int) - grey).max() <= 3 * (suffix in ("jpe", "jfif"))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_each_frame_of_an_animation_is_a_page(grey, tmp_path, suffix):
+    pages = [Image.fromarray(page) for page in (grey, 255 - grey, grey.T.copy().reshape(grey.shape))]
+    how = {"lossless": True} if suffix == "webp" else {}
+    pages[0].save(tmp_path / f"pages.{suffix}", save_all=True, append_images=pages[1:], **how)
+    found = list(imagefile.frames(tmp_path / f"pages.{suffix}"))
+    assert len(found) == 3 and all(np.array_equal(a, np.asarray(b)) for a, b in zip(found, pages))
+
+
 def test_transparent_is_black(grey, tmp_path):
     alpha = np.full_like(grey, 255)
     alpha[:20] = 0
@@ -81,8 +112,8 @@ def test_what_is_no_image_is_refused_in_one_line(grey, tmp_path):
     assert refused(tmp_path / "small.png") == "is 7×56; the model needs at least 8×8"
     Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
     assert "32 bits" in refused(tmp_path / "float.tif")
-    Image.fromarray(grey).save(tmp_path / "image.gif")
-    assert "is no PNG, JPEG" in refused(tmp_path / "image.gif")
+    Image.fromarray(grey).save(tmp_path / "image.ico")
+    assert "is no PNG, JPEG" in refused(tmp_path / "image.ico")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -94,13 +125,13 @@ def test_bombs_are_not_decoded(limit, tmp_path, monkeypatch):
     assert "limit" in refused(tmp_path / "bomb.png")
 
 
-def test_folders_are_searched_in_order(grey, tmp_path):
-    for name in ("b/2.png", "b/10.PNG", "a/x.tif", "notes.txt", "0.jpeg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    found = [path.relative_to(tmp_path).as_posix() for path in imagefile.find([tmp_path])]
-    assert found == ["0.jpeg", "a/x.tif", "b/10.PNG", "b/2.png"]
-    assert [str(path) for path in imagefile.find(["no/such.txt"])] == ["no/such.txt"]
+def test_a_path_gives_the_images_of_its_folder_or_itself(tmp_path):
+    (tmp_path / "x_mask.png").touch()
+    (tmp_path / "x.png").touch()
+    folder, mask, absent = map(imagefile.find, [tmp_path, tmp_path / "x_mask.png", "no/such.txt"])
+    assert folder.images == [tmp_path / "x.png"] and folder.left_out == {"masks": [tmp_path / "x_mask.png"]}
+    assert mask.images == [tmp_path / "x_mask.png"] and mask.left_out == {}
+    assert [str(path) for path in absent.images] == ["no/such.txt"]
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (40, 56), (57, 31), (8, 8)])
@@ -153,6 +184,34 @@ class TestDicom:
         assert np.abs(only(write(deep, bits=12, **window)).astype(int) - grey).max() <= 1
         narrow = only(write(deep, bits=12, **window | {"WindowWidth": 2}))
         assert set(np.unique(narrow)) <= {0, 128, 255} and (narrow[grey > 130] == 255).all()
+
+    @pytest.mark.parametrize("elements", [
+        {"RescaleSlope": None, "RescaleIntercept": None}, {"RescaleSlope": None, "RescaleIntercept": 0},
+        {"RescaleSlope": 1, "RescaleIntercept": None}, {"RescaleSlope": 0, "RescaleIntercept": 0},
+        {"WindowCenter": 100, "WindowWidth": 0}, {"WindowCenter": [100, 50], "WindowWidth": [0, 0]},
+        {"WindowCenter": None, "WindowWidth": None}, {"WindowCenter": 100, "WindowWidth": None}, {"WindowCenter": 100},
+        {"WindowCenter": 128, "WindowWidth": 256, "VOILUTFunction": ""},
+    ])  # fmt: skip
+    def test_elements_without_a_value_mean_nothing(self, grey, write, elements):
+        assert np.array_equal(only(write(grey, **elements)), grey)
+
+    @pytest.mark.parametrize("meta", [True, False])
+    @pytest.mark.parametrize("syntax", ["ImplicitVRLittleEndian", "ExplicitVRLittleEndian"])
+    def test_without_preamble(self, grey, write, syntax, meta):
+        """With and without the elements of group 2, which name the transfer syntax."""
+        import pydicom
+
+        path = write(grey)
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+        dataset.preamble = None
+        if meta:
+            pydicom.dcmwrite(path, dataset, enforce_file_format=False)
+        else:
+            del dataset.file_meta
+            implicit = syntax.startswith("Implicit")
+            pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+        assert path.read_bytes()[128:132] != b"DICM" and np.array_equal(only(path), grey)
 
     def test_what_cannot_be_read_is_named(self, grey, write):
         path = write(grey)

@@ -1,7 +1,10 @@
 """predict.py, and the README's own consumer, as users run them: in a process that has numpy, Pillow, onnxruntime and
 nothing else of what is installed."""
 
+import ast
+import importlib.metadata
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -98,7 +101,7 @@ sys.path[:0] = [{str(REPO)!r}, {str(bare)!r}]
 import predict
 sys.argv[0] = "predict.py"
 try:
-    predict.flags.run(predict.main)
+    predict.command.run(predict.main)
 finally:
     assert not {{"torch", "onnx", "medmnist", "tqdm"}} & set(sys.modules)"""
 
@@ -181,16 +184,106 @@ def test_what_is_unlike_the_training_images_is_marked_in_place_of_a_flag(run, on
     assert re.search(r" 0\.0204  unlike the training images +1  .*white\.png$", white)
     for model, marked in ((raised, [False, True]), (onnx_model.path, [False, False])):
         lines = [json.loads(line) for line in run("--json", *paths, model=model)[0].splitlines()]
+        assert [line["flagged"] is None for line in lines] == marked
         assert [line["unlike_training"] for line in lines] == marked and lines[1]["typicality"] == pytest.approx(1 / 49)
 
 
+def test_masks_and_other_files_of_a_folder_are_counted_and_a_named_mask_is_taken(run, grey, tmp_path):
+    for name in ("x.png", "x_mask.png", "masks/x.png", "._y.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(grey[0]).save(tmp_path / name)
+    out, err = run("--json", tmp_path)
+    (line,) = map(json.loads, out.splitlines())
+    note, last = err.splitlines()
+    assert line["image"] == str(tmp_path / "x.png") and last.startswith("1 image of 1 file in ")
+    hidden, masks = "1 file left out: hidden (._y.png)", "2 files left out: masks (x_mask.png, x.png)"
+    assert note == f"note: {tmp_path}: {hidden}; {masks}"
+    out, err = run("--json", tmp_path / "x_mask.png")
+    assert json.loads(out)["image"].endswith("x_mask.png") and "left out" not in err
+    (tmp_path / "x.png").unlink()
+    note, error = run(tmp_path, status=2)[1].splitlines()
+    assert note.startswith("note: ") and error.startswith("error: IMAGE: no image files there")
+
+
+def test_an_image_of_the_training_is_marked(grey, onnx_model, monkeypatch):
+    class Seen:
+        fingerprints = predict.fingerprints.fingerprint(grey[:2, :, :60])
+        unlike, gives, run = onnx_model.unlike, onnx_model.gives, onnx_model.run
+
+    pages = [predict.Page(Path(f"{i}.png"), 1, pixels) for i, pixels in enumerate(grey[:3, :, :60])]
+    found = list(predict.answers(Seen, pages, 0.5, None))  # type: ignore[arg-type]
+    assert [answer["seen_in_training"] for answer in found] == [True, True, False]
+    assert [predict.row(answer).endswith(".png  (trained on this image)") for answer in found] == [True, True, False]
+    assert "seen_in_training" not in next(predict.answers(onnx_model, pages, 0.5, None))
+
+
+HEAVY = ["torch", "torchvision", "pandas", "tqdm", "matplotlib", "sklearn", "optuna", "onnx", "medmnist", "jinja2"]
+HEAVY += ["filelock", "pydicom"]
+HEAVY += [f"common.{name}" for name in ("data", "training", "folds", "phantom", "download", "crossvalidation", "model")]
+HEAVY += [
+    f"common.{name}" for name in ("settings", "duplicates", "augment", "npzfile", "weights", "imagetable", "publicsets")
+]
+HEAVY += ["common.run.search", "common.run.flags", "common.run.folders", "common.show.figures", "common.deploy.graph"]
+
+
+def test_predict_loads_only_what_it_needs():
+    code = "import sys, predict; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    assert set(HEAVY) & set(out.split()) == set()
+
+
+@pytest.mark.parametrize("version", [(3, 11), (3, 13)])
+def test_the_source_is_valid_for_every_supported_python(version):
+    for path in (REPO / "predict.py", *(REPO / "common").rglob("*.py")):
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=version)
+
+
+@pytest.mark.parametrize("env", [
+    {"PYTHONIOENCODING": "cp1251"}, {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}, {"PYTHONUTF8": "0", "LC_ALL": "C"},
+])  # fmt: skip
+def test_any_console_and_any_name(onnx_model, grey, tmp_path, env):
+    """Names that the console's encoding lacks are shown as escapes, read from stdin too; no file depends on it."""
+    path = tmp_path / "größe 乳 ×.png"
+    Image.fromarray(grey[0]).save(path)
+    Image.fromarray(grey[0, :7]).save(tmp_path / "малый.png")
+    command = [sys.executable, "-X", "warn_default_encoding", "-W", "error::EncodingWarning:common", "predict.py"]
+    for shown in ([], ["--json"]):
+        given = "".join(f"{name}\n" for name in sorted(map(str, tmp_path.glob("*.png"))))
+        ended = subprocess.run(
+            [*command, onnx_model.path, *shown], cwd=REPO, input=given.encode(), capture_output=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
+        )  # fmt: skip
+        assert ended.returncode == 1 and b"Traceback" not in ended.stderr, ended.stderr
+        assert len(ended.stdout.splitlines()) == (1 if shown else 5) and b"is 7" in ended.stderr
+        if shown:
+            assert json.loads(ended.stdout)["image"].encode("utf-8", "surrogateescape") == str(path).encode()
+
+
+@pytest.mark.parametrize("versions, warned", [
+    ({"onnxruntime": "1.16.3", "pillow": "10.4.0"}, ["onnxruntime 1.16.3"]),
+    ({"onnxruntime": "1.17.0", "pillow": "9.5.0"}, ["pillow 9.5.0"]),
+    ({"onnxruntime": "1.17", "pillow": "10.1.0"}, []), ({"pillow": "13.0.0.dev1"}, []), ({"pillow": "unknown"}, []),
+])  # fmt: skip
+def test_packages_that_are_too_old_are_named(versions, warned, monkeypatch, capsys):
+    def version(package):
+        if package in versions:
+            return versions[package]
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    predict.warn_of_old_packages()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix("warning: ").partition(" is too old; pip install '")[0] for line in lines] == warned
+
+
 def test_overlays_of_images_of_one_name_are_all_kept(run, grey, tmp_path):
-    """Also those of an earlier call; and what is written into a folder that is searched is not searched."""
-    (tmp_path / "deeper").mkdir()
-    for i, name in enumerate(("a.png", "a.bmp", "deeper/a.png")):
-        Image.fromarray(grey[i]).save(tmp_path / name)
+    """Also those of an earlier call."""
+    (scans := tmp_path / "scans" / "deeper").mkdir(parents=True)
+    for i, path in enumerate((scans.parent / "a.png", scans.parent / "a.bmp", scans / "a.png")):
+        Image.fromarray(grey[i]).save(path)
     folder = tmp_path / "evidence"
-    out, _ = run("--json", "--evidence", folder, tmp_path)
+    out, _ = run("--json", "--evidence", folder, scans.parent)
     found = {line["evidence"]: line["image"] for line in map(json.loads, out.splitlines())}
     assert list(found) == [str(folder / f"a_page1{n}.png") for n in ("", "_2", "_3")]
     for path, image in found.items():
@@ -198,10 +291,27 @@ def test_overlays_of_images_of_one_name_are_all_kept(run, grey, tmp_path):
         expected = overlay(next(imagefile.frames(image)), 0.05 * (pixels - 128.0))
         assert np.abs(np.asarray(Image.open(path)).astype(int) - np.asarray(expected)).max() <= 2
     kept = {path: Path(path).read_bytes() for path in found}
-    title = run("--evidence", folder, tmp_path / "a.png")[0]
+    title = run("--evidence", folder, scans / "a.png")[0]
     assert f"{folder}: vermillion speaks for malignant, blue against, deepest from 6 log-odds up" in title
     assert len(list(folder.iterdir())) == 4 and all(Path(path).read_bytes() == data for path, data in kept.items())
-    assert "cannot be written" in run("--evidence", tmp_path / "a.png", tmp_path, status=2)[1]
+    assert "cannot be written" in run("--evidence", scans / "a.png", scans / "a.png", status=2)[1]
+
+
+@pytest.mark.parametrize("given, maps, refused", [
+    (["scans"], "scans", True), (["scans"], "scans/maps", True), (["scans/a.png"], "scans", True),
+    (["a.png", "scans"], "scans/new/maps", True), (["link"], "scans", True), (["-"], "scans/maps", True),
+    (["scans"], "maps", False), (["scans"], ".", False), (["scans/a.png"], "scans/maps", False), (["-"], "maps", False),
+])  # fmt: skip
+def test_overlays_never_go_where_the_next_prediction_looks_for_images(run, grey, tmp_path, given, maps, refused):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "scans", target_is_directory=True)
+    for path in (tmp_path / "scans/a.png", tmp_path / "a.png"):
+        Image.fromarray(grey[0]).save(path)
+    before = sorted(tmp_path.rglob("*"))
+    paths = [path if path == "-" else tmp_path / path for path in given]
+    out, err = run("--evidence", tmp_path / maps, *paths, stdin=f"{tmp_path}/scans\n", status=2 if refused else 0)
+    assert (out == "") == (sorted(tmp_path.rglob("*")) == before) == refused
+    assert not refused or err.count("\n") == 1 and "would take the maps for images. Name another folder" in err
 
 
 def test_a_file_without_evidence_says_so(run, model, folder, tmp_path):
