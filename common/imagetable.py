@@ -255,23 +255,21 @@ def hint_table(folder: Path) -> str:
 def label_classes(folder: Path, names: list[str], positive: str | None) -> dict[str, int]:
     """The label of each class folder, by its name in lower case. Raises: UserError."""
     known = {name.casefold() for name in names}
-    listed = f"Its class folders are: {shorten(names) or 'none'}"
+    listed = f"Its class folders are: {shorten(names) or 'none'}{hint_table(folder)}"
     if positive is not None and positive.casefold() not in known:
         raise UserError(f"{folder}: has no class folder '{positive}' as --positive says. {listed}")
     labels = CLASSES if positive is None else {name: int(name == positive.casefold()) for name in known}
     if unknown := [name for name in names if name.casefold() not in labels]:
         way_out = "Use malignant, benign and normal, or say with --positive NAME which folder is positive"
-        raise UserError(f"{folder}: unknown class folder '{unknown[0]}'. {listed}. {way_out}{hint_table(folder)}")
+        raise UserError(f"{folder}: unknown class folder '{unknown[0]}'. {way_out}. {listed}")
     if len({labels[name] for name in known}) < 2:
-        raise UserError(
-            f"{folder}: needs a folder of malignant and a folder of other images. {listed}{hint_table(folder)}"
-        )
+        raise UserError(f"{folder}: needs a folder of malignant and a folder of other images. {listed}")
     return {name: labels[name] for name in known}
 
 
 def list_folder(folder: Path, positive: str | None = None) -> Listed:
-    """List the images of a folder with one folder per class, and perhaps train/, val/ and test/ above the classes.
-    Raises: UserError, OSError."""
+    """List the images of a folder with one folder per class. The folders train/, val/ and test/ above the classes, if
+    they exist, are the splits. Raises: UserError, OSError."""
     places = find_classes(folder)
     labels = label_classes(folder, sorted({place[-1] for place in places}), positive)
     listing = imagefile.list_folder(folder, class_folders=True)

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image, ImageChops
 
 from common.errors import UserError
-from common.imagefolder import is_hidden
+from common.imagefolder import Listing, describe_left_out, is_hidden, list_folder
 from common.parallel import cpu_count
 from common.tablefile import BOX, CLASSES, SPLITS, Listed, arrange, blank_unknown, read, shorten
 
@@ -34,7 +34,7 @@ def mask_edges(mask: Path, width: int, height: int) -> tuple[float, ...] | None:
     """The left, top, right and bottom edge of a mask's white, red or green pixels, in pixels of an image to which the
     mask is stretched. None where the mask is empty."""
     with Image.open(mask) as picture:
-        grey = picture
+        grey: Image.Image = picture
         if picture.mode not in ("1", "L"):
             grey = ImageChops.lighter(*picture.convert("RGB").split()[:2])
         edges = grey.getbbox()
@@ -121,9 +121,10 @@ def list_busi(folder: Path) -> Listed:
     info = pd.DataFrame({"image": names, "class": [name.split("/")[0] for name in names]})
     images = {name: path for name, path in files.items() if "_mask" not in name}
     listed = assemble(folder, "BUSI", info, images, masks)
-    other = [path.name for path in visible(folder) if path.is_dir() and path.name not in CLASSES]
-    notes = [f"these folders are left out, because BUSI has none of this name: {shorten(other)}"] if other else []
-    return Listed(folder, listed.table, listed.notes + notes)
+    left_out = {reason: paths for reason, paths in list_folder(folder, True).left_out.items() if reason != "masks"}
+    others = [path.name for path in visible(folder) if path.is_dir() and path.name not in CLASSES]
+    notes = [f"folders that are no part of BUSI are left out: {shorten(others)}"] if others else []
+    return Listed(folder, listed.table, listed.notes + notes + describe_left_out(Listing([], left_out)))
 
 
 def list_busbra(folder: Path) -> Listed:
@@ -138,8 +139,8 @@ def list_busbra(folder: Path) -> Listed:
 
 
 def list_breast(folder: Path) -> Listed:
-    """BrEaST-Lesions-USG, Poland: `case001.png`, `case001_tumor.png` in a folder, and a clinical table. Each case is one
-    patient with one image. Masks of other structures (`case001_other1.png`) do not count."""
+    """BrEaST-Lesions-USG, Poland: a folder of `case001.png` and `case001_tumor.png`, and a clinical table. Each case is
+    one patient with one image. Masks of other structures (`case001_other1.png`) do not count."""
     files = images_in(folder / BREAST_FOLDER) or images_in(folder)
     tables = [path for path in visible(folder) if path.suffix in (".csv", ".xlsx") and "clinical" in path.name.lower()]
     check_complete(folder, "BrEaST-Lesions-USG", [] if tables else ["its clinical table (.xlsx or .csv)"])

@@ -83,9 +83,8 @@ def split_rows(text: str) -> tuple[dict[int, list[str]], str]:
     """
     lines = [line for line in text.splitlines() if line.strip()]
     named = re.match(r"sep=(.)$", lines[0], re.IGNORECASE) if lines else None
-    delimiter = (
-        named[1] if named else max(",;\t", key=lambda mark: len(next(csv.reader(lines[:1], delimiter=mark), [])))
-    )
+    counts = {mark: len(next(csv.reader(lines[:1], delimiter=mark), [])) for mark in ",;\t"}
+    delimiter = named[1] if named else max(counts, key=lambda mark: counts[mark])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows = {number: [cell.strip() for cell in row] for number, row in enumerate(reader, 1) if any(map(str.strip, row))}
     if named:
