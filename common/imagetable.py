@@ -14,7 +14,7 @@ import pandas as pd
 
 from common import imagefile, imagefolder, publicsets, tablefile
 from common.errors import UserError
-from common.tablefile import BOX, CLASSES, SPLITS, UNKNOWN, Listed, arrange, blank_unknown, shorten
+from common.tablefile import BOX, CLASSES, SPLITS, UNKNOWN, Listed, arrange, blank_unknown, shortened
 
 NUMBERS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
 PATIENT_NAMES = {"patientid", "case", "caseid", "subject", "subjectid"}  # without spaces, underscores and hyphens
@@ -28,13 +28,15 @@ def list_images(path: Path, positive: str | None = None) -> Listed:
     Args: positive: of a FOLDER, the class folder that is positive; all others are then negative.
     Raises: UserError that says what is wrong, where, and what to do.
     """
+    if not os.path.exists(path):
+        raise UserError(f"{path}: there is no such file or folder")
     try:
         reader = publicsets.recognise(path) if path.is_dir() else list_table
         listed = reader(path) if reader else list_folder(path, positive)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     if unprintable := [ascii(name) for name in listed.table["image"] if not name.isprintable()]:
-        raise UserError(f"{path}: rename the files with characters that cannot be printed: {shorten(unprintable)}")
+        raise UserError(f"{path}: rename the files with characters that cannot be printed: {shortened(unprintable)}")
     if reader and positive is not None:
         listed.notes.append(f"--positive {positive} is not used: {path} has labels of its own")
     return listed
@@ -47,10 +49,12 @@ def list_table(path: Path) -> Listed:
     """List the images that a table names. Raises: UserError, with the row, on what cannot be meant; OSError."""
     cells = tablefile.read(path)
     if missing := [name for name in ("image", "label") if name not in cells]:
-        has = f"It has: {shorten(cells.columns)}"
+        has = f"It has: {shortened(cells.columns)}"
         raise UserError(f"{path}: has no column '{missing[0]}'. Name the columns image and label. {has}")
     cells, notes = find_patients(cells)
     table, box_notes = read_boxes(blank_unknown(cells), path)
+    if "patient" in table:  # numbers that pandas has written beside empty cells
+        table["patient"] = table["patient"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
     table["image"], moved = locate(cells["image"], path)
     table["label"] = read_words(cells["label"], CLASSES | NUMBERS, path, "label", "malignant, benign or normal")
     if "split" in table:
@@ -111,7 +115,7 @@ def read_boxes(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]
     """Read the box of each row as numbers, nan where unknown. Raises: UserError on half a box or an empty one."""
     present = [name for name in BOX if name in table]
     if len(present) < 4:
-        note = f"columns {shorten(present)} are not used: a box needs the columns x, y, width and height"
+        note = f"columns {shortened(present)} are not used: a box needs the columns x, y, width and height"
         return table.drop(columns=present), [note] if present else []
     cells, numbers = table[BOX], table[BOX].apply(pd.to_numeric, errors="coerce").astype(float)
     wrong = (cells != "") & ~np.isfinite(numbers)
@@ -139,7 +143,7 @@ def merge_repeats(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[s
     ends = table.assign(right=table["x"] + table["width"], bottom=table["y"] + table["height"]).groupby(origin)
     start, end = ends[["x", "y"]].min(), ends[["right", "bottom"]].max().to_numpy()
     box = start.assign(width=end[:, 0] - start["x"], height=end[:, 1] - start["y"])
-    repeated = shorten(table.index.difference(first.index))
+    repeated = shortened(table.index.difference(first.index))
     note = f"rows that repeat an image count once, with a box around all boxes of the image: rows {repeated}"
     return first.assign(**box), [note]
 
@@ -169,7 +173,7 @@ def locate(cells: pd.Series, path: Path) -> tuple[list[str], list[str]]:
     found = [find_file(cell, folder, listings) for cell in cells]
     if rows := [row for row, file in zip(cells.index, found) if file is None]:
         meant = spell(target(cells[rows[0]], folder), listings, caseless=True)
-        hint = f" Do you mean {name_in(meant, folder)!r}? Upper and lower case count" if meant.is_file() else ""
+        hint = f" Do you mean {name_in(meant, folder)!r}? Upper and lower case count" if os.path.isfile(meant) else ""
         refuse(path, rows, f"there is no file {cells[rows[0]]!r} in {path.parent}.{hint}")
     pairs = [(cell, file) for cell, file in zip(cells, found) if file]
     moved = sum(is_absolute(cell) and file != spell(target(cell, folder), listings) for cell, file in pairs)
@@ -191,11 +195,11 @@ def target(cell: str, folder: Path) -> Path:
 def find_file(cell: str, folder: Path, listings: Listings) -> Path | None:
     """The file that a cell names. An absolute path that no longer exists is sought in the folder, by the longest end
     of the path that exists there."""
-    if (path := spell(target(cell, folder), listings)).is_file():
+    if os.path.isfile(path := spell(target(cell, folder), listings)):
         return path
     parts = target(cell, folder).parts if is_absolute(cell) else ()
     ends = (spell(folder.joinpath(*parts[i:]), listings) for i in range(1, len(parts)))
-    return next((path for path in ends if path.is_file()), None)
+    return next((path for path in ends if os.path.isfile(path)), None)
 
 
 def spell(path: Path, listings: Listings, caseless: bool = False) -> Path:
@@ -203,9 +207,9 @@ def spell(path: Path, listings: Listings, caseless: bool = False) -> Path:
     them for equal, or if caseless. Raises: nothing; a path that does not exist comes back."""
     if path.parent == path:
         return path
-    parent = path.parent if path.parent.is_dir() else spell(path.parent, listings, caseless)
+    parent = path.parent if os.path.isdir(path.parent) else spell(path.parent, listings, caseless)
     if parent not in listings:
-        names = os.listdir(parent) if parent.is_dir() and os.access(parent, os.R_OK) else []
+        names = os.listdir(parent) if os.path.isdir(parent) and os.access(parent, os.R_OK) else []
         composed = {unicodedata.normalize("NFC", name): name for name in names}
         listings[parent] = composed, {name.casefold(): own for name, own in composed.items()}
     composed, folded = listings[parent]
@@ -239,10 +243,10 @@ def find_classes(folder: Path) -> list[tuple[str, ...]]:
     if not splits:
         return [(top,) for top in tops]
     if len(splits) < len(tops):
-        others = shorten(top for top in tops if top not in splits)
-        raise UserError(f"{folder}: {shorten(splits)} are splits, but {others} is none. Move it, or remove it")
+        others = shortened(top for top in tops if top not in splits)
+        raise UserError(f"{folder}: {shortened(splits)} are splits, but {others} is none. Move it, or remove it")
     if empty := [split for split in splits if not folders_in(folder / split)]:
-        raise UserError(f"{folder}: no class folder in {shorten(empty)}. Put class folders into it, or remove it")
+        raise UserError(f"{folder}: no class folder in {shortened(empty)}. Put class folders into it, or remove it")
     return [(split, name) for split in splits for name in folders_in(folder / split)]
 
 
@@ -254,8 +258,10 @@ def hint_table(folder: Path) -> str:
 
 def label_classes(folder: Path, names: list[str], positive: str | None) -> dict[str, int]:
     """The label of each class folder, by its name in lower case. Raises: UserError."""
+    if not names:
+        raise UserError(f"{folder}: has no class folders, such as malignant/ and benign/{hint_table(folder)}")
     known = {name.casefold() for name in names}
-    listed = f"Its class folders are: {shorten(names) or 'none'}{hint_table(folder)}"
+    listed = f"Its class folders are: {shortened(names)}{hint_table(folder)}"
     if positive is not None and positive.casefold() not in known:
         raise UserError(f"{folder}: has no class folder '{positive}' as --positive says. {listed}")
     labels = CLASSES if positive is None else {name: int(name == positive.casefold()) for name in known}
@@ -278,9 +284,9 @@ def list_folder(folder: Path, positive: str | None = None) -> Listed:
     paths = [path.relative_to(folder) for path in listing.images]
     depth = len(places[0])
     if loose := [path.as_posix() for path in paths if len(path.parts) <= depth]:
-        raise UserError(f"{folder}: {shorten(loose)} lies in no class folder. Move each image into one")
+        raise UserError(f"{folder}: {shortened(loose)} lies in no class folder. Move each image into one")
     if empty := ["/".join(place) for place in places if not any(path.parts[:depth] == place for path in paths)]:
-        raise UserError(f"{folder}: no image in {shorten(empty)}. Put images into the folder, or remove it")
+        raise UserError(f"{folder}: no image in {shortened(empty)}. Put images into the folder, or remove it")
     classes = [path.parts[depth - 1].casefold() for path in paths]
     table = pd.DataFrame({"image": [path.as_posix() for path in paths], "label": [labels[name] for name in classes]})
     table["split"] = [SPLITS[path.parts[0].casefold()] if depth == 2 else "" for path in paths]

@@ -37,8 +37,8 @@ class Listed:
     notes: list[str]
 
 
-def shorten(items) -> str:
-    """Join the first items with commas, and count the others."""
+def shortened(items) -> str:
+    """The first items with commas between them, and the number of the others."""
     items = [str(item) for item in items]
     return ", ".join(items[:NAMED]) + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
 
@@ -83,9 +83,9 @@ def split_rows(text: str) -> tuple[dict[int, list[str]], str]:
     """
     lines = [line for line in text.splitlines() if line.strip()]
     named = re.match(r"sep=(.)$", lines[0], re.IGNORECASE) if lines else None
-    counts = {mark: len(next(csv.reader(lines[:1], delimiter=mark), [])) for mark in ",;\t"}
+    counts = {mark: len(next(csv.reader(lines[:1], delimiter=mark, skipinitialspace=True), [])) for mark in ",;\t"}
     delimiter = named[1] if named else max(counts, key=lambda mark: counts[mark])
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     rows = {number: [cell.strip() for cell in row] for number, row in enumerate(reader, 1) if any(map(str.strip, row))}
     if named:
         del rows[min(rows)]

@@ -76,6 +76,7 @@ FORMS = {
         "benign", " Benign "
     ),
     "decomposed accents": unicodedata.normalize("NFD", PLAIN),
+    "spaces before quotation marks": PLAIN.replace(",malignant", ', "malignant"'),
     "quotation marks": PLAIN.replace("b.png", '"b.png"'),
     "an index": PLAIN.replace("image", ",image").replace("a.png", "0,a.png").replace("b.png", "1,b.png"),
     "pandas's index": PLAIN.replace("image", "Unnamed: 0,image")
@@ -211,6 +212,11 @@ def test_a_column_of_split_names_is_named_and_others_are_not(scans):
     assert len(found.notes) == 1 and "'usage' is not used" in found.notes[0]
 
 
+def test_patients_as_pandas_writes_numbers(scans):
+    found = listed(scans, "image,label,patient\na.png,malignant,7.0\nb.png,benign,7\nc.png,benign,\n")
+    assert found.table["patient"].tolist() == ["7", "7", ""]
+
+
 def test_a_patient_number_counts_once_in_each_hospital(scans):
     rows = ["a.png,1,1,train,A", "b.png,0,1,test,B", "c.png,0,,train,", "deep/d.png,0,,test,"]
     found = listed(scans, "\n".join(["image,label,patient,split,hospital", *rows]))
@@ -257,6 +263,7 @@ BAD_ROWS = {
     "image,label\na.png,2\nb.png,3\nc.png,4": "row 2: unknown label '2'. Use malignant, benign or normal. (2 more rows",
     "image,label\n,1": "row 2: there is no file ''",
     "image,label\na.png,1\nabsent.png,1": "row 3: there is no file 'absent.png' in ",
+    f"image,label\n{'a' * 5000},1": "row 2: there is no file 'aaa",
     "image,label\ndeep,1": "row 2: there is no file 'deep'",
     "image,label\n/gone/absent.png,1": "row 2: there is no file '/gone/absent.png'",
     "image,label\na.png": "row 2: has 1 cells, but the header has 2",
@@ -308,11 +315,9 @@ def test_other_files(scans, name, reason):
     assert reason in refusal(list_images, write(scans, b"PK\3\4", name))
 
 
-def test_a_path_that_is_not_there(tmp_path):
-    assert (
-        refusal(list_images, tmp_path / "absent.csv")
-        == f"{tmp_path}/absent.csv: cannot be read (No such file or directory)"
-    )
+@pytest.mark.parametrize("name", ["absent.csv", "absent", "a" * 5000])
+def test_a_path_that_is_not_there(tmp_path, name):
+    assert refusal(list_images, tmp_path / name) == f"{tmp_path / name}: there is no such file or folder"
 
 
 def test_another_case_of_a_name_is_refused_with_the_name_that_may_be_meant(scans):
@@ -389,7 +394,7 @@ BAD_FOLDERS: dict[str, Callable] = {
     "Or give a table, such as ": lambda folder: write(add_unknown("images")(folder), ""),
     "train are splits, but Malignant, benign, normal is none": add_unknown("train/benign"),
     "needs a folder of malignant": lambda folder: shutil.rmtree(folder / "Malignant"),
-    "Its class folders are: none": lambda folder: [path.rename(folder.parent / path.name) for path in folder.iterdir()],
+    "has no class folders": lambda folder: [path.rename(folder.parent / path.name) for path in folder.iterdir()],
     "loose.png lies in no class folder": lambda folder: put(folder, "loose.png"),
     "no image in normal": lambda folder: (folder / "normal/n.tif").rename(folder / "normal/n_mask.tif"),
     "rename the files with characters that cannot be printed": lambda folder: put(folder, "benign/new\nline.png"),
