@@ -1,8 +1,8 @@
 """Search settings, by default learning rate and weight decay: Optuna finds the range, then a grid inside it decides.
 
-A setting's score is the mean AUC over twin-aware folds of train+val; test is never read. The chosen setting is the
-simplest within one standard error of the best. The search is kept in --storage: the same command goes on where it was
-stopped, and run several times at once, here or on other machines, it shares the work.
+A setting's score is the mean AUC over folds of train+val; near-duplicates and images of one patient share a fold. Test
+is never read. The chosen setting is the simplest within one standard error of the best. The same command goes on where
+it was stopped. Run several times at once, here or on other machines, it shares the work.
 """
 
 import math
@@ -10,7 +10,6 @@ import shlex
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
-from urllib.parse import quote
 
 import numpy as np
 import optuna
@@ -19,68 +18,70 @@ from common import crossvalidation, data, files, parallel, training, weights
 from common.errors import UserError
 from common.folds import assign_folds
 from common.intervals import mean_std
+from common.kinds import NATURAL, POSITIVE_INT, Kind, number
 from common.metrics import auc
 from common.model import device_of
 from common.run import flags, outputs, search
 from common.run.provenance import provenance
 from common.seed import set_seed
-from common.settings import NATURAL, POSITIVE_INT, Kind, Settings, check, number
+from common.settings import Settings, check
 from common.show import figures, tables
 
-FILES = ["best.json", "trials.csv", "study.png", "importance.png", "grid.png", "study.db"]  # that may be written
+JOURNAL = "study.journal"
+FILES = ["best.json", "trials.csv", "study.png", "importance.png", "grid.png", JOURNAL]  # what --out may get
+FOR_TRAINING = ("data", "data_root", "size", "seed")  # flags that train.py needs beside --params
 TOP_SHARE = 0.25  # of the search's trials, best first, span the range of the grid
-SHOWN = 5  # of the search's trials, best first, in the table
+SHOWN = 5  # trials of each stage, best first, in the table
 GRID = ("lr", "wd")  # down and across
 
 
-def parse_args():
+def build_parser():
     parser = flags.Parser(__doc__)
     flags.add(parser, "--trials", POSITIVE_INT, "trials in all, by all workers and earlier sessions", 30)
     known = f"settings to search, of {', '.join(search.RANGES)}"
     flags.add(parser, "--search", Kind(search.names, "NAMES"), known, "lr,wd")
     flags.add(parser, "--grid", NATURAL, "then a grid of N x N values of lr and wd inside the range; 0: none", 3)
-    flags.add(parser, "--folds", number(int, 2, math.inf), "twin-aware folds that score a setting", 3)
-    kept = "where the search is kept and shared: sqlite:///FILE, postgresql://…, mysql://… or journal:FILE"
-    flags.add(parser, "--storage", Kind(str, "URL"), kept, shown="the SQLite file study.db in --out")
+    flags.add(parser, "--folds", number(int, 2, math.inf), "folds that score a setting", 3)
+    kept = "where workers share the search: journal:FILE, sqlite:///FILE, postgresql://… or mysql://…"
+    flags.add(parser, "--storage", Kind(search.storage_url, "URL"), kept, shown=f"journal:{JOURNAL} in --out")
     flags.add(parser, "--study", Kind(str, "NAME"), "name of the study", "breastmnist")
     flags.add(parser, "--jobs", POSITIVE_INT, "workers to start here, which share --threads", 1)
-    flags.add(parser, "--heartbeat", POSITIVE_INT, "seconds between a worker's signs of life; four missing: dead", 15)
     flags.add_run_flags(parser, "runs/tune", calibrates=False)
-    return parser.parse_args()
+    return parser
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """rows: one a finished trial of either stage; found: the search's complete ones, best first; grid: the grid's, and
-    ends {lr or wd: the range that it covers}, empty without one; importances: {setting: share}; chosen, and best by
-    mean: two of the rows; error: the standard error of a difference between them."""
+    """rows: one row for each finished trial of both stages, as in trials.csv; chosen, best by mean: two of the rows;
+    error: standard error of a difference between two settings; importances: {setting: share}."""
 
     rows: list[dict]
-    found: list[dict]
-    grid: list[dict]
-    ends: dict[str, tuple[float, float]]
-    importances: dict[str, float]
     chosen: dict
     best: dict
     error: float
+    importances: dict[str, float]
+
+
+def complete(rows: list[dict], stage: str) -> list[dict]:
+    """The rows of a stage's complete trials, best first."""
+    return sorted((row for row in rows if (row["stage"], row["state"]) == (stage, "complete")), key=lambda r: -r["auc"])
 
 
 def make_score(pool, settings, args):
-    """The function that scores a trial of a stage: its mean AUC over the folds, reported fold by fold to the pruner."""
+    """The function that scores a trial's setting by its mean AUC over the folds, which the pruner sees one by one."""
     device = device_of(args.device)
     fold_of = assign_folds(pool.labels, data.find_groups(pool), args.folds, args.seed)
 
-    def score(stage: str, trial: optuna.Trial) -> float:
-        found = {name: search.RANGES[name].suggest(trial, name) for name in args.search}
-        tried = replace(settings, **{name: check(name, value, "study") for name, value in found.items()})
+    def score(stage: str, trial: optuna.Trial, setting: dict) -> float:
+        tried = replace(settings, **{name: check(name, value, "study") for name, value in setting.items()})
         scores: list[float] = []
         for fold in range(args.folds):
-            name, unseen = f"{stage} {trial.number} fold {fold + 1}", fold_of == fold
+            name, held_out = f"{stage} {trial.number} fold {fold + 1}", fold_of == fold
             try:
-                _, logits = crossvalidation.train_fold(pool, ~unseen, unseen, tried, args.seed + fold, device, name)
+                _, logits = crossvalidation.train_fold(pool, ~held_out, held_out, tried, args.seed + fold, device, name)
             except training.Diverged:
                 raise optuna.TrialPruned() from None
-            scores.append(float(auc(pool.labels[unseen], logits)))
+            scores.append(float(auc(pool.labels[held_out], logits)))
             trial.set_user_attr("scores", scores)
             trial.report(float(np.mean(scores)), fold)
             if fold + 1 < args.folds and trial.should_prune():
@@ -91,139 +92,110 @@ def make_score(pool, settings, args):
 
 
 def fixed_settings(settings, source, args) -> dict:
-    """What all workers on a study must have in common; a file of weights counts by its content, wherever it lies."""
+    """What all workers on a study must have in common. A file of weights counts by its content, not by its path."""
     fixed = {key: value for key, value in settings.as_dict().items() if key not in (*args.search, "patience")}
-    if fingerprint := weights.weights_md5(settings.weights):
-        fixed["weights"] = f"MD5 {fingerprint}"
+    if md5 := weights.weights_md5(settings.weights):
+        fixed["weights"] = f"MD5 {md5}"
     ranges = {name: str(search.RANGES[name]) for name in args.search}
     return fixed | {"search": ranges, "folds": args.folds, "seed": args.seed, "data_md5": source.md5}
 
 
-def take_part(url, source, settings, args) -> Outcome:
-    """Both stages, shared with all other workers: TPE over the searched settings, hopeless ones pruned after whole
-    folds; then the grid, from which is chosen, or without one from the best of the search. Raises: UserError."""
+def take_part(url, fixed, source, settings, args) -> Outcome:
+    """Do both stages together with all other workers. First TPE, which prunes poor trials after a fold; then the grid.
+    The choice is among the cells of the grid, or without a grid among the best trials of the search.
+    Raises: UserError."""
     score = make_score(data.concatenate(*data.load(source, "train", "val")), settings, args)
-    fixed = fixed_settings(settings, source, args)
-    study = search.open_study(url, args.study, fixed, args.heartbeat)
+    study = search.open_study(url, args.study, fixed)
     with search.explained(url, "failed; the same command goes on from here"):
-        search.optimise(study, args.trials, partial(score, "trial"), args.seed)
+        search.optimise(study, args.trials, args.search, partial(score, "trial"), args.seed)
         trials = search.finished(study)[: args.trials]
-        rows = [trial_row("search", trial.number, trial, settings, args) for trial in trials]
-        found, grid = complete(rows), []
-        near = found[: max(2, math.ceil(TOP_SHARE * len(found)))]  # two at least: they span the range
-        ends = {name: span(near, name) for name in GRID if name in args.search and args.grid}
-        if ends:
-            second = search.open_study(url, f"{args.study} grid {args.grid} after {args.trials}", fixed, args.heartbeat)
+        rows = [trial_row("search", trial.number, trial, trial.params, settings, args) for trial in trials]
+        if not (found := complete(rows, "search")):
+            raise UserError("no trial is complete: the training diverged in all of them; give more --trials")
+        near = found[: max(2, math.ceil(TOP_SHARE * len(found)))]  # at least two trials, which span a range
+        if args.grid and set(GRID) & set(args.search):
+            second = search.open_study(url, f"{args.study} grid {args.grid} after {args.trials}", fixed)
             second.pruner = optuna.pruners.NopPruner()
             if "cells" not in second.user_attrs:
-                second.set_user_attr("cells", grid_cells(found[0], ends, args))
-            cells = second.user_attrs["cells"]  # as the first worker to come here laid them out
-            scored = enumerate(search.score_all(second, cells, partial(score, "cell")))
-            grid = [trial_row("grid", i, trial, settings, args) for i, trial in scored]
-            near = complete(grid)
+                second.set_user_attr("cells", grid_cells(near, args))
+            cells = second.user_attrs["cells"]  # those of the first worker, who may have seen fewer trials
+            scored = search.score_all(second, cells, partial(score, "cell"))
+            rows += [trial_row("grid", i, *pair, settings, args) for i, pair in enumerate(zip(scored, cells))]
+            near = complete(rows, "grid") or near
         importances = search.importances(study, args.search)
     scores = np.array([[row[f"fold_{i + 1}"] for i in range(args.folds)] for row in near])
     chosen, best, error = search.choose(near, scores)
-    return Outcome(rows + grid, found, grid, ends, importances, near[chosen], near[best], error)
+    return Outcome(rows, near[chosen], near[best], error, importances)
 
 
-def trial_row(stage: str, number: int, trial, settings, args) -> dict:
-    """A finished trial in trials.csv; lr and wd are there also when they are not searched."""
+def trial_row(stage: str, number: int, trial, setting: dict, settings, args) -> dict:
+    """A row of trials.csv. It has lr and wd also when they are not searched."""
     scores = trial.user_attrs.get("scores", [])
     mean, std = mean_std(scores)
     row = {"stage": stage, "trial": number, "state": trial.state.name.lower()}
-    row |= {name: trial.params.get(name, getattr(settings, name)) for name in dict.fromkeys(GRID + args.search)}
+    row |= {name: setting.get(name, getattr(settings, name)) for name in dict.fromkeys(GRID + args.search)}
     row |= {"auc": mean, "standard_error": std / math.sqrt(max(len(scores), 1))}
     return row | {f"fold_{i + 1}": scores[i] if i < len(scores) else None for i in range(args.folds)}
 
 
-def complete(rows) -> list[dict]:
-    """Those of a stage's rows that are complete, best first. Raises: UserError."""
-    found = sorted((row for row in rows if row["state"] == "complete"), key=lambda row: -row["auc"])
-    if not found:
-        raise UserError(f"no setting of the {rows[0]['stage']} was completed, all diverged; give more --trials")
-    return found
-
-
-def span(rows, name) -> tuple[float, float]:
-    return min(row[name] for row in rows), max(row[name] for row in rows)
-
-
-def grid_cells(best, ends, args) -> list[dict]:
-    """args.grid values of lr and of wd, as far as these are searched, evenly spaced in the logarithm inside the range,
-    and the best trial's values of everything else; a grid of one is the best trial."""
-    cells = [{name: best[name] for name in args.search}]
-    for name in ends if args.grid > 1 else []:
-        low, high = ends[name]
-        values = sorted({float(f"{x:.3g}") for x in np.geomspace(low, high, args.grid)})
-        cells = [cell | {name: value} for cell in cells for value in values]
+def grid_cells(near: list[dict], args) -> list[dict]:
+    """args.grid values of lr and of wd, if these are searched, evenly spaced in the logarithm over the range of the
+    near rows; all other settings as in the first row. A grid of one is the first row."""
+    cells = [{name: near[0][name] for name in args.search}]
+    for name in GRID if args.grid > 1 else ():
+        if name in args.search:
+            values = [row[name] for row in near]
+            spaced = sorted({float(f"{x:.3g}") for x in np.geomspace(min(values), max(values), args.grid)})
+            cells = [cell | {name: value} for cell in cells for value in spaced]
     return cells
 
 
-def short(value) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def cells_of(row: dict, args) -> list[str]:
+    """AUC ± standard error, and the searched settings, as text."""
+    values = [row[name] for name in args.search]
+    auc_text = f"{row['auc']:.4f} ± {row['standard_error']:.4f}"
+    return [auc_text, *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values)]
 
 
-def mean_text(row) -> str:
-    return f"{row['auc']:.4f} ± {row['standard_error']:.4f}"
+def setting_text(row: dict, args) -> str:
+    """A line such as: AUC 0.9012 ± 0.0103, lr 0.0003, wd 0.01."""
+    return ", ".join(f"{name} {cell}" for name, cell in zip(("AUC", *args.search), cells_of(row, args)))
 
 
-def setting_text(row, args) -> str:
-    """A line such as: lr 0.0003, wd 0.01, AUC 0.9012 ± 0.0103."""
-    return ", ".join([*(f"{name} {short(row[name])}" for name in args.search), f"AUC {mean_text(row)}"])
-
-
-def search_table(outcome: Outcome, args) -> str:
-    """The best trials of the search, and the range that the grid covers."""
-    lines = [tables.line("mean AUC ± standard error", ["AUC", *args.search], 18)]
-    for row in outcome.found[:SHOWN]:
-        cells = [mean_text(row), *(short(row[name]) for name in args.search)]
-        lines.append(tables.line(f"trial {row['trial']}", cells, 18))
-    if outcome.ends:
-        ends = [f"{name} {short(low)} to {short(high)}" for name, (low, high) in outcome.ends.items()]
-        lines.append("range: " + ", ".join(ends))
-    return "\n".join(lines)
-
-
-def grid_table(grid) -> str:
-    """Mean AUC ± standard error, learning rates down, weight decays across."""
-    cells = {(row["lr"], row["wd"]): mean_text(row) for row in grid}
-    lrs, wds = (sorted(set(values)) for values in zip(*cells))
-    lines = [tables.line("lr \\ wd", map(short, wds), 18)]
-    return "\n".join(lines + [tables.line(short(lr), (cells[lr, wd] for wd in wds), 18) for lr in lrs])
-
-
-def outcome_text(outcome: Outcome, source, args) -> str:
-    """The tables of both stages, and the choice."""
-    error = "n/a, of a single setting" if math.isnan(outcome.error) else f"{outcome.error:.4f}"
-    choice = f"""\
+def outcome_text(outcome: Outcome, label: str, args) -> str:
+    """The best trials of both stages, and the choice."""
+    lines = [f"{label}, mean AUC ± standard error over {args.folds} folds of train+val", ""]
+    lines.append(tables.line("", ["AUC", *args.search], 18))
+    for stage in ("search", "grid"):
+        for row in complete(outcome.rows, stage)[:SHOWN]:
+            lines.append(tables.line(f"{stage} {row['trial']}", cells_of(row, args), 18))
+    error = "n/a (a single setting)" if math.isnan(outcome.error) else f"{outcome.error:.4f}"
+    choice = f"""
 best by mean: {setting_text(outcome.best, args)}
 standard error of a difference between settings, paired by fold: {error}
-chosen, the simplest within one of the best: {setting_text(outcome.chosen, args)}"""
-    parts = [f"{source.label}, mean AUC over {args.folds} twin-aware folds of train+val", search_table(outcome, args)]
-    parts += [grid_table(outcome.grid)] if outcome.grid else []
-    return "\n\n".join([*parts, choice])
+chosen, the simplest within one standard error of the best: {setting_text(outcome.chosen, args)}"""
+    return "\n".join([*lines, choice])
 
 
-def draw(outcome: Outcome, source, out) -> None:
+def draw(outcome: Outcome, label: str, out) -> None:
     """study.png: the score of every trial of the search; importance.png; grid.png: the grid as a heat map."""
-    title = f"{source.label}, mean AUC over folds"
-    found = {row["trial"]: row["auc"] for row in outcome.found}
+    title = f"{label}, mean AUC over folds"
+    found = {row["trial"]: row["auc"] for row in complete(outcome.rows, "search")}
     history = [found.get(i) for i in range(1 + max(row["trial"] for row in outcome.rows if row["stage"] == "search"))]
     figures.save(figures.search_history(history, title, "AUC"), out / "study.png")
     if outcome.importances:
-        shares = figures.importances(outcome.importances, f"{source.label}, settings searched")
+        shares = figures.importances(outcome.importances, f"{label}, settings searched")
         figures.save(shares, out / "importance.png")
-    if outcome.grid:
-        cells = {(row["lr"], row["wd"]): (row["auc"], row["standard_error"]) for row in outcome.grid}
+    if grid := complete(outcome.rows, "grid"):
+        cells = {(row["lr"], row["wd"]): (row["auc"], row["standard_error"]) for row in grid}
         chosen, best = ((row["lr"], row["wd"]) for row in (outcome.chosen, outcome.best))
         figures.save(figures.heat_map(cells, chosen, best, title), out / "grid.png")
 
 
 def save(outcome: Outcome, settings, source, args, out) -> None:
-    """Write best.json, whose keys with an underscore are for people, trials.csv and the figures."""
+    """Write best.json, in which keys with an underscore are for people, trials.csv and the figures."""
     made_with = provenance(source, args.threads)
-    if args.storage:  # perhaps with a password
+    if args.storage:  # may hold a password
         words = (word.replace(args.storage, search.shown(args.storage)) for word in sys.argv)
         made_with["command"] = shlex.join(["python", *words])
     chosen, best = outcome.chosen, outcome.best
@@ -238,26 +210,39 @@ def save(outcome: Outcome, settings, source, args, out) -> None:
         "_provenance": made_with,
     }
     files.write_csv(out / "trials.csv", outcome.rows, source.notice)
-    draw(outcome, source, out)
+    draw(outcome, source.label, out)
     files.write_json(out / "best.json", settings.as_dict() | tuned, source.notice)
 
 
+def next_command(parser, args, out) -> str:
+    """The command that trains with the chosen setting on the same data."""
+    words = ["python", "train.py", "--params", f"{out}/best.json"]
+    for name in FOR_TRAINING:
+        if (value := getattr(args, name)) != parser.get_default(name):
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
+
+
 def main():
-    args = parse_args()
+    parser = build_parser()
+    args = parser.parse_args()
     settings = Settings.from_args(args)
     source = data.find(args.data, args.data_root, args.size, args.seed)
-    data.load(source, "train", "val")  # bad images are named once, before any worker is there
-    weights.initial_model(source.size, settings)  # its errors come before anything is written
+    data.load(source, "train", "val")  # names bad images once, before any worker starts
+    weights.initial_model(source.size, settings)  # raises its errors before anything is written
     threads = max(args.threads // args.jobs, 1)
     set_seed(args.seed, threads)
     with outputs.output(args.out, FILES, [args.data, args.params, settings.weights]) as out:
-        task = args.storage or f"sqlite:///{quote(str(out))}/study.db", source, settings, args
+        outputs.record(out, [JOURNAL])  # already now, for other workers, and for this command after a kill
+        url, fixed = args.storage or f"journal:{out}/{JOURNAL}", fixed_settings(settings, source, args)
+        search.open_study(url, args.study, fixed)  # before any worker, who would name the same error
+        task = url, fixed, source, settings, args
         if args.jobs > 1:
             parallel.run_copies(take_part, task, args.jobs, partial(set_seed, args.seed, threads))
-        outcome = take_part(*task)  # beside workers elsewhere, or what a killed one left
+        outcome = take_part(*task)  # what remains: other machines may be at work, or a worker here may have died
         save(outcome, settings, source, args, out)
-    print(outcome_text(outcome, source, args))
-    print(f"next: python train.py --params {out}/best.json")
+    print(outcome_text(outcome, source.label, args))
+    print(f"next: {next_command(parser, args, out)}")
 
 
 if __name__ == "__main__":

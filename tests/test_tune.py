@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import sys
 import numpy as np
 import optuna
 import pytest
-from conftest import first_run, one_line, read_csv, read_json, run, start
+from conftest import one_line, read_csv, read_json, run, start
 
 import tune
 from common import data, settings
@@ -32,8 +33,7 @@ def found(tmp_path, monkeypatch, source):
     Returns: (arguments, outcome)."""
 
     def make_score(pool, own, args):
-        def score(stage, trial):
-            values = {name: search.RANGES[name].suggest(trial, name) for name in args.search}
+        def score(stage, trial, values):
             distance = abs(np.log10(values.get("lr", 1e-3) / 1e-3)) / 10
             scores = [0.9 - distance + fold / 100 - values.get("wd", 0) / 1000 * (fold == 0) for fold in range(3)]
             trial.set_user_attr("scores", scores)
@@ -45,15 +45,21 @@ def found(tmp_path, monkeypatch, source):
 
     def find(own=None, **changed):
         given = {"trials": 12, "search": ("wd", "lr"), "grid": 3, "folds": 3, "seed": 0, "study": "s", "threads": 1}
-        args = argparse.Namespace(**given | {"storage": None, "heartbeat": 1, "worst": 0.15} | changed)
+        args = argparse.Namespace(**given | {"storage": None, "worst": 0.15} | changed)
         monkeypatch.setattr(tune, "make_score", make_score)
-        return args, tune.take_part(f"journal:{tmp_path}/log", source, own or settings.Settings(), args)
+        return args, tune.take_part(f"journal:{tmp_path}/log", {}, source, own or settings.Settings(), args)
 
     return find
 
 
+def stages(outcome) -> tuple[list[dict], list[dict]]:
+    """The complete rows of the search and of the grid, best first."""
+    return tune.complete(outcome.rows, "search"), tune.complete(outcome.rows, "grid")
+
+
 def best_quarter(outcome) -> list[dict]:
-    return outcome.found[: math.ceil(len(outcome.found) / 4)]
+    found, _ = stages(outcome)
+    return found[: math.ceil(len(found) / 4)]
 
 
 @pytest.mark.parametrize(
@@ -66,13 +72,14 @@ def best_quarter(outcome) -> list[dict]:
 )
 def test_the_grid_lies_inside_the_range_of_the_best_quarter(axes, changed, found):
     args, outcome = found(**changed)
-    assert len(best_quarter(outcome)) >= 2 and len(outcome.grid) == math.prod(axes.values())
+    searched, grid = stages(outcome)
+    assert len(best_quarter(outcome)) >= 2 and len(grid) == math.prod(axes.values())
     for name in args.search:
-        expected = {outcome.found[0][name]}
+        expected = {searched[0][name]}
         if name in axes:
             values = [row[name] for row in best_quarter(outcome)]
             expected = {float(f"{x:.3g}") for x in np.geomspace(min(values), max(values), axes[name])}
-        assert {row[name] for row in outcome.grid} == expected
+        assert {row[name] for row in grid} == expected
     for row in outcome.rows:
         assert row["auc"] == np.mean([row["fold_1"], row["fold_2"], row["fold_3"]])
         assert "wd" in args.search or row["wd"] == settings.Settings().wd
@@ -82,22 +89,23 @@ def test_the_grid_lies_inside_the_range_of_the_best_quarter(axes, changed, found
 def test_the_choice_is_the_simplest_near_the_best(found, source):
     args, outcome = found()
     chosen, best = outcome.chosen, outcome.best
-    assert best["auc"] == max(row["auc"] for row in outcome.grid)
+    assert best == stages(outcome)[1][0]
     assert best["auc"] - outcome.error <= chosen["auc"] and chosen["wd"] > best["wd"] and chosen["lr"] == best["lr"]
-    text = tune.outcome_text(outcome, source, args).splitlines()
+    text = tune.outcome_text(outcome, source.label, args).splitlines()
     assert text[0].startswith("PHANTOM") and f"best by mean: {tune.setting_text(best, args)}" in text
-    assert text[-1] == f"chosen, the simplest within one of the best: {tune.setting_text(chosen, args)}"
+    assert text[-1] == f"chosen, the simplest within one standard error of the best: {tune.setting_text(chosen, args)}"
+    assert tune.setting_text(chosen, args).startswith(f"AUC {chosen['auc']:.4f} ± ")
 
 
 @pytest.mark.parametrize("changed", [{"grid": 0}, {"search": ("epochs", "mixup")}])
 def test_without_a_grid_the_search_s_best_quarter_is_chosen_from(changed, found):
     outcome = found(**changed)[1]
-    assert {row["stage"] for row in outcome.rows} == {"search"} and not outcome.grid
-    assert outcome.best == outcome.found[0] and outcome.chosen in best_quarter(outcome)
+    assert {row["stage"] for row in outcome.rows} == {"search"}
+    assert outcome.best == stages(outcome)[0][0] and outcome.chosen in best_quarter(outcome)
 
 
 def test_nothing_complete_is_said(found):
-    with pytest.raises(UserError, match="no setting of the search was completed, all diverged; give more --trials"):
+    with pytest.raises(UserError, match="diverged in all of them; give more --trials"):
         found(worst=-1)
 
 
@@ -115,8 +123,8 @@ def test_what_is_saved_is_read_by_train_and_holds_no_password(trials, grid, foun
     assert stored["_best_by_mean"]["auc"] == outcome.best["auc"] and stored["_rule"] == search.RULE
     assert stored["mirror"] == "off" and "cret" not in text and "hidden" not in text
     assert stored["_provenance"]["command"].count("postgresql://…@host/db?…") == 2
-    figures = {"study.png", "grid.png"} | ({"importance.png"} if trials > 10 else set())
-    assert {path.name for path in out.iterdir()} == figures | {"best.json", "trials.csv"}
+    pictures = {"study.png", "grid.png"} | ({"importance.png"} if trials > 10 else set())
+    assert {path.name for path in out.iterdir()} == pictures | {"best.json", "trials.csv"} < set(tune.FILES)
 
 
 def test_workers_may_keep_the_same_weights_in_different_places(source, tmp_path):
@@ -135,8 +143,8 @@ def test_an_output_folder_may_have_any_name_and_test_is_never_read(tmp_path, run
     searched = ["--folds", 2, "--trials", 2, "--search", "mixup,augment", "--out", out]
     text, _ = run("tune.py", *flags, *searched)
     best = read_json(out / "best.json")
-    assert (out / "study.db").exists()
-    assert text.splitlines()[-1] == f"next: python train.py --params {out}/best.json"
+    assert set(read_json(out / "run.json")["files"]) == {"best.json", "trials.csv", "study.png", "study.journal"}
+    assert text.splitlines()[-1] == f"next: python train.py --params '{out}/best.json' --data {tmp_path}/own.npz"
     assert best["lr"] == 3e-4 and 0 < best["mixup"] < 1 and best["augment"] in ("on", "off")
     assert "test_images" in one_line(runs("train.py", *flags, "--out", tmp_path / "t", status=2)[1])
 
@@ -149,20 +157,51 @@ def test_bad_images_are_named_before_any_worker_is_there(tmp_path, runs, npz, mo
     assert "train_labels must be" in one_line(err) and not out.exists()
 
 
+@pytest.mark.parametrize(
+    "given, repeated",
+    [
+        ([], []),
+        (["--size", 28, "--trials", 5, "--lr", 0.1], []),
+        (["--data", "my table.csv", "--size", 64], ["--data", "my table.csv", "--size", "64"]),
+        (
+            ["--seed", 3, "--data-root", "d", "--data", "phantom"],
+            ["--data", "phantom", "--data-root", "d", "--seed", "3"],
+        ),
+    ],
+)
+def test_the_next_command_takes_the_same_data(given, repeated):
+    parser = tune.build_parser()
+    command = tune.next_command(parser, parser.parse_args(list(map(str, given))), "my runs")
+    assert shlex.split(command) == ["python", "train.py", "--params", "my runs/best.json", *repeated]
+
+
+@pytest.mark.parametrize("name", tune.FILES)
+def test_a_file_of_the_user_is_refused_before_any_work(name, tmp_path, runs):
+    (tmp_path / name).write_text("mine")
+    _, err = runs("tune.py", *QUICK, "--out", tmp_path, status=2)
+    assert f"{tmp_path / name}: would be overwritten" in one_line(err)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
 @pytest.mark.slow
-def test_ctrl_c_then_a_killed_copy(tmp_path):
-    """Ctrl-C reaches two copies as well as their parent, and all end; in the next session one copy is killed."""
-    command = ["tune.py", *QUICK, "--heartbeat", 1, "--jobs", 2, "--trials", 5, "--grid", 1, "--out", tmp_path]
+def test_ctrl_c_then_a_killed_worker_then_a_killed_command(tmp_path):
+    """Ctrl-C ends both workers with their parent. Later sessions go on, without a killed worker and after a kill."""
+    command = ["tune.py", *QUICK, "--jobs", 2, "--trials", 3, "--grid", 1, "--out", tmp_path]
     first, _ = start(*command, until="fold 1", start_new_session=True)
     os.killpg(first.pid, signal.SIGINT)
     assert first.communicate()[1].splitlines()[-1] == "interrupted" and first.returncode == 130
     assert subprocess.run(["pgrep", "-g", str(first.pid), "-f", "spawn_main"]).returncode == 1  # none is left
 
     second, _ = start(*command, until="fold 1", start_new_session=True)
-    children = subprocess.check_output(["pgrep", "-P", str(second.pid), "-f", "spawn_main"], text=True).split()
+    os.killpg(second.pid, signal.SIGKILL)
+    second.communicate()
+
+    third, _ = start(*command, until="fold 1", start_new_session=True)
+    children = subprocess.check_output(["pgrep", "-P", str(third.pid), "-f", "spawn_main"], text=True).split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    assert second.communicate()[0].splitlines()[-1].startswith("next: python") and second.returncode == 0
+    assert third.communicate()[0].splitlines()[-1].startswith("next: python") and third.returncode == 0
     rows = read_csv(tmp_path / "trials.csv")
-    assert [row["stage"] for row in rows] == ["search"] * 5 + ["grid"]
-    trials = search.finished(optuna.load_study(study_name="breastmnist", storage=f"sqlite:///{tmp_path}/study.db"))
-    assert len(trials) in (5, 6) and len({trial.params["lr"] for trial in trials}) == len(set(map(first_run, trials)))
+    assert [row["stage"] for row in rows] == ["search"] * 3 + ["grid"]
+    storage = search.connect(f"journal:{tmp_path}/study.journal")
+    trials = search.finished(optuna.load_study(study_name="breastmnist", storage=storage))
+    assert len(trials) in (3, 4) and len({trial.params["lr"] for trial in trials}) == len(trials)

@@ -178,7 +178,7 @@ def open_study(url: str, name: str, fixed: dict) -> optuna.Study:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The complete and the pruned trials, in the order of their numbers; trials of workers that died stay unfinished."""
+    """The complete and the pruned trials, in the order of their numbers. A dead worker's trial stays unfinished."""
     return study.get_trials(deepcopy=False, states=FINISHED)
 
 
@@ -209,17 +209,18 @@ def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> lis
     """Score each setting once, together with other workers. Nobody waits: workers without a setting of their own score
     again what others have begun, for the others may have died. score: as in `optimise`. Returns: a trial of each."""
 
-    def trials(*states: TrialState) -> dict[str, FrozenTrial]:
-        return {str(trial.user_attrs.get("setting")): trial for trial in study.get_trials(deepcopy=False, states=states)}
+    def tried(*states: TrialState) -> dict[str, FrozenTrial]:
+        trials = study.get_trials(deepcopy=False, states=states)
+        return {str(trial.user_attrs.get("setting")): trial for trial in trials}
 
-    while missing := [setting for setting in settings if str(setting) not in trials(*FINISHED)]:
-        begun = trials(TrialState.RUNNING)
+    while missing := [setting for setting in settings if str(setting) not in tried(*FINISHED)]:
+        begun = tried(TrialState.RUNNING)
         free = [setting for setting in missing if str(setting) not in begun]
         setting = secrets.choice(free or missing)  # unseeded, so that workers who begin together seldom meet
         trial = study.ask()
         trial.set_user_attr("setting", setting)
         run_trial(study, trial, setting, score)
-    scored = trials(*FINISHED)
+    scored = tried(*FINISHED)
     return [scored[str(setting)] for setting in settings]
 
 
