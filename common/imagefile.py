@@ -186,18 +186,21 @@ def dicom_pixels(path: Path, dataset) -> Iterator[np.ndarray]:
 def dicom_frames(path: Path) -> Iterator[np.ndarray]:
     """Every frame of a DICOM image, one at a time. Raises: UserError without pydicom."""
     try:
-        import pydicom.pixels  # noqa: F401
+        import pydicom.pixels  # noqa: F401  # which pydicom has from version 3 on
+        from pydicom.errors import BytesLengthException, InvalidDicomError
     except ImportError:
         raise UserError("is DICOM, which needs pydicom; pip install 'pydicom>=3', or save it as PNG") from None
     warnings.filterwarnings("ignore", module="pydicom")  # about what it reads all the same, or what an error says too
-    dataset = read_dicom(path)
-    drop_empty(dataset)
     try:
+        dataset = read_dicom(path)
+        drop_empty(dataset)
         check_size(dataset.Rows, dataset.Columns)
         for values in dicom_pixels(path, dataset):
             yield dicom_grey(values, dataset)
     except AttributeError:  # of an element that it lacks
         raise UserError("is DICOM without an image, or without what describes it") from None
+    except (BytesLengthException, InvalidDicomError) as error:
+        raise ValueError(str(error)) from None
 
 
 def frames(path: str | Path) -> Iterator[np.ndarray]:
