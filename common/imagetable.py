@@ -12,7 +12,8 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 
-from common import imagefile, imagefolder, publicsets, tablefile
+from common import publicsets, tablefile
+from common.classfolders import list_class_folders
 from common.errors import UserError
 from common.tablefile import BOX, CLASSES, SPLITS, UNKNOWN, Listed, arrange, blank_unknown, shortened
 
@@ -32,7 +33,7 @@ def list_images(path: Path, positive: str | None = None) -> Listed:
         raise UserError(f"{path}: there is no such file or folder")
     try:
         reader = publicsets.recognise(path) if path.is_dir() else list_table
-        listed = reader(path) if reader else list_folder(path, positive)
+        listed = reader(path) if reader else list_class_folders(path, positive)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     if unprintable := [ascii(name) for name in listed.table["image"] if not name.isprintable()]:
@@ -40,9 +41,6 @@ def list_images(path: Path, positive: str | None = None) -> Listed:
     if reader and positive is not None:
         listed.notes.append(f"--positive {positive} is not used: {path} has labels of its own")
     return listed
-
-
-# a table
 
 
 def list_table(path: Path) -> Listed:
@@ -154,16 +152,18 @@ def check_splits(table: pd.DataFrame, path: Path) -> None:
     if 0 < len(none) < len(table):
         refuse(path, none, "has no split, but other rows have one. Fill the column split in all rows or in none")
     known = table[table["patient"] != ""]
-    for (_, patient), rows in known.groupby(["hospital", "patient"], sort=False):
-        if rows["split"].nunique() > 1:
-            one, other = rows.drop_duplicates("split").index[:2]
-            which = f"patient {patient!r} is in {rows['split'][one]} (row {one}) and in {rows['split'][other]}"
-            refuse(path, [other], f"{which}. Put all images of a patient into one split")
+    divided = known[known.groupby(["hospital", "patient"])["split"].transform("nunique") > 1]
+    if len(divided):
+        hospital, patient = divided.iloc[0][["hospital", "patient"]]
+        rows = divided[divided["hospital"].eq(hospital) & divided["patient"].eq(patient)]["split"].drop_duplicates()
+        where = f"in {rows.iloc[0]} (row {rows.index[0]}) and in {rows.iloc[1]}"
+        refuse(path, [rows.index[1]], f"patient {patient!r} is {where}. Put all images of a patient into one split")
 
 
 # the files that a table names
 
-Listings = dict[Path, tuple[dict[str, str], dict[str, str]]]  # of a folder: names by composed and by caseless spelling
+# Of a folder: the folder as the disk spells it, and the names in it by composed and by caseless spelling.
+Listings = dict[Path, tuple[Path, dict[str, str], dict[str, str]]]
 
 
 def locate(cells: pd.Series, path: Path) -> tuple[list[str], list[str]]:
@@ -172,7 +172,7 @@ def locate(cells: pd.Series, path: Path) -> tuple[list[str], list[str]]:
     folder, listings = Path(os.path.abspath(path.parent)), Listings()
     found = [find_file(cell, folder, listings) for cell in cells]
     if rows := [row for row, file in zip(cells.index, found) if file is None]:
-        meant = spell(target(cells[rows[0]], folder), listings, caseless=True)
+        meant = spell(target(cells[rows[0]], folder), {}, caseless=True)
         hint = f" Do you mean {name_in(meant, folder)!r}? Upper and lower case count" if os.path.isfile(meant) else ""
         refuse(path, rows, f"there is no file {cells[rows[0]]!r} in {path.parent}.{hint}")
     pairs = [(cell, file) for cell, file in zip(cells, found) if file]
@@ -207,12 +207,12 @@ def spell(path: Path, listings: Listings, caseless: bool = False) -> Path:
     them for equal, or if caseless. Raises: nothing; a path that does not exist comes back."""
     if path.parent == path:
         return path
-    parent = path.parent if os.path.isdir(path.parent) else spell(path.parent, listings, caseless)
-    if parent not in listings:
+    if path.parent not in listings:
+        parent = path.parent if os.path.isdir(path.parent) else spell(path.parent, listings, caseless)
         names = os.listdir(parent) if os.path.isdir(parent) and os.access(parent, os.R_OK) else []
         composed = {unicodedata.normalize("NFC", name): name for name in names}
-        listings[parent] = composed, {name.casefold(): own for name, own in composed.items()}
-    composed, folded = listings[parent]
+        listings[path.parent] = parent, composed, {name.casefold(): own for name, own in composed.items()}
+    parent, composed, folded = listings[path.parent]
     wanted = unicodedata.normalize("NFC", path.name)
     name = composed.get(wanted)
     if name is None and (caseless or os.path.exists(path)):
@@ -222,72 +222,7 @@ def spell(path: Path, listings: Listings, caseless: bool = False) -> Path:
 
 def name_in(file: Path, folder: Path, absolute: bool = False) -> str:
     """A file's path relative to a folder, with "/". A file outside of the folder keeps an absolute path."""
-    for path, above in ((file, folder), (file.resolve(), folder.resolve())):
-        if path.is_relative_to(above):
-            return path.relative_to(above).as_posix()
+    for plain in (Path, Path.resolve):  # a folder may have two names, by a link
+        if plain(file).is_relative_to(plain(folder)):
+            return plain(file).relative_to(plain(folder)).as_posix()
     return file.as_posix() if absolute else Path(os.path.relpath(file, folder)).as_posix()
-
-
-# a folder per class
-
-
-def folders_in(folder: Path) -> list[str]:
-    """The names of the folders in a folder, without hidden ones."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not imagefolder.is_hidden(path.name))
-
-
-def find_classes(folder: Path) -> list[tuple[str, ...]]:
-    """The class folders: (name,), or (split, name) where the folders on top are splits. Raises: UserError."""
-    tops = folders_in(folder)
-    splits = [top for top in tops if top.casefold() in SPLITS]
-    if not splits:
-        return [(top,) for top in tops]
-    if len(splits) < len(tops):
-        others = shortened(top for top in tops if top not in splits)
-        raise UserError(f"{folder}: {shortened(splits)} are splits, but {others} is none. Move it, or remove it")
-    if empty := [split for split in splits if not folders_in(folder / split)]:
-        raise UserError(f"{folder}: no class folder in {shortened(empty)}. Put class folders into it, or remove it")
-    return [(split, name) for split in splits for name in folders_in(folder / split)]
-
-
-def hint_table(folder: Path) -> str:
-    """Name a table in a folder that is not organised by class."""
-    tables = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in tablefile.SUFFIXES]
-    return f". Or give a table, such as {folder / tables[0]}" if tables else ""
-
-
-def label_classes(folder: Path, names: list[str], positive: str | None) -> dict[str, int]:
-    """The label of each class folder, by its name in lower case. Raises: UserError."""
-    if not names:
-        raise UserError(f"{folder}: has no class folders, such as malignant/ and benign/{hint_table(folder)}")
-    known = {name.casefold() for name in names}
-    listed = f"Its class folders are: {shortened(names)}{hint_table(folder)}"
-    if positive is not None and positive.casefold() not in known:
-        raise UserError(f"{folder}: has no class folder '{positive}' as --positive says. {listed}")
-    labels = CLASSES if positive is None else {name: int(name == positive.casefold()) for name in known}
-    if unknown := [name for name in names if name.casefold() not in labels]:
-        way_out = "Use malignant, benign and normal, or say with --positive NAME which folder is positive"
-        raise UserError(f"{folder}: unknown class folder '{unknown[0]}'. {way_out}. {listed}")
-    if len({labels[name] for name in known}) < 2:
-        raise UserError(f"{folder}: needs a folder of malignant and a folder of other images. {listed}")
-    return {name: labels[name] for name in known}
-
-
-def list_folder(folder: Path, positive: str | None = None) -> Listed:
-    """List the images of a folder with one folder per class. The folders train/, val/ and test/ above the classes, if
-    they exist, are the splits. Raises: UserError, OSError."""
-    places = find_classes(folder)
-    labels = label_classes(folder, sorted({place[-1] for place in places}), positive)
-    listing = imagefile.list_folder(folder, class_folders=True)
-    if closed := [path for path in listing.images if path.is_dir()]:
-        raise UserError(f"{closed[0]}: the folder cannot be read")
-    paths = [path.relative_to(folder) for path in listing.images]
-    depth = len(places[0])
-    if loose := [path.as_posix() for path in paths if len(path.parts) <= depth]:
-        raise UserError(f"{folder}: {shortened(loose)} lies in no class folder. Move each image into one")
-    if empty := ["/".join(place) for place in places if not any(path.parts[:depth] == place for path in paths)]:
-        raise UserError(f"{folder}: no image in {shortened(empty)}. Put images into the folder, or remove it")
-    classes = [path.parts[depth - 1].casefold() for path in paths]
-    table = pd.DataFrame({"image": [path.as_posix() for path in paths], "label": [labels[name] for name in classes]})
-    table["split"] = [SPLITS[path.parts[0].casefold()] if depth == 2 else "" for path in paths]
-    return Listed(folder, arrange(table.assign(**{"class": classes})), imagefile.describe_left_out(listing))

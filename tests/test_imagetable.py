@@ -1,10 +1,7 @@
 """Tables and folders of images: how forgiving they are in form, what they refuse, and what they say."""
 
-import codecs
 import os
-import shutil
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,43 +52,6 @@ def test_a_table_has_all_columns_with_their_types_and_its_own_as_text(scans):
     assert (found.table[["split", "hospital", "patient"]] == "").all(axis=None)
     assert found.table[["x", "y", "width", "height"]].isna().all(axis=None)
     assert found.folder == scans and found.notes == []
-
-
-PLAIN = "image,label,patient\na.png,malignant,Zoë\nb.png,benign,p2\n"
-FORMS = {
-    "UTF-8": PLAIN.encode(),
-    "byte-order mark": codecs.BOM_UTF8 + PLAIN.encode(),
-    "UTF-16": PLAIN.encode("utf-16"),
-    "UTF-16, little end first": codecs.BOM_UTF16_LE + PLAIN.encode("utf-16-le"),
-    "UTF-16, big end first": codecs.BOM_UTF16_BE + PLAIN.encode("utf-16-be"),
-    "UTF-16 without mark": PLAIN.encode("utf-16-le"),
-    "UTF-16 without mark, big end first": PLAIN.encode("utf-16-be"),
-    "semicolons": PLAIN.replace(",", ";"),
-    "tabs": PLAIN.replace(",", "\t"),
-    "Excel's sep=": "sep=;\n" + PLAIN.replace(",", ";"),
-    "Windows's line ends": PLAIN.replace("\n", "\r\n"),
-    "old line ends": PLAIN.replace("\n", "\r"),
-    "blank rows": PLAIN.replace("\n", "\n\n") + ",,\n",
-    "capitals and spaces": PLAIN.replace("image,label,patient", " Image , LABEL,Patient ").replace(
-        "benign", " Benign "
-    ),
-    "decomposed accents": unicodedata.normalize("NFD", PLAIN),
-    "spaces before quotation marks": PLAIN.replace(",malignant", ', "malignant"'),
-    "quotation marks": PLAIN.replace("b.png", '"b.png"'),
-    "an index": PLAIN.replace("image", ",image").replace("a.png", "0,a.png").replace("b.png", "1,b.png"),
-    "pandas's index": PLAIN.replace("image", "Unnamed: 0,image")
-    .replace("a.png", "0,a.png")
-    .replace("b.png", "1,b.png"),
-    "empty columns at the end": PLAIN.replace("patient\n", "patient,\n").replace("Zoë", "Zoë,").replace("p2", "p2,,"),
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["images.csv", "images.TSV", "images.txt"])
-def test_forms_of_one_table(scans, form, name):
-    found = listed(scans, FORMS[form], name)
-    assert columns(found, "image", "label", "patient") == [("a.png", 1, "Zoë"), ("b.png", 0, "p2")]
-    assert list(found.table.columns) == [*COLUMNS, "class"] and found.notes == []
 
 
 @pytest.mark.parametrize(
@@ -290,31 +250,6 @@ def test_bad_rows_are_named(scans, text):
     assert message.startswith(f"{table}, {BAD_ROWS[text]}"), message
 
 
-BAD_TABLES: dict[str | bytes, str] = {
-    "": "has no rows",
-    "image,label\n": "has no rows",
-    "file,label\na.png,1\n": "has no column 'image'. Name the columns image and label. It has: file, label",
-    "image\na.png\n": "has no column 'label'",
-    "image,label,Label\na.png,1,1\n": "has several columns with the name 'label'",
-    "image,label\né.png,1\n".encode("cp1252"): "is not UTF-8 text. Save the table as UTF-8",
-    b"\xff\xfe\x00": "is not UTF-8 text",
-    b"image,label\n\0,1\n": "is not UTF-8 text",
-    b"PK\3\4 and so on": "is a spreadsheet. Save its sheet as CSV",
-    b'image,label\n"' + b"x" * 200_000: "is no table",
-}
-
-
-@pytest.mark.parametrize("content", BAD_TABLES)
-def test_what_is_no_table(scans, content):
-    table = write(scans, content)
-    assert refusal(list_images, table).startswith(f"{table}: {BAD_TABLES[content]}")
-
-
-@pytest.mark.parametrize("name, reason", [("t.xlsx", "is a spreadsheet"), ("a.png", "is neither a folder nor a table")])
-def test_other_files(scans, name, reason):
-    assert reason in refusal(list_images, write(scans, b"PK\3\4", name))
-
-
 @pytest.mark.parametrize("name", ["absent.csv", "absent", "a" * 5000])
 def test_a_path_that_is_not_there(tmp_path, name):
     assert refusal(list_images, tmp_path / name) == f"{tmp_path / name}: there is no such file or folder"
@@ -330,89 +265,6 @@ def test_another_case_of_a_name_is_refused_with_the_name_that_may_be_meant(scans
 def test_names_that_cannot_be_printed_are_refused(scans):
     put(scans, "new\nline.png")
     assert "'new\\nline.png'" in refusal(list_images, write(scans, 'image,label\n"new\nline.png",1\n'))
-
-
-# a folder per class
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    return put(tmp_path / "set", "Malignant/m.png", "benign/left/b.jpg", "benign/b.png", "normal/n.tif")
-
-
-def test_a_folder_per_class(folder):
-    found = list_images(folder)
-    assert columns(found, "image", "label", "class", "split") == [
-        ("Malignant/m.png", 1, "malignant", ""),
-        ("benign/b.png", 0, "benign", ""),
-        ("benign/left/b.jpg", 0, "benign", ""),
-        ("normal/n.tif", 0, "normal", ""),
-    ]
-    assert list(found.table.columns) == [*COLUMNS, "class"] and found.notes == [] and found.folder == folder
-
-
-def test_what_is_left_out_is_counted(folder):
-    put(folder, "benign/b_mask.png", "benign/._b.png", "__MACOSX/benign/._b.png", ".ipynb_checkpoints/b.png")
-    (folder / "benign/notes.txt").touch()
-    found = list_images(folder)
-    assert len(found.table) == 4
-    assert [note.split(" (")[0] for note in found.notes] == [
-        "3 files left out: hidden",
-        "1 file left out: masks",
-        "1 file left out: no image suffix",
-    ]
-
-
-@pytest.mark.parametrize("names", ["train val test", "Train valid TEST", "train test", "train validation"])
-def test_folders_of_splits(folder, names):
-    for name in names.split():
-        shutil.copytree(folder, folder.parent / "divided" / name)
-    table = list_images(folder.parent / "divided").table
-    expected = [{"valid": "val", "validation": "val"}.get(name.casefold(), name.casefold()) for name in names.split()]
-    assert table["split"].value_counts().to_dict() == dict.fromkeys(expected, 4)
-    assert table.groupby("split")["label"].sum().tolist() == [1] * len(expected)
-
-
-@pytest.mark.parametrize("positive", ["benign", "BENIGN"])
-def test_positive_names_the_folder(folder, positive):
-    (folder / "normal").rename(folder / "cyst")
-    table = list_images(folder, positive).table
-    assert table.groupby("class")["label"].max().to_dict() == {"benign": 1, "cyst": 0, "malignant": 0}
-
-
-def add_unknown(name):
-    return lambda folder: put(folder, f"{name}/x.png")
-
-
-BAD_FOLDERS: dict[str, Callable] = {
-    "unknown class folder 'malignant_2'": add_unknown("malignant_2"),
-    "unknown class folder 'masks'": add_unknown("masks"),
-    "unknown class folder 'unknown'": add_unknown("unknown"),
-    "say with --positive NAME which folder is positive. Its class folders are: benign, cancer, normal": (
-        lambda folder: (folder / "Malignant").rename(folder / "cancer")
-    ),
-    "Or give a table, such as ": lambda folder: write(add_unknown("images")(folder), ""),
-    "train are splits, but Malignant, benign, normal is none": add_unknown("train/benign"),
-    "needs a folder of malignant": lambda folder: shutil.rmtree(folder / "Malignant"),
-    "has no class folders": lambda folder: [path.rename(folder.parent / path.name) for path in folder.iterdir()],
-    "loose.png lies in no class folder": lambda folder: put(folder, "loose.png"),
-    "no image in normal": lambda folder: (folder / "normal/n.tif").rename(folder / "normal/n_mask.tif"),
-    "rename the files with characters that cannot be printed": lambda folder: put(folder, "benign/new\nline.png"),
-}
-
-
-@pytest.mark.parametrize("reason", BAD_FOLDERS)
-def test_bad_folders(folder, reason):
-    BAD_FOLDERS[reason](folder)
-    message = refusal(list_images, folder)
-    assert message.startswith(f"{folder}: ") and reason in message, message
-
-
-def test_a_positive_folder_that_is_not_there_and_an_empty_split(folder):
-    assert "has no class folder 'cancer'" in refusal(list_images, folder, "cancer")
-    shutil.copytree(folder, folder.parent / "divided/train")
-    (folder.parent / "divided/test").mkdir()
-    assert "no class folder in test" in refusal(list_images, folder.parent / "divided")
 
 
 def test_positive_is_not_used_for_a_table(scans):

@@ -1,0 +1,92 @@
+"""Folders with one folder per class: labels, splits, what is left out and what is refused."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import refusal
+from test_imagetable import columns, put, write
+
+from common.imagetable import list_images
+from common.tablefile import COLUMNS
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return put(tmp_path / "set", "Malignant/m.png", "benign/left/b.jpg", "benign/b.png", "normal/n.tif")
+
+
+def test_a_folder_per_class(folder):
+    found = list_images(folder)
+    assert columns(found, "image", "label", "class", "split") == [
+        ("Malignant/m.png", 1, "malignant", ""),
+        ("benign/b.png", 0, "benign", ""),
+        ("benign/left/b.jpg", 0, "benign", ""),
+        ("normal/n.tif", 0, "normal", ""),
+    ]
+    assert list(found.table.columns) == [*COLUMNS, "class"] and found.notes == [] and found.folder == folder
+
+
+def test_what_is_left_out_is_counted(folder):
+    put(folder, "benign/b_mask.png", "benign/._b.png", "__MACOSX/benign/._b.png", ".ipynb_checkpoints/b.png")
+    (folder / "benign/notes.txt").touch()
+    found = list_images(folder)
+    assert len(found.table) == 4
+    assert [note.split(" (")[0] for note in found.notes] == [
+        "3 files left out: hidden",
+        "1 file left out: masks",
+        "1 file left out: no image suffix",
+    ]
+
+
+@pytest.mark.parametrize("names", ["train val test", "Train valid TEST", "train test", "train validation"])
+def test_folders_of_splits(folder, names):
+    for name in names.split():
+        shutil.copytree(folder, folder.parent / "divided" / name)
+    table = list_images(folder.parent / "divided").table
+    expected = [{"valid": "val", "validation": "val"}.get(name.casefold(), name.casefold()) for name in names.split()]
+    assert table["split"].value_counts().to_dict() == dict.fromkeys(expected, 4)
+    assert table.groupby("split")["label"].sum().tolist() == [1] * len(expected)
+
+
+@pytest.mark.parametrize("positive", ["benign", "BENIGN"])
+def test_positive_names_the_folder(folder, positive):
+    (folder / "normal").rename(folder / "cyst")
+    table = list_images(folder, positive).table
+    assert table.groupby("class")["label"].max().to_dict() == {"benign": 1, "cyst": 0, "malignant": 0}
+
+
+def add_unknown(name):
+    return lambda folder: put(folder, f"{name}/x.png")
+
+
+BAD_FOLDERS: dict[str, Callable] = {
+    "unknown class folder 'malignant_2'": add_unknown("malignant_2"),
+    "unknown class folder 'masks'": add_unknown("masks"),
+    "unknown class folder 'unknown'": add_unknown("unknown"),
+    "say with --positive NAME which folder is positive. Its class folders are: benign, cancer, normal": (
+        lambda folder: (folder / "Malignant").rename(folder / "cancer")
+    ),
+    "Or give a table, such as ": lambda folder: write(add_unknown("images")(folder), ""),
+    "train are splits, but Malignant, benign, normal is none": add_unknown("train/benign"),
+    "needs a folder of malignant": lambda folder: shutil.rmtree(folder / "Malignant"),
+    "has no class folders": lambda folder: [path.rename(folder.parent / path.name) for path in folder.iterdir()],
+    "loose.png lies in no class folder": lambda folder: put(folder, "loose.png"),
+    "no image in normal": lambda folder: (folder / "normal/n.tif").rename(folder / "normal/n_mask.tif"),
+    "rename the files with characters that cannot be printed": lambda folder: put(folder, "benign/new\nline.png"),
+}
+
+
+@pytest.mark.parametrize("reason", BAD_FOLDERS)
+def test_bad_folders(folder, reason):
+    BAD_FOLDERS[reason](folder)
+    message = refusal(list_images, folder)
+    assert message.startswith(f"{folder}: ") and reason in message, message
+
+
+def test_a_positive_folder_that_is_not_there_and_an_empty_split(folder):
+    assert "has no class folder 'cancer'" in refusal(list_images, folder, "cancer")
+    shutil.copytree(folder, folder.parent / "divided/train")
+    (folder.parent / "divided/test").mkdir()
+    assert "no class folder in test" in refusal(list_images, folder.parent / "divided")
