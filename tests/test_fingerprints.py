@@ -1,16 +1,16 @@
 """Fingerprints: bit-exact, pinned, and right about real pictures."""
 
 import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import REPO
-from PIL import Image
 
 from common import duplicates, fingerprints, imagefile
 from common.fingerprints import NEAR, NO_MATCH, SAME
+from results import log
+from results.fingerprints import CHANGES
 
 
 def naive(image) -> bytes:
@@ -92,27 +92,6 @@ def test_other_text_is_refused(text):
         fingerprints.decode(text)
 
 
-def compress(image, kind: str, **options) -> np.ndarray:
-    """An image as another program reads it from a file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, kind, **options)
-    return np.asarray(Image.open(file))
-
-
-def scale(image, factor: float) -> np.ndarray:
-    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-
-
-CHANGES = {
-    "PNG": lambda image: compress(image, "PNG"),
-    "JPEG 60": lambda image: compress(image, "JPEG", quality=60),
-    "half": lambda image: scale(image, 0.5),
-    "double": lambda image: scale(image, 2),
-    "mirrored": lambda image: np.ascontiguousarray(image[:, ::-1]),
-}
-
-
 def busi(split: str) -> list[np.ndarray]:
     """The files from which a split of BreastMNIST was made."""
     folder = REPO.parent / "shared" / "external"
@@ -152,3 +131,16 @@ def test_near_duplicates_are_nearly_those_of_the_correlation(train):
     correlation = duplicates.highest_correlation(train["val"], train["train"])
     near = correlation > duplicates.THRESHOLD
     assert near.sum() == 31 and np.sum(near == (bits <= NEAR)) >= 76 and correlation[bits <= NEAR].min() > 0.9
+
+
+def test_the_limits_are_those_of_the_measurement():
+    rows = log.read("fingerprints.csv")
+    copies = [row for row in rows if row["about"].startswith("the same picture, ") and "border" not in row["about"]]
+    assert len(copies) == 11 and max(int(row["largest_distance"]) for row in copies) == SAME
+
+    def f1(row: dict) -> float:
+        precision, recall = float(row["precision"]), float(row["recall"])
+        return 2 * precision * recall / (precision + recall)
+
+    best = max((row for row in rows if row["about"] == "near-duplicates" and row["bits"] == "256"), key=f1)
+    assert int(best["limit"]) == NEAR
