@@ -6,7 +6,7 @@ import pandas as pd
 
 from common.errors import UserError
 from common.imagefolder import describe_left_out, is_hidden, list_folder
-from common.tablefile import CLASSES, SPLITS, SUFFIXES, Listed, arrange, shortened
+from common.tablefile import CLASSES, SPLITS, SUFFIXES, Listed, arrange, shorten
 
 
 def folders_in(folder: Path) -> list[str]:
@@ -21,10 +21,10 @@ def find_classes(folder: Path) -> list[tuple[str, ...]]:
     if not splits:
         return [(top,) for top in tops]
     if len(splits) < len(tops):
-        others = shortened(top for top in tops if top not in splits)
-        raise UserError(f"{folder}: {shortened(splits)} are splits, but {others} is none. Move it, or remove it")
+        others = shorten(top for top in tops if top not in splits)
+        raise UserError(f"{folder}: {shorten(splits)} are splits, but {others} is none. Move it, or remove it")
     if empty := [split for split in splits if not folders_in(folder / split)]:
-        raise UserError(f"{folder}: no class folder in {shortened(empty)}. Put class folders into it, or remove it")
+        raise UserError(f"{folder}: no class folder in {shorten(empty)}. Put class folders into it, or remove it")
     return [(split, name) for split in splits for name in folders_in(folder / split)]
 
 
@@ -39,7 +39,7 @@ def label_classes(folder: Path, names: list[str], positive: str | None) -> dict[
     if not names:
         raise UserError(f"{folder}: has no class folders, such as malignant/ and benign/{hint_table(folder)}")
     known = {name.casefold() for name in names}
-    listed = f"Its class folders are: {shortened(names)}{hint_table(folder)}"
+    listed = f"Its class folders are: {shorten(names)}{hint_table(folder)}"
     if positive is not None and positive.casefold() not in known:
         raise UserError(f"{folder}: has no class folder '{positive}' as --positive says. {listed}")
     labels = CLASSES if positive is None else {name: int(name == positive.casefold()) for name in known}
@@ -62,9 +62,9 @@ def list_class_folders(folder: Path, positive: str | None = None) -> Listed:
     paths = [path.relative_to(folder) for path in listing.images]
     depth = len(places[0])
     if loose := [path.as_posix() for path in paths if len(path.parts) <= depth]:
-        raise UserError(f"{folder}: {shortened(loose)} lies in no class folder. Move each image into one")
+        raise UserError(f"{folder}: {shorten(loose)} lies in no class folder. Move each image into one")
     if empty := ["/".join(place) for place in places if not any(path.parts[:depth] == place for path in paths)]:
-        raise UserError(f"{folder}: no image in {shortened(empty)}. Put images into the folder, or remove it")
+        raise UserError(f"{folder}: no image in {shorten(empty)}. Put images into the folder, or remove it")
     classes = [path.parts[depth - 1].casefold() for path in paths]
     table = pd.DataFrame({"image": [path.as_posix() for path in paths], "label": [labels[name] for name in classes]})
     table["split"] = [SPLITS[path.parts[0].casefold()] if depth == 2 else "" for path in paths]

@@ -15,11 +15,11 @@ import pandas as pd
 from common import publicsets, tablefile
 from common.classfolders import list_class_folders
 from common.errors import UserError
-from common.tablefile import BOX, CLASSES, SPLITS, UNKNOWN, Listed, arrange, blank_unknown, shortened
+from common.tablefile import BOX, CLASSES, SPLITS, UNKNOWN, Listed, arrange, blank_unknown, shorten
 
 NUMBERS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
 PATIENT_NAMES = {"patientid", "case", "caseid", "subject", "subjectid"}  # without spaces, underscores and hyphens
-LIKE_PATIENTS = re.compile(r"patient|subject|case|exam|study|person")
+LIKE_PATIENTS = re.compile(r"patient|subject|case|exam|study|person|(?<![a-z])(pid|mrn)(?![a-z])")
 LIKE_SPLITS = re.compile(r"split|subset|fold|partition|phase|(?<![a-z])(set|group|train|test|val|valid)(?![a-z])")
 
 
@@ -37,9 +37,9 @@ def list_images(path: Path, positive: str | None = None) -> Listed:
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     if unprintable := [ascii(name) for name in listed.table["image"] if not name.isprintable()]:
-        raise UserError(f"{path}: rename the files with characters that cannot be printed: {shortened(unprintable)}")
+        raise UserError(f"{path}: rename the files with characters that cannot be printed: {shorten(unprintable)}")
     if reader and positive is not None:
-        listed.notes.append(f"--positive {positive} is not used: {path} has labels of its own")
+        listed.notes.append(f"--positive {positive} is not used, because this data set has labels of its own")
     return listed
 
 
@@ -47,7 +47,7 @@ def list_table(path: Path) -> Listed:
     """List the images that a table names. Raises: UserError, with the row, on what cannot be meant; OSError."""
     cells = tablefile.read(path)
     if missing := [name for name in ("image", "label") if name not in cells]:
-        has = f"It has: {shortened(cells.columns)}"
+        has = f"It has: {shorten(cells.columns)}"
         raise UserError(f"{path}: has no column '{missing[0]}'. Name the columns image and label. {has}")
     cells, notes = find_patients(cells)
     table, box_notes = read_boxes(blank_unknown(cells), path)
@@ -63,6 +63,8 @@ def list_table(path: Path) -> Listed:
     table, repeats = merge_repeats(arrange(table).set_axis(cells.index), path)
     check_splits(table, path)
     notes += describe_unused(cells) + box_notes + moved + repeats + describe_labels(table, words)
+    if 0 < (unknown := int((table["patient"] == "").sum())) < len(table):
+        notes.append(f"the patient of {unknown} of {len(table)} images is unknown")
     return Listed(path.parent, arrange(table), notes)
 
 
@@ -113,7 +115,7 @@ def read_boxes(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]
     """Read the box of each row as numbers, nan where unknown. Raises: UserError on half a box or an empty one."""
     present = [name for name in BOX if name in table]
     if len(present) < 4:
-        note = f"columns {shortened(present)} are not used: a box needs the columns x, y, width and height"
+        note = f"columns {shorten(present)} are not used: a box needs the columns x, y, width and height"
         return table.drop(columns=present), [note] if present else []
     cells, numbers = table[BOX], table[BOX].apply(pd.to_numeric, errors="coerce").astype(float)
     wrong = (cells != "") & ~np.isfinite(numbers)
@@ -141,7 +143,7 @@ def merge_repeats(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[s
     ends = table.assign(right=table["x"] + table["width"], bottom=table["y"] + table["height"]).groupby(origin)
     start, end = ends[["x", "y"]].min(), ends[["right", "bottom"]].max().to_numpy()
     box = start.assign(width=end[:, 0] - start["x"], height=end[:, 1] - start["y"])
-    repeated = shortened(table.index.difference(first.index))
+    repeated = shorten(table.index.difference(first.index))
     note = f"rows that repeat an image count once, with a box around all boxes of the image: rows {repeated}"
     return first.assign(**box), [note]
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageChops
 from common.errors import UserError
 from common.imagefolder import Listing, describe_left_out, is_hidden, list_folder
 from common.parallel import cpu_count
-from common.tablefile import BOX, CLASSES, SPLITS, Listed, arrange, blank_unknown, read, shortened
+from common.tablefile import BOX, CLASSES, SPLITS, Listed, arrange, blank_unknown, read, shorten
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 BREAST_FOLDER = "BrEaST-Lesions_USG-images_and_masks"
@@ -50,7 +50,7 @@ def lesion_box(image: Path, masks: list[Path]) -> np.ndarray:
             width, height = picture.size
         found = [edges for mask in masks if (edges := mask_edges(mask, width, height))]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise UserError(f"{image}: the image or its mask {shortened(masks)} is damaged. Download it again") from None
+        raise UserError(f"{image}: the image or its mask {shorten(masks)} is damaged. Download it again") from None
     if not found:
         return np.full(4, np.nan)
     start, end = np.min(found, axis=0)[:2], np.max(found, axis=0)[2:]
@@ -59,7 +59,7 @@ def lesion_box(image: Path, masks: list[Path]) -> np.ndarray:
 
 def check_complete(folder: Path, what: str, lacking: Iterable) -> None:
     """Raises: UserError that names the files or columns that a public set lacks."""
-    if missing := shortened(lacking):
+    if missing := shorten(lacking):
         raise UserError(f"{folder}: looks like {what}, but lacks {missing}. Download the data set again")
 
 
@@ -83,11 +83,11 @@ def assemble(folder: Path, what: str, info: pd.DataFrame, images: Files, masks: 
         **{"image": [file.relative_to(folder).as_posix() for file in files], "class": classes},
         **{"label": classes.map(CLASSES), **dict(zip(BOX, np.transpose(boxes)))},
     )
-    notes = [f"{folder} is {what}: boxes are taken from {sum(map(len, masks.values()))} masks"]
+    notes = [f"read as {what}, with boxes from {sum(map(len, masks.values()))} masks"]
     if empty := int((table["x"].isna() & (classes != "normal")).sum()):
         notes.append(f"{empty} benign or malignant images have no box, because their masks are empty")
     if unused := sorted(images.keys() - set(info["image"])):
-        notes.append(f"{len(unused)} images are left out, because {what} does not describe them: {shortened(unused)}")
+        notes.append(f"{len(unused)} images are left out, because {what} does not describe them: {shorten(unused)}")
     return Listed(folder, arrange(table), notes)
 
 
@@ -123,7 +123,7 @@ def list_busi(folder: Path) -> Listed:
     listed = assemble(folder, "BUSI", info, images, masks)
     left_out = {reason: paths for reason, paths in list_folder(folder, True).left_out.items() if reason != "masks"}
     others = [path.name for path in visible(folder) if path.is_dir() and path.name not in CLASSES]
-    notes = [f"folders that are no part of BUSI are left out: {shortened(others)}"] if others else []
+    notes = [f"folders that are no part of BUSI are left out: {shorten(others)}"] if others else []
     return Listed(folder, listed.table, listed.notes + notes + describe_left_out(Listing([], left_out)))
 
 

@@ -37,8 +37,8 @@ class Listed:
     notes: list[str]
 
 
-def shortened(items) -> str:
-    """The first items with commas between them, and the number of the others."""
+def shorten(items) -> str:
+    """Join the first items with commas, and count the others."""
     items = [str(item) for item in items]
     return ", ".join(items[:NAMED]) + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
 

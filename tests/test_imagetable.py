@@ -144,7 +144,8 @@ def test_an_absolute_path_through_a_linked_folder_lies_inside(scans):
 def test_other_names_of_patients_are_taken_and_said(scans, name):
     found = listed(scans, f"image,label,{name}\na.png,malignant,7\nb.png,benign,\n")
     assert columns(found, "patient") == [("7",), ("",)]
-    assert found.notes == [f"column '{name.casefold()}' is taken as the patient"]
+    taken = f"column '{name.casefold()}' is taken as the patient"
+    assert found.notes == [taken, "the patient of 1 of 2 images is unknown"]
 
 
 def test_two_possible_columns_of_patients_are_not_used(scans):
@@ -157,7 +158,7 @@ def test_two_possible_columns_of_patients_are_not_used(scans):
 
 @pytest.mark.parametrize(
     "name, target",
-    [("case", "patient"), ("exam_no", "patient"), ("StudyUID", "patient"), ("person", "patient")]
+    [("case", "patient"), ("exam_no", "patient"), ("StudyUID", "patient"), ("person", "patient"), ("PID", "patient")]
     + [(name, "split") for name in ("set", "Subset", "fold", "fold1", "partition", "group", "phase", "is_train")],
 )
 def test_columns_that_look_like_patients_or_splits_are_named(scans, name, target):
@@ -269,4 +270,6 @@ def test_names_that_cannot_be_printed_are_refused(scans):
 
 def test_positive_is_not_used_for_a_table(scans):
     table = write(scans, "image,label\na.png,malignant\n")
-    assert list_images(table, "benign").notes == [f"--positive benign is not used: {table} has labels of its own"]
+    assert list_images(table, "benign").notes == [
+        "--positive benign is not used, because this data set has labels of its own"
+    ]

@@ -144,7 +144,7 @@ def test_generated_sets(made, name):
         np.testing.assert_array_equal(table.loc[image, BOX].astype(float), box)
     others = {column: table[column].tolist() for column in table if column not in [*COLUMNS, "class"]}
     assert others == OTHERS[name]
-    assert len(found.notes) == 1 and f"is {name}: boxes are taken from" in found.notes[0]
+    assert len(found.notes) == 1 and found.notes[0].startswith(f"read as {name}, with boxes from ")
 
 
 @pytest.mark.parametrize("name", MAKE)
