@@ -29,7 +29,7 @@ from common.show import figures, tables
 
 JOURNAL = "study.journal"
 FILES = ["best.json", "trials.csv", "study.png", "importance.png", "grid.png", JOURNAL]  # what --out may get
-FOR_TRAINING = ("data", "data_root", "size", "seed")  # flags that train.py needs beside --params
+FOR_TRAINING = ("data", "positive", "data_root", "size", "seed")  # flags that train.py needs beside --params
 TOP_SHARE = 0.25  # of the search's trials, best first, span the range of the grid
 SHOWN = 5  # trials of each stage, best first, in the table
 GRID = ("lr", "wd")  # down and across
@@ -48,6 +48,11 @@ def build_parser():
     flags.add(parser, "--jobs", POSITIVE_INT, "workers to start here, which share --threads", 1)
     flags.add_run_flags(parser, "runs/tune", calibrates=False)
     return parser
+
+
+def find(args) -> data.Found:
+    """The data of the command. Raises: UserError."""
+    return data.find(args.data, args.data_root, args.size, args.seed, args.positive)
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,9 @@ def make_score(pool, settings, args):
         scores: list[float] = []
         for fold in range(args.folds):
             name, held_out = f"{stage} {trial.number} fold {fold + 1}", fold_of == fold
+            seed = crossvalidation.model_seed(args.seed, fold)
             try:
-                _, logits = crossvalidation.train_fold(pool, ~held_out, held_out, tried, args.seed + fold, device, name)
+                _, logits = crossvalidation.train_fold(pool, ~held_out, held_out, tried, seed, device, name)
             except training.Diverged:
                 raise optuna.TrialPruned() from None
             scores.append(float(auc(pool.labels[held_out], logits)))
@@ -91,28 +97,33 @@ def make_score(pool, settings, args):
     return score
 
 
-def fixed_settings(settings, source, args) -> dict:
+def fixed_settings(settings, found, args) -> dict:
     """What all workers on a study must have in common. A file of weights counts by its content, not by its path."""
     fixed = {key: value for key, value in settings.as_dict().items() if key not in (*args.search, "patience")}
     if md5 := weights.weights_md5(settings.weights):
         fixed["weights"] = f"MD5 {md5}"
     ranges = {name: str(search.RANGES[name]) for name in args.search}
-    return fixed | {"search": ranges, "folds": args.folds, "seed": args.seed, "data_md5": source.md5}
+    return fixed | {"search": ranges, "folds": args.folds, "seed": args.seed, "data_md5": found.describe()["md5"]}
 
 
-def take_part(url, fixed, source, settings, args) -> Outcome:
+def work(url, fixed, settings, args) -> None:
+    """Take part in a process of its own, which reads the images itself. Raises: UserError."""
+    take_part(url, fixed, data.load(find(args), "train", "val"), settings, args)
+
+
+def take_part(url, fixed, pool, settings, args) -> Outcome:
     """Do both stages together with all other workers. First TPE, which prunes poor trials after a fold; then the grid.
     The choice is among the cells of the grid, or without a grid among the best trials of the search.
     Raises: UserError."""
-    score = make_score(data.concatenate(*data.load(source, "train", "val")), settings, args)
+    score = make_score(pool, settings, args)
     study = search.open_study(url, args.study, fixed)
     with search.explained(url, "failed; the same command goes on from here"):
         search.optimise(study, args.trials, args.search, partial(score, "trial"), args.seed)
         trials = search.finished(study)[: args.trials]
         rows = [trial_row("search", trial.number, trial, trial.params, settings, args) for trial in trials]
-        if not (found := complete(rows, "search")):
+        if not (searched := complete(rows, "search")):
             raise UserError("no trial is complete: the training diverged in all of them; give more --trials")
-        near = found[: max(2, math.ceil(TOP_SHARE * len(found)))]  # at least two trials, which span a range
+        near = searched[: max(2, math.ceil(TOP_SHARE * len(searched)))]  # at least two trials, which span a range
         if args.grid and set(GRID) & set(args.search):
             second = search.open_study(url, f"{args.study} grid {args.grid} after {args.trials}", fixed)
             second.pruner = optuna.pruners.NopPruner()
@@ -180,8 +191,8 @@ chosen, the simplest within one standard error of the best: {setting_text(outcom
 def draw(outcome: Outcome, label: str, out) -> None:
     """study.png: the score of every trial of the search; importance.png; grid.png: the grid as a heat map."""
     title = f"{label}, mean AUC over folds"
-    found = {row["trial"]: row["auc"] for row in complete(outcome.rows, "search")}
-    history = [found.get(i) for i in range(1 + max(row["trial"] for row in outcome.rows if row["stage"] == "search"))]
+    scores = {row["trial"]: row["auc"] for row in complete(outcome.rows, "search")}
+    history = [scores.get(i) for i in range(1 + max(row["trial"] for row in outcome.rows if row["stage"] == "search"))]
     figures.save(figures.search_history(history, title, "AUC"), out / "study.png")
     if outcome.importances:
         shares = figures.importances(outcome.importances, f"{label}, settings searched")
@@ -192,9 +203,9 @@ def draw(outcome: Outcome, label: str, out) -> None:
         figures.save(figures.heat_map(cells, chosen, best, title), out / "grid.png")
 
 
-def save(outcome: Outcome, settings, source, args, out) -> None:
+def save(outcome: Outcome, settings, found, args, out) -> None:
     """Write best.json, in which keys with an underscore are for people, trials.csv and the figures."""
-    made_with = provenance(source, args.threads)
+    made_with = provenance(found, args.threads)
     if args.storage:  # may hold a password
         words = (word.replace(args.storage, search.shown(args.storage)) for word in sys.argv)
         made_with["command"] = shlex.join(["python", *words])
@@ -209,9 +220,9 @@ def save(outcome: Outcome, settings, source, args, out) -> None:
         "_importances": outcome.importances,
         "_provenance": made_with,
     }
-    files.write_csv(out / "trials.csv", outcome.rows, source.notice)
-    draw(outcome, source.label, out)
-    files.write_json(out / "best.json", settings.as_dict() | tuned, source.notice)
+    files.write_csv(out / "trials.csv", outcome.rows, found.notice)
+    draw(outcome, found.label, out)
+    files.write_json(out / "best.json", settings.as_dict() | tuned, found.notice)
 
 
 def next_command(parser, args, out) -> str:
@@ -227,21 +238,21 @@ def main():
     parser = build_parser()
     args = parser.parse_args()
     settings = Settings.from_args(args)
-    source = data.find(args.data, args.data_root, args.size, args.seed)
-    data.load(source, "train", "val")  # names bad images once, before any worker starts
-    weights.initial_model(source.size, settings)  # raises its errors before anything is written
+    found = find(args)
+    pool = data.load(found, "train", "val")
+    weights.initial_model(args.size, settings)  # raises its errors before anything is written
     threads = max(args.threads // args.jobs, 1)
     set_seed(args.seed, threads)
-    with outputs.output(args.out, FILES, [args.data, args.params, settings.weights]) as out:
+    with outputs.output(args.out, FILES, [*found.paths, args.params, settings.weights]) as out:
         outputs.record(out, [JOURNAL])  # already now, for other workers, and for this command after a kill
-        url, fixed = args.storage or f"journal:{out}/{JOURNAL}", fixed_settings(settings, source, args)
+        url, fixed = args.storage or f"journal:{out}/{JOURNAL}", fixed_settings(settings, found, args)
         search.open_study(url, args.study, fixed)  # before any worker, who would name the same error
-        task = url, fixed, source, settings, args
         if args.jobs > 1:
-            parallel.run_copies(take_part, task, args.jobs, partial(set_seed, args.seed, threads))
-        outcome = take_part(*task)  # what remains: other machines may be at work, or a worker here may have died
-        save(outcome, settings, source, args, out)
-    print(outcome_text(outcome, source.label, args))
+            task = url, fixed, settings, args
+            parallel.run_copies(work, task, args.jobs, partial(set_seed, args.seed, threads))
+        outcome = take_part(url, fixed, pool, settings, args)  # what is missing: a worker may have died
+        save(outcome, settings, found, args, out)
+    print(outcome_text(outcome, found.label, args))
     print(f"next: {next_command(parser, args, out)}")
 
 
