@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,7 @@ def test_without_openpyxl_one_line_says_what_to_do(made, monkeypatch):
 # the real ones
 
 
+@cache
 def real(name: str) -> pd.DataFrame:
     if not (EXTERNAL / name).is_dir():
         pytest.skip(f"{EXTERNAL / name} is not here")
