@@ -7,12 +7,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 
-from common import data, files, origin
+from common import data, files
 from common.deploy import graph, int8, latency, onnxfile, parity, typicality
-from common.errors import UserError
 from common.run import flags, folders, outputs
 from common.run.provenance import provenance
 from common.seed import set_seed
@@ -46,7 +44,7 @@ def write_int8(network: onnx.ModelProto, fp32: onnxfile.OnnxModel, reference, kn
     """Make the int8 file from the network and the images it was trained on, its typicality from the `known` ones, and
     check it. Raises: UserError."""
     size = fp32.data["size"]
-    train = np.concatenate([reference[name].images for name in ("train", "also") if name in reference])
+    train = reference["train"].images
     quantized = int8.quantize(network, train)
     fitted = typicality.fit_network(quantized, known, threads)
     rough = write_and_load(graph.assemble(quantized, size, fitted), about, path, threads)
@@ -78,13 +76,9 @@ def main():
     args = parse_args()
     set_seed(0, args.threads)
     run = folders.load(args.run)
-    given = args.data, args.data_root, args.size, args.seed
-    source = origin.find_again(run.data, *given, folders.kept_images(run.path), args.also)
-    if "also" in run.data["trained_on"] and not source.also:
-        raise UserError("the other hospitals' images that the run was trained on are not there; say where by --also")
-    names = [*data.SPLITS, *data.further(source)]
-    splits = dict(zip(names, data.load(source, *names)))
-    known = data.concatenate(*(splits[name] for name in names if name != "test"))  # what typicality is fitted on
+    found = data.find_again(run.data, run.table, args)
+    splits = {name: images for name in data.SPLITS if len(images := data.load(found, name, optional=["val", "test"]))}
+    known = data.concatenate(*(images for name, images in splits.items() if name != "test"))  # for typicality
     about = graph.metadata(run, folders.read_metrics(run.path))
     out = Path(args.out or run.path / "model.onnx")
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
@@ -93,7 +87,7 @@ def main():
     names = [parity_path.name, *(paths[name].name for name in wanted)]
 
     with ExitStack() as whole:  # the files take their names together, after the last check
-        whole.enter_context(outputs.output(out.parent, names, [source.path]))
+        whole.enter_context(outputs.output(out.parent, names, found.paths))
         parity_file = whole.enter_context(files.replacing(parity_path))
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
         shipped = replace(run, predictor=graph.as_shipped(run.predictor, args.fp16))
@@ -112,12 +106,12 @@ def main():
             checked = write_int8(network, fp32, reference, known, about, beside["int8"], args.threads)
             stored["int8"] = {"model": paths["int8"].name, "file": graph.check(beside["int8"])} | checked
         if args.benchmark:
-            stored["benchmark"] = latency.measure(beside, run, splits["train"].images)
-        stored["provenance"] = provenance(source, args.threads)
-        files.write_json(parity_file, stored, source.notice)
+            stored["benchmark"] = latency.measure(beside, run, splits["train"].pixels)
+        stored["provenance"] = provenance(found, args.threads)
+        files.write_json(parity_file, stored, found.notice)
     if paths["int8"].exists() and not args.int8:
         print(f"warning: {paths['int8']} is of an earlier export; --int8 makes it anew", file=sys.stderr)
-    print(report(source.label, stored))
+    print(report(found.label, stored))
     for name in wanted:
         print(f"{paths[name]}: {paths[name].stat().st_size / 1e6:.1f} MB")
 

@@ -1,11 +1,12 @@
 """Train one model on train, choose its epoch, temperature and threshold on val, and only then look at test."""
 
 from common import data, scoring
-from common.calibration import Calibration, calibrate, sigmoid
+from common.calibration import Calibration
+from common.data import Found, Images
 from common.files import write_csv
 from common.model import Predictor, device_of, predict
 from common.run import fallback, flags, folders, provenance, resume
-from common.scoring import Scored, evaluate_splits
+from common.scoring import Scored
 from common.seed import set_seed
 from common.settings import Settings
 from common.show import figures, tables
@@ -20,47 +21,48 @@ def parse_args():
     return parser.parse_args()
 
 
-def score(fitted: Fit, settings: Settings, source, train, val, sensitivity) -> tuple[Calibration, dict[str, Scored]]:
-    """Calibrate on val, then predict test: (calibration, {"val": …, "test": …})."""
+def score(fitted: Fit, settings: Settings, found: Found, pool: Images, sensitivity) -> tuple[Calibration, list[Scored]]:
+    """Calibrate on val, then predict test: (calibration, the predictions of val and test). pool: train and val."""
     predictor = Predictor([fitted.model], settings.mirror)
-    val_logits = predict(predictor, val.images)
-    calibration = calibrate(val.labels, val_logits, sensitivity, "val")
-    (test,) = data.load(source, "test")  # read only now, when everything is chosen
-    test_logits = predict(predictor, test.images)
-    return calibration, {
-        "val": scoring.score(val, sigmoid(val_logits / calibration.temperature), train, apart=False),
-        "test": scoring.score(test, sigmoid(test_logits / calibration.temperature), train, val),
-    }
+    of_val = (pool.table["split"] == "val").to_numpy()
+    val, groups = pool[of_val], data.find_groups(pool)[of_val]
+    logits = predict(predictor, val.pixels)
+    calibration = scoring.calibrate(val, logits, groups, sensitivity, "val")
+    chose = (*["epoch"] * bool(settings.patience), "temperature", "threshold")
+    test = data.load(found, "test")  # read only now, when everything is chosen
+    return calibration, [
+        Scored("val", val, calibration.probabilities(logits), groups, chose=chose),
+        scoring.score_test(test, calibration.probabilities(predict(predictor, test.pixels)), pool),
+    ]
 
 
 def main():
     args = parse_args()
     settings = Settings.from_args(args)
-    source, settings, notice = fallback.choose(args, settings)
+    found, settings, notice = fallback.choose(args, settings)
     if notice:
         print(notice, flush=True)  # before all that goes to stderr
-    data.require(source, *data.SPLITS)
-    scoring.require_unseen(source, "leave these out of it", "val", "test")
-    val, *train = data.load(source, "val", "train", *data.further(source))
-    train = data.concatenate(*train)
+    pool = data.load(found, "train", "val")
+    data.require_apart(found)
 
-    name = "train on PHANTOM data" if source.synthetic else "train"
-    described = provenance.describe(args, settings, source)
-    with resume.begin(args, settings, source, described, FILES) as partial:
+    name = "train on PHANTOM data" if found.synthetic else "train"
+    described = provenance.describe(args, settings, found)
+    with resume.begin(args, settings, found, described, FILES) as partial:
         set_seed(args.seed, args.threads)
+        train, val = pool.of_split("train"), pool.of_split("val")
         fitted = fit(train, val, settings, args.seed, device_of(args.device), name, partial / "model.pt")
-        calibration, scored = score(fitted, settings, source, train, val, args.sensitivity)
-        scores = evaluate_splits(scored, calibration)
-        rows = [row for one in scored.values() for row in folders.prediction_rows(one.split, one.probabilities)]
-        metrics = described | {"best_epoch": fitted.best_epoch} | scores
+        calibration, scored = score(fitted, settings, found, pool, args.sensitivity)
+        results = scoring.evaluate(scored, calibration)
+        metrics = described | {"best_epoch": fitted.best_epoch} | scoring.summary(results, calibration)
         with resume.finish(partial) as out:
-            trained_on = ["train", *data.further(source)]
-            folders.save_model(out / "model.pt", fitted.model, settings, args.seed, source, trained_on)
-            folders.save_results(out, source, calibration, rows, metrics)
-            write_csv(out / "history.csv", fitted.history, source.notice)
-            figures.save(figures.training_curves(fitted.history, fitted.best_epoch, source.label), out / "curves.png")
-    lines = [tables.scores_text(scores, source.label), *scoring.none_clean(scored), f"written to {args.out}/"]
-    print(*lines, *filter(None, [notice]), sep="\n")
+            folders.save_model(out / "model.pt", fitted.model, settings, args.seed, found, ["train"])
+            folders.save_table(out, data.concatenate(pool, scored[1].images))
+            rows = [row for one in scored for row in folders.prediction_rows(one.images, one.probabilities)]
+            folders.save_results(out, found, calibration, rows, metrics)
+            write_csv(out / "history.csv", fitted.history, found.notice)
+            figures.save(figures.training_curves(fitted.history, fitted.best_epoch, found.label), out / "curves.png")
+    lines = [tables.results_text(results, calibration, found.label), *scoring.notes(scored, results)]
+    print(*lines, f"written to {args.out}/", *filter(None, [notice]), sep="\n")
 
 
 if __name__ == "__main__":

@@ -5,16 +5,13 @@ out-of-fold predictions, mends that without changing the order of the images, an
 [n], are 1 for malignant, `logits` and `probabilities` are [n], and `weights`, [..., n], are how often each case counts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from common.metrics import STANDARD_THRESHOLD
 
 EPSILON = 1e-12  # probabilities closer than this to 0 or 1 count as this close: logits stay within +-27.6
-OUT_OF_FOLD = "out-of-fold predictions"  # what cross-validation calibrates on
-LEFT_OUT = "each hospital left out"  # what it calibrates on where hospitals are folds
-ELSEWHERE = "{}, not trained on"  # and on where --calibrate-on names another hospital
 TEMPERATURES = (0.05, 20.0)  # the range that a fitted temperature is limited to
 
 
@@ -139,50 +136,64 @@ def operating_point(labels, probabilities, sensitivity: float) -> float:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a run's held-out predictions chose: stored with the run, later inside the ONNX file.
+    """What held-out predictions chose: stored with the run, later inside the ONNX file.
 
-    `threshold` is on calibrated probabilities; `fitted_on` names the predictions, `n` counts them.
+    threshold: on calibrated probabilities; threshold_rule: what it is, in words; chosen_on: the images that chose both,
+    {"on": "val" or "out_of_fold", "hospitals": names, "hospital_left_out": whether the model of each image had seen no
+    image of its hospital, "n", "malignant"}; achieved: what such a choice achieves on images that do not take part in
+    the choice, one entry for all hospitals and one for each of several (`cross_fit`).
     """
 
     temperature: float = 1.0
     threshold: float = STANDARD_THRESHOLD
     threshold_rule: str = f"{STANDARD_THRESHOLD}, nothing chosen"
-    fitted_on: str = "nothing"
-    n: int = 0
+    chosen_on: dict = field(default_factory=dict)
+    achieved: list[dict] = field(default_factory=list)
 
     def __post_init__(self):
         """Raises: ValueError on a temperature or a threshold that no run can have."""
         if not (0 < self.temperature < np.inf and 0 <= self.threshold <= 1):
             raise ValueError(f"temperature {self.temperature} or threshold {self.threshold} is out of range")
 
+    def probabilities(self, logits) -> np.ndarray:
+        """Calibrated P(malignant) of logits [n]."""
+        return sigmoid(np.asarray(logits) / self.temperature)
 
-def deciding(at_threshold: dict) -> tuple[str, dict]:
-    """Of {split: metrics} at an operating point, the one that chose it, and its metrics: another hospital, the hospital
-    left out that it flags least of, out-of-fold predictions, or val; "" and {} where none is there."""
-    left_out = [name for name in at_threshold if name.startswith("out_of_fold, ")]
-    least = sorted(left_out, key=lambda name: at_threshold[name]["recall"])[:1]
-    split = next((name for name in ("elsewhere", *least, "out_of_fold", "val") if name in at_threshold), "")
-    return split, at_threshold.get(split, {})
+    @property
+    def promise(self) -> dict:
+        """The entry of `achieved` for all hospitals together; {} where there is none."""
+        return self.achieved[0] if self.achieved else {}
 
 
-def calibrate(labels, logits, sensitivity: float, fitted_on: str, parts=None) -> Calibration:
-    """Fit the temperature and choose the operating point on held-out predictions, never on test.
+def choose(labels, logits, sensitivity: float, parts=None) -> tuple[float, float]:
+    """(temperature, threshold) by predictions of images not trained on. Where hospitals are left out in turn, the most
+    cautious one decides: the highest temperature, and the lowest operating point, which keeps the sensitivity in each.
 
-    Args: logits: not yet calibrated; sensitivity: in (0, 1]; fitted_on: their name; parts: names [n] of hospitals, say:
-        the most cautious of them decides, which has the highest temperature, and the lowest operating point, so that
-        the sensitivity is kept in each.
+    Args: logits: not calibrated; sensitivity: in (0, 1]; parts: [n], the hospital of each image, or None for one part.
     """
-    labels, logits = np.asarray(labels), np.asarray(logits)
     within = [np.ones(len(labels), bool)] if parts is None else [parts == part for part in np.unique(parts)]
     temperature = max(fit_temperature(logits[part], labels[part]) for part in within)
     probabilities = sigmoid(logits / temperature)
-    threshold = min(operating_point(labels[part], probabilities[part], sensitivity) for part in within)
-    return Calibration(temperature, threshold, threshold_rule(sensitivity, fitted_on), fitted_on, len(labels))
+    return temperature, min(operating_point(labels[part], probabilities[part], sensitivity) for part in within)
 
 
-def threshold_rule(sensitivity: float | str, fitted_on: str) -> str:
+def cross_fit(labels, logits, sensitivity: float, fold, parts=None) -> np.ndarray:
+    """Which images are flagged when each fold gets the temperature and threshold that the other folds choose: bool [n].
+    The rates of these flags are held-out, those of a threshold on the images that chose it are not.
+
+    Args: fold: [n], images that share a group share a fold; every other argument as of `choose`.
+    """
+    flagged = np.zeros(len(labels), bool)
+    for own in (fold == f for f in np.unique(fold)):
+        others = None if parts is None else parts[~own]
+        temperature, threshold = choose(labels[~own], logits[~own], sensitivity, others)
+        flagged[own] = sigmoid(logits[own] / temperature) >= threshold
+    return flagged
+
+
+def threshold_rule(sensitivity: float | str, chosen_on: str) -> str:
     """What an `operating_point` is, in the words that files, tables and --help share."""
     return (
-        f"largest threshold with a sensitivity of at least {sensitivity} on {fitted_on}, "
+        f"largest threshold with a sensitivity of at least {sensitivity} on {chosen_on}, "
         "midway to the next probability below"
     )

@@ -12,6 +12,7 @@ from common.intervals import Z95
 from common.metrics import STANDARD_THRESHOLD
 
 SIGNIFICANCE = 0.05
+POWER = (1.96 + 0.84) / 1.96  # times half an interval: the difference that is found with a power of 80 %
 
 
 def _wins(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -88,7 +89,7 @@ def _compared(difference: float) -> str:
 
 def conclusion(names: tuple[str, str], differences: dict, delong_p: float, right: dict, n: int) -> str:
     """One sentence on what a comparison of n images shows, at the 5 % level: a difference in AUC, when 0 lies outside
-    its interval, half of whose width is the smallest to be seen; in accuracy by McNemar's test.
+    its interval; in accuracy by McNemar's test.
 
     Args: differences: of `paired_bootstrap`; right: of `mcnemar`.
     """
@@ -114,7 +115,8 @@ def conclusion(names: tuple[str, str], differences: dict, delong_p: float, right
     if shown and missing:
         verdict += f", a difference in {missing[0]} cannot"
     if "AUC" in missing and high > low:
-        verdict += f"; one smaller than about {(high - low) / 2:.2g} in AUC could not be seen with this many images"
+        found = POWER * (high - low) / 2
+        verdict += f"; this many images show a difference in AUC of about {found:.2g} in four of five such comparisons"
     return (
         f"On these {n} images, compared with {names[1]}, {names[0]}'s AUC is {found_auc} and its accuracy "
         f"{found_accuracy}: {verdict}."

@@ -1,5 +1,6 @@
-"""k-fold cross-validation of a training recipe, stratified by class and with near-duplicates kept together; crossval.py
-reports it, tune.py scores with it."""
+"""Cross-validation of a training recipe: stratified folds that keep groups together, or one fold per hospital.
+
+crossval.py reports it, tune.py scores with it."""
 
 import functools
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 
 from common import metrics, parallel, training
 from common.calibration import sigmoid
-from common.data import Split, find_groups, require_both_classes
+from common.data import Images, find_groups, require_both_classes
 from common.folds import assign_folds
 from common.model import BreastResNet, Predictor, predict
 from common.seed import set_seed
@@ -21,9 +22,9 @@ from common.settings import Settings
 class Scheme:
     """How to cross-validate: `repeats` times over, with other folds and seeds from `seed` on, `folds` models each.
 
-    groups: "twins" keeps near-duplicates, and images of one patient, in one fold, "none" deals every image by itself,
-    "hospitals" makes each hospital a fold, whatever `folds` says. refit: train so many more models, on all images.
-    jobs: models trained at once, sharing `threads`.
+    groups: "patient" keeps images of one patient, and near-duplicates, in one fold; "image" deals every image by
+    itself; "hospital" makes each hospital a fold, whatever `folds` says. refit: train so many more models, on all
+    images. jobs: models trained at once, sharing `threads`.
     """
 
     groups: str
@@ -56,12 +57,15 @@ class CrossValidation:
         """[n], the mean over repeats."""
         return self.logits.mean(0)
 
-    def score_folds(self, labels: np.ndarray) -> list[dict]:
-        """`metrics.summary` of each fold by itself, with its number from 1. labels: [n]."""
-        labels = np.broadcast_to(labels, self.fold.shape)
-        held_out = [self.fold == i for i in range(len(self.models))]
-        summaries = [metrics.summary(labels[part], sigmoid(self.logits[part])) for part in held_out]
-        return [{"fold": i + 1} | summary for i, summary in enumerate(summaries)]
+    def score_folds(self, pool: Images) -> list[dict]:
+        """`metrics.summary` of each fold by itself, with its number from 1 and its hospitals."""
+        labels = np.broadcast_to(pool.labels, self.fold.shape)
+        found = []
+        for i, held_out in enumerate(self.fold == i for i in range(len(self.models))):
+            hospitals = " + ".join(dict.fromkeys(pool.hospitals[held_out.any(0)]))
+            summary = metrics.summary(labels[held_out], sigmoid(self.logits[held_out]))
+            found.append({"fold": i + 1, "hospital": hospitals} | summary)
+        return found
 
     def score_repeats(self, labels: np.ndarray) -> list[dict]:
         """`metrics.summary` of each repeat's pooled predictions, with its number from 1. labels: [n]."""
@@ -69,7 +73,7 @@ class CrossValidation:
 
 
 def train_fold(
-    pool: Split,
+    pool: Images,
     trained: np.ndarray,
     unseen: np.ndarray,
     settings: Settings,
@@ -84,25 +88,30 @@ def train_fold(
     Returns: (model on the CPU, its logits [unseen.sum()] of the unseen).
     """
     model = training.fit(pool[trained], None, settings, seed, device, name, checkpoint).model
-    logits = predict(Predictor([model], settings.mirror), pool.images[unseen])
+    logits = predict(Predictor([model], settings.mirror), pool.pixels[unseen])
     return model.cpu(), logits
 
 
-def cross_validate(pool: Split, settings: Settings, scheme: Scheme, partial: Path | None = None) -> CrossValidation:
+def model_seed(seed: int, i: int) -> int:
+    """The seed of model i: neighbouring seeds of two cross-validations share no model."""
+    return int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
+
+
+def cross_validate(pool: Images, settings: Settings, scheme: Scheme, partial: Path | None = None) -> CrossValidation:
     """Train the models of a scheme, each on all images but those of its fold, and predict those.
 
     Args: partial: a folder that keeps a checkpoint of each model, and from which the training goes on.
     Raises: UserError when there are too few images for so many folds, or a hospital or the others lack a class.
     """
-    groups = np.arange(len(pool)) if scheme.groups == "none" else find_groups(pool)
+    groups = np.arange(len(pool)) if scheme.groups == "image" else find_groups(pool)
     fold = assign_models(pool, groups, scheme)
     unseen = {f"fold {i + 1}": (fold == i).any(0) for i in range(fold.max() + 1)}
     unseen |= {f"refit {i + 1}": np.zeros(len(pool), bool) for i in range(scheme.refit)}
     tasks = []
     for i, (name, mask) in enumerate(unseen.items()):
         trained = trained_on(pool, groups, mask, name)
-        checkpoint = partial and partial / f"{scheme.groups}_{name.replace(' ', '_')}.pt"
-        tasks.append((pool, trained, mask, settings, scheme.seed + i, scheme.device, name, checkpoint))
+        checkpoint = partial and partial / f"{name.replace(' ', '_')}.pt"
+        tasks.append((pool, trained, mask, settings, model_seed(scheme.seed, i), scheme.device, name, checkpoint))
     begin = functools.partial(set_seed, scheme.seed, max(scheme.threads // scheme.jobs, 1))
     models, predicted = zip(*parallel.run(train_fold, tasks, scheme.jobs, begin))
     folds, logits = len(models) - scheme.refit, np.empty(fold.shape)
@@ -111,21 +120,21 @@ def cross_validate(pool: Split, settings: Settings, scheme: Scheme, partial: Pat
     return CrossValidation(list(models[:folds]), fold, logits, list(models[folds:]))
 
 
-def assign_models(pool: Split, groups: np.ndarray, scheme: Scheme) -> np.ndarray:
+def assign_models(pool: Images, groups: np.ndarray, scheme: Scheme) -> np.ndarray:
     """The number, from 0, of the model that does not see an image: int [repeats, n]. groups: [n], what stays together.
     Raises: UserError."""
-    if scheme.groups == "hospitals":
+    if scheme.groups == "hospital":
         names, hospital = np.unique(pool.hospitals, return_inverse=True)
         for i, name in enumerate(names):
-            require_both_classes(pool.labels[hospital == i], f"--groups hospitals: {name or '--data'}")
+            require_both_classes(pool.labels[hospital == i], f"--groups hospital: {name}")
         return hospital + np.arange(scheme.repeats)[:, None] * len(names)
     repeats = [assign_folds(pool.labels, groups, scheme.folds, scheme.seed + r) for r in range(scheme.repeats)]
     return np.stack(repeats) + np.arange(scheme.repeats)[:, None] * scheme.folds
 
 
-def trained_on(pool: Split, groups: np.ndarray, unseen: np.ndarray, name: str) -> np.ndarray:
+def trained_on(pool: Images, groups: np.ndarray, unseen: np.ndarray, name: str) -> np.ndarray:
     """The images that a model is trained on, bool [n]: all but the unseen, and nothing that shares a group with these,
     as images of two hospitals may. Raises: UserError where a class is absent."""
     trained = ~np.isin(groups, groups[unseen])
-    require_both_classes(pool.labels[trained], f"--groups hospitals: what {name} is trained on")
+    require_both_classes(pool.labels[trained], f"--groups hospital: what {name} is trained on")
     return trained

@@ -1,8 +1,16 @@
 """Errors that a user can cause and one line can explain."""
 
+import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# What libraries raise when they read a damaged file. Errors in our own code, such as NameError, are not among them.
+FORMAT_ERRORS = (ValueError, LookupError, TypeError, RuntimeError, EOFError, MemoryError, SyntaxError)
+FORMAT_ERRORS += (zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError)
 
 
 class UserError(Exception):
@@ -15,14 +23,17 @@ def one_line(message: str) -> str:
 
 
 @contextmanager
-def reading(path: str | Path, what: str = "damaged", way_out: str = "train the run again") -> Iterator[None]:
-    """Make one line of whatever goes wrong with a file from outside: what is in it may be anything, and so is what
-    libraries raise of it. Raises: UserError, "PATH: WHAT; WAY_OUT" or, by the system, "PATH: cannot be read (…); …"."""
+def reading(
+    path: str | Path,
+    what: str = "damaged",
+    way_out: str = "train the run again",
+    errors: tuple[type[Exception], ...] = FORMAT_ERRORS,
+) -> Iterator[None]:
+    """Make one line of what goes wrong with a file from outside. errors: what its format's library raises.
+    Raises: UserError, "PATH: WHAT; WAY_OUT" or, by the system, "PATH: cannot be read (…); …"."""
     try:
         yield
-    except UserError:
-        raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); {way_out}") from None
-    except Exception:
+    except errors:
         raise UserError(f"{path}: {what}; {way_out}") from None

@@ -113,7 +113,7 @@ def pillow_frames(path: Path) -> Iterator[np.ndarray]:
                 check_directory(image)
             check_size(image.height, image.width)
             picture = ImageOps.exif_transpose(image)
-            sixteen = image.format == "PPM" and picture.mode == "I"  # a PGM has 16 bits at most
+            sixteen = image.format in ("PNG", "PPM") and picture.mode == "I"  # these formats have 16 bits at most
             yield to_grey(picture.convert("I;16") if sixteen else picture)
 
 

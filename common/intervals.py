@@ -27,7 +27,9 @@ def resample_counts(labels, groups=None, resamples: int = 2000, seed: int = 0) -
     Returns: int16 [resamples, n]; as many groups of each class are drawn as there are.
     """
     groups = np.arange(len(labels)) if groups is None else groups
-    names, group_of = np.unique(groups, return_inverse=True)
+    _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
+    group_of = np.argsort(np.argsort(first))[group_of]  # numbered as they appear, whatever they are called
+    names = np.arange(len(first))
     malignant = np.bincount(group_of, np.asarray(labels, float), minlength=len(names)) > 0
     counts, generator = np.zeros((resamples, len(names)), np.int16), np.random.default_rng(seed)
     for members in (np.flatnonzero(malignant == c) for c in (False, True)):

@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.errors import UserError
-from common.settings import LARGEST_SIDE
 
 GREY_MEAN, GREY_STD = 0.449, 0.226  # ImageNet's, averaged over the three colours
 COARSE = 32  # pixels a side, about which `texture` looks at: finer ones tell scanners apart (results/README.md)
@@ -26,17 +25,16 @@ class BreastResNet(nn.Module):
 
     Args:
         stages: of the trunk, cut from the end: 2 to 4, or "auto".
-        upsample: enlarge the images to this side first, bilinearly; 0 leaves them as they are.
 
-    Raises: ValueError for a number of stages that cannot be, or an `upsample` that would shrink them or is too large.
+    Raises: ValueError for another number of stages.
     """
 
-    def __init__(self, size: int, stages: int | str = "auto", upsample: int = 0):
+    def __init__(self, size: int, stages: int | str = "auto"):
         super().__init__()
-        if stages not in ("auto", 2, 3, 4) or upsample not in (0, *range(size, LARGEST_SIDE + 1)):
-            raise ValueError(f"no ResNet-18 has {stages!r} stages, or no {size}×{size} is enlarged to {upsample!r}")
-        small = (upsample or size) < 64
-        self.size, self.upsample = size, int(upsample)
+        if stages not in ("auto", 2, 3, 4):
+            raise ValueError(f"no ResNet-18 has {stages!r} stages")
+        small = size < 64
+        self.size = size
         self.stages = (3 if small else 4) if stages == "auto" else int(stages)
         trunk = torchvision.models.resnet18(num_classes=1)
         trunk.conv1 = nn.Conv2d(1, 64, 7, stride=1 if small else 2, padding=3, bias=False)
@@ -45,16 +43,9 @@ class BreastResNet(nn.Module):
         trunk.fc = nn.Linear(64 * 2 ** (self.stages - 1), 1)
         self.trunk = trunk.to(memory_format=torch.channels_last)  # a third faster on CPU
 
-    @property
-    def architecture(self) -> dict:
-        """The arguments beside `size` that make this model again."""
-        return {"stages": self.stages, "upsample": self.upsample}
-
     def first_stage(self, images: torch.Tensor) -> torch.Tensor:
         """Its activations [n, 64, rows, columns]. images: float [n, size, size] in [0, 1]."""
         inputs = ((images - GREY_MEAN) / GREY_STD)[:, None]
-        if self.upsample:
-            inputs = F.interpolate(inputs, [self.upsample] * 2, mode="bilinear")
         trunk, inputs = self.trunk, inputs.contiguous(memory_format=torch.channels_last)
         return trunk.layer1(trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(inputs)))))
 
@@ -83,13 +74,6 @@ class BreastResNet(nn.Module):
         maps = (first, picture, picture.diff(dim=2), picture.diff(dim=3))
         statistics = [torch.cat([m.abs().mean((2, 3)), m.std((2, 3), correction=0)], 1) for m in maps]
         return (torch.cat(statistics, 1) + 0.05).log()  # 0.05: what is much less than that is none
-
-    def freeze(self, stages: int) -> None:
-        """Leave the weights of the stem and of the first `stages` stages as they are; 0 freezes nothing. Their batch
-        norms go on normalising by the batch and averaging it: fixed statistics measured far worse (results/ideas.md).
-        """
-        for name in ["conv1", "bn1", *(f"layer{stage + 1}" for stage in range(stages))] if stages else []:
-            getattr(self.trunk, name).requires_grad_(False)
 
     def streamlined(self) -> "BreastResNet":
         """A copy that computes the same in less time: batch normalisations are part of the convolutions before them,

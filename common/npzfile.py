@@ -1,6 +1,8 @@
 """A file with MedMNIST's keys: where BreastMNIST lies, fetching it, and reading splits that can be trusted."""
 
+import hashlib
 import os
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -52,20 +54,36 @@ def fetch(path: Path, size: int) -> None:
                 path.parent.rmdir()
 
 
+def identify(path: Path, size: int, official: bool) -> str:
+    """The MD5 of a file. The official BreastMNIST is fetched if it is absent. Raises: UserError."""
+    if official and not path.exists():
+        fetch(path, size)
+    with reading(path, way_out="give a readable .npz file, a folder or a .csv of images, breastmnist or phantom"):
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError(0, "not a file")
+        with open(path, "rb") as file:
+            md5 = hashlib.file_digest(file, "md5").hexdigest()
+    if official and md5 != OFFICIAL_MD5[size]:
+        print(f"warning: {path} is not the official file (MD5 {md5}); results cannot be compared", file=sys.stderr)
+    return md5
+
+
 def read(path: Path, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(images uint8 [n, size, size], labels uint8 [n], 1 for malignant) of a split; no other is read. This is where the
-    label flips: MedMNIST stores 0 for malignant.
+    """(images uint8 [n, size, size], labels uint8 [n], 1 for malignant) of a split; no other is read. A file without
+    val gives none. This is where the label flips: MedMNIST stores 0 for malignant.
 
     Raises: UserError when the file is corrupt, lacks a key, or holds something else than grey uint8 images of this size
         with labels 0 and 1.
     """
-    needed = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
+    needed = [f"{split}_{part}" for split in SPLITS if split != "val" for part in ("images", "labels")]
     readable = reading(path, "not a readable .npz file", "download it again or check it")
     with readable, np.load(path, allow_pickle=False) as arrays:
         if any(member.file_size > LARGEST for member in arrays.zip.infolist()):
             raise UserError(f"{path}: an array in it unpacks to more than {LARGEST >> 30} GiB")
         if missing := [key for key in needed if key not in arrays]:
-            raise UserError(f"{path}: lacks {', '.join(missing)}; an .npz needs MedMNIST's six keys")
+            raise UserError(f"{path}: lacks {', '.join(missing)}; an .npz needs MedMNIST's keys")
+        if name == "val" and not {"val_images", "val_labels"} <= set(arrays):
+            return np.empty((0, size, size), np.uint8), np.empty(0, np.uint8)
         images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
         if problem := find_problem(images, labels, name, size):
             raise UserError(f"{path}: {problem}")

@@ -1,115 +1,202 @@
-"""Scoring predictions: whole and clean splits, at the standard threshold and at the operating point."""
+"""Scoring predictions: every metric of every part of the images, with intervals, as entries that say what they are."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
-from common import calibration, duplicates, intervals, metrics
-from common.data import Source, Split, find_groups, load
+from common import calibration, intervals, metrics
+from common.calibration import Calibration, threshold_rule
+from common.data import Images, concatenate, find_groups
 from common.errors import UserError
+from common.folds import assign_folds
+
+CROSS_FIT_FOLDS = 5
+ALL = "all"  # hospitals together; also the subset of all images
+RATES = ("recall", "specificity", "precision")  # that a promise gives
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Predictions of a split: calibrated probabilities [n]; groups [n], the same for images that are drawn together in
-    an interval; subsets, to be scored by themselves too: {name: bool [n]}."""
+    """Predictions of some images.
 
-    split: Split
+    on: what they are called, such as "test"; probabilities: calibrated, [n]; groups: [n], the same for images that are
+    drawn together in an interval; subsets: {name: bool [n]}, which are scored by themselves too; trained_on: whether
+    the predicting model was trained on images among them; chose: what the images chose, such as "epoch".
+    """
+
+    on: str
+    images: Images
     probabilities: np.ndarray
     groups: np.ndarray
     subsets: dict[str, np.ndarray] = field(default_factory=dict)
+    trained_on: bool = False
+    chose: tuple[str, ...] = ()
 
     @property
     def labels(self) -> np.ndarray:
         """[n], 1 for malignant."""
-        return self.split.labels
+        return self.images.labels
 
-    def resample_counts(self, resamples: int, seed: int) -> np.ndarray:
+    def resample_counts(self, resamples: int) -> np.ndarray:
         """`intervals.resample_counts` of whole groups: [resamples, n]."""
-        return intervals.resample_counts(self.labels, self.groups, resamples, seed)
-
-    def parts(self, name: str) -> dict[str, "Scored"]:
-        """{name: all of it, "<subset>_<name>": a subset, "<name>_patients": patients}, where there are such."""
-        found = {name: self}
-        for subset, chosen in self.subsets.items():
-            if chosen.any():
-                found[f"{subset}_{name}"] = self.only(chosen)
-        if len(set(self.split.patients)) < len(self.split) and all(self.split.patients):
-            found[f"{name}_patients"] = self.per_patient()
-        return found
+        return intervals.resample_counts(self.labels, self.groups, resamples)
 
     def only(self, chosen: np.ndarray) -> "Scored":
-        """Some of the images. chosen: bool [n]."""
-        return Scored(self.split[chosen], self.probabilities[chosen], self.groups[chosen])
+        """Some of the images, without subsets. chosen: bool [n]."""
+        return replace(
+            self,
+            images=self.images[chosen],
+            probabilities=self.probabilities[chosen],
+            groups=self.groups[chosen],
+            subsets={},
+        )
 
     def per_patient(self) -> "Scored":
-        """Each patient once: by the image of the highest probability, malignant if any image is."""
-        _, patient_of = np.unique(self.split.patients, return_inverse=True)
-        malignant = (np.bincount(patient_of, self.labels) > 0).astype(np.uint8)
-        by_patient = np.lexsort((-self.probabilities, patient_of))  # and the highest probability first
+        """Each patient once: by the image of the highest probability, malignant if any image is. Images of unknown
+        patients are left out."""
+        known = self.only(np.array([patient != "" for patient in self.images.patients]))
+        _, patient_of = np.unique(known.images.patients, return_inverse=True)
+        malignant = (np.bincount(patient_of, known.labels) > 0).astype(int)
+        by_patient = np.lexsort((-known.probabilities, patient_of))  # and the highest probability first
         first = by_patient[np.searchsorted(patient_of[by_patient], np.arange(len(malignant)))]
-        return Scored(replace(self.split[first], labels=malignant), self.probabilities[first], self.groups[first])
+        chosen = known.only(first)
+        return replace(chosen, images=Images(chosen.images.pixels, chosen.images.table.assign(label=malignant)))
 
 
-def groups_beside(split: Split, *others: Split) -> tuple[np.ndarray, np.ndarray]:
-    """(the group of each image of a split, whether it holds no image of another split), both [n]."""
-    groups = find_groups(split, *others)
-    own, beside = groups[: len(split)], groups[len(split) :]
-    return own, ~np.isin(own, beside)
+def parts(scored: Scored) -> list[tuple[dict, Scored]]:
+    """The parts of predictions that are scored by themselves, each with the fields that say what it is: all hospitals
+    together and each of several, all images and each subset, images and patients where there are fewer patients."""
+    names = list(dict.fromkeys(scored.images.hospitals))
+    hospitals = {names[0] if len(names) == 1 else ALL: np.ones(len(scored.labels), bool)}
+    hospitals |= {name: scored.images.hospitals == name for name in names} if len(names) > 1 else {}
+    found = []
+    for hospital, of_hospital in hospitals.items():
+        for subset, of_subset in ({ALL: np.ones(len(scored.labels), bool)} | scored.subsets).items():
+            if not (of_hospital & of_subset).any():
+                continue
+            part = scored.only(of_hospital & of_subset)
+            about = {"on": scored.on, "hospital": hospital, "unit": "image", "subset": subset}
+            found.append((about, part))
+            patients = [patient for patient in part.images.patients if patient]
+            if subset == ALL and len(set(patients)) < len(patients):
+                found.append((about | {"unit": "patient"}, part.per_patient()))
+    return found
 
 
-def score(split: Split, probabilities: np.ndarray, *others: Split, apart: bool = True) -> Scored:
-    """Predictions of a split beside others that may have been trained on. apart: what shares no group with these is the
-    subset "clean"."""
-    groups, clean = groups_beside(split, *others)
-    return Scored(split, probabilities, groups, {"clean": clean} if apart and others else {})
+def evaluate(scored: list[Scored], chosen: Calibration, resamples: int = 2000) -> list[dict]:
+    """The "results" of metrics.json: an entry for each part of the predictions at each threshold, with every metric,
+    its interval, and fields that say what the entry is about."""
+    results = []
+    thresholds = {"standard": metrics.STANDARD_THRESHOLD, "operating point": chosen.threshold}
+    for about, part in (pair for one in scored for pair in parts(one)):
+        shown, counts = (part.labels, part.probabilities), part.resample_counts(resamples)
+        at = intervals.with_intervals(partial(metrics.summaries, *shown, thresholds.values()), counts)
+        calibrated = intervals.with_intervals(partial(calibration.summary, *shown), counts)
+        for name, threshold in thresholds.items():
+            said = about | {"threshold": threshold, "threshold_name": name}
+            said |= {"held_out": not (part.trained_on or part.chose), "chose": list(part.chose)}
+            results.append(said | at[threshold] | calibrated)
+    return results
 
 
-def none_clean(scored: dict[str, Scored]) -> list[str]:
-    """A sentence for each of the named predictions whose subset "clean" is empty, and so in no table."""
+def splits(results: list[dict]) -> dict[str, dict]:
+    """The "splits" of metrics.json: {"test": metrics of all images at the standard threshold, "clean_test": …}."""
+    found = {}
+    for entry in results:
+        whole = entry["unit"] == "image" and entry["threshold_name"] == "standard"
+        name = entry["on"] if entry["subset"] == ALL else f"{entry['subset']}_{entry['on']}"
+        if whole and name not in found:  # the first of a name is of all hospitals
+            found[name] = entry
+    return found
+
+
+def summary(results: list[dict], chosen: Calibration) -> dict:
+    """What metrics.json says of predictions: "splits", for people, "results", for programs, and the calibration."""
+    return {"splits": splits(results), "results": results, "calibration": asdict(chosen)}
+
+
+def score_test(test: Images, probabilities: np.ndarray, *known: Images) -> Scored:
+    """Predictions of test. The subset "clean" shares no group with the images that trained or chose, `known`."""
+    groups = find_groups(concatenate(test, *known))
+    own, others = groups[: len(test)], groups[len(test) :]
+    return Scored("test", test, probabilities, own, {"clean": ~np.isin(own, others)})
+
+
+def notes(scored: list[Scored], results: list[dict]) -> list[str]:
+    """What a reader of the results must know, in sentences."""
+    return none_clean(scored) + below_chance(results)
+
+
+def none_clean(scored: list[Scored]) -> list[str]:
+    """A sentence for each of the predictions of which no image is clean."""
     return [
-        f"There is no clean_{name}: each image of {name} shares a group with one of training or validation."
-        for name, whole in scored.items()
-        if "clean" in whole.subsets and not whole.subsets["clean"].any()
+        f"No image of {one.on} is clean: each shares a group with an image of training or validation."
+        for one in scored
+        if "clean" in one.subsets and not one.subsets["clean"].any()
     ]
 
 
-def count_seen(split: Split, trained: Split) -> dict[str, int]:
-    """How many of the images a model was trained on, how many more are near-duplicates of such, and how many it has not
-    seen: judged by the images themselves at 28x28 pixels."""
-    highest = duplicates.highest_correlation(split.images, trained.images)
-    same, alike = int(np.sum(highest > duplicates.SAME)), int(np.sum(highest > duplicates.THRESHOLD))
-    return {"trained_on": same, "near_duplicates": alike - same, "unseen": len(split) - alike}
+def below_chance(results: list[dict]) -> list[str]:
+    """A sentence for each part where the model orders the images the wrong way round."""
+    return [
+        f"The AUC on {entry['on']} ({entry['hospital']}) is below 0.5, and so is its interval: the labels may have the "
+        "opposite meaning. 1 must mean malignant."
+        for entry in results
+        if entry["auc_ci95"][1] < 0.5 and entry["subset"] == ALL and entry["threshold_name"] == "standard"
+    ]
 
 
-def require_unseen(source: Source, way_out: str, *names: str) -> None:
-    """Raises: UserError, before any training, when images of the named splits are among those of other hospitals."""
-    if not source.also:
-        return
-    (also,) = load(source, "also")
-    for name, split in zip(names, load(source, *names)):
-        if same := count_seen(split, also)["trained_on"]:
-            raise UserError(f"--also: holds {same} of the {len(split)} images of {name}; {way_out}")
+def calibrate(images: Images, logits, groups, sensitivity: float, on: str, by_hospital: bool = False) -> Calibration:
+    """Fit the temperature and choose the operating point on images not trained on, never on test, and measure by
+    cross-validation inside these images what such a choice achieves.
+
+    Args:
+        logits: [n], not calibrated; groups: [n], the same for images that belong together.
+        sensitivity: in (0, 1], that the threshold must have.
+        on: "val" or "out_of_fold".
+        by_hospital: the model of each image has seen no image of its hospital.
+    """
+    labels, hospitals = images.labels, images.hospitals
+    parts = hospitals if by_hospital else None
+    temperature, threshold = calibration.choose(labels, logits, sensitivity, parts)
+    names = list(dict.fromkeys(hospitals))
+    chosen_on = {"on": on, "hospitals": names, "hospital_left_out": by_hospital}
+    chosen_on |= {"n": len(labels), "malignant": int(labels.sum())}
+    rule = threshold_rule(sensitivity, describe_chosen_on(chosen_on))
+    achieved = measure(images, logits, groups, sensitivity, parts)
+    return Calibration(temperature, threshold, rule, chosen_on, achieved)
 
 
-def evaluate_splits(
-    scored: dict[str, Scored], chosen: calibration.Calibration, resamples: int = 2000, seed: int = 0
-) -> dict:
-    """Every metric of the named predictions, and of their parts, with intervals: the "splits", at the standard
-    threshold, "operating_point" and "calibration" of metrics.json."""
-    parts: dict[str, Scored] = {}
-    for name, whole in scored.items():
-        parts |= whole.parts(name)
-    standard, at_chosen, calibrated = {}, {}, {}
-    thresholds = metrics.STANDARD_THRESHOLD, chosen.threshold
-    for name, part in parts.items():
-        shown, counts = (part.labels, part.probabilities), part.resample_counts(resamples, seed)
-        at = intervals.with_intervals(partial(metrics.summaries, *shown, thresholds), counts)
-        standard[name], at_chosen[name] = (at[threshold] for threshold in thresholds)
-        calibrated[name] = intervals.with_intervals(partial(calibration.summary, *shown), counts)
-    return {
-        "splits": standard,
-        "operating_point": {"threshold": chosen.threshold, "rule": chosen.threshold_rule, "splits": at_chosen},
-        "calibration": {"temperature": chosen.temperature, "fitted_on": chosen.fitted_on} | calibrated,
-    }
+def describe_chosen_on(chosen_on: dict) -> str:
+    """The images that chose a threshold, in words."""
+    names = {"val": "the validation images", "out_of_fold": "out-of-fold predictions"}
+    said = f"{names[chosen_on['on']]} of {' + '.join(chosen_on['hospitals'])}"
+    return f"{said}, in each hospital, by models that have not seen it" if chosen_on["hospital_left_out"] else said
+
+
+def measure(images: Images, logits, groups, sensitivity: float, parts=None) -> list[dict]:
+    """What a choice of temperature and threshold on such images achieves on others: rates with intervals, of all
+    hospitals together and of each of several; [] where there are too few images to tell.
+    parts: the hospitals where each is left out in turn, else None."""
+    labels, hospitals = images.labels, images.hospitals
+    try:
+        fold = (
+            assign_folds(labels, groups, CROSS_FIT_FOLDS, 0)
+            if parts is None
+            else np.unique(parts, return_inverse=True)[1]
+        )
+    except UserError:  # a class has too few groups
+        return []
+    flagged = calibration.cross_fit(labels, logits, sensitivity, fold, parts)
+    names = list(dict.fromkeys(hospitals))
+    chosen = {ALL if len(names) > 1 else names[0]: np.ones(len(labels), bool)}
+    chosen |= {name: hospitals == name for name in names} if len(names) > 1 else {}
+    found = []
+    for name, own in chosen.items():
+        counts = intervals.resample_counts(labels[own], groups[own])
+        rates = intervals.with_intervals(partial(metrics.rates, labels[own], flagged[own]), counts)
+        kept = {key: value for key, value in rates.items() if key.removesuffix("_ci95") in RATES}
+        about = {"hospital": name, "n": int(own.sum()), "malignant": int(labels[own].sum()), "held_out": True}
+        found.append(about | kept)
+    return found

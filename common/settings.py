@@ -28,9 +28,6 @@ def written(value):
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
-LARGEST_SIDE = 512  # pixels that images are enlarged to at most
-
-
 def setting(default, kind: Kind, reason: str):
     """A dataclass field with what its flag needs."""
     return field(default=default, metadata={"kind": kind, "help": reason})
@@ -50,12 +47,6 @@ class Settings:
     )
     stages: int | str = setting(
         "auto", one_of("auto", 2, 3, 4), "residual stages of the trunk; auto: 3 for what is below 64 pixels, else all 4"
-    )
-    upsample: int = setting(
-        0, number(int, 0, LARGEST_SIDE), "enlarge the images to this side first; 0: leave them as they are"
-    )
-    frozen_stages: int = setting(
-        0, one_of(0, 1, 2, 3, 4), "the stem and this many stages keep the weights that they start with; 0: all learn"
     )
     loss: str = setting("cross-entropy", one_of("cross-entropy", "focal"), "cross-entropy or focal")
     label_smoothing: float = setting(0.0, SHARE_BELOW_ONE, "share by which targets move towards 1/2")

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import augment, loss, metrics
 from common.calibration import negative_log_likelihood
-from common.data import Split
+from common.data import Images
 from common.errors import UserError, reading
 from common.model import BreastResNet, Predictor, predict
 from common.progress import Progress
@@ -38,8 +38,8 @@ class Fit:
 
 
 def fit(
-    train: Split,
-    val: Split | None,
+    train: Images,
+    val: Images | None,
     settings: Settings,
     seed: int,
     device: torch.device,
@@ -61,12 +61,12 @@ def fit(
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    images, labels = torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device)
+    images, labels = torch.from_numpy(train.pixels).to(device), torch.from_numpy(train.labels).to(device)
     class_weights = loss.class_weights(labels, settings.class_weights)
     strength = augment.Strength(scale=settings.zoom)
     steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
 
-    model = initial_model(train.images.shape[-1], settings).to(device)
+    model = initial_model(train.pixels.shape[-1], settings).to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     optimiser = make_optimiser(model, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, settings.warmup))
@@ -148,9 +148,9 @@ def make_optimiser(model: torch.nn.Module, settings: Settings) -> torch.optim.Ad
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
-def validate(model: torch.nn.Module, val: Split, settings: Settings) -> dict:
+def validate(model: torch.nn.Module, val: Images, settings: Settings) -> dict:
     """Validation loss (plain cross-entropy), accuracy and AUC of a model as it would be used."""
-    logits = predict(Predictor([model], settings.mirror), val.images)
+    logits = predict(Predictor([model], settings.mirror), val.pixels)
     return {
         "val_loss": negative_log_likelihood(val.labels, logits),
         "val_accuracy": float(metrics.rates(val.labels, logits >= 0)["accuracy"]),

@@ -18,6 +18,7 @@ from common.model import GREY_STD, BreastResNet
 from common.settings import Settings
 
 CHANNEL_STD = (0.229, 0.224, 0.225)  # ImageNet's, of red, green and blue
+GREY_STEM = (64, 1, 7, 7)  # of filters that take one channel as they are
 IMAGENET_URL = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
 IMAGENET_SHA256 = "f37072fd"  # how it begins, as in the file's name
 WAYS_OUT = "give --weights FILE (a state dict of torchvision's ResNet-18), or --weights none to train from scratch"
@@ -75,6 +76,14 @@ def fetch_imagenet() -> Path:
     return path
 
 
+def unwrapped(state: dict) -> dict:
+    """A state dict without what training scripts wrap around it: an entry "state_dict", "model" or "model_state_dict",
+    and the prefix "module." of DataParallel."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        state = state[key] if isinstance(state.get(key), dict) else state
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
 def read_weights(weights: str) -> dict:
     """The trunk in a state dict of torchvision's ResNet-18, all of it or a part; `fc`, of other classes, is left out.
 
@@ -86,9 +95,10 @@ def read_weights(weights: str) -> dict:
     with torch.device("meta"):  # shapes alone
         layers = torchvision.models.resnet18().state_dict()
     with reading(weights, "not a state dict of torchvision's ResNet-18", WAYS_OUT):
-        trunk = {name: tensor for name, tensor in state.items() if not str(name).startswith("fc.")}
+        trunk = {name: tensor for name, tensor in unwrapped(state).items() if not name.startswith("fc.")}
         for name, tensor in trunk.items():
-            if name not in layers or tensor.shape != layers[name].shape:
+            one_channel = name == "conv1.weight" and tensor.shape == GREY_STEM
+            if name not in layers or tensor.shape != layers[name].shape and not one_channel:
                 what = f"{name!r} of shape {list(tensor.shape)} is no layer of torchvision's ResNet-18"
                 raise UserError(f"{weights}: {what}; {WAYS_OUT}")
             if tensor.layout != torch.strided or not tensor.isfinite().all():
@@ -107,19 +117,16 @@ def initial_state(weights: str, size: int, stages: int) -> dict:
         raise UserError(f"{weights}: holds no layer of the model; {WAYS_OUT}")
     absent = {name.split(".")[0] for name in own if name not in trunk and not name.endswith("num_batches_tracked")}
     print(f"weights: {weights}; these layers start at random: {', '.join(sorted(absent))}", file=sys.stderr)
-    if "conv1.weight" in trunk:
+    if "conv1.weight" in trunk and trunk["conv1.weight"].shape != GREY_STEM:
         trunk["conv1.weight"] = grey_stem(trunk["conv1.weight"])
     return {name: tensor for name, tensor in trunk.items() if name in own}
 
 
 def initial_model(size: int, settings: Settings) -> BreastResNet:
     """A model as training starts with it; its random layers come from torch's generator. Raises: UserError."""
-    if 0 < (side := settings.upsample) < size:
-        raise UserError(f"--upsample {side}: images of {size}×{size} would shrink; give a larger side, or 0")
-    model = BreastResNet(size, settings.stages, side)
+    model = BreastResNet(size, settings.stages)
     if settings.weights != "none":
         model.trunk.load_state_dict(initial_state(settings.weights, size, model.stages), strict=False)
-    model.freeze(settings.frozen_stages)
     return model
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import onnx
 import torch
 
-from common.data import file_name
+from common import fingerprints
 from common.deploy import typicality
 from common.deploy.typicality import Typicality
 from common.errors import UserError, one_line
 from common.model import Predictor
-from common.run.folders import Run, at_threshold
+from common.run.folders import Run
 
 VERSION = "3"  # of inputs, outputs and metadata; 1 took images of the model's size only, 2 no evidence
 OPSET, IR_VERSION = 20, 10  # of ONNX
@@ -110,9 +110,8 @@ def assemble(
 
 
 def metadata(run: Run, metrics: dict) -> dict[str, str]:
-    """The file's metadata_props, all text. metrics: the run's metrics.json, which may be of an earlier threshold."""
-    size, trained_on = run.data["size"], [run.data, *run.data.get("also", [])]
-    dataset = " + ".join(file_name(part["name"]) for part in trained_on)
+    """The file's metadata_props, all text. metrics: the run's metrics.json."""
+    size, dataset = run.data["size"], " + ".join(one["hospital"] for one in run.data["sets"])
     return {
         "input": "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up",
         "outputs": "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]; "
@@ -127,17 +126,19 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
         "typicality_threshold": repr(typicality.THRESHOLD),
         "typicality_rule": typicality.RULE,
         "temperature": repr(run.calibration.temperature),
-        "calibrated_on": run.calibration.fitted_on,
-        "calibrated_on_n": str(run.calibration.n),
-        "operating_points": json.dumps(metrics.get("calibrations", [])),
+        "calibrated_on": " + ".join(run.calibration.chosen_on.get("hospitals", [])),
+        "calibrated_on_n": str(run.calibration.chosen_on.get("n", 0)),
+        "chosen_on": json.dumps(run.calibration.chosen_on),
+        "achieved": json.dumps(run.calibration.achieved),
+        "fingerprints_trained_on": fingerprints.encode(run.trained_on),
+        "fingerprints_chosen_on": fingerprints.encode(run.chosen_on),
         "members": str(len(run.predictor.members)),
         "mirror": "on" if run.predictor.mirror else "off",
         "dataset": "PHANTOM data (generated, not ultrasound)" if run.data["synthetic"] else dataset,
         "dataset_source": json.dumps(run.data),
         "dataset_md5": run.data["md5"],
         "metrics": json.dumps(metrics["splits"]),
-        "metrics_at_threshold": json.dumps(at_threshold(metrics, run.calibration)),
-        "calibration": json.dumps(metrics.get("calibration", {})),
+        "results": json.dumps(metrics["results"]),
         "version": VERSION,
         "license": "Apache-2.0",
         "intended_use": "research only, not a medical device",

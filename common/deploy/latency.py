@@ -43,13 +43,13 @@ def measure(files: dict[str, Path], run: Run, images: np.ndarray) -> dict:
     """The "benchmark" of parity.json: {"latency": rows, "process": {model: ...}}. A row is of a number of threads, a
     batch size, and a file under onnxruntime or PyTorch eager; images per second are of the median.
 
-    Args: files: {model: path}; images: uint8 [64 or more, size, size].
+    Args: files: {model: path}; images: uint8 [n, size, size], of which the largest batch takes at most 64.
     """
     before, rows = torch.get_num_threads(), []
     for threads in THREADS:
         sessions = {model: onnxfile.open_session(path, threads) for model, path in files.items()}
         torch.set_num_threads(threads)
-        for batch in BATCHES:
+        for batch in dict.fromkeys(min(batch, len(images)) for batch in BATCHES):
             given = images[:batch]
             calls = {model: partial(session.run, None, {"image": given}) for model, session in sessions.items()}
             calls["PyTorch"] = partial(run.probabilities, given)

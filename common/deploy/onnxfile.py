@@ -3,18 +3,23 @@ no torch."""
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state
 
-from common import imagefile
-from common.calibration import ELSEWHERE, Calibration, deciding
-from common.errors import UserError, one_line, reading
-from common.origin import describes_data
+from common import fingerprints, imagefile
+from common.calibration import Calibration
+from common.description import describes_data
+from common.errors import FORMAT_ERRORS, UserError, one_line, reading
 
+# What onnxruntime raises, of classes of its own that have no common base, of a damaged file.
+RUNTIME_ERRORS = tuple(
+    kind for kind in vars(onnxruntime_pybind11_state).values()
+    if isinstance(kind, type) and issubclass(kind, Exception)
+) + FORMAT_ERRORS  # fmt: skip
 # What a file takes and gives: {name: (type, number of dimensions)}; earlier files give less.
 REQUIRED = {"image": ("tensor(uint8)", 3), "probability": ("tensor(float)", 1), "logit": ("tensor(float)", 1)}
 OPTIONAL = {"evidence": ("tensor(float)", 3), "typicality": ("tensor(float)", 1)}
@@ -27,12 +32,12 @@ class OnnxModel:
     path: Path
     session: onnxruntime.InferenceSession
     calibration: Calibration
-    data: dict  # of the run that it came from, as `Source.describe`
+    data: dict  # of the run that it came from, as `data.Found.describe`, and "trained_on"
     dataset: str  # its name for people; says PHANTOM where it is one
     intended_use: str
     typicality_threshold: float  # below it an image is unlike those of training; 0 where the file gives no typicality
-    held_out: dict  # of the run at its operating point, where known: see `held_out_rates`
-    held_out_of: str  # whose images these are: see `held_out_of`
+    trained_on: np.ndarray  # fingerprints of the training images, uint8 [n, 32]; none in an earlier export
+    chosen_on: np.ndarray  # and of the validation images, which trained nothing
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
@@ -60,15 +65,17 @@ class OnnxModel:
         if not self.gives(output):
             raise UserError(f"{self.path}: an earlier export, which gives no {output}; export the run again")
 
-    def run_files(self, outputs: list[str], paths: Sequence[Path]) -> list[np.ndarray]:
-        """The named outputs, as `run`, of image files at their full size, one after the other. Raises: UserError, as
-        `run` and for a file that cannot be read."""
+    def run_images(self, outputs: list[str], images) -> list[np.ndarray]:
+        """The named outputs, as `run`, of `data.Images`: of image files at their full size, one after the other.
+        Raises: UserError, as `run` and for a file that cannot be read."""
         from common.progress import shown  # predict.py, which needs no tqdm, imports this file
 
+        if "_file" not in images.table:
+            return self.run(outputs, images.pixels)
         found = []
-        for path in shown(paths, "predicted"):
+        for path, pixels in zip(shown(images.table["_file"], "predicted", len(images)), images.pixels):
             try:
-                (image,) = imagefile.frames(path)
+                (image,) = imagefile.frames(path) if path else [pixels]
             except UserError as error:
                 raise UserError(f"{path} {error}") from None
             found.append(self.run(outputs, image[np.newaxis]))
@@ -82,7 +89,7 @@ class OnnxModel:
         parts = [images[start : start + batch] for start in range(0, len(images), batch)]
         try:
             found = [np.concatenate(given) for given in zip(*(self.session.run(outputs, {"image": p}) for p in parts))]
-        except Exception as error:  # onnxruntime's own classes
+        except RUNTIME_ERRORS as error:
             raise UserError(f"{self.path}: cannot be computed ({one_line(str(error))}); export the run again") from None
         for output, values in zip(outputs, found):
             if values.shape[:1] != (len(images),) or not values.size or not np.isfinite(values).all():
@@ -102,7 +109,7 @@ def load(path: str | Path, threads: int) -> OnnxModel:
     """Open a file that export.py wrote. Raises: UserError."""
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such file; export.py makes one from a run folder")
-    with reading(path, "not an ONNX file, or a damaged one", "export the run again"):
+    with reading(path, "not an ONNX file, or a damaged one", "export the run again", RUNTIME_ERRORS):
         session = open_session(path, threads)
         ends = (*session.get_inputs(), *session.get_outputs())
         found = {end.name: (end.type, len(end.shape)) for end in ends}  # a damaged name may be no UTF-8
@@ -112,28 +119,30 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         )
     with reading(path, "an ONNX file without this project's metadata", "export.py writes one with it"):
         props = session.get_modelmeta().custom_metadata_map
-        rule, fitted_on, n = props["threshold_rule"], props["calibrated_on"], int(props["calibrated_on_n"])
-        calibration = Calibration(float(props["temperature"]), float(props["threshold"]), rule, fitted_on, n)
-        data = json.loads(props["dataset_source"])
-        if not describes_data(data):
-            raise ValueError("dataset_source")
-        if not isinstance(at_threshold := json.loads(props.get("metrics_at_threshold", "{}")), dict):
-            raise ValueError("metrics_at_threshold")
-        split, kept = deciding(at_threshold)
         unlike = float(props["typicality_threshold"]) if "typicality" in found else 0.0
-        held_out = held_out_rates(kept), held_out_of(split, fitted_on, props["dataset"])
         about = props["dataset"], props["intended_use"]
-        return OnnxModel(Path(path), session, calibration, data, *about, unlike, *held_out)
+        marks = [fingerprints.decode(props.get(f"fingerprints_{name}", "")) for name in ("trained_on", "chosen_on")]
+        return OnnxModel(Path(path), session, read_calibration(props), read_data(props), *about, unlike, *marks)
 
 
-def held_out_rates(kept: dict) -> dict:
-    """Sensitivity ("recall") and specificity, with intervals, of the metrics that `deciding` gives; nan where
-    undefined. Raises: what damaged ones do."""
-    shapes = {"recall": (), "recall_ci95": (2,), "specificity": (), "specificity_ci95": (2,)} if kept else {}
-    return {name: np.array(kept[name], float).reshape(shape).tolist() for name, shape in shapes.items()}
+def read_calibration(props: dict) -> Calibration:
+    """The calibration out of a file's metadata. Raises: ValueError or KeyError on what export.py does not write."""
+    chosen_on, achieved = (json.loads(props.get(name, "null")) for name in ("chosen_on", "achieved"))
+    if not isinstance(chosen_on, dict | None) or not isinstance(achieved, list | None):
+        raise ValueError("chosen_on or achieved")
+    rates = ("recall", "recall_ci95", "specificity", "specificity_ci95")
+    kept = [entry | {name: np.array(entry[name], float).tolist() for name in rates} for entry in achieved or []]
+    numbers = float(props["temperature"]), float(props["threshold"])
+    return Calibration(*numbers, props["threshold_rule"], chosen_on or {}, kept)
 
 
-def held_out_of(split: str, fitted_on: str, dataset: str) -> str:
-    """Whose images chose the operating point: another hospital's, the hospital's left out, or the model's own.
-    split: of `deciding`; fitted_on: of the `Calibration`; dataset: what the model was trained on."""
-    return fitted_on.removesuffix(ELSEWHERE.format("")) if split == "elsewhere" else split.partition(", ")[2] or dataset
+def read_data(props: dict) -> dict:
+    """What a file says of the data of its run. Raises: ValueError or KeyError on what export.py does not write."""
+    data = json.loads(props["dataset_source"])
+    if "sets" not in data:  # of an export by version 1
+        sets = [data, *data.get("also", [])]
+        data["sets"] = [{"spec": one["name"], "hospital": one["name"], "md5": one["md5"]} for one in sets]
+        data["positive"] = None
+    if not describes_data(data):
+        raise ValueError("dataset_source")
+    return data

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common import imagefile, metrics, phantom
-from common.data import Split
+from common.data import Images
 from common.deploy import graph, onnxfile
 from common.deploy.typicality import Typicality
 from common.errors import UserError
@@ -43,10 +43,10 @@ class Expected(NamedTuple):
     textures: np.ndarray
 
 
-def expect(run: Run, splits: dict[str, Split]) -> dict[str, Expected]:
+def expect(run: Run, splits: dict[str, Images]) -> dict[str, Expected]:
     """What exported files are held to. Raises: UserError on images of another size than the run's."""
     return {
-        name: Expected(s.images, s.labels, run.probabilities(s.images), *explain(run.predictor, s.images))
+        name: Expected(s.pixels, s.labels, run.probabilities(s.pixels), *explain(run.predictor, s.pixels))
         for name, s in splits.items()
     }
 

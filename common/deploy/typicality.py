@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from common.data import Split, find_groups
+from common.data import Images, find_groups
 from common.deploy import onnxfile
 
 FOLDS = 5
@@ -98,9 +98,9 @@ def fit(features: np.ndarray, groups: np.ndarray) -> Typicality:
     return Typicality(*whiten(features), held_out)
 
 
-def fit_network(network: onnx.ModelProto, known: Split, threads: int) -> Typicality:
+def fit_network(network: onnx.ModelProto, known: Images, threads: int) -> Typicality:
     """Fit on what an exported network, fp32 or int8, makes of training images, with their groups kept together."""
     session = onnxfile.open_session(network.SerializeToString(), threads)
-    parts = np.split(known.images, range(BATCH, len(known), BATCH))
+    parts = np.split(known.pixels, range(BATCH, len(known), BATCH))
     features = [session.run(["network_features"], {"prepared": part})[0] for part in parts]
     return fit(np.concatenate(features), find_groups(known))

@@ -5,7 +5,7 @@ import textwrap
 from dataclasses import replace
 
 from common import data
-from common.data import Source
+from common.data import Found
 from common.errors import UserError, one_line
 from common.settings import Settings, read_params
 from common.weights import initial_model
@@ -25,31 +25,32 @@ def frame(what: str, error: UserError) -> str:
     return "\n".join([bar, *(f"## {line}" for part in lines for line in part), bar])
 
 
-def choose(args: argparse.Namespace, settings: Settings) -> tuple[Source, Settings, str]:
+def choose(args: argparse.Namespace, settings: Settings) -> tuple[Found, Settings, str]:
     """What to train on, and a notice of what stands in for something else ("" of nothing).
 
-    Without --data, --data-root, --also and weights, by flag or in --params: BreastMNIST from the ImageNet weights; from
+    Without --data, --data-root and weights, by flag or in --params: BreastMNIST from the ImageNet weights; from
     scratch where these cannot be had; phantoms from scratch where BreastMNIST cannot. One of these flags, and all is as
     it says, or by default, or an error. `args.data` becomes what was chosen. Raises: UserError.
     """
 
-    def find(name: str) -> Source:
-        args.data = name
-        return data.find(name, args.data_root, args.size, args.seed, also=args.also)
+    def find(name: str) -> Found:
+        args.data = [name]
+        return data.find(args.data, args.data_root, args.size, args.seed)
 
     params = read_params(args.params) if args.params else {}
-    insists = args.data is not None or args.data_root is not None or args.also
-    if insists or hasattr(args, "weights") or "weights" in params:
-        return find("breastmnist" if args.data is None else args.data), settings, ""
+    if args.data is not None:
+        return data.find(args.data, args.data_root, args.size, args.seed, args.positive), settings, ""
+    if args.data_root is not None or hasattr(args, "weights") or "weights" in params:
+        return find("breastmnist"), settings, ""
     from_scratch = replace(settings, weights="none")
     try:
-        source = find("breastmnist")
-        data.load(source, "train", "val")
+        found = find("breastmnist")
+        data.load(found, "train", "val")
     except UserError as error:
         return find("phantom"), from_scratch, frame(PHANTOMS, error)
-    initial_model(source.size, from_scratch)  # of a model that cannot be, the weights are not to blame
+    initial_model(found.size, from_scratch)  # of a model that cannot be, the weights are not to blame
     try:
-        initial_model(source.size, settings)  # whose weights training then finds read
+        initial_model(found.size, settings)  # whose weights training then finds read
     except UserError as error:
-        return source, from_scratch, frame(SCRATCH, error)
-    return source, settings, ""
+        return found, from_scratch, frame(SCRATCH, error)
+    return found, settings, ""

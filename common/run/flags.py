@@ -30,15 +30,14 @@ def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = Fals
     without BreastMNIST where no flag insists on it (--data is None then: `fallback.choose`).
     """
     group = parser.add_argument_group("data")
-    kinds = "breastmnist, phantom (generated, no network), a FILE.npz with MedMNIST's keys, a FOLDER with a folder of "
-    kinds += "images a class, or a FILE.csv with the columns image,label[,patient][,split]"
-    shown = "what the run was trained on" if of_run else None
+    kinds = "one data set or several, each a hospital: breastmnist, phantom (generated, no network), a FILE.npz with "
+    kinds += "MedMNIST's keys, a FOLDER with one folder per class, a FILE.csv with the columns image and label, or the "
+    kinds += "folder of BUSI, BUS-BRA, BrEaST or BUS-UCLM as downloaded"
+    shown = "the data that the model was trained on" if of_run else None
     if falls_back:
         shown = "breastmnist, or phantoms if it cannot be had and no flag says which data or weights"
-    add(group, "--data", WHAT, kinds, None if shown else "breastmnist", shown)
-    if of_run:
-        also = "where the images of other hospitals lie that the run was trained on too, in their order"
-        add(group, "--also", WHAT, also, [], shown="where they were", nargs="+")
+    add(group, "--data", WHAT, kinds, None if shown else ["breastmnist"], shown or "breastmnist", nargs="+")
+    add(group, "--positive", Kind(not_empty, "NAME"), "the class folder of malignant images", shown="malignant")
     root = Kind(str, "DIR")  # an empty one is none
     add(group, "--data-root", root, "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
     size, seed = ("the run's", "0, or the run's for its phantoms") if of_run else (None, None)
@@ -68,8 +67,5 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back:
         point = f"operating point: {threshold_rule('this', 'the held-out images')}"
         add(parser, "--sensitivity", INNER_SHARE, point, 0.95)
     add_data_flags(parser, falls_back=falls_back)
-    if calibrates:
-        also = "images of other hospitals, as --data takes them, all of which are trained on too"
-        add(parser, "--also", WHAT, also, [], shown="none", nargs="+")
     add_machine_flags(parser)
     add_settings_flags(parser)

@@ -1,99 +1,114 @@
 """Run folders: what train.py and crossval.py leave behind, and every other script reads.
 
 A folder with model.pt is one model; one with fold_1.pt, fold_2.pt, … is an ensemble. Beside them stand calibration.json
-(temperature and operating point), predictions.csv, metrics.json, and whatever the script adds.
+(temperature and operating point), split.csv (the table of all images of the run, with their groups and fingerprints),
+predictions.csv, metrics.json, and whatever the script adds.
 """
 
-import csv
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_type_hints
 
 import numpy as np
+import pandas as pd
 import torch
 
-from common.calibration import Calibration, deciding, logit, sigmoid
-from common.data import Source, Split, image_rows
+from common import fingerprints
+from common.calibration import Calibration, logit, sigmoid
+from common.data import Found, Images, find_groups
+from common.description import describes_data
 from common.errors import UserError, reading
-from common.files import read_json, write_csv, write_json
+from common.files import read_json, replacing, write_csv, write_json
 from common.model import BreastResNet, Predictor, explain, predict
-from common.origin import describes_data
 from common.settings import Settings
 from common.weights import read_tensors, write_tensors
 
-FORMAT = "breastmnist-resnet18 v1"
-IMAGES = "images.csv"
+FORMAT = "breastmnist-resnet18 v2"
+TABLE = "split.csv"
 WORK = ".breastmnist"  # in the folder of a run at work (`resume`)
-FILES = ["calibration.json", "metrics.json", "predictions.csv", IMAGES]  # of every run, beside its models
+FILES = ["calibration.json", "metrics.json", "predictions.csv", TABLE]  # of every run, beside its models
 
 
-def kept_images(folder: Path) -> Path | None:
-    """Where a run folder says which image file is in which split; None of a run of no image files."""
-    return folder / IMAGES if (folder / IMAGES).exists() else None
+def prediction_rows(images: Images, probabilities, fold=None) -> list[dict]:
+    """Rows of predictions.csv, label 1 is malignant; the index counts within a hospital's split. fold: [n], which held
+    an image out, in cross-validation."""
+    table = images.table
+    known = {"split": table["split"], "index": table.groupby(["hospital", "split"]).cumcount(), "label": table["label"]}
+    known |= {"probability": np.asarray(probabilities, float)} | ({} if fold is None else {"fold": fold})
+    return pd.DataFrame(known | {name: table[name] for name in ("hospital", "patient", "image")}).to_dict("records")
 
 
-def prediction_rows(split: Split, probabilities, fold=None) -> list[dict]:
-    """Rows of predictions.csv, label 1 is malignant. fold: [n], which held an image out, in cross-validation."""
-    rows = []
-    for i, (known, label, probability) in enumerate(zip(split.rows, split.labels, probabilities)):
-        row = {"split": known["split"], "index": known["index"], "label": int(label), "probability": float(probability)}
-        row |= {} if fold is None else {"fold": fold[i]}
-        rows.append(row | ({"image": known["image"]} if "image" in known else {}))
-    return rows
-
-
-def read_predictions(path: Path) -> list[dict]:
-    """The rows of a predictions.csv, typed, an image once: {"split", "index", "label", "out_of_fold", "image" (None of
-    what is no file), "probability"}.
-
-    The predictions of an image in several repeats are averaged as logits, as `Predictor` does; `out_of_fold` says that
-    a fold held the image out. Raises: UserError.
-    """
-    names = ("split", "index", "label", "out_of_fold", "image")
-    repeats: dict[tuple, list[float]] = {}
+def read_predictions(path: Path) -> dict[tuple[str, str, int], dict]:
+    """The rows of a predictions.csv, {(hospital, split, index): {"label", "image" ("" unknown), "out_of_fold",
+    "probability"}}. The hospital is "" where the file has no such column. The predictions of an image in several
+    repeats are averaged as logits, as `Predictor` does; `out_of_fold` says that a fold held the image out.
+    Raises: UserError."""
     needed = "it needs the columns split,index,label,probability, and probabilities from 0 to 1"
-    with reading(path, "no predictions file", needed), open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            probability = float(row["probability"])
-            if not 0 <= probability <= 1 or None in row:  # more cells than columns, of a decimal comma
-                raise ValueError(row)
-            label, held_out = {"0": 0, "1": 1}[row["label"]], bool(row.get("fold"))
-            image = (row["split"], int(row["index"]), label, held_out, row.get("image"))
-            repeats.setdefault(image, []).append(probability)
-        if not repeats:
-            raise ValueError("no rows")
-    rows = []
-    for image, found in repeats.items():
-        mean = found[0] if len(found) == 1 else float(sigmoid(logit(found).mean()))  # one stays, to the last digit
-        rows.append(dict(zip(names, image)) | {"probability": mean})
-    return rows
+    with reading(path, "no predictions file", needed):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", on_bad_lines="error")
+        table = table.assign(**{name: "" for name in ("fold", "hospital", "image") if name not in table})
+        columns = {"label": table["label"].map({"0": 0, "1": 1}), "index": table["index"].astype(int)}
+        table = table.assign(**columns, probability=table["probability"].astype(float))
+        if not table["probability"].between(0, 1).all() or table["label"].isna().any() or table.empty:
+            raise ValueError("not predictions")
+    found = {}
+    for key, rows in table.groupby(["hospital", "split", "index"], sort=False):
+        p = rows["probability"].to_numpy()
+        mean = float(p[0]) if len(p) == 1 else float(sigmoid(logit(p).mean()))  # one stays, to the last digit
+        first = rows.iloc[0]
+        about = {"label": int(first["label"]), "image": first["image"], "out_of_fold": bool(first["fold"])}
+        found[key] = about | {"probability": mean}
+    return found
 
 
-def calibrating_rows(rows: list[dict]) -> list[dict]:
-    """The rows that calibrate a run: those of another hospital where there are such, else out-of-fold, else val."""
-    elsewhere, val = ([row for row in rows if row["split"] == name] for name in ("elsewhere", "val"))
-    return elsewhere or [row for row in rows if row["out_of_fold"]] or val
+def matching(predictions: dict, images: Images) -> list[dict] | None:
+    """The prediction of each image, in order, or None where one is absent or is of another image."""
+    found = []
+    for row in prediction_rows(images, np.zeros(len(images))):
+        place = row["split"], row["index"]
+        known = predictions.get((row["hospital"], *place)) or predictions.get(("", *place))
+        if known is None or known["label"] != row["label"] or known["image"] not in ("", row["image"]):
+            return None
+        found.append(known)
+    return found
 
 
-def columns(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """(labels [n], probabilities [n]) of prediction rows, in order of index."""
-    rows = sorted(rows, key=lambda row: row["index"])
-    return np.array([row["label"] for row in rows], int), np.array([row["probability"] for row in rows])
+def save_results(out: Path, found: Found, calibration: Calibration, rows: list[dict], metrics: dict) -> None:
+    """Write what every run has beside its models and its table; rows and metrics are of predictions.csv and
+    metrics.json. Raises: UserError."""
+    write_json(out / "calibration.json", asdict(calibration), found.notice)
+    write_csv(out / "predictions.csv", rows, found.notice)
+    write_json(out / "metrics.json", metrics, found.notice)
 
 
-def save_results(out: Path, source: Source, calibration: Calibration, rows: list[dict], metrics: dict) -> None:
-    """Write what every run has beside its models; rows and metrics are of predictions.csv and metrics.json. Raises:
-    UserError."""
-    if source.of_files:  # for who reads the run later
-        write_csv(out / IMAGES, image_rows(source))
-    write_json(out / "calibration.json", asdict(calibration), source.notice)
-    write_csv(out / "predictions.csv", rows, source.notice)
-    write_json(out / "metrics.json", metrics, source.notice)
+def save_table(out: Path, images: Images) -> None:
+    """Write split.csv: the table of all images of a run, and the group and fingerprint of each. Raises: UserError."""
+    marks = [row.tobytes().hex() for row in fingerprints.fingerprint(images.pixels)]
+    table = images.table.drop(columns="_file", errors="ignore")  # which says where it lies now
+    with replacing(out / TABLE) as beside:
+        table.assign(group=find_groups(images), fingerprint=marks).to_csv(beside, index=False, encoding="utf-8")
 
 
-def save_model(
-    path: Path, model: BreastResNet, settings: Settings, seed: int, source: Source, trained_on: list
-) -> None:
+def read_table(path: Path) -> pd.DataFrame:
+    """What `save_table` wrote. Raises: UserError."""
+    with reading(path):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        numbers = {"label": int, "group": int} | dict.fromkeys(("x", "y", "width", "height"), float)
+        for name, kind in numbers.items():
+            table[name] = table[name].replace("", "nan").astype(kind)
+        for mark in table["fingerprint"]:
+            if len(bytes.fromhex(mark)) != fingerprints.BITS // 8:
+                raise ValueError("fingerprint")
+    return table
+
+
+def marks_of(table: pd.DataFrame, splits: list[str]) -> np.ndarray:
+    """The fingerprints of the images of some splits, uint8 [n, 32]. table: of `read_table`."""
+    text = "".join(table["fingerprint"][table["split"].isin(splits)])
+    return np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, fingerprints.BITS // 8)
+
+
+def save_model(path: Path, model: BreastResNet, settings: Settings, seed: int, found: Found, trained_on: list) -> None:
     """A checkpoint of tensors and plain values only, so that it can be read without unpickling code.
 
     Args: trained_on: names of the splits whose images fitted the weights of this model or of its ensemble.
@@ -101,11 +116,11 @@ def save_model(
     content = {
         "format": FORMAT,
         "state": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
-        **model.architecture,
+        "stages": model.stages,
         "mirror": settings.mirror,
         "settings": settings.as_dict(),
         "seed": seed,
-        "data": source.describe() | {"trained_on": trained_on},
+        "data": found.describe() | {"trained_on": trained_on},
     }
     write_tensors(path, content)
 
@@ -116,44 +131,68 @@ def read_checkpoint(path: Path) -> tuple[dict, BreastResNet]:
     content = read_tensors(path, "a checkpoint", "train the run again")
     kinds = {"mirror": bool, "settings": dict, "seed": int}
     with reading(path, "not a checkpoint of this project, or a damaged one"):
+        if content["format"] == "breastmnist-resnet18 v1":
+            raise UserError(f"{path}: was written by version 1 of this program; train the run again")
         known = content["format"] == FORMAT and describes_data(content["data"])
         if not known or any(type(content[key]) is not kind for key, kind in kinds.items()):
             raise ValueError("not what save_model writes")
         with torch.device("meta"):  # no time or chance for weights that are replaced
-            model = BreastResNet(content["data"]["size"], content["stages"], content["upsample"])
+            model = BreastResNet(content["data"]["size"], content["stages"])
         model.to_empty(device="cpu").load_state_dict(content["state"])
         if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
             raise ValueError("weights that are no numbers")
     return content, model.eval()
 
 
+def known_groups(table: pd.DataFrame, images: Images) -> tuple[np.ndarray, np.ndarray] | None:
+    """What a run's table says of images: (the group of each, int [n]; whether it shares the group with an image of
+    train or val, bool [n]). None when an image is not in the table, by its name, its split and its fingerprint."""
+    rows = {(row.image, row.split): row for row in table.itertuples()}
+    found = [rows.get(place) for place in zip(images.table["image"], images.table["split"])]
+    if not all(found):
+        return None
+    marks = np.frombuffer(bytes.fromhex("".join(row.fingerprint for row in found)), np.uint8).reshape(len(found), -1)
+    bits = np.unpackbits(marks ^ fingerprints.fingerprint(images.pixels), axis=1).sum(1)
+    if (bits > fingerprints.SAME).any():
+        return None
+    groups = np.array([row.group for row in found])
+    return groups, np.isin(groups, table["group"][table["split"] != "test"])
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder, read: the predictor, and what it was trained and calibrated with.
 
-    `data` is the `describe()` of its source, and "trained_on", the names of the splits that fitted the weights.
+    `data` is the `describe()` of its data, and "trained_on", the names of the splits that fitted the weights; `table`
+    is its split.csv.
     """
 
     path: Path
     predictor: Predictor
     calibration: Calibration
     data: dict
+    table: pd.DataFrame
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Calibrated P(malignant), float64 [n], of uint8 images [n, size, size]. Raises: UserError on another size."""
-        size, (height, width) = self.data["size"], images.shape[1:]
+        size, (height, width) = self.data["size"], pixels.shape[1:]
         if (height, width) != (size, size):
             raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{width}")
-        return sigmoid(predict(self.predictor, images))
+        return sigmoid(predict(self.predictor, pixels))
+
+    def evidence(self, pixels: np.ndarray) -> np.ndarray:
+        """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, size, size]."""
+        return explain(self.predictor, pixels)[0]
 
     @property
-    def held_out(self) -> dict:
-        """Its metrics at the operating point on the images that chose it; empty where they are of another."""
-        return deciding(at_threshold(read_metrics(self.path), self.calibration))[1]
+    def trained_on(self) -> np.ndarray:
+        """The fingerprints of the images that it was trained on, uint8 [n, 32]."""
+        return marks_of(self.table, self.data["trained_on"])
 
-    def evidence(self, images: np.ndarray) -> np.ndarray:
-        """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, size, size]."""
-        return explain(self.predictor, images)[0]
+    @property
+    def chosen_on(self) -> np.ndarray:
+        """The fingerprints of the validation images, which trained nothing but chose the epoch, uint8 [n, 32]."""
+        return marks_of(self.table, [name for name in ("train", "val") if name not in self.data["trained_on"]])
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
@@ -172,29 +211,24 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
         raise UserError(f"{folder}: its fold_*.pt are of different runs; run crossval.py again")
     calibration = read_calibration(path / "calibration.json")
     predictor = Predictor(members, first["mirror"], calibration.temperature).to(device)
-    return Run(path, predictor, calibration, first["data"])
+    return Run(path, predictor, calibration, first["data"], read_table(path / TABLE))
 
 
 def read_metrics(folder: Path) -> dict:
-    """The metrics.json of a run. Raises: UserError when it is absent, damaged or without "splits"."""
+    """The metrics.json of a run. Raises: UserError when it is absent, damaged or without "splits" and "results"."""
     path = folder / "metrics.json"
     metrics = read_json(path)
-    kinds = {"config": dict, "splits": dict, "operating_point": dict, "folds": list}
-    if "splits" not in metrics or not all(isinstance(metrics.get(name, kind()), kind) for name, kind in kinds.items()):
+    kinds = {"splits": dict, "results": list}
+    if not all(isinstance(metrics.get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"{path}: holds no metrics of a run; train the run again")
     return metrics
 
 
-def at_threshold(metrics: dict, calibration: Calibration) -> dict:
-    """{split: metrics at the operating point} of a metrics.json; empty where that is of another threshold."""
-    point = metrics.get("operating_point", {})
-    return point.get("splits", {}) if point.get("threshold") == calibration.threshold else {}
-
-
 def read_calibration(path: Path) -> Calibration:
-    """Raises: UserError when the file is damaged; absent, it means an uncalibrated run."""
-    if not path.exists():
-        return Calibration()
+    """Raises: UserError when the file is absent or damaged."""
     stored = read_json(path)
     with reading(path):
-        return Calibration(**{name: kind(stored[name]) for name, kind in get_type_hints(Calibration).items()})
+        kinds = get_type_hints(Calibration)
+        if not isinstance(stored["chosen_on"], dict) or not isinstance(stored["achieved"], list):
+            raise ValueError("chosen_on or achieved")
+        return Calibration(**{n: stored[n] if n in ("chosen_on", "achieved") else kinds[n](stored[n]) for n in kinds})

@@ -5,18 +5,18 @@ import platform
 import shlex
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from common.data import Source
+from common.data import Found
 from common.model import device_of
 from common.settings import Settings
 from common.training import precision
 from common.weights import weights_md5
 
-PACKAGES = ("numpy", "torch", "torchvision", "medmnist", "optuna", "onnx", "onnxscript", "onnxruntime")
+PACKAGES = ("numpy", "torch", "torchvision", "pandas", "medmnist", "optuna", "onnx", "onnxscript", "onnxruntime")
 
 
 def command(*words: str) -> str | None:
@@ -28,14 +28,22 @@ def command(*words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def version_of(package: str) -> str | None:
+    """The version of an installed package; None of one that is not installed: export.py's are not needed to train."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def cpu_name() -> str:
     """The processor's name as the system tells it."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def provenance(source: Source, threads: int) -> dict:
+def provenance(found: Found, threads: int) -> dict:
     """With what a run was made: code, packages, processor, data, command. Nothing here changes from one run of the same
     command to the next; what cannot be known, such as the commit of a copy without git, is None."""
     changes = command("git", "status", "--porcelain", "--untracked-files=no")
@@ -44,15 +52,15 @@ def provenance(source: Source, threads: int) -> dict:
         "uncommitted_changes": None if changes is None else bool(changes),
         "command": shlex.join(["python", *sys.argv]),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: version_of(name) for name in PACKAGES},
         "cpu": cpu_name(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": threads,
-        "data": source.describe(),
+        "data": found.describe(),
     }
 
 
-def describe(args: argparse.Namespace, settings: Settings, source: Source, calibrate_on: Source | None = None) -> dict:
+def describe(args: argparse.Namespace, settings: Settings, found: Found) -> dict:
     """The "config", with the device that "auto" stands for, and the "provenance" of metrics.json. Raises: UserError."""
     device = device_of(args.device)
     config = vars(args) | {"device": device.type} | settings.as_dict()
@@ -61,5 +69,4 @@ def describe(args: argparse.Namespace, settings: Settings, source: Source, calib
         "seed": args.seed,
         "precision": precision(device, settings.precision),
     }
-    made_with |= {"calibrate_on": calibrate_on.describe()} if calibrate_on else {}
-    return {"config": config, "provenance": provenance(source, args.threads) | made_with}
+    return {"config": config, "provenance": provenance(found, args.threads) | made_with}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from common.data import Source
+from common.data import Found
 from common.errors import UserError, reading
 from common.files import as_json, read_json, write_json, writing_to
 from common.run import outputs
@@ -31,13 +31,13 @@ from common.weights import initial_model
 
 OF_A_RUN = ("train.py", "crossval.py", "export.py", "evaluate.py")  # scripts whose files a new run replaces
 # Flags that decide no number; for the data, their MD5 does.
-FREE = {"out", "data", "also", "calibrate_on", "data_root", "params", "resume"}
+FREE = {"out", "data", "data_root", "params", "resume"}
 MACHINE = ("commit", "uncommitted_changes", "python", "packages", "cpu", "gpu")
 
 
 @contextmanager
 def begin(
-    args: argparse.Namespace, settings: Settings, source: Source, described: dict, names: Iterable[str]
+    args: argparse.Namespace, settings: Settings, found: Found, described: dict, names: Iterable[str]
 ) -> Iterator[Path]:
     """Lock --out and yield the folder of the run's checkpoints: with those of an interrupted run under --resume, empty
     otherwise. Ends the process with 0 when --resume finds the run complete.
@@ -45,12 +45,12 @@ def begin(
     Args: described: by `provenance.describe`; names: the files that the run will write.
     Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume.
     """
-    initial_model(source.size, settings)  # its errors come before anything is written
-    inputs = [args.data, *args.also, args.params, settings.weights]
+    initial_model(found.size, settings)  # its errors come before anything is written
+    inputs = [*found.paths, args.params, settings.weights]
     with outputs.output(args.out, names, inputs) as out, locked(out) as work:
         with writing_to(out):
             settle(out)
-            partial = prepare(work, as_json(described), source, args.resume)
+            partial = prepare(work, as_json(described), found, args.resume)
         try:
             yield partial
         except (KeyboardInterrupt, SystemExit):
@@ -94,7 +94,7 @@ def holder(work: Path) -> str:
     return "unknown"
 
 
-def prepare(work: Path, described: dict, source: Source, resume: bool) -> Path:
+def prepare(work: Path, described: dict, found: Found, resume: bool) -> Path:
     """The folder of a run's checkpoints: kept if the run is to be resumed, made anew otherwise.
     Raises: UserError, OSError."""
     partial, out = work / "partial", work.parent
@@ -112,7 +112,7 @@ def prepare(work: Path, described: dict, source: Source, resume: bool) -> Path:
         print(f"note: the unfinished run in {out} is discarded; --resume would have gone on with it", file=sys.stderr)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    write_json(unfinished, described, source.notice)
+    write_json(unfinished, described, found.notice)
     return partial
 
 
@@ -136,8 +136,6 @@ def identity(described: dict) -> dict:
     made = described["provenance"]
     return {f"--{name.replace('_', '-')}": value for name, value in described["config"].items() if name not in FREE} | {
         "data MD5": made["data"]["md5"],
-        "also MD5": [other["md5"] for other in made["data"].get("also", [])],
-        "calibrate-on MD5": made.get("calibrate_on", {}).get("md5"),
         "weights MD5": made["weights_md5"],
         "precision": made["precision"],
     }

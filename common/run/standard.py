@@ -6,19 +6,18 @@ from pathlib import Path
 import numpy as np
 
 from common import metrics
-from common.data import Source
 from common.errors import UserError
 from common.files import replacing
 from common.run import outputs
 
 
-def result(labels: np.ndarray, probabilities: np.ndarray, source: Source, split: str, name: str) -> tuple[str, str]:
+def result(labels: np.ndarray, probabilities: np.ndarray, size: int, root: Path, split: str, name: str):
     """Name and content of the file for a run of that name, in which 1 is benign. labels, probabilities: [n], of a split
     of BreastMNIST, 1 for malignant. Raises: UserError when MedMNIST's own Evaluator computes something else."""
     import medmnist  # takes seconds
 
     benign = 1 - probabilities.astype(float)
-    evaluator = medmnist.Evaluator("breastmnist", split, size=source.size, root=source.path and source.path.parent)
+    evaluator = medmnist.Evaluator("breastmnist", split, size=size, root=root)
     theirs, ours = evaluator.evaluate(benign), metrics.summary(labels, probabilities)
     if not np.allclose(theirs, (ours["auc"], ours["accuracy"]), rtol=0, atol=1e-12):
         raise UserError(f"MedMNIST's Evaluator finds {theirs}, not {ours['auc']} and {ours['accuracy']}")

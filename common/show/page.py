@@ -2,7 +2,6 @@
 what it looks like."""
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -30,17 +29,12 @@ def inlined(path: Path) -> dict:
     return {"source": source, "width": width, "height": height}
 
 
-def write_report(
-    path: Path, called: str, what: str, split: str, scores: dict, pictures: dict[str, Path], notes: Sequence[str]
-) -> None:
-    """Write the report of a split, whole or not at all. Raises: UserError when the disk refuses.
+def write_report(path: Path, evaluation: dict, pictures: dict[str, Path]) -> None:
+    """Write the report of an evaluation, whole or not at all. Raises: UserError when the disk refuses.
 
-    Args: called: the model's name; what: the data, and how they were predicted; scores: `scoring.evaluate_splits`, and
-        under "comparison" what `comparison.compare` found, if anything; pictures: {what it shows: PNG file}; notes:
-        sentences.
+    Args: evaluation: as evaluate.py stores it; pictures: {what it shows: PNG file}.
     """
     drawn = {name: inlined(file) for name, file in pictures.items()}
-    about = {"called": called, "what": what, "split": split, "scores": scores, "pictures": drawn, "notes": notes}
-    text = TEMPLATES.get_template("page.html").render(about)
+    text = TEMPLATES.get_template("page.html").render(evaluation | {"pictures": drawn})
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")

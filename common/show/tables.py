@@ -3,6 +3,7 @@
 import math
 
 from common import intervals
+from common.calibration import Calibration
 from common.metrics import NAMES, STANDARD_THRESHOLD
 
 UNDEFINED = {
@@ -14,7 +15,6 @@ UNDEFINED = {
     "f1": "no malignant image, and none that reaches the threshold",
 }
 FIRST = 28  # characters of a table's first column, unless names need more
-WHOLE = ("train", "val", "test", "all", "out_of_fold", "elsewhere")  # predictions that are no part of others
 
 
 def number(value: float, form: str = ".4f") -> str:
@@ -96,32 +96,74 @@ def operating_rates(name: str, summary: dict) -> str:
     return f"{name}: sensitivity {sensitivity}, specificity {specificity}, PPV {ppv}, NPV {npv}"
 
 
-def promise(summary: dict) -> str:
+def rates(entry: dict) -> str:
     """Sensitivity and specificity in a sentence."""
-    return f"sensitivity {with_interval(summary, 'recall')} and specificity {with_interval(summary, 'specificity')}"
+    return f"sensitivity {with_interval(entry, 'recall')} and specificity {with_interval(entry, 'specificity')}"
 
 
-def scores_text(scores: dict, label: str) -> str:
-    """The tables of `scoring.evaluate_splits`, the number that matters last."""
-    splits, point, calibration = scores["splits"], scores["operating_point"], scores["calibration"]
-    last = [name for name in splits if name in WHOLE][-1]
-    phantom, first = "PHANTOM data, " if label.startswith("PHANTOM") else "", first_width(splits)
-    calibrated = [
-        f"{phantom}calibration, temperature {calibration['temperature']:.3f} fitted on {calibration['fitted_on']}",
-        line("", ["Brier", "95 %", "ECE", "95 %"], first=first),
-    ]
-    for name in splits:
-        found = calibration[name]
-        cells = number(found["brier"]), interval(found["brier_ci95"]), number(found["ece"]), interval(found["ece_ci95"])
-        calibrated.append(line(name, cells, first=first))
-    auc, accuracy = (with_interval(splits[last], metric) for metric in ("auc", "accuracy"))
+def promise(calibration: Calibration) -> str:
+    """What the threshold achieves on images that did not choose it, in a sentence; "" where nobody knows."""
+    if not calibration.promise:
+        return ""
+    how = "each hospital with the threshold that the others choose"
+    if not calibration.chosen_on["hospital_left_out"]:
+        how = "cross-validation within the images that chose the threshold"
+    return f"Expected at this threshold: {rates(calibration.promise)} ({how})."
+
+
+def name_of(entry: dict, several: bool = True) -> str:
+    """What an entry of "results" is about: "test", "clean test", "test, busi" or "test, per patient"."""
+    name = entry["on"].replace("_", "-") if entry["subset"] == "all" else f"{entry['subset']} {entry['on']}"
+    name += f", {entry['hospital']}" if several and entry["hospital"] != "all" else ""
+    return name + (", per patient" if entry["unit"] == "patient" else "")
+
+
+def named(results: list[dict], threshold_name: str) -> dict[str, dict]:
+    """{name: entry} of the results at one of the thresholds."""
+    several = len({entry["hospital"] for entry in results}) > 1
+    return {name_of(entry, several): entry for entry in results if entry["threshold_name"] == threshold_name}
+
+
+def main_entry(results: list[dict]) -> dict:
+    """The entry that matters most: the last predictions, all of their images, at the standard threshold."""
+    last = results[-1]["on"]
+    return next(entry for entry in results if entry["on"] == last and entry["subset"] == "all")
+
+
+def calibration_table(entries: dict[str, dict]) -> str:
+    """Brier score and ECE of named entries."""
+    first = first_width(entries)
+    lines = [line("", ["Brier", "95 %", "ECE", "95 %"], first=first)]
+    for name, entry in entries.items():
+        pairs = ((number(entry[measure]), interval(entry[f"{measure}_ci95"])) for measure in ("brier", "ece"))
+        lines.append(line(name, [cell for pair in pairs for cell in pair], first=first))
+    return "\n".join([*lines, "ECE: 10 bins of equal mass"])
+
+
+def results_text(results: list[dict], calibration: Calibration, label: str) -> str:
+    """The tables of "results", the number that matters last."""
+    standard, at_chosen = (named(results, name) for name in ("standard", "operating point"))
+    main = main_entry(results)
+    phantom = "PHANTOM data, " if label.startswith("PHANTOM") else ""
+    name = next(name for name, entry in standard.items() if entry is main)
+    chose = {f"The {e['on'].replace('_', '-')} images chose: {', '.join(e['chose'])}." for e in results if e["chose"]}
+    auc, accuracy = (with_interval(main, metric) for metric in ("auc", "accuracy"))
     return "\n\n".join(
         [
             f"{label}, malignant is positive",
-            f"{phantom}threshold {STANDARD_THRESHOLD}\n{metrics_table(splits)}",
-            f"{phantom}operating point {point['threshold']:.4f}: {point['rule']}\n{metrics_table(point['splits'])}\n"
-            + operating_rates(last, point["splits"][last]),
-            "\n".join([*calibrated, "ECE: 10 bins of equal mass"]),
-            f"{label}: {last} AUC {auc}, accuracy {accuracy} on {splits[last]['n']} images",
+            f"{phantom}threshold {STANDARD_THRESHOLD}\n{metrics_table(standard)}",
+            "\n".join(
+                [
+                    f"{phantom}operating point {calibration.threshold:.4f}: {calibration.threshold_rule}",
+                    metrics_table(at_chosen),
+                    operating_rates(name, at_chosen[name]),
+                    *filter(None, [promise(calibration)]),
+                ]
+            ),
+            "\n".join(
+                [f"{phantom}calibration, temperature {calibration.temperature:.3f}", calibration_table(standard)]
+            ),
+            *["\n".join(chose)] * bool(chose),
+            f"{label}: {main['on']} AUC {auc}, accuracy {accuracy} on {main['n']} images",
         ]
     )
