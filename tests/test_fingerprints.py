@@ -138,9 +138,10 @@ def test_the_limits_are_those_of_the_measurement():
     copies = [row for row in rows if row["about"].startswith("the same picture, ") and "border" not in row["about"]]
     assert len(copies) == 11 and max(int(row["largest_distance"]) for row in copies) == SAME
 
-    def f1(row: dict) -> float:
+    def f2(row: dict) -> float:
+        """Recall weighs twice: a near-duplicate that is missed counts as unseen."""
         precision, recall = float(row["precision"]), float(row["recall"])
-        return 2 * precision * recall / (precision + recall)
+        return 5 * precision * recall / (4 * precision + recall)
 
-    best = max((row for row in rows if row["about"] == "near-duplicates" and row["bits"] == "256"), key=f1)
+    best = max((row for row in rows if row["about"] == "near-duplicates" and row["bits"] == "256"), key=f2)
     assert int(best["limit"]) == NEAR
