@@ -176,8 +176,9 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
 def seen_in_training(model: onnxfile.OnnxModel, images: np.ndarray) -> np.ndarray | None:
     """Whether the model was trained on each image, bool [n]; None if its file has no fingerprints of training images.
     images: uint8 [n, h, w]."""
-    known = getattr(model, "fingerprints", None)
-    return None if known is None or not len(known) else fingerprints.distance(images, known) <= fingerprints.SAME
+    if not len(known := model.trained_on):
+        return None
+    return fingerprints.distance(images, known) <= fingerprints.SAME
 
 
 def save_overlay(folder: Path, page: Page, values: np.ndarray) -> Path:
@@ -194,8 +195,8 @@ def heading(model: onnxfile.OnnxModel, threshold: float, rule: str, folder: Path
     """What the table stands under: the model, what its operating point means, the scale of overlays, the columns."""
     lines = [f"{model.path.name}, trained on {model.dataset}: {model.intended_use}"]
     lines.append(f"flagged for review from {threshold:.4f} up: {rule}")
-    if model.held_out and threshold == model.calibration.threshold:
-        lines.append(f"on held-out images of {model.held_out_of}: {tables.promise(model.held_out)}")
+    if threshold == model.calibration.threshold and (expected := tables.promise(model.calibration)):
+        lines.append(expected)
     if (rare := model.typicality_threshold) > 0:
         share = f"as {rare:.0%} of images like those are"
         lines.append(f"unlike the training images below a typicality of {rare:g}, {share}")
