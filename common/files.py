@@ -55,7 +55,7 @@ def as_json(value):
 
 
 def write_json(path: Path, value: dict, notice: str | None = None) -> None:
-    """Strict JSON. notice: the first line of results on phantoms (`data.Source.notice`). Raises: UserError."""
+    """Strict JSON. notice: the first line of results on phantoms (`data.Found.notice`). Raises: UserError."""
     label = {"synthetic": notice} if notice else {}
     with replacing(path) as beside:
         beside.write_text(json.dumps(as_json(label | value), indent=2) + "\n", encoding="utf-8")

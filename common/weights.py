@@ -47,9 +47,12 @@ def read_tensors(path: str | Path, kind: str, way_out: str):
 
 def write_tensors(path: Path, content: dict) -> None:
     """A file of tensors and plain values, which `read_tensors` reads. Raises: UserError."""
-    with replacing(path) as beside:
+    with (
+        replacing(path) as beside,
+        open(beside, "wb") as file,
+    ):  # given a name, torch would write the name into the file
         try:
-            torch.save(content, beside)
+            torch.save(content, file)
         except RuntimeError as error:  # how torch reports a full disk
             raise OSError(str(error).splitlines()[0]) from None
 

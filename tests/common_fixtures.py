@@ -20,10 +20,11 @@ import torchvision
 from conftest import REPO
 from filelock import FileLock
 
-from common import data, files, imageset, phantom, settings, weights
+from common import data, files, phantom, settings, weights
 from common.calibration import Calibration
 from common.deploy import graph, int8, onnxfile, typicality
 from common.model import BreastResNet
+from common.npzfile import breastmnist_path
 from common.run import folders
 
 torch.set_num_threads(1)
@@ -31,7 +32,7 @@ torch.set_num_threads(1)
 
 def forget() -> None:
     """Empty the caches of what files hold, as in another process."""
-    for cached in (weights.initial_state, weights.weights_md5, imageset.load, imageset.divided):
+    for cached in (weights.initial_state, weights.weights_md5):
         cached.cache_clear()
 
 
@@ -74,10 +75,10 @@ def runs(monkeypatch, capfd):
 def breastmnist(breastmnist_root):
     """A function that finds BreastMNIST of a size; a test is skipped where there is none of it."""
 
-    def find(size: int) -> data.Source:
-        if not (file := data.breastmnist_path(str(breastmnist_root), size)).exists():
+    def find(size: int) -> data.Found:
+        if not (file := breastmnist_path(str(breastmnist_root), size)).exists():
             pytest.skip(f"no {file.name} in {breastmnist_root}")
-        return data.find("breastmnist", str(breastmnist_root), size)
+        return data.find(["breastmnist"], str(breastmnist_root), size)
 
     return find
 
@@ -94,9 +95,9 @@ def imagenet_trunk(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def phantoms() -> data.Split:
+def phantoms() -> data.Images:
     """48 phantoms, a third of them malignant."""
-    return data.Split.of("train", *phantom.generate(48, 28, seed=0, malignant_share=1 / 3))
+    return data.of_arrays(*phantom.generate(48, 28, seed=0, malignant_share=1 / 3), "train", "phantom")
 
 
 @pytest.fixture
@@ -109,20 +110,20 @@ def quick() -> settings.Settings:
 def stored(phantoms) -> dict[str, np.ndarray]:
     """Phantoms under MedMNIST's six keys, labels as MedMNIST stores them: 0 for malignant."""
     parts = {"train": phantoms[:24], "val": phantoms[24:36], "test": phantoms[36:]}
-    arrays = {f"{name}_images": part.images for name, part in parts.items()}
+    arrays = {f"{name}_images": part.pixels for name, part in parts.items()}
     return arrays | {f"{name}_labels": 1 - part.labels[:, None] for name, part in parts.items()}
 
 
 @pytest.fixture
 def npz(tmp_path, stored):
     """A function that writes an .npz of `stored`, with other arrays in the place of some (None leaves a key out), and
-    returns its data.Source."""
+    returns what data.find makes of it."""
 
-    def write(size: int = 28, **changed) -> data.Source:
+    def write(size: int = 28, **changed) -> data.Found:
         arrays = {name: array for name, array in (stored | changed).items() if array is not None}
         path = tmp_path / "own.npz"
         np.savez_compressed(path, **arrays)
-        return data.find(str(path), None, size)
+        return data.find([str(path)], None, size)
 
     return write
 
@@ -144,12 +145,17 @@ def untrained(stored, tmp_path_factory) -> folders.Run:
     """An ensemble of two untrained models, with mirror pass, in a folder as crossval.py would leave it."""
     folder = tmp_path_factory.mktemp("untrained")
     np.savez(folder / "own.npz", **stored)
-    source = data.find(str(folder / "own.npz"), None, 28)
+    found = data.find([str(folder / "own.npz")], None, 28)
     for seed in (1, 2):
         chosen = settings.Settings(weights="none", stages=2)
-        folders.save_model(folder / f"fold_{seed}.pt", untrained_member(seed), chosen, 0, source, ["train"])
-    files.write_json(folder / "calibration.json", asdict(Calibration(1.5, 0.4, "a rule", "val", 12)), source.notice)
-    files.write_json(folder / "metrics.json", {"splits": {"test": {"auc": 0.75}}}, source.notice)
+        folders.save_model(folder / f"fold_{seed}.pt", untrained_member(seed), chosen, 0, found, ["train"])
+    chosen_on = {"on": "val", "hospitals": ["own"], "hospital_left_out": False, "n": 12, "malignant": 4}
+    rates = {"recall": 0.9, "recall_ci95": [0.8, 1.0], "specificity": 0.4, "specificity_ci95": [0.3, 0.5]}
+    achieved = [{"hospital": "own", "n": 12, "malignant": 4, "held_out": True} | rates]
+    calibration = Calibration(1.5, 0.4, "a rule", chosen_on, achieved)
+    files.write_json(folder / "calibration.json", asdict(calibration), found.notice)
+    files.write_json(folder / "metrics.json", {"splits": {"test": {"auc": 0.75}}, "results": []}, found.notice)
+    folders.save_table(folder, data.load(found, *data.SPLITS))
     return folders.load(folder)
 
 
@@ -183,7 +189,7 @@ def network(shipped, made_once) -> onnx.ModelProto:
 @pytest.fixture(scope="session")
 def quantized(network, phantoms, made_once) -> onnx.ModelProto:
     """The int8 copy of `network`."""
-    return made_once("quantized.onnx", lambda: int8.quantize(network, phantoms.images))
+    return made_once("quantized.onnx", lambda: int8.quantize(network, phantoms.pixels))
 
 
 @pytest.fixture(scope="session")

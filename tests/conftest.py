@@ -29,10 +29,9 @@ def pytest_collection_modifyitems(items) -> None:
 
 
 def one_line(err: str) -> str:
-    """The only line of an error, beside notes, warnings and progress."""
-    beside = ("warning: ", "note: ", "weights: ", "Downloading: ", "train  epoch")
-    (line,) = (line for line in err.splitlines() if not line.startswith(beside))
-    assert line.startswith("error: ") and "Traceback" not in err
+    """The only error, beside notes, warnings, tables of the data and progress."""
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert "Traceback" not in err
     return line
 
 
@@ -69,11 +68,11 @@ def read_json(path):
     def refuse(constant):
         raise AssertionError(f"{constant} is not strict JSON")
 
-    return json.loads(Path(path).read_text(), parse_constant=refuse)
+    return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 def read_csv(path) -> list[dict]:
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

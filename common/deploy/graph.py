@@ -116,7 +116,7 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
         "input": "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up",
         "outputs": "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]; "
         "evidence: what each position of the centre crop adds, float32 [batch, rows, columns], its mean the logit; "
-        "typicality: the share of held-out training images at least as unusual, float32 [batch]",
+        "typicality: about the share of training images that are at least as unusual, float32 [batch]",
         "preparation": f"in the graph: centre crop to the short side, antialiased bilinear resize to {size}x{size}",
         "input_size": str(size),
         "classes": json.dumps(["normal or benign", "malignant"]),

@@ -1,5 +1,7 @@
-"""Is an image like those of training? A conformal p-value, in the file: the share of held-out training images that are
-at least as unusual (Laxhammar & Falkman, 2010), so that of images like those of training a share t lies below t.
+"""Is an image like those of training? About a conformal p-value, in the file: the share of held-out training images that
+are at least as unusual (Laxhammar & Falkman, 2010), so that of images like those of training about a share t lies below
+t. It is not exactly one: the distance of a held-out image is to a fit without its fold, that of a new image to the fit
+of all.
 
 Unusualness is the squared Mahalanobis distance of `BreastResNet.texture`; results/README.md compares others.
 """
@@ -14,7 +16,7 @@ from common.deploy import onnxfile
 
 FOLDS = 5
 THRESHOLD = 0.01
-RULE = "below it an image is unlike the training images: it is more unusual than all but 1 % of them, held out"
+RULE = "below it an image is unlike the training images: it is more unusual than all but about 1 % of them, held out"
 LEAST_VARIANCE = 1e-6  # of a direction; with less, rounding would decide
 BATCH = 64
 
