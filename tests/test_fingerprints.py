@@ -121,7 +121,9 @@ def test_another_file_of_a_picture_is_the_same_picture(train, change):
 
 @pytest.mark.parametrize("size", [64, 128, 224])
 def test_a_picture_is_known_at_every_size(train, breastmnist_root, size):
-    with np.load(breastmnist_root / f"breastmnist_{size}.npz") as file:
+    if not (path := breastmnist_root / f"breastmnist_{size}.npz").exists():
+        pytest.skip(f"no {path}")
+    with np.load(path) as file:
         known = fingerprints.fingerprint(file["val_images"])
     assert fingerprints.count(train["val"], known)["trained_on"] == 78
 
