@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import evidence, files, fingerprints, imagefile
+from common import evidence, files, fingerprints, imagefile, imagefolder
 from common.calibration import sigmoid
 from common.deploy import onnxfile
 from common.errors import UserError
@@ -52,7 +52,7 @@ def parse_args():
     parser.add_argument("--json", action="store_true", help="print one JSON object per line (default: a table)")
     command.add_machine_flags(parser, device=False)
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
-    if Path(args.model).is_dir() or args.model.lower().endswith(imagefile.SUFFIXES):
+    if Path(args.model).is_dir() or args.model.lower().endswith(imagefolder.SUFFIXES):
         parser.error(f"{args.model} is no .onnx file; name one first: predict.py MODEL.onnx IMAGE...")
     if not args.images and sys.stdin.isatty():
         parser.error("give image files or folders, or their paths on stdin")
@@ -127,8 +127,8 @@ def check_evidence_folder(folder: str, named: list[str]) -> None:
 def read(named: Iterable[str], progress: Progress) -> Iterator[Page]:
     """Every page of the files and folders. stderr names the files that cannot be read, and counts those left out."""
     for name in named:
-        listing = imagefile.find(name)
-        if left_out := imagefile.describe_left_out(listing):
+        listing = imagefolder.find(name)
+        if left_out := imagefolder.describe_left_out(listing):
             progress.say(f"note: {printable(f'{name}: ' + '; '.join(left_out))}")
         for path in listing.images:
             progress.files += 1

@@ -5,7 +5,6 @@ Nothing here unpickles. An image that declares more pixels than Pillow's decompr
 
 import ctypes
 import math
-import os
 import struct
 import warnings
 import zlib
@@ -18,9 +17,7 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from common.errors import UserError, one_line
-from common.imagefolder import SUFFIXES, Listing, describe_left_out, is_bare_dicom, is_dicom, list_folder, read_start
-
-__all__ = ["SUFFIXES", "Listing", "describe_left_out", "list_folder"]
+from common.imagefolder import is_bare_dicom, is_dicom, read_start
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "JPEG2000", "PPM")  # Pillow's names
 PAGED = ("TIFF", "GIF", "WEBP")  # formats whose pictures are all taken; a JPEG's others are previews
@@ -220,8 +217,3 @@ def frames(path: str | Path) -> Iterator[np.ndarray]:
         raise UserError(f"cannot be read ({error.strerror or error})") from None
     except DAMAGE as error:
         raise UserError(f"cannot be decoded ({one_line(str(error)) or type(error).__name__})") from None
-
-
-def find(path: str | Path) -> Listing:
-    """What a path names: the images in a folder, by `list_folder`, or the path itself, whatever it is."""
-    return list_folder(path) if os.path.isdir(path) else Listing([Path(path)])

@@ -154,6 +154,11 @@ def list_folder(folder: str | Path, class_folders: bool = False) -> Listing:
     return listing
 
 
+def find(path: str | Path) -> Listing:
+    """What a path names: the images in a folder, by `list_folder`, or the path itself, whatever it is."""
+    return list_folder(path) if os.path.isdir(path) else Listing([Path(path)])
+
+
 def describe_left_out(listing: Listing) -> list[str]:
     """A sentence for each reason, such as "12 files left out: masks (benign (1)_mask.png, ...)"."""
     said = []

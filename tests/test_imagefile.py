@@ -125,15 +125,6 @@ def test_bombs_are_not_decoded(limit, tmp_path, monkeypatch):
     assert "limit" in refused(tmp_path / "bomb.png")
 
 
-def test_a_path_gives_the_images_of_its_folder_or_itself(tmp_path):
-    (tmp_path / "x_mask.png").touch()
-    (tmp_path / "x.png").touch()
-    folder, mask, absent = map(imagefile.find, [tmp_path, tmp_path / "x_mask.png", "no/such.txt"])
-    assert folder.images == [tmp_path / "x.png"] and folder.left_out == {"masks": [tmp_path / "x_mask.png"]}
-    assert mask.images == [tmp_path / "x_mask.png"] and mask.left_out == {}
-    assert [str(path) for path in absent.images] == ["no/such.txt"]
-
-
 @pytest.mark.parametrize("shape", [(28, 28), (40, 56), (57, 31), (8, 8)])
 def test_prepare_crops_the_middle_and_resizes(shape):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 
-from common.imagefolder import SUFFIXES, describe_left_out, list_folder
+from common.imagefolder import SUFFIXES, describe_left_out, find, list_folder
 
 EXTERNAL = REPO.parent / "shared" / "external"
 
@@ -33,6 +33,15 @@ def listed(folder: Path, **how) -> tuple[list[str], dict[str, list[str]]]:
 def test_images_are_in_order_and_other_files_are_named(made):
     found = made("b/2.png", "b/10.PNG", "a/x.tif", "notes.txt", "0.jpeg", "z.png")
     assert found == (["0.jpeg", "z.png", "a/x.tif", "b/10.PNG", "b/2.png"], {"no image suffix": ["notes.txt"]})
+
+
+def test_a_path_gives_the_images_of_its_folder_or_itself(tmp_path):
+    (tmp_path / "x_mask.png").touch()
+    (tmp_path / "x.png").touch()
+    folder, mask, absent = map(find, [tmp_path, tmp_path / "x_mask.png", "no/such.txt"])
+    assert folder.images == [tmp_path / "x.png"] and folder.left_out == {"masks": [tmp_path / "x_mask.png"]}
+    assert mask.images == [tmp_path / "x_mask.png"] and mask.left_out == {}
+    assert [str(path) for path in absent.images] == ["no/such.txt"]
 
 
 def test_every_suffix_that_can_be_decoded(made):
