@@ -42,10 +42,17 @@ def parse_args():
     args = parser.parse_args()
     if args.groups == "hospital" and len(args.data) < 2:
         parser.error("--groups hospital needs at least two data sets; give --data A B")
-    models = (len(args.data) if args.groups == "hospital" else args.folds) * args.repeats
-    args.jobs = args.jobs or min(args.threads, models + args.refit)
-    args.models = [f"fold_{i + 1}.pt" for i in range(args.refit or models)] if args.refit != 1 else ["model.pt"]
+    args.jobs = args.jobs or min(args.threads, count_folds(args) * args.repeats + args.refit)
     return args
+
+
+def count_folds(args) -> int:
+    return len(args.data) if args.groups == "hospital" else args.folds
+
+
+def model_files(models: int) -> list[str]:
+    """The names of the models of a run."""
+    return [f"fold_{i + 1}.pt" for i in range(models)] if models > 1 else ["model.pt"]
 
 
 def score(validation: CrossValidation, pool: Images, found: Found, settings: Settings, args):
@@ -80,7 +87,8 @@ def main():
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)
     described = provenance.describe(args, settings, found)
 
-    with resume.begin(args, settings, found, described, [*folders.FILES, "folds.csv", *args.models]) as partial:
+    models = model_files(args.refit or count_folds(args) * args.repeats)
+    with resume.begin(args, settings, found, described, [*folders.FILES, "folds.csv", *models]) as partial:
         set_seed(args.seed, args.threads)
         validation = cross_validate(pool, settings, scheme, partial)
         calibration, scored, rows = score(validation, pool, found, settings, args)
@@ -88,7 +96,7 @@ def main():
         folds, repeats = validation.score_folds(pool), validation.score_repeats(pool.labels)
         metrics = described | scoring.summary(results, calibration) | {"folds": folds, "repeats": repeats}
         with resume.finish(partial) as out:
-            for name, model in zip(args.models, validation.used):
+            for name, model in zip(models, validation.used):
                 folders.save_model(out / name, model, settings, args.seed, found, POOLS[args.pool])
             folders.save_table(out, data.concatenate(*(one.images for one in scored)))
             folders.save_results(out, found, calibration, rows, metrics)
@@ -96,8 +104,8 @@ def main():
     spreads = [tables.spread_table("fold", folds)]
     if args.repeats > 1:
         spreads.append(tables.spread_table("repeat", repeats))
-    lines = [*spreads, tables.results_text(results, calibration, found.label), *scoring.notes(scored, results)]
-    print(*lines, f"written to {args.out}/", sep="\n\n")
+    text = tables.results_text(results, calibration, found.label, scoring.notes(scored, results))
+    print(*spreads, text, f"written to {args.out}/", sep="\n\n")
 
 
 if __name__ == "__main__":

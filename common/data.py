@@ -1,9 +1,7 @@
 """Data sets as one table of images: what --data names, found, read and divided into splits.
 
-    sets = find(["breastmnist", "scans/"], root=None, size=28)      each data set is a hospital
-    images = load(sets, "train", "val")                             their union; test is not read
-
-The columns of the table, `tablefile.COLUMNS`, have the same names in every part of the program.
+found = find(["breastmnist", "scans/"], root=None, size=28)     each data set is a hospital
+images = load(found, "train", "val")                            their union; test is not read
 """
 
 import hashlib
@@ -16,71 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common import duplicates, fingerprints, imagetable, npzfile, phantom, preparation, tablefile
+from common import fingerprints, imagetable, npzfile, phantom, preparation, splits
 from common.description import notice
 from common.errors import UserError
-from common.folds import assign_folds
+from common.images import Images, concatenate, find_groups, of_arrays
 from common.npzfile import SPLITS
 
+__all__ = ["Images", "concatenate", "find_groups", "of_arrays"]
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
-SPLIT_OF_TENTH = ["train"] * 7 + ["val"] + ["test"] * 2  # of splits that are drawn
-
-
-@dataclass(frozen=True)
-class Images:
-    """Some images and what is known of them. pixels: uint8 [n, size, size]; table: a row per image, with
-    `tablefile.COLUMNS` and whatever else the data set has."""
-
-    pixels: np.ndarray
-    table: pd.DataFrame
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, chosen) -> "Images":
-        """Some of the images. chosen: bool [n], or indices."""
-        rows = np.arange(len(self))[chosen]
-        return Images(self.pixels[rows], self.table.iloc[rows].reset_index(drop=True))
-
-    @property
-    def labels(self) -> np.ndarray:
-        """uint8 [n], 1 for malignant."""
-        return self.table["label"].to_numpy(np.uint8)
-
-    @property
-    def hospitals(self) -> np.ndarray:
-        """Text [n]."""
-        return self.table["hospital"].to_numpy(str)
-
-    @property
-    def patients(self) -> list[str]:
-        """Who each image shows, the same text for one patient of one hospital only; "" where unknown."""
-        pairs = zip(self.table["hospital"], self.table["patient"])
-        return [f"{hospital}/{patient}" if patient else "" for hospital, patient in pairs]
-
-    def of_split(self, *names: str) -> "Images":
-        """The images of some splits."""
-        return self[self.table["split"].isin(names).to_numpy()]
-
-
-def concatenate(*parts: Images) -> Images:
-    """The images of one part or several, one after the other; a column that a part lacks is empty there."""
-    table = pd.concat([part.table for part in parts], ignore_index=True)
-    others = [name for name in table.columns if name not in tablefile.COLUMNS]
-    table[others] = table[others].fillna("")
-    return Images(np.concatenate([part.pixels for part in parts]), table)
-
-
-def of_arrays(pixels: np.ndarray, labels: np.ndarray, split: str, hospital: str, **more) -> Images:
-    """Images without files, called train/0, train/1, … by their split. more: other columns."""
-    known = {"image": [f"{split}/{i}" for i in range(len(labels))], "label": labels, "split": split}
-    return Images(pixels, tablefile.arrange(pd.DataFrame(known | {"hospital": hospital} | more)))
-
-
-def find_groups(images: Images) -> np.ndarray:
-    """What must stay together: images of one patient, where patients are known, and near-duplicates. Returns: connected
-    components of both, int [n]."""
-    return duplicates.find_groups(images.pixels, images.patients)
 
 
 @dataclass(frozen=True)
@@ -231,12 +172,12 @@ def find_files(spec, path: Path, hospital: str, size, seed, positive, kept, undi
     def prepare(rows: pd.DataFrame) -> Images:
         return Images(preparation.prepare_files(listed.folder, list(rows["image"]), size, path), rows)
 
-    if kept is not None and is_known(table, kept):
-        table, changes = keep_splits(table, kept)
+    if kept is not None and splits.are_known(table, kept):
+        table, changes = splits.keep(table, kept)
         notes, divided = notes + changes, True
     everything = None
     if not divided and undivided is None:
-        everything = draw_splits(prepare(table), seed, path)
+        everything = splits.draw(prepare(table), seed, path)
         notes.append("has no splits of its own: 70 % of the groups are drawn for train, 10 % for val, 20 % for test")
     elif not divided:
         table["split"] = undivided
@@ -246,18 +187,8 @@ def find_files(spec, path: Path, hospital: str, size, seed, positive, kept, undi
             return everything.of_split(split)
         return prepare(table[table["split"] == split].reset_index(drop=True))
 
-    splits = SPLITS if divided or everything else (str(undivided),)
-    return DataSet(spec, hospital, identity, read, splits, notes=tuple(notes))
-
-
-def draw_splits(images: Images, seed: int, path: Path) -> Images:
-    """The images divided into train, val and test: 70, 10, 20 %, by group, stratified by class. Raises: UserError."""
-    try:
-        tenths = assign_folds(images.labels, find_groups(images), len(SPLIT_OF_TENTH), seed)
-    except UserError:
-        needed = "that takes ten separate images (patients, where known) of each class, or a column split in a table"
-        raise UserError(f"{path}: cannot be divided into train, val and test; {needed}") from None
-    return Images(images.pixels, images.table.assign(split=np.array(SPLIT_OF_TENTH)[tenths]))
+    names = SPLITS if divided or everything else (str(undivided),)
+    return DataSet(spec, hospital, identity, read, names, notes=tuple(notes))
 
 
 def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str | None = None) -> Found:
@@ -275,45 +206,23 @@ def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str 
     return found
 
 
-def is_known(table: pd.DataFrame, kept: pd.DataFrame) -> bool:
-    """Whether some image files are those that an earlier run used, wherever they lie now."""
-    return "_md5" in kept and not table.merge(kept[["image", "_md5"]], on=["image", "_md5"]).empty
-
-
-def keep_splits(table: pd.DataFrame, kept: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The image files that an earlier run used, each in its split, and what has changed since, in sentences."""
-    before = kept.drop_duplicates("image").set_index("image")
-    there = table["image"].isin(before.index)
-    same = table[there]["_md5"].to_numpy() == before.loc[table[there]["image"], "_md5"].to_numpy()
-    of_set = before[before["hospital"].isin(before.loc[table[there]["image"], "hospital"])]
-    changes = {
-        "have changed since": list(table[there]["image"][~same]),
-        "are gone": sorted(set(of_set.index) - set(table["image"])),
-        "are new, and left out": list(table["image"][~there]),
-    }
-    said = [
-        f"of the images that the run used, {len(names)} {what}: {tablefile.shorten(names)}"
-        for what, names in changes.items()
-        if names
-    ]
-    table = table[there].reset_index(drop=True)
-    return table.assign(split=before.loc[table["image"], "split"].to_numpy()), said
-
-
 def load(found: Found, *splits: str, optional: Sequence[str] = ()) -> Images:
     """The images of the named splits, of all data sets; only these are read. A table of their counts goes to stderr.
 
     Args: optional: splits that may hold no images.
     Raises: UserError when another split holds none, when train or val lacks a class, or of bad images.
     """
-    images = concatenate(*(one.read(split) for split in splits for one in found.sets if split in one.splits))
-    print(counts(images.table), file=sys.stderr)
+    none = of_arrays(np.empty((0, found.size, found.size), np.uint8), np.empty(0, np.uint8), "", "")
+    parts = [one.read(split) for split in splits for one in found.sets if split in one.splits]
+    images = concatenate(*parts or [none])
+    if len(images):
+        print(counts(images.table), file=sys.stderr)
     for split in splits:
         part = images.table[images.table["split"] == split]
         if part.empty and split in optional:
             continue
         if part.empty:
-            raise UserError(f"{found.name}: {split} holds no images; give a data set or a column split that has them")
+            raise UserError(f"{found.name}: {split} holds no images; give a data set, or a column split, that has it")
         if split in ("train", "val"):
             require_both_classes(part["label"].to_numpy(), f"{found.name}: {split}")
     return images
@@ -345,11 +254,12 @@ def require_apart(found: Found) -> None:
 
 def counts(table: pd.DataFrame) -> str:
     """How many images, malignant ones and patients each hospital has in each split, as a table in words."""
-    lines = [f"{'data set':<20}{'split':>8}{'images':>8}{'malignant':>11}{'benign or normal':>18}{'patients':>10}"]
+    width = max(map(len, ["data set", *table["hospital"]]))
+    lines = [f"{'data set':<{width}}{'split':>8}{'images':>8}{'malignant':>11}{'benign or normal':>18}{'patients':>10}"]
     for (hospital, split), part in table.groupby(["hospital", "split"], sort=False):
         known, malignant = part["patient"][part["patient"] != ""], int(part["label"].sum())
         cells = f"{len(part):>8}{malignant:>11}{len(part) - malignant:>18}{known.nunique() or 'unknown':>10}"
-        lines.append(f"{hospital:<20}{split:>8}{cells}")
+        lines.append(f"{hospital:<{width}}{split:>8}{cells}")
     if (table["patient"] == "").all():
         lines.append("No patients are known: only near-duplicates are kept together.")
     elif unknown := int((table["patient"] == "").sum()):

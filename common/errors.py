@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # What libraries raise when they read a damaged file. Errors in our own code, such as NameError, are not among them.
-FORMAT_ERRORS = (ValueError, LookupError, TypeError, RuntimeError, EOFError, MemoryError, SyntaxError)
-FORMAT_ERRORS += (zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError)
+FORMAT_ERRORS = (
+    *(ValueError, LookupError, TypeError, RuntimeError, EOFError, MemoryError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError),
+)
 
 
 class UserError(Exception):

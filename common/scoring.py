@@ -125,13 +125,25 @@ def score_test(test: Images, probabilities: np.ndarray, *known: Images) -> Score
 
 def notes(scored: list[Scored], results: list[dict]) -> list[str]:
     """What a reader of the results must know, in sentences."""
-    return none_clean(scored) + below_chance(results)
+    return flattered(scored) + none_clean(scored) + below_chance(results)
+
+
+def flattered(scored: list[Scored]) -> list[str]:
+    """A sentence for each of the predictions whose images trained the model, or chose something."""
+    said = []
+    for one in scored:
+        name = one.on.replace("_", "-")
+        if one.trained_on:
+            said.append(f"The model was trained on {name} images: their figures are too good. Look at the clean ones.")
+        elif one.chose:
+            said.append(f"The {name} images chose: {', '.join(one.chose)}. Their figures are slightly too good.")
+    return said
 
 
 def none_clean(scored: list[Scored]) -> list[str]:
     """A sentence for each of the predictions of which no image is clean."""
     return [
-        f"No image of {one.on} is clean: each shares a group with an image of training or validation."
+        f"No {one.on} image is clean: each shares a group with an image of training or validation."
         for one in scored
         if "clean" in one.subsets and not one.subsets["clean"].any()
     ]

@@ -1,6 +1,6 @@
-"""Is an image like those of training? About a conformal p-value, in the file: the share of held-out training images that
-are at least as unusual (Laxhammar & Falkman, 2010), so that of images like those of training about a share t lies below
-t. It is not exactly one: the distance of a held-out image is to a fit without its fold, that of a new image to the fit
+"""Is an image like those of training? About a conformal p-value, in the file: the share of held-out training images
+that are at least as unusual (Laxhammar & Falkman, 2010), so that of images like those of training about a share t lies
+below t. It is not exactly a p-value: a held-out image is compared with a fit without its fold, a new one with the fit
 of all.
 
 Unusualness is the squared Mahalanobis distance of `BreastResNet.texture`; results/README.md compares others.

@@ -5,6 +5,7 @@ A folder with model.pt is one model; one with fold_1.pt, fold_2.pt, … is an en
 predictions.csv, metrics.json, and whatever the script adds.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_type_hints
@@ -104,8 +105,12 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def marks_of(table: pd.DataFrame, splits: list[str]) -> np.ndarray:
     """The fingerprints of the images of some splits, uint8 [n, 32]. table: of `read_table`."""
-    text = "".join(table["fingerprint"][table["split"].isin(splits)])
-    return np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, fingerprints.BITS // 8)
+    return read_marks(table["fingerprint"][table["split"].isin(splits)])
+
+
+def read_marks(texts: Iterable[str]) -> np.ndarray:
+    """Fingerprints, uint8 [n, 32], as split.csv has them."""
+    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, fingerprints.BITS // 8)
 
 
 def save_model(path: Path, model: BreastResNet, settings: Settings, seed: int, found: Found, trained_on: list) -> None:
@@ -144,19 +149,26 @@ def read_checkpoint(path: Path) -> tuple[dict, BreastResNet]:
     return content, model.eval()
 
 
-def known_groups(table: pd.DataFrame, images: Images) -> tuple[np.ndarray, np.ndarray] | None:
-    """What a run's table says of images: (the group of each, int [n]; whether it shares the group with an image of
-    train or val, bool [n]). None when an image is not in the table, by its name, its split and its fingerprint."""
-    rows = {(row.image, row.split): row for row in table.itertuples()}
-    found = [rows.get(place) for place in zip(images.table["image"], images.table["split"])]
-    if not all(found):
-        return None
-    marks = np.frombuffer(bytes.fromhex("".join(row.fingerprint for row in found)), np.uint8).reshape(len(found), -1)
-    bits = np.unpackbits(marks ^ fingerprints.fingerprint(images.pixels), axis=1).sum(1)
-    if (bits > fingerprints.SAME).any():
-        return None
-    groups = np.array([row.group for row in found])
-    return groups, np.isin(groups, table["group"][table["split"] != "test"])
+def rows_of(table: pd.DataFrame, images: Images) -> pd.DataFrame | None:
+    """The rows of a run's table that images are, in order; None when an image is not in the table by its name, its
+    split and its fingerprint. Hospitals may have other names, as folders may."""
+    places = images.table[["image", "split"]].assign(place=range(len(images)))
+    found = places.merge(table, on=["image", "split"])
+    marks = fingerprints.fingerprint(images.pixels)[found["place"]]
+    bits = np.unpackbits(marks ^ read_marks(found["fingerprint"]), axis=1).sum(1)
+    found = found.assign(bits=bits)[bits <= fingerprints.SAME].sort_values(["place", "bits"]).drop_duplicates("place")
+    return found.reset_index(drop=True) if len(found) == len(images) else None
+
+
+def read_out_of_fold(folder: Path, rows: pd.DataFrame) -> np.ndarray:
+    """P(malignant) of images of a run by models that were not trained on them, in cross-validation: [n]; nan where
+    there is none. rows: of the run's table. Raises: UserError."""
+    if not (folder / "folds.csv").exists():
+        return np.full(len(rows), np.nan)
+    stored = read_predictions(folder / "predictions.csv").items()
+    held_out = {(key[0], key[1], row["image"]): row["probability"] for key, row in stored if row["out_of_fold"]}
+    places = zip(rows["hospital"], rows["split"], rows["image"])
+    return np.array([held_out.get(place, np.nan) for place in places])
 
 
 @dataclass(frozen=True)
@@ -190,9 +202,14 @@ class Run:
         return marks_of(self.table, self.data["trained_on"])
 
     @property
+    def chosen_on_splits(self) -> list[str]:
+        """The splits whose images trained nothing, but chose the epoch, the temperature and the threshold."""
+        return ["val"] if self.calibration.chosen_on.get("on") == "val" else []
+
+    @property
     def chosen_on(self) -> np.ndarray:
-        """The fingerprints of the validation images, which trained nothing but chose the epoch, uint8 [n, 32]."""
-        return marks_of(self.table, [name for name in ("train", "val") if name not in self.data["trained_on"]])
+        """The fingerprints of these splits, uint8 [n, 32]."""
+        return marks_of(self.table, self.chosen_on_splits)
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:

@@ -48,7 +48,7 @@ def refuse(folder: Path, names: Iterable[str], inputs: Iterable[str | Path | Non
             way_out = "no script of this program wrote it; choose another folder, or move the file"
             raise UserError(f"{folder / name}: would be overwritten, and {way_out}")
     target = Path(os.path.realpath(folder))
-    for given in filter(None, inputs):
+    for given in [given for given in inputs if given]:
         source = Path(os.path.realpath(given))
         if os.path.isdir(source) and (source == target or source in target.parents):
             raise UserError(f"--out {folder}: lies in {given}, whose images are read; choose a folder outside")

@@ -1,6 +1,7 @@
 """Fixed-width tables for people; machines read metrics.json."""
 
 import math
+from collections.abc import Iterable
 
 from common import intervals
 from common.calibration import Calibration
@@ -119,9 +120,13 @@ def name_of(entry: dict, several: bool = True) -> str:
 
 
 def named(results: list[dict], threshold_name: str) -> dict[str, dict]:
-    """{name: entry} of the results at one of the thresholds."""
+    """{name: entry} of the results at one of the thresholds; of several hospitals, each is shown as a whole."""
     several = len({entry["hospital"] for entry in results}) > 1
-    return {name_of(entry, several): entry for entry in results if entry["threshold_name"] == threshold_name}
+    return {
+        name_of(entry, several): entry
+        for entry in results
+        if entry["threshold_name"] == threshold_name and (not several or "all" in (entry["hospital"], entry["subset"]))
+    }
 
 
 def main_entry(results: list[dict]) -> dict:
@@ -140,13 +145,21 @@ def calibration_table(entries: dict[str, dict]) -> str:
     return "\n".join([*lines, "ECE: 10 bins of equal mass"])
 
 
-def results_text(results: list[dict], calibration: Calibration, label: str) -> str:
-    """The tables of "results", the number that matters last."""
+def at_operating_point(results: list[dict], calibration: Calibration) -> list[str]:
+    """What to expect at the operating point, and what it gives on the images that matter most, all and clean, in
+    sentences."""
+    main = main_entry(results)
+    alike = {name: main[name] for name in ("on", "hospital", "unit")} | {"threshold_name": "operating point"}
+    shown = [entry for entry in results if alike.items() <= entry.items() and entry["subset"] in ("all", "clean")]
+    measured = [f"Measured on {operating_rates(name_of(entry, False), entry)}." for entry in shown]
+    return [*filter(None, [promise(calibration)]), *measured]
+
+
+def results_text(results: list[dict], calibration: Calibration, label: str, notes: Iterable[str] = ()) -> str:
+    """The tables of "results", notes, and the number that matters last."""
     standard, at_chosen = (named(results, name) for name in ("standard", "operating point"))
     main = main_entry(results)
     phantom = "PHANTOM data, " if label.startswith("PHANTOM") else ""
-    name = next(name for name, entry in standard.items() if entry is main)
-    chose = {f"The {e['on'].replace('_', '-')} images chose: {', '.join(e['chose'])}." for e in results if e["chose"]}
     auc, accuracy = (with_interval(main, metric) for metric in ("auc", "accuracy"))
     return "\n\n".join(
         [
@@ -156,14 +169,13 @@ def results_text(results: list[dict], calibration: Calibration, label: str) -> s
                 [
                     f"{phantom}operating point {calibration.threshold:.4f}: {calibration.threshold_rule}",
                     metrics_table(at_chosen),
-                    operating_rates(name, at_chosen[name]),
-                    *filter(None, [promise(calibration)]),
+                    *at_operating_point(results, calibration),
                 ]
             ),
             "\n".join(
                 [f"{phantom}calibration, temperature {calibration.temperature:.3f}", calibration_table(standard)]
             ),
-            *["\n".join(chose)] * bool(chose),
-            f"{label}: {main['on']} AUC {auc}, accuracy {accuracy} on {main['n']} images",
+            *filter(None, ["\n".join(notes)]),
+            f"{label}: {main['on'].replace('_', '-')} AUC {auc}, accuracy {accuracy} on {main['n']} images",
         ]
     )
