@@ -1,18 +1,19 @@
 """Every metric of a run or an .onnx file on any images, with intervals, figures and a report to open in a browser."""
 
-from dataclasses import dataclass
+import argparse
 from pathlib import Path
 
 import numpy as np
 
-from common import comparison, data, fingerprints, metrics, scoring
+from common import data, evaluation, metrics, scoring
 from common.data import Found, Images
 from common.deploy import onnxfile
 from common.description import notice
 from common.errors import UserError
+from common.evaluation import Predicted
 from common.files import write_csv, write_json
 from common.model import device_of
-from common.npzfile import breastmnist_path
+from common.npzfile import SPLITS, breastmnist_path
 from common.run import flags, folders, outputs, provenance, standard
 from common.scoring import Scored
 from common.seed import set_seed
@@ -29,10 +30,12 @@ def parse_args():
     parser = flags.Parser(__doc__)
     what = "a folder of train.py or crossval.py, or a file of export.py"
     parser.add_argument("model", metavar="RUN_OR_ONNX", type=flags.not_empty, help=what)
-    whole = "test; all images of a data set without splits"
-    flags.add(parser, "--split", one_of(*data.SPLITS, "all"), "the images to predict", shown=whole)
+    shown = "test; all images of a data set without splits"
+    flags.add(parser, "--split", one_of(*SPLITS, "all"), "the images to predict", shown=shown)
     flags.add(parser, "--bootstrap", number(int, 100, 100_000), "resamples behind each 95 %% interval", 2000)
-    against = "compare with another run, .onnx or predictions.csv on the same images"
+    by = "also score the images of each value of a column by themselves, such as device"
+    flags.add(parser, "--by", Kind(flags.not_empty, "COLUMN"), by, shown="none")
+    against = "compare with another run, .onnx or predictions.csv on the images that neither has seen"
     flags.add(parser, "--against", Kind(str, "OTHER"), against, shown="none")
     out = "the results go into a folder in this one, called like the run or the .onnx file"
     flags.add(parser, "--out", flags.FOLDER, out, shown="where the run or the .onnx file lies")
@@ -53,150 +56,85 @@ def name_of(path) -> str:
     return path.stem if path.suffix in (".onnx", ".csv") else path.name
 
 
-def find_images(model: Model, size: int | None, args) -> Found:
+def find_images(model: Model, args) -> Found:
     """The data sets to evaluate on: those of the model, or of the flags. Images without splits are not divided, unless
     the flags ask for a split."""
     kept = model.table if isinstance(model, folders.Run) else None
     undivided = "all" if args.data and args.split in (None, "all") else None
-    described = model.data if size is None else model.data | {"size": size}
-    return data.find_again(described, kept, args, undivided)
+    return data.find_again(model.data, kept, args, undivided)
 
 
 def load_images(found: Found, split: str) -> Images:
     """The images of a split, or all. Raises: UserError."""
-    return data.load(
-        found, *(found.splits if split == "all" else [split]), optional=found.splits if split == "all" else ()
-    )
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """A model's predictions of some images.
-
-    probabilities: [n]; typicality: [n], of an .onnx file that gives it; out_of_fold: each image is predicted by models
-    that have not seen it; bits: how far its fingerprint is from the nearest of a training image, int [n], or None where
-    the model keeps no fingerprints.
-    """
-
-    probabilities: np.ndarray
-    typicality: np.ndarray | None
-    out_of_fold: bool
-    bits: np.ndarray | None
-
-    @property
-    def seen(self) -> list[str]:
-        """What each image is to the model: "trained on", "near-duplicate" of a training image, "unseen" or ""."""
-        if self.bits is None:
-            return [""] * len(self.probabilities)
-        names = np.where(self.bits <= fingerprints.NEAR, "near-duplicate", "unseen")
-        return np.where(self.bits <= fingerprints.SAME, "trained on", names).tolist()
-
-    @property
-    def unseen(self) -> np.ndarray:
-        """Whether the predicting model has seen neither an image nor a near-duplicate, bool [n]; True where it cannot
-        be told."""
-        return np.array([self.out_of_fold or seen in ("unseen", "") for seen in self.seen])
+    names = found.splits if split == "all" else [split]
+    return data.load(found, *names, optional=names if split == "all" else ())
 
 
 def predict(model: Model, images: Images) -> Predicted:
-    """P(malignant) of images. An ensemble predicts its own training images out of fold; an .onnx file gets image files
-    at their full size, as an app would give them."""
-    known = model.trained_on
-    bits = fingerprints.distance(images.pixels, known) if len(known) else None
+    """P(malignant) of images. A cross-validated run predicts its own training images out of fold; an .onnx file gets
+    image files at their full size, as an app would give them."""
+    seen, nowhere = evaluation.by_pictures(images, model.trained_on, model.chosen_on), np.zeros(len(images), bool)
     if isinstance(model, onnxfile.OnnxModel):
-        outputs = ["probability"] + ["typicality"] * model.gives("typicality")
-        found = model.run_images(outputs, images)
-        return Predicted(found[0], found[1] if found[1:] else None, False, bits)
-    if (model.path / "folds.csv").exists():
-        stored = folders.matching(folders.read_predictions(model.path / "predictions.csv"), images)
-        if stored and all(row["out_of_fold"] for row in stored):
-            return Predicted(np.array([row["probability"] for row in stored]), None, True, bits)
-    return Predicted(model.probabilities(images.pixels), None, False, bits)
+        found = model.run_images(["probability"] + ["typicality"] * model.gives("typicality"), images)
+        return Predicted(images, found[0], seen, nowhere, *found[1:], typicality_threshold=model.typicality_threshold)
+    rows = folders.rows_of(model.table, images)
+    if rows is None:
+        return Predicted(images, model.probabilities(images.pixels), seen, nowhere)
+    seen = evaluation.by_table(seen, rows, model.table, model.data["trained_on"], model.chosen_on_splits)
+    held_out = folders.read_out_of_fold(model.path, rows)
+    out_of_fold = ~np.isnan(held_out)
+    if not out_of_fold.all():
+        held_out[~out_of_fold] = model.probabilities(images.pixels[~out_of_fold])
+    return Predicted(images, held_out, seen, out_of_fold)
 
 
-def score(model: Model, images: Images, predicted: Predicted, on: str) -> Scored:
-    """The predictions with their groups, and the subsets of clean, typical and unlike images."""
-    chosen_on = model.chosen_on
-    own = folders.known_groups(model.table, images) if isinstance(model, folders.Run) else None
-    if own:
-        groups, seen = own
-    else:
-        groups = data.find_groups(images)
-        near = ~predicted.unseen | (fingerprints.distance(images.pixels, chosen_on) <= fingerprints.NEAR)
-        seen = np.isin(groups, groups[near])
-    subsets = {"clean": ~seen} if seen.any() and not predicted.out_of_fold else {}
-    if predicted.typicality is not None and (unlike := model.unlike(predicted.typicality)).any():
-        subsets |= {"typical": ~unlike, "unlike": unlike}
-    chose = ()
-    if predicted.out_of_fold:
-        chose = ("temperature", "threshold")
-    elif (fingerprints.distance(images.pixels, chosen_on) <= fingerprints.SAME).any():
-        chose = ("epoch", "temperature", "threshold")
-    trained_on = not predicted.out_of_fold and "trained on" in predicted.seen
-    return Scored(on, images, predicted.probabilities, groups, subsets, trained_on, chose)
+def predict_other(model: Model, scored: Scored, args) -> Predicted:
+    """The predictions of --against, of the images of the first model. Raises: UserError, also when a file of
+    predictions is of other images."""
+    given, images = args.against, scored.images
+    if given.endswith(".csv"):
+        rows = folders.matching(folders.read_predictions(Path(given)), images)
+        if rows is None:
+            raise UserError(f"--against {given}: its predictions are not of the same images")
+        probabilities, out_of_fold = (np.array([row[name] for row in rows]) for name in ("probability", "out_of_fold"))
+        return Predicted(images, probabilities, evaluation.by_pictures(images), out_of_fold)
+    other = open_model(given, args)
+    if other.data["size"] != images.pixels.shape[-1]:
+        at_its_size = argparse.Namespace(**vars(args) | {"size": other.data["size"]})
+        images = load_images(find_images(model, at_its_size), scored.on)
+    return predict(other, images)
+
+
+def label_of(model: Model, found: Found, images: Images) -> str:
+    """What to call the images in tables and figures."""
+    at_full_size = isinstance(model, onnxfile.OnnxModel) and "_file" in images.table
+    return f"{found.name} at full size" if at_full_size else found.label
 
 
 def notes_of(model: Model, found: Found, scored: Scored, predicted: Predicted, results: list[dict]) -> list[str]:
     """What a reader of the results must know, in sentences."""
-    n, said = len(scored.images), scoring.notes([scored], results)
-    if predicted.typicality is not None:
-        marked = int(model.unlike(predicted.typicality).sum())
-        said.append(
-            f"{marked} of {n} images are unlike the training images (typicality below {model.typicality_threshold:g})."
-        )
-    if predicted.out_of_fold:
-        said.append("Each image is predicted by models that have not seen it, nor a near-duplicate of it.")
-    elif predicted.bits is None:
-        said.append("The file keeps no fingerprints of its training images: how many of these it has seen is unknown.")
-    else:
-        counts = {name: predicted.seen.count(name) for name in ("trained on", "near-duplicate", "unseen")}
-        said.append(
-            f"Of these {n} images the model was trained on {counts['trained on']}, on near-duplicates of "
-            f"{counts['near-duplicate']} more, and has not seen {counts['unseen']}."
-        )
-    if scored.trained_on:
-        said.append("The figures of all of them are too good; look at the clean ones.")
-    if scored.chose:
-        said.append(f"Images among these chose the {', '.join(scored.chose)}: their figures are slightly too good.")
-    if (phantoms := notice(model.data)) and not found.synthetic:
-        said.append(f"The model was trained on {phantoms}.")
-    if expected := tables.promise(model.calibration):
-        here = [entry for entry in results if entry["threshold_name"] == "operating point" and entry["unit"] == "image"]
-        shown = next((entry for entry in here if entry["subset"] == "clean"), here[0])
-        said.append(f"{expected} Measured here, on {tables.name_of(shown)}: {tables.rates(shown)}.")
-    return said
+    groups = folders.read_metrics(model.path)["config"]["groups"] if predicted.out_of_fold.any() else ""
+    phantoms = None if found.synthetic else notice(model.data)
+    return [
+        *evaluation.notes(predicted, groups),
+        *scoring.notes([scored], results),
+        *[f"The model was trained on {phantoms}."] * bool(phantoms),
+    ]
 
 
-def compare(scored: Scored, predicted: Predicted, names: tuple[str, str], args) -> dict:
-    """The comparison with --against, on the images that neither model has seen. Raises: UserError when its predictions
-    are of other images."""
-    if args.against.endswith(".csv"):
-        rows = folders.matching(folders.read_predictions(Path(args.against)), scored.images)
-        if rows is None:
-            raise UserError(f"--against {args.against}: its predictions are not of the same images")
-        other = Predicted(np.array([row["probability"] for row in rows]), None, False, None)
-    else:
-        model = open_model(args.against, args)
-        images = scored.images
-        if model.data["size"] != images.pixels.shape[-1]:
-            images = load_images(find_images(model, model.data["size"], args), scored.on)
-        other = predict(model, images)
-        if images.table["image"].tolist() != scored.images.table["image"].tolist():
-            raise UserError(f"--against {args.against}: it has other images; name them with --data")
-    unseen = predicted.unseen & other.unseen
-    labels, counts = scored.labels[unseen], scored.only(unseen).resample_counts(args.bootstrap)
-    if len(np.unique(labels)) < 2:
-        left = f"{unseen.sum()} of these {len(unseen)} images are new to both models"
-        return {"against": names[1], "conclusion": f"Only {left}: nothing can be concluded about new images."}
-    found = comparison.compare(labels, predicted.probabilities[unseen], other.probabilities[unseen], counts, names)
-    return found | {"n": int(unseen.sum()), "seen_by_one": int((~unseen).sum())}
+def official_result(found: Found, scored: Scored, name: str, args) -> tuple[str, str] | None:
+    """The name and content of MedMNIST's standard result file, for a split of BreastMNIST. Raises: UserError."""
+    if [one.spec for one in found.sets] != ["breastmnist"] or scored.on == "all":
+        return None
+    root = breastmnist_path(args.data_root, found.size).parent
+    return standard.result(scored.labels, scored.probabilities, found.size, root, scored.on, name)
 
 
 def draw(model: Model, label: str, scored: Scored, predicted: Predicted, args) -> dict:
     """The figures of the scores, {file stem: (what it shows, Figure)}."""
     shown, counts = (scored.labels, scored.probabilities), scored.resample_counts(args.bootstrap)
     thresholds = {"standard": metrics.STANDARD_THRESHOLD, "operating point": model.calibration.threshold}
-    title = f"{label}, {scored.on}{', out-of-fold' if predicted.out_of_fold else ''}"
+    title = f"{label}, {scored.on}{', out-of-fold' if predicted.out_of_fold.all() else ''}"
     drawn = {
         "roc": ("ROC curve", figures.roc(*shown, counts, thresholds, title)),
         "precision_recall": ("Precision-recall curve", figures.precision_recall(*shown, counts, thresholds, title)),
@@ -204,7 +142,7 @@ def draw(model: Model, label: str, scored: Scored, predicted: Predicted, args) -
         "scores": ("Scores by class", figures.score_histogram(*shown, thresholds, title)),
         "confusion": ("Confusion matrices", figures.confusion(*shown, thresholds, title)),
     }
-    if not predicted.out_of_fold:
+    if not predicted.out_of_fold.any():
         drawn["evidence"] = "Evidence", cases.sheet(model, scored.images.pixels, *shown, title)
     stored = folders.read_metrics(model.path) if isinstance(model, folders.Run) and not args.data else {}
     if folds := stored.get("folds"):
@@ -213,65 +151,63 @@ def draw(model: Model, label: str, scored: Scored, predicted: Predicted, args) -
     return drawn
 
 
-def prediction_rows(model: Model, scored: Scored, predicted: Predicted) -> list[dict]:
+def prediction_rows(scored: Scored, predicted: Predicted, threshold: float) -> list[dict]:
     """Rows of predictions_<split>.csv: those of a run's predictions.csv, and what is known of each image."""
+    known = {"flagged": (scored.probabilities >= threshold).astype(int), "seen": predicted.seen.kinds}
+    if predicted.typicality is not None:
+        known["typicality"] = predicted.typicality.astype(float)
     rows = folders.prediction_rows(scored.images, scored.probabilities)
-    for i, row in enumerate(rows):
-        row |= {"flagged": int(scored.probabilities[i] >= model.calibration.threshold), "seen": predicted.seen[i]}
-        if predicted.typicality is not None:
-            row |= {"typicality": float(predicted.typicality[i])}
-    return rows
+    return [row | {name: values[i] for name, values in known.items()} for i, row in enumerate(rows)]
 
 
-def report(model: Model, found: Found, split: str, out: Path, args) -> list[str]:
-    """Evaluate, and write the results into a folder: the lines to print."""
-    name, images = name_of(model.path), load_images(found, split)
-    predicted = predict(model, images)
-    scored = score(model, images, predicted, split)
-    official = [one.spec for one in found.sets] == ["breastmnist"] and split != "all"
-    root = breastmnist_path(args.data_root, found.size).parent
-    shown = scored.labels, scored.probabilities
-    result = standard.result(*shown, found.size, root, split, name) if official else None
-    results = scoring.evaluate([scored], model.calibration, args.bootstrap)
-    notes = notes_of(model, found, scored, predicted, results)
-    lines = [tables.results_text(results, model.calibration, found.label), *notes]
-    drawn = draw(model, found.label, scored, predicted, args)
-    compared = compare(scored, predicted, (name, args.against), args) if args.against else None
-    if compared:
-        lines.append(compared["conclusion"])
-    if compared and "differences" in compared:
-        names = name, name_of(args.against)
-        drawn["comparison"] = "Comparison", figures.comparison(compared["differences"], *names, found.label)
-
-    how = "out-of-fold predictions" if predicted.out_of_fold else "predictions of the model"
-    stored = {"model": model.path.resolve().name, "split": split, "predictions": how, "images": found.label}
-    stored |= {"seen": {name: predicted.seen.count(name) for name in dict.fromkeys(predicted.seen)}, "notes": notes}
-    stored |= {"provenance": provenance.provenance(found, args.threads)}
-    stored |= scoring.summary(results, model.calibration) | ({"comparison": compared} if compared else {})
-    write_json(out / f"evaluation_{split}.json", stored, found.notice)
-    write_csv(out / f"predictions_{split}.csv", prediction_rows(model, scored, predicted), found.notice)
-    pictures = {}
-    for stem, (what, figure) in drawn.items():
-        pictures[what] = out / f"{stem}_{split}.png"
+def write(out: Path, split: str, evaluated: dict, rows: list[dict], drawn: dict, result, notice: str | None) -> str:
+    """Write evaluation_<split>.json, predictions_<split>.csv, the figures, the report, and MedMNIST's standard result,
+    if there is one. Returns: what was written, in words. Raises: UserError."""
+    write_json(out / f"evaluation_{split}.json", evaluated, notice)
+    write_csv(out / f"predictions_{split}.csv", rows, notice)
+    pictures = {what: out / f"{stem}_{split}.png" for stem, (what, _) in drawn.items()}
+    for what, figure in drawn.values():
         figures.save(figure, pictures[what])
-    written = out / ("report.html" if split == "test" else f"report_{split}.html")
-    page.write_report(written, stored, pictures)
+    report = out / ("report.html" if split == "test" else f"report_{split}.html")
+    page.write_report(report, evaluated, pictures)
+    said = f"figures, evaluation_{split}.json and {report.name}: {out}/"
     if result:
-        standard.write(out / result[0], result[1], split, name)
-        lines.append(f"MedMNIST's standard result file: {out / result[0]}")
-    return [*lines, f"figures, evaluation_{split}.json and {written.name}: {out}/"]
+        standard.write(out / result[0], result[1], split, name_of(evaluated["model"]))
+        said = f"MedMNIST's standard result file: {out / result[0]}\n{said}"
+    return said
 
 
 def main():
     args = parse_args()
     set_seed(0, args.threads)
     model = open_model(args.model, args)
-    found = find_images(model, None, args)
+    found, name = find_images(model, args), name_of(args.model)
     split = args.split or ("test" if "test" in found.splits else "all")
     at_home = model.path if model.path.is_dir() else model.path.with_suffix("")
-    folder = at_home if args.out is None else Path(args.out, name_of(model.path))
+    folder = at_home if args.out is None else Path(args.out, name)
     with outputs.output(folder, [file.format(split) for file in FILES], found.paths) as out:
-        lines = report(model, found, split, out, args)
+        images = load_images(found, split)
+        label, predicted = label_of(model, found, images), predict(model, images)
+        scored = evaluation.score(predicted, split, args.by)
+        result = official_result(found, scored, name, args)
+        results = evaluation.name_values(scoring.evaluate([scored], model.calibration, args.bootstrap), args.by)
+        notes = notes_of(model, found, scored, predicted, results)
+        lines = [tables.results_text(results, model.calibration, label, notes)]
+        notes = tables.at_operating_point(results, model.calibration) + notes
+        drawn = draw(model, label, scored, predicted, args)
+        evaluated = {"model": model.path.resolve().name, "split": split, "predictions": predicted.how, "images": label}
+        evaluated |= {"seen": predicted.seen.counts, "notes": notes} | scoring.summary(results, model.calibration)
+        if args.against:
+            other, names = predict_other(model, scored, args), (name, args.against)
+            compared = evaluation.compare(scored, predicted, other, names, args.bootstrap)
+            lines.append(compared["conclusion"])
+            evaluated["comparison"] = compared
+            if "differences" in compared:
+                figure = figures.comparison(compared["differences"], name, name_of(args.against), label)
+                drawn["comparison"] = "Comparison", figure
+        evaluated["provenance"] = provenance.provenance(found, args.threads)
+        rows = prediction_rows(scored, predicted, model.calibration.threshold)
+        lines.append(write(out, split, evaluated, rows, drawn, result, found.notice))
     print(*lines, sep="\n")
 
 

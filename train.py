@@ -61,7 +61,7 @@ def main():
             folders.save_results(out, found, calibration, rows, metrics)
             write_csv(out / "history.csv", fitted.history, found.notice)
             figures.save(figures.training_curves(fitted.history, fitted.best_epoch, found.label), out / "curves.png")
-    lines = [tables.results_text(results, calibration, found.label), *scoring.notes(scored, results)]
+    lines = [tables.results_text(results, calibration, found.label, scoring.notes(scored, results))]
     print(*lines, f"written to {args.out}/", *filter(None, [notice]), sep="\n")
 
 

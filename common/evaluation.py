@@ -1,0 +1,185 @@
+"""Evaluating a model on any images: what it has seen of them, what is scored, and which of two models is better.
+
+The pictures tell what a model has seen: a run and an .onnx file keep a fingerprint of each image that trained or chose
+something. For its own images, a run's table says more: the group and the split of each.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from common import comparison, data, fingerprints
+from common.data import Images
+from common.errors import UserError
+from common.fingerprints import NEAR, SAME
+from common.scoring import Scored
+
+KINDS = ("trained on", "near-duplicate", "unseen")  # what an image is to a model; "" where that is unknown
+NONE = np.empty((0, fingerprints.BITS // 8), np.uint8)
+OUT_OF_FOLD = {  # what is said of an image and the models that predict it, by crossval.py's --groups
+    "patient": "were not trained on it, nor on a near-duplicate of it or another image of its patient",
+    "image": "were not trained on it, but perhaps on near-duplicates of it",
+    "hospital": "were not trained on any image of its hospital",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What images are to a model.
+
+    kinds: text [n], one of `KINDS` or ""; groups: int [n], what belongs together; clean: bool [n], whether an image's
+    group holds nothing that trained the model or chose its epoch or threshold; trained: bool [n], whether an image
+    trained the model; chose: bool [n], whether an image chose the epoch or threshold; own: whether the images are those
+    of the run.
+    """
+
+    kinds: np.ndarray
+    groups: np.ndarray
+    clean: np.ndarray
+    trained: np.ndarray
+    chose: np.ndarray
+    own: bool = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images there are of each kind; {} where that is unknown."""
+        found = Counter(self.kinds.tolist())
+        return {} if "" in found else {kind: found[kind] for kind in KINDS}
+
+
+def by_pictures(images: Images, trained_on: np.ndarray = NONE, chosen_on: np.ndarray = NONE) -> Seen:
+    """What images are to a model by its fingerprints, each uint8 [m, 32]; where there are none, all images count as
+    clean."""
+    groups = data.find_groups(images)
+    trained, chosen = (fingerprints.distance(images.pixels, known) for known in (trained_on, chosen_on))
+    near = np.minimum(trained, chosen) <= NEAR
+    kinds = np.select([trained <= SAME, trained <= NEAR], KINDS[:2], KINDS[2])
+    kinds = kinds if len(trained_on) else np.full(len(images), "")
+    return Seen(kinds, groups, ~np.isin(groups, groups[near]), trained <= SAME, chosen <= SAME)
+
+
+def by_table(seen: Seen, rows: pd.DataFrame, table: pd.DataFrame, trained_on: list[str], chosen_on: list[str]) -> Seen:
+    """What a run's own images are to it.
+
+    Args: seen: `by_pictures`; rows: those of the run's table that the images are, in order; trained_on, chosen_on:
+    names of splits.
+    """
+    groups = rows["group"].to_numpy()
+    trained, chose = (rows["split"].isin(splits).to_numpy() for splits in (trained_on, chosen_on))
+    near, known = (
+        np.isin(groups, table["group"][table["split"].isin(splits)])
+        for splits in (trained_on, ["train", "val", *trained_on])
+    )
+    kinds = np.select([trained | (seen.kinds == KINDS[0]), near], KINDS[:2], KINDS[2])
+    return Seen(kinds, groups, ~known, trained, chose, own=True)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A model's predictions of images.
+
+    probabilities: calibrated, [n]; out_of_fold: bool [n], whether models that were not trained on an image predicted
+    it; typicality: float32 [n], None where the model gives none; typicality_threshold: below it, an image is unlike
+    those of training.
+    """
+
+    images: Images
+    probabilities: np.ndarray
+    seen: Seen
+    out_of_fold: np.ndarray
+    typicality: np.ndarray | None = None
+    typicality_threshold: float = 0.0
+
+    @property
+    def unlike(self) -> np.ndarray:
+        """Whether an image is unlike those of training, bool [n]; False where the model does not tell."""
+        typicality = np.ones(len(self.images)) if self.typicality is None else self.typicality
+        return typicality < np.float32(self.typicality_threshold)
+
+    @property
+    def unseen(self) -> np.ndarray:
+        """Whether the predicting model has seen neither an image nor another one of its group, bool [n]."""
+        return self.seen.clean | self.out_of_fold
+
+    @property
+    def how(self) -> str:
+        """How the predictions were made, in words."""
+        if self.out_of_fold.all():
+            return "out-of-fold predictions"
+        return "predictions" + ", out-of-fold where possible," * bool(self.out_of_fold.any()) + " of the model"
+
+
+def score(predicted: Predicted, on: str, by: str | None = None) -> Scored:
+    """The predictions with their groups and subsets: clean images, those like and unlike the training images, and those
+    of each value of a column. Raises: UserError when there is no such column."""
+    seen, out_of_fold = predicted.seen, predicted.out_of_fold
+    subsets = {"clean": predicted.unseen} if not out_of_fold.all() and (seen.own or not seen.clean.all()) else {}
+    if predicted.unlike.any():
+        subsets |= {"typical": ~predicted.unlike, "unlike": predicted.unlike}
+    subsets |= split_by(predicted.images.table, by) if by else {}
+    trained_on = bool((seen.trained & ~out_of_fold).any())
+    chose = ("epoch",) * bool((seen.chose & ~out_of_fold).any())
+    chose += ("temperature", "threshold") * bool((seen.chose | out_of_fold).any())
+    return Scored(on, predicted.images, predicted.probabilities, seen.groups, subsets, trained_on, chose)
+
+
+def split_by(table: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
+    """{"device LOGIQ 7": bool [n], …}: the images of each value of a column. Raises: UserError when there is no such
+    column."""
+    known = [name for name in table.columns if name[0] != "_"]
+    if column not in known:
+        raise UserError(f"--by {column}: the images have no such column; they have {', '.join(known)}")
+    values = table[column].astype(str).replace({"": "unknown", "nan": "unknown"})
+    return {f"{column} {value}": (values == value).to_numpy() for value in sorted(values.unique())}
+
+
+def name_values(results: list[dict], column: str | None) -> list[dict]:
+    """The "results", in which those of a value of a column say so: "by": {column: value}."""
+    start = f"{column} "
+    return [
+        entry | ({"by": {column: entry["subset"].removeprefix(start)}} if entry["subset"].startswith(start) else {})
+        for entry in results
+    ]
+
+
+def notes(predicted: Predicted, groups: str) -> list[str]:
+    """What the images are to the model, in sentences. groups: crossval.py's --groups, for out-of-fold predictions."""
+    n, held_out, counts, said = len(predicted.images), int(predicted.out_of_fold.sum()), predicted.seen.counts, []
+    if predicted.typicality is not None:
+        below = f"typicality below {predicted.typicality_threshold:g}"
+        said.append(f"{predicted.unlike.sum()} of {n} images are unlike the training images ({below}).")
+    if held_out:
+        which = "Each image" if held_out == n else f"Each of {held_out} of the {n} images"
+        said.append(f"{which} is predicted by models that {OUT_OF_FOLD[groups]}.")
+    elif counts:
+        said.append(
+            f"Of these {n} images the model was trained on {counts['trained on']}, on near-duplicates of "
+            f"{counts['near-duplicate']} more, and has not seen {counts['unseen']}."
+        )
+    else:
+        said.append("The model keeps no fingerprints of its training images: how many of these it has seen is unknown.")
+    return said
+
+
+def compare(scored: Scored, a: Predicted, b: Predicted, names: tuple[str, str], resamples: int) -> dict:
+    """Which of two models is better on the images that neither has seen. scored: the predictions of `a`.
+
+    Returns: as `comparison.compare`, with "n", the number of these images, and "seen", that of the others; without
+    figures where a class is absent.
+    """
+    groups = scored.groups
+    unseen = ~np.isin(groups, groups[~(a.unseen & b.unseen)])
+    n, seen = int(unseen.sum()), int((~unseen).sum())
+    about = {"against": names[1], "n": n, "seen": seen}
+    some = f"Of these {len(unseen)} images, {n} are new to both models"
+    if len(np.unique(scored.labels[unseen])) < 2:
+        return about | {"conclusion": f"{some}: nothing can be concluded. Name other images with --data."}
+    pair = a.probabilities[unseen], b.probabilities[unseen]
+    counts = scored.only(unseen).resample_counts(resamples)
+    found = comparison.compare(scored.labels[unseen], *pair, counts, names)
+    said = [f"{some}, and only these are compared."] * bool(seen) + [found["conclusion"]]
+    unknown = [name for name, one in zip(names, (a, b)) if not one.seen.counts and not one.out_of_fold.all()]
+    said += [f"Which images {' and '.join(unknown)} has seen is unknown."] * bool(unknown)
+    return about | found | {"conclusion": " ".join(said)}
