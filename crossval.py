@@ -12,6 +12,7 @@ from common import data, scoring
 from common.calibration import sigmoid
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Found, Images
+from common.errors import UserError
 from common.files import write_csv
 from common.metrics import flatten
 from common.model import Predictor, device_of, predict
@@ -39,15 +40,16 @@ def parse_args():
     jobs = "models trained at once, which share --threads"
     flags.add(parser, "--jobs", POSITIVE_INT, jobs, shown="as many as threads, at most one per model")
     flags.add_run_flags(parser, "runs/crossval")
-    args = parser.parse_args()
-    if args.groups == "hospital" and len(args.data) < 2:
-        parser.error("--groups hospital needs at least two data sets; give --data A B")
-    args.jobs = args.jobs or min(args.threads, count_folds(args) * args.repeats + args.refit)
-    return args
+    return parser.parse_args()
 
 
-def count_folds(args) -> int:
-    return len(args.data) if args.groups == "hospital" else args.folds
+def count_folds(pool: Images, args) -> int:
+    """The number of folds. Raises: UserError when there is one hospital only."""
+    if args.groups != "hospital":
+        return args.folds
+    if (hospitals := len(set(pool.hospitals))) < 2:
+        raise UserError("--groups hospital needs at least two hospitals; give --data two data sets")
+    return hospitals
 
 
 def model_files(models: int) -> list[str]:
@@ -56,8 +58,8 @@ def model_files(models: int) -> list[str]:
 
 
 def score(validation: CrossValidation, pool: Images, found: Found, settings: Settings, args):
-    """Calibrate on out-of-fold predictions, then predict test, which is read only now that everything is chosen:
-    (the calibration, the predictions of both, rows for predictions.csv)."""
+    """Calibrate on out-of-fold predictions, then predict test: (the calibration, the predictions of both, rows for
+    predictions.csv, all images that were read)."""
     logits, groups = validation.mean_logits, data.find_groups(pool)
     by_hospital = args.groups == "hospital"
     calibration = scoring.calibrate(pool, logits, groups, args.sensitivity, "out_of_fold", by_hospital)
@@ -66,14 +68,16 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
     rows = []
     for fold, of_repeat in zip(validation.fold + 1, validation.logits):
         rows += folders.prediction_rows(pool, calibration.probabilities(of_repeat), fold)
+    images = pool
     if not args.no_test and args.pool != "all":
-        test = data.load(found, "test", optional=["test"])
-        known = [pool] if args.pool != "train" else [pool, data.load(found, "val", optional=["val"])]
+        test = data.load(found, "test", optional=["test"])  # read only now, when everything is chosen
+        known = data.concatenate(pool, data.load(found, "val", optional=["val"])) if args.pool == "train" else pool
+        images = data.concatenate(known, test)
         if len(test):
             predictor = Predictor(validation.used, settings.mirror, calibration.temperature)
-            scored.append(scoring.score_test(test, sigmoid(predict(predictor, test.pixels)), *known))
+            scored.append(scoring.score_test(test, sigmoid(predict(predictor, test.pixels)), known))
             rows += folders.prediction_rows(test, scored[-1].probabilities, fold=[""] * len(test))
-    return calibration, scored, rows
+    return calibration, scored, rows, images
 
 
 def main():
@@ -83,29 +87,29 @@ def main():
     found = data.find(args.data, args.data_root, args.size, args.seed, args.positive, undivided=undivided)
     pool = data.load(found, *POOLS[args.pool], optional=["val", "test"])
     data.require_apart(found)
-    device = device_of(args.device)
+    device, folds = device_of(args.device), count_folds(pool, args) * args.repeats
+    args.jobs = args.jobs or min(args.threads, folds + args.refit)
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)
     described = provenance.describe(args, settings, found)
 
-    models = model_files(args.refit or count_folds(args) * args.repeats)
+    models = model_files(args.refit or folds)
     with resume.begin(args, settings, found, described, [*folders.FILES, "folds.csv", *models]) as partial:
         set_seed(args.seed, args.threads)
         validation = cross_validate(pool, settings, scheme, partial)
-        calibration, scored, rows = score(validation, pool, found, settings, args)
+        calibration, scored, rows, images = score(validation, pool, found, settings, args)
         results = scoring.evaluate(scored, calibration)
-        folds, repeats = validation.score_folds(pool), validation.score_repeats(pool.labels)
-        metrics = described | scoring.summary(results, calibration) | {"folds": folds, "repeats": repeats}
+        spreads = {"folds": validation.score_folds(pool), "repeats": validation.score_repeats(pool.labels)}
+        metrics = described | scoring.summary(results, calibration) | spreads
         with resume.finish(partial) as out:
             for name, model in zip(models, validation.used):
                 folders.save_model(out / name, model, settings, args.seed, found, POOLS[args.pool])
-            folders.save_table(out, data.concatenate(*(one.images for one in scored)))
+            folders.save_table(out, images)
             folders.save_results(out, found, calibration, rows, metrics)
-            write_csv(out / "folds.csv", [flatten(fold) for fold in folds], found.notice)
-    spreads = [tables.spread_table("fold", folds)]
-    if args.repeats > 1:
-        spreads.append(tables.spread_table("repeat", repeats))
+            write_csv(out / "folds.csv", [flatten(fold) for fold in spreads["folds"]], found.notice)
+    shown = [tables.spread_table("fold", spreads["folds"])]
+    shown += [tables.spread_table("repeat", spreads["repeats"])] * (args.repeats > 1)
     text = tables.results_text(results, calibration, found.label, scoring.notes(scored, results))
-    print(*spreads, text, f"written to {args.out}/", sep="\n\n")
+    print(*shown, text, f"written to {args.out}/", sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -239,7 +239,7 @@ def main():
     args = parser.parse_args()
     settings = Settings.from_args(args)
     found = find(args)
-    pool = data.load(found, "train", "val")
+    pool = data.load(found, "train", "val", optional=["val"])
     weights.initial_model(args.size, settings)  # raises its errors before anything is written
     threads = max(args.threads // args.jobs, 1)
     set_seed(args.seed, threads)

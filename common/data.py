@@ -222,7 +222,8 @@ def load(found: Found, *splits: str, optional: Sequence[str] = ()) -> Images:
         if part.empty and split in optional:
             continue
         if part.empty:
-            raise UserError(f"{found.name}: {split} holds no images; give a data set, or a column split, that has it")
+            hint = "; or use crossval.py, which needs no val" if split == "val" else ""
+            raise UserError(f"{found.name}: no image is in {split}; give a data set whose splits have it{hint}")
         if split in ("train", "val"):
             require_both_classes(part["label"].to_numpy(), f"{found.name}: {split}")
     return images
