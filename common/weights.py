@@ -47,10 +47,7 @@ def read_tensors(path: str | Path, kind: str, way_out: str):
 
 def write_tensors(path: Path, content: dict) -> None:
     """A file of tensors and plain values, which `read_tensors` reads. Raises: UserError."""
-    with (
-        replacing(path) as beside,
-        open(beside, "wb") as file,
-    ):  # given a name, torch would write the name into the file
+    with replacing(path) as beside, open(beside, "wb") as file:  # torch writes the name of a path into the file
         try:
             torch.save(content, file)
         except RuntimeError as error:  # how torch reports a full disk
@@ -79,11 +76,14 @@ def fetch_imagenet() -> Path:
     return path
 
 
-def unwrapped(state: dict) -> dict:
+def unwrapped(state) -> dict[str, torch.Tensor]:
     """A state dict without what training scripts wrap around it: an entry "state_dict", "model" or "model_state_dict",
-    and the prefix "module." of DataParallel."""
+    and the prefix "module." of DataParallel. Raises: ValueError on anything else."""
     for key in ("state_dict", "model_state_dict", "model"):
-        state = state[key] if isinstance(state.get(key), dict) else state
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise ValueError("no state dict")
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 

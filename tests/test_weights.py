@@ -57,6 +57,23 @@ def test_a_file_fills_what_it_holds_and_names_the_rest(imagenet_trunk, tmp_path,
         assert torch.equal(tensor, weights.grey_stem(expected) if name == "conv1.weight" else expected), name
 
 
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model", None])
+@pytest.mark.parametrize("prefix", ["module.", ""])
+def test_wrapped_files_are_taken(imagenet_trunk, tmp_path, wrapper, prefix):
+    """As Lightning, DataParallel and many a script save them."""
+    stored = {prefix + name: tensor for name, tensor in torch.load(imagenet_trunk).items()}
+    torch.save({wrapper: stored, "epoch": 3} if wrapper else stored, tmp_path / "wrapped.pth")
+    expected = begin(imagenet_trunk).state_dict()
+    for name, tensor in begin(tmp_path / "wrapped.pth").state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_stem_of_one_channel_is_taken_as_it_is(tmp_path):
+    filters = torch.rand(64, 1, 7, 7)
+    torch.save({"conv1.weight": filters}, tmp_path / "grey.pth")
+    assert torch.equal(begin(tmp_path / "grey.pth").trunk.conv1.weight, filters)
+
+
 def test_training_one_model_does_not_change_the_next_one_s_start(imagenet_trunk):
     first = begin(imagenet_trunk)
     start = {name: tensor.clone() for name, tensor in first.trunk.state_dict().items()}
@@ -70,8 +87,8 @@ def test_training_one_model_does_not_change_the_next_one_s_start(imagenet_trunk)
 NO_TENSORS = "not a file of plain tensors saved by torch, or a damaged one"
 BAD_FILES = {  # what is saved, or the bytes; test_bad_input.py has others
     "another network's name": ({"features.0.weight": torch.zeros(1)}, "'features.0.weight' of shape .* is no layer"),
-    "another shape": ({"conv1.weight": torch.zeros(64, 1, 7, 7)}, r"conv1.weight' of shape \[64, 1, 7, 7\] is no"),
-    "numbered": ({1: torch.zeros(3)}, r"1 of shape \[3\] is no layer"),
+    "another shape": ({"conv1.weight": torch.zeros(64, 2, 7, 7)}, r"conv1.weight' of shape \[64, 2, 7, 7\] is no"),
+    "numbered": ({1: torch.zeros(3)}, r"'1' of shape \[3\] is no layer"),
     "no numbers": ({"bn1.bias": torch.full((64,), torch.nan)}, "'bn1.bias' holds values that are no numbers"),
     "sparse": ({"bn1.weight": torch.ones(64).to_sparse()}, "'bn1.weight' holds values that are no numbers"),
     "terabytes, four bytes in the file": ({"conv1.weight": torch.zeros(1).expand(2**40)}, "is no layer"),
@@ -80,6 +97,7 @@ BAD_FILES = {  # what is saved, or the bytes; test_bad_input.py has others
     "layers left off only": ({"layer4.0.bn1.bias": torch.zeros(512)}, "holds no layer"),
     "tensor": (torch.zeros(3), "not a state dict"),
     "values": ({"conv1.weight": 3}, "not a state dict"),
+    "wrapped values": ({"state_dict": {"conv1.weight": [3]}}, "not a state dict"),
     "network": (nn.Linear(1, 1), NO_TENSORS),
     "text": (b"text", NO_TENSORS),
     "a zip file's mark": (b"PK\x03\x04 cut off", NO_TENSORS),
@@ -125,8 +143,8 @@ def test_a_file_is_known_by_its_md5_as_it_was_when_training_began(tmp_path):
 
 
 def test_torch_s_own_words_for_a_full_disk(tmp_path, monkeypatch):
-    def fail(content, path):
-        path.write_text("half")
+    def fail(content, file):
+        file.write(b"half")
         raise RuntimeError("PytorchStreamWriter failed writing file\nframe #0: c10")
 
     monkeypatch.setattr(torch, "save", fail)
