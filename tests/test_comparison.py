@@ -2,7 +2,7 @@ from math import erfc, sqrt
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from common import comparison, intervals, metrics
 
@@ -84,17 +84,33 @@ def test_paired_bootstrap():
     assert np.isnan([undefined["difference"], *undefined["ci95"]]).all()
 
 
-NOT_SEEN = "in AUC could not be seen with this many images."
+FOUND = "this many images show a difference in AUC of about {} in four of five such comparisons."
 BOTH = "images taken as independent) and its accuracy"
 CONCLUSIONS = [  # of AUC difference, half its interval, p; cases that only A gets right, only B, p; what is said
     (0.012, 0.032, 0.462, 6, 8, 0.79, "A's AUC is higher by 0.012 (95 % interval -0.020 to 0.044; DeLong p = 0.46, "),
     (0.012, 0.032, 0.462, 6, 8, 0.79, f"{BOTH} lower by 0.010 (McNemar p = 0.79): no difference can be concluded; "),
-    (0.012, 0.032, 0.462, 6, 8, 0.79, f"concluded; one smaller than about 0.032 {NOT_SEEN}"),
+    (
+        0.012,
+        0.032,
+        0.462,
+        6,
+        8,
+        0.79,
+        f"concluded; {FOUND.format(0.046)}",
+    ),
     (0.05, 0.03, 0.001, 20, 5, 0.004, ": A's higher AUC and A's higher accuracy can be concluded."),
     (-0.05, 0.03, 0.001, 9, 9, 1, ": B's higher AUC can be concluded, a difference in accuracy cannot."),
     # of AUC the interval decides, not DeLong's test
-    (0.02, 0.03, 0.01, 2, 16, 0.0013, ": B's higher accuracy can be concluded, a difference in AUC cannot; one"),
-    (0.02, 0.03, 0.01, 2, 16, 0.0013, f" cannot; one smaller than about 0.03 {NOT_SEEN}"),
+    (0.02, 0.03, 0.01, 2, 16, 0.0013, ": B's higher accuracy can be concluded, a difference in AUC cannot; this"),
+    (
+        0.02,
+        0.03,
+        0.01,
+        2,
+        16,
+        0.0013,
+        f" cannot; {FOUND.format(0.043)}",
+    ),
     (0.03, 0.029, 0.04997, 1, 1, 1, "DeLong p = 0.04997, "),
     (0.03, 0.03, 0.05, 1, 1, 0.05002, "(McNemar p = 0.05): no difference can be concluded"),
     (1e-4, 0.0004, 0.6, 0, 0, 1, "higher by 0.0001 (95 % interval 0.000 to 0.001"),
@@ -113,3 +129,8 @@ def test_conclusion(difference, half, p, only_a, only_b, mcnemar_p, said):
     sentence = comparison.conclusion(("A", "B"), {"auc": auc}, p, mcnemar, 200)
     assert said in sentence and sentence.startswith("On these 200 images, compared with B, A's AUC ")
     assert sentence.endswith(".") and "nan" not in sentence
+
+
+def test_a_difference_as_large_as_is_said_is_found_in_four_of_five_comparisons():
+    errors = comparison.POWER * norm.ppf(0.975)  # the difference, in standard errors
+    assert norm.sf(norm.ppf(0.975) - errors) == pytest.approx(0.8, abs=0.001)

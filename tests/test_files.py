@@ -52,7 +52,7 @@ def test_json_is_strict_and_nan_is_null(tmp_path):
 
 
 def test_results_on_phantoms_say_so(tmp_path):
-    rows, notice = [{"a": 0.1, "b": "x"}, {"a": 1 / 3, "b": "y"}], data.find("phantom", None, 28).notice
+    rows, notice = [{"a": 0.1, "b": "x"}, {"a": 1 / 3, "b": "y"}], data.find(["phantom"], None, 28).notice
     for said in (None, notice):
         files.write_csv(tmp_path / "file.csv", rows, said)
         files.write_json(tmp_path / "file.json", {"a": 1}, said)

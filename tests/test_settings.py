@@ -18,8 +18,6 @@ GOOD = {
     "warmup": ["0", "1"],
     "weights": ["none", "imagenet", "some/file.pth"],
     "stages": ["auto", "2", "3", "4"],
-    "upsample": ["0", "112"],
-    "frozen-stages": ["0", "4"],
     "loss": ["focal", "cross-entropy"],
     "label-smoothing": ["0", "0.99"],
     "class-weights": ["none", "balanced"],
@@ -98,7 +96,7 @@ def test_a_flag_wins_over_the_file_which_wins_over_the_default(params):
 
 def test_every_setting_survives_a_file(params):
     changed = Settings(
-        1e-3, 0.1, 3, 8, 0.5, "none", 4, 112, 1, "focal", 0.1, "balanced", 0.0, False, 0.5, 0, False, 0.5, "fp32"
+        1e-3, 0.1, 3, 8, 0.5, "none", 4, "focal", 0.1, "balanced", 0.0, False, 0.5, 0, False, 0.5, "fp32"
     )
     assert parse("--params", params(changed.as_dict())) == changed
     assert not set(changed.as_dict().items()) & set(Settings().as_dict().items())  # every one is changed
