@@ -1,11 +1,11 @@
 // The page: an image in; P(malignant), what it means and where it comes from out. Nothing is sent anywhere.
 
-import { download, open, predict } from "./model.js";
+import { download, open, parsed, predict } from "./model.js";
 import { centreSquare, enlarge, grey, prepare } from "./preparation.js";
 
 const DEFAULT_MODEL = "breast_ultrasound_128.onnx"; // in ../models
-const ELSEWHERE = "Elsewhere it can miss more: at a third hospital the files of this project found 66 to 97 % of the " +
-  "malignant images where 95 % were promised."; // README, “Which model to take”
+const OTHER_HOSPITALS = "At other hospitals the file can miss more: at a third hospital the files of this project " +
+  "found 66 to 97 % of the malignant images where 95 % were promised."; // README, “Which model to take”
 const MIN_SIDE = 8; // pixels; what the model's graph takes
 const MAX_PIXELS = 50e6; // a canvas of more fails in some browsers
 const MAX_MAP_SIDE = 512; // pixels of the evidence map, which the browser enlarges to what is on the screen
@@ -14,7 +14,8 @@ const NINTHS = "upper left,top,upper right,left,middle,right,lower left,bottom,l
 const AS_STORED = { premultiplyAlpha: "none", colorSpaceConversion: "none" }; // but upright, as EXIF says
 
 const $ = (id) => document.getElementById(id);
-const page = { model: null, image: null, turn: 0 }; // model: a promise; turn: number of the last choice, which counts
+// model: a promise; usable: the model whose text is on the page; turn: number of the last choice, which counts
+const page = { model: null, usable: null, image: null, turn: 0 };
 
 // ---- an image file to grey pixels
 
@@ -73,26 +74,30 @@ function compared(model, probability) {
   return `P(${model.props.positive_class}) = ${p}, ${side} the operating point ${threshold}: `;
 }
 
-/** The images that chose the operating point, as common/calibration.py finds them: {whose, held}, held their metrics. */
-function heldOut({ props }) {
-  const splits = parsed(props.metrics_at_threshold) ?? {};
-  if (splits.elsewhere) return { whose: props.calibrated_on?.replace(/, not trained on$/, ""), held: splits.elsewhere };
-  const leftOut = Object.keys(splits).filter((name) => name.startsWith("out_of_fold, "));
-  const [least] = leftOut.sort((one, other) => splits[one].recall - splits[other].recall);
-  if (least) return { whose: least.replace("out_of_fold, ", ""), held: splits[least] };
-  return { whose: props.dataset, held: splits.out_of_fold ?? splits.val ?? {} };
+/** The images that chose the operating point; "" where the file does not say. */
+function chosenBy({ chosenOn }) {
+  if (!chosenOn?.hospitals) return "";
+  return `${chosenOn.n} images of ${chosenOn.hospitals.join(" + ")} chose the operating point, ` +
+    `${chosenOn.malignant} of them malignant.`;
 }
 
-/** What the operating point means, with what the file knows of it and what happened elsewhere. */
+/** What the operating point achieves on images that did not choose it; "" where the file does not say. */
+function expectedRates({ expected, chosenOn, props }) {
+  const rates = [measured("sensitivity", expected, "recall"), measured("specificity", expected, "specificity")];
+  if (!rates.every(Boolean)) return "";
+  const how = chosenOn?.hospital_left_out
+    ? "at each hospital with the threshold that the others choose"
+    : "by cross-validation within the images that chose the threshold";
+  return `Expected at this threshold: ${rates.join(", ")}; 95 % intervals in brackets. This was measured ${how}` +
+    `${withFile(props)}. Sensitivity is the share of malignant images that are flagged, specificity the share of the ` +
+    "others that are not.";
+}
+
+/** What the operating point means, with what the file knows of it and what happened at other hospitals. */
 function promise(model) {
-  const { whose, held } = heldOut(model);
-  const rates = [
-    [measured("sensitivity", held, "recall"), "the share of malignant images that it flags"],
-    [measured("specificity", held, "specificity"), "the share of the others that it does not flag"],
-  ].filter(([rate]) => rate).map((parts) => parts.join(", "));
-  const images = `On ${held.n} held-out images of ${whose}${withFile(model)}`;
-  const known = rates.length ? ` ${images}: ${rates.join("; ")}. 95 % intervals in brackets.` : "";
-  return `Operating point: ${model.props.threshold_rule}.${known}${synthetic(model) ? "" : ` ${ELSEWHERE}`}`;
+  const rule = `Operating point: ${model.props.threshold_rule}.`;
+  const sentences = [rule, chosenBy(model), expectedRates(model), synthetic(model) ? "" : OTHER_HOSPITALS];
+  return sentences.filter(Boolean).join(" ");
 }
 
 /** Why there is no call. */
@@ -132,38 +137,32 @@ function caution(model, image) {
 
 /** A figure of the model's stored metrics with its interval, or "" where it is not stored. */
 function measured(name, metrics, key) {
-  if (typeof metrics[key] !== "number") return "";
-  const interval = metrics[`${key}_ci95`]?.map((value) => value.toFixed(3)).join(" to ");
-  return `${name} ${metrics[key].toFixed(3)}${interval ? ` (${interval})` : ""}`;
+  const [value, interval] = [metrics?.[key], metrics?.[`${key}_ci95`]];
+  if (!Number.isFinite(value)) return "";
+  const limits = interval?.every(Number.isFinite) ? ` (${interval.map((limit) => limit.toFixed(3)).join(" to ")})` : "";
+  return `${name} ${value.toFixed(3)}${limits}`;
 }
 
-const withFile = ({ props }) => (props.metrics_of ? `, with ${props.metrics_of}` : ""); // whose figures these are
+const withFile = ({ metrics_of }) => (metrics_of ? `, with ${metrics_of}` : ""); // whose figures these are
 
-function about({ props, size, name }) {
-  const test = parsed(props.metrics)?.test ?? {};
-  const figures = [measured("AUC", test, "auc"), measured("accuracy", test, "accuracy")].filter(Boolean);
-  const tested = figures.length
-    ? ` On ${test.n} test images${withFile({ props })}: ${figures.join(", ")}; 95 % intervals in brackets.`
+function about({ props, size, name, tested }) {
+  const figures = [measured("AUC", tested, "auc"), measured("accuracy", tested, "accuracy")].filter(Boolean);
+  const onTest = figures.length
+    ? ` On ${tested.n} test images${withFile(props)}: ${figures.join(", ")}; 95 % intervals in brackets.`
     : "";
   return `${name}, ${props.intended_use}. It takes any grey image, cuts out the middle square and reads it at ` +
-    `${size}×${size} pixels. Trained on ${props.dataset}.${tested}`;
+    `${size}×${size} pixels. Trained on ${props.dataset}.${onTest}`;
 }
 
 // ---- onto the page
-
-/** The value of a JSON object or array in the metadata; undefined for other text. */
-function parsed(text = "") {
-  try {
-    return /^[[{]/.test(text) ? JSON.parse(text) : undefined;
-  } catch {
-    return undefined;
-  }
-}
 
 /** JSON on several lines, each list on one. */
 function indented(json) {
   return JSON.stringify(json, null, 2).replace(/\[[^[\]{]*\]/g, (list) => list.replace(/\s+/g, " "));
 }
+
+/** A text such as fingerprints, of which nobody reads all. */
+const shortened = (text) => (text.length > 2000 ? `${text.slice(0, 80)}… (${text.length} characters)` : text);
 
 function metadataRow([key, text]) {
   const row = document.createElement("tr");
@@ -171,7 +170,7 @@ function metadataRow([key, text]) {
   name.scope = "row";
   name.textContent = key;
   const json = parsed(text);
-  value.textContent = json ? indented(json) : text;
+  value.textContent = json ? indented(json) : shortened(text);
   row.append(name, value);
   return row;
 }
@@ -300,11 +299,10 @@ function chooseImage(name, phantom, blob) {
 }
 
 function chooseModel(name, bytes) {
-  const [previous, opening] = [page.model, bytes.then((array) => open(array, name))];
-  page.model = opening;
+  const opening = (page.model = bytes.then((array) => open(array, name)));
   opening.then(
-    (model) => page.model === opening && showModel(model),
-    () => page.model === opening && previous && (page.model = previous),
+    (model) => page.model === opening && showModel((page.usable = model)),
+    () => page.model === opening && page.usable && (page.model = page.usable),
   );
   say(`Loading ${name}…`);
   take(++page.turn, async () => {

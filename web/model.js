@@ -41,13 +41,58 @@ export function metadata(bytes) {
   return props;
 }
 
-/** The metadata of a file that this page can explain. Throws: Error with a message for the user. */
-function checkedMetadata(bytes, name) {
+/** The value of a JSON object or array in the metadata; undefined for other text. */
+export function parsed(text) {
+  try {
+    return /^[[{]/.test(text) ? JSON.parse(text) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A number of the metadata. Throws: RangeError where it is none that fits. */
+function number(props, key, fits) {
+  const value = props[key].trim() ? Number(props[key]) : NaN;
+  if (!fits(value)) throw new RangeError(`its ${key} is “${props[key]}”`);
+  return value;
+}
+
+/** JSON of the metadata; undefined where an earlier export has none. Throws: RangeError where it does not fit. */
+function json(props, key, fits) {
+  const value = parsed(props[key]);
+  if (key in props && !fits(value)) throw new RangeError(`its ${key} cannot be read`);
+  return value;
+}
+
+const isShare = (value) => value >= 0 && value <= 1;
+const isSide = (value) => Number.isInteger(value) && value > 0;
+const isFigure = (value) => value == null || typeof value === "number"; // null: undefined for these images
+const isInterval = (value) => value == null || (Array.isArray(value) && value.length === 2 && value.every(isFigure));
+const areFigures = (entry, ...keys) => keys.every((key) => isFigure(entry[key]) && isInterval(entry[`${key}_ci95`]));
+const areCounts = (...values) => values.every(Number.isInteger);
+const isTexts = (value) => Array.isArray(value) && value.every((text) => typeof text === "string");
+const areSplits = (value) =>
+  value && (!value.test || (areCounts(value.test.n) && areFigures(value.test, "auc", "accuracy")));
+const isChosenOn = (value) => // {}: nothing was chosen
+  value && (!Object.keys(value).length || (isTexts(value.hospitals) && areCounts(value.n, value.malignant)));
+const isAchieved = (value) =>
+  Array.isArray(value) && value.every((entry) => entry && areFigures(entry, "recall", "specificity"));
+
+/** What this page explains of a file. Throws: Error with a message for the user. */
+function explained(bytes, name) {
   try {
     const props = metadata(bytes);
     const missing = NEEDED.filter((key) => !(key in props));
     if (missing.length) throw new RangeError(`it has no ${missing.join(", ")}`);
-    return props;
+    return {
+      props,
+      threshold: number(props, "threshold", isShare),
+      rare: "typicality_threshold" in props ? number(props, "typicality_threshold", isShare) : NaN,
+      size: number(props, "input_size", isSide),
+      tested: json(props, "metrics", areSplits)?.test,
+      chosenOn: json(props, "chosen_on", isChosenOn),
+      expected: json(props, "achieved", isAchieved)?.[0],
+    };
   } catch (error) {
     throw new Error(`${name} is not a model that export.py wrote (${error.message}). Choose another .onnx file.`);
   }
@@ -73,17 +118,19 @@ export async function download(url) {
     `models/${name}”, or choose an .onnx file below.`);
 }
 
-/** Open the bytes of an .onnx file. Returns: {name, session, ort, props, threshold, rare, size}; rare: the typicality
- *  below which an image is unlike those of training, NaN where the file does not say.
+/** Open the bytes of an .onnx file.
+ *  Returns: {name, session, ort, props: its metadata as text, threshold, size;
+ *    rare: the typicality below which an image is unlike those of training, NaN where the file does not say;
+ *    tested: metrics on test; chosenOn: the images that chose the threshold; expected: what the threshold achieves on
+ *    images that did not choose it; each of the three undefined where the file does not say}.
  *  Throws: Error with a message for the user. */
 export async function open(bytes, name) {
-  const props = checkedMetadata(bytes, name);
+  const told = explained(bytes, name);
   const ort = await runtime();
   const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] }).catch((error) => {
     throw new Error(`${name} cannot be opened by onnxruntime-web: ${error.message}`);
   });
-  const [threshold, rare, size] = [props.threshold, props.typicality_threshold, props.input_size].map(Number);
-  return { name, session, ort, props, threshold, rare, size };
+  return { name, session, ort, ...told };
 }
 
 /** What the file says of a grey image of any size from 8×8, exactly as stored: the graph prepares it itself.
