@@ -29,7 +29,7 @@ from common.evidence import overlay
 
 # Stands in for a trained network: the log-odds grow with the mean grey level. 128 is even odds.
 NETWORK = f"""
-<ir_version: 10, opset_import: ["": {graph.OPSET}]>
+<ir_version: 9, opset_import: ["": {graph.OPSET}]>
 network (uint8[batch, 28, 28] prepared) => (float[batch, 28, 28] network_evidence, float[batch, 28] network_features)
 <float even = {{128.0}}, float scale = {{0.05}}, int64[1] rows = {{1}}>
 {{

@@ -15,7 +15,7 @@ from common.model import Predictor
 from common.run.folders import Run
 
 VERSION = "3"  # of inputs, outputs and metadata; 1 took images of the model's size only, 2 no evidence
-OPSET, IR_VERSION = 20, 10  # of ONNX
+OPSET, IR_VERSION = 18, 9  # of ONNX: onnxruntime 1.17 and later read them
 VERSIONS = f'<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}]>'
 
 # What common.imagefile.prepare does with Pillow. Resize computes on uint8 as Pillow does, in fixed point, and
