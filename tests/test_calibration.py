@@ -113,12 +113,13 @@ def test_operating_point_calls_as_the_highest_threshold_and_touches_no_score(dty
         assert not np.any(probabilities == threshold) or max(good) == 0
 
 
-def test_the_rule_says_what_the_operating_point_is():
+def test_the_operating_point_lies_midway_to_the_next_probability():
     labels, probabilities = np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.2, 0.4, 0.6, 0.9])
-    chosen = calibration.calibrate(labels, calibration.logit(probabilities), 0.6, "val")
-    assert chosen.threshold_rule.startswith("largest threshold with a sensitivity of at least 0.6 on val, midway to ")
-    called = calibration.sigmoid(calibration.logit(probabilities) / chosen.temperature)
-    assert chosen.threshold == pytest.approx((called[3] + called[2]) / 2)
+    assert calibration.operating_point(labels, probabilities, 0.6) == pytest.approx(0.5)
+    assert calibration.operating_point(labels, probabilities, 0.95) == pytest.approx(0.15)
+    assert calibration.threshold_rule(0.6, "val").startswith(
+        "largest threshold with a sensitivity of at least 0.6 on val, "
+    )
 
 
 @pytest.mark.parametrize("labels, sensitivity", [([0, 0], 0.9), ([], 0.9), ([0, 1], 0), ([0, 1], 1.01)])
@@ -127,13 +128,53 @@ def test_operating_point_refuses(labels, sensitivity):
         calibration.operating_point(labels, [0.5] * len(labels), sensitivity)
 
 
-def test_the_images_that_chose_the_operating_point_speak_for_it():
-    val, folds, elsewhere, a, b = ({"recall": recall} for recall in (0.5, 0.6, 0.7, 0.9, 0.8))
-    stored = {"test": {"recall": 0.1}, "val": val}
-    assert calibration.deciding({}) == calibration.deciding({"test": val}) == ("", {})
-    assert calibration.deciding(stored) == ("val", val)
-    stored["out_of_fold"] = folds
-    assert calibration.deciding(stored) == ("out_of_fold", folds)
-    assert calibration.deciding(stored | {"elsewhere": elsewhere}) == ("elsewhere", elsewhere)
-    hospitals = {"out_of_fold": folds, "out_of_fold, A": a, "out_of_fold, B": b}
-    assert calibration.deciding(hospitals) == ("out_of_fold, B", b)
+@pytest.fixture(scope="module")
+def three_hospitals():
+    """Labels, logits that mean something else in each hospital, and the hospital of each image."""
+    rng = np.random.default_rng(8)
+    labels, parts = rng.integers(0, 2, 300), np.repeat(["a", "b", "c"], 100)
+    scale = np.select([parts == "a", parts == "b"], [3, 0.5], 1)
+    return labels, (2 * labels - 1) * scale + rng.normal(0, 2, 300) - (parts == "b"), parts
+
+
+def test_one_hospital_or_all_as_one_choose_by_their_own_images(three_hospitals):
+    labels, logits, _ = three_hospitals
+    temperature, threshold = calibration.choose(labels, logits, 0.9)
+    assert temperature == calibration.fit_temperature(logits, labels)
+    probabilities = calibration.sigmoid(logits / temperature)
+    assert threshold == calibration.operating_point(labels, probabilities, 0.9)
+
+
+def test_the_most_cautious_hospital_chooses(three_hospitals):
+    labels, logits, parts = three_hospitals
+    temperature, threshold = calibration.choose(labels, logits, 0.9, parts)
+    alone = [parts == part for part in "abc"]
+    assert temperature == max(calibration.fit_temperature(logits[part], labels[part]) for part in alone)
+    probabilities = calibration.sigmoid(logits / temperature)
+    of_each = [calibration.operating_point(labels[part], probabilities[part], 0.9) for part in alone]
+    assert threshold == min(of_each) < max(of_each)
+    flagged = probabilities >= threshold
+    assert all(flagged[part & (labels == 1)].mean() >= 0.9 for part in alone)  # the sensitivity is kept in each
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_cross_fitted_flags_are_those_of_a_plain_loop(three_hospitals, left_out):
+    labels, logits, parts = three_hospitals
+    fold = np.searchsorted(["a", "b", "c"], parts) if left_out else np.arange(300) // 3 % 5
+    found = calibration.cross_fit(labels, logits, 0.9, fold, parts if left_out else None)
+    for i in range(300):
+        others = [p for p in "abc" if p != parts[i]] if left_out else ["abc"]
+        chose = [(fold != fold[i]) & np.isin(parts, list(names)) for names in others]
+        temperature = max(calibration.fit_temperature(logits[part], labels[part]) for part in chose)
+        probabilities = calibration.sigmoid(logits / temperature)
+        thresholds = [calibration.operating_point(labels[part], probabilities[part], 0.9) for part in chose]
+        assert found[i] == (probabilities[i] >= min(thresholds))
+
+
+IMPOSSIBLE = [{"temperature": 0.0}, {"temperature": np.inf}, {"threshold": -0.1}, {"threshold": 1.1}]
+
+
+@pytest.mark.parametrize("given", IMPOSSIBLE)
+def test_a_calibration_that_cannot_be_is_refused(given):
+    with pytest.raises(ValueError, match="out of range"):
+        calibration.Calibration(**given)

@@ -7,14 +7,15 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from common import crossvalidation, training
-from common.crossvalidation import Scheme, assign_folds
+from common.crossvalidation import Scheme
 from common.errors import UserError
+from common.folds import assign_folds
 from common.model import Predictor, predict
 from common.settings import Settings
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(weights="none", stages=2, epochs=1, batch_size=16)
-SCHEME = Scheme("twins", folds=2, repeats=2, seed=5, refit=1, jobs=1, threads=1, device=CPU)
+SCHEME = Scheme("patient", folds=2, repeats=2, seed=5, refit=1, jobs=1, threads=1, device=CPU)
 
 
 def counts(labels, fold, folds) -> np.ndarray:
@@ -84,6 +85,12 @@ def test_as_many_groups_as_folds_is_enough():
 # models
 
 
+def test_the_seed_of_a_model_is_a_seed_sequence_s_and_no_other_cross_validation_s():
+    assert crossvalidation.model_seed(7, 3) == np.random.SeedSequence([7, 3]).generate_state(1)[0]
+    seeds = [crossvalidation.model_seed(seed, i) for seed in range(20) for i in range(50)]
+    assert len(set(seeds)) == len(seeds)
+
+
 @pytest.fixture(scope="module")
 def result(phantoms) -> crossvalidation.CrossValidation:
     """Two folds, twice over, and the refit model of 48 phantoms."""
@@ -93,7 +100,8 @@ def result(phantoms) -> crossvalidation.CrossValidation:
 def test_repeats_use_other_folds_and_number_their_models_on(phantoms, result):
     assert len(result.models) == 4 and set(result.fold[0]) == {0, 1} and set(result.fold[1]) == {2, 3}
     assert (result.fold[0] + 2 != result.fold[1]).any()
-    assert [fold["fold"] for fold in result.score_folds(phantoms.labels)] == [1, 2, 3, 4]
+    folds = result.score_folds(phantoms)
+    assert [fold["fold"] for fold in folds] == [1, 2, 3, 4] and {fold["hospital"] for fold in folds} == {"phantom"}
     repeats = result.score_repeats(phantoms.labels)
     assert [repeat["repeat"] for repeat in repeats] == [1, 2]
     for repeat, logits in zip(repeats, result.logits):
@@ -104,12 +112,12 @@ def test_each_image_is_scored_by_the_model_that_has_not_seen_it(phantoms, result
     assert result.logits.shape == result.fold.shape == (2, len(phantoms))
     for i, model in enumerate(result.models):
         unseen = result.fold[i // 2] == i
-        expected = predict(Predictor([model], mirror=True), phantoms.images[unseen])
+        expected = predict(Predictor([model], mirror=True), phantoms.pixels[unseen])
         np.testing.assert_allclose(result.logits[i // 2, unseen], expected, atol=1e-5)
 
 
 def test_the_refit_model_is_trained_on_all_images_and_changes_no_fold(phantoms, result):
-    expected = training.fit(phantoms, None, SETTINGS, 5 + 4, CPU).model.state_dict()
+    expected = training.fit(phantoms, None, SETTINGS, crossvalidation.model_seed(5, 4), CPU).model.state_dict()
     for name, tensor in result.refit[0].state_dict().items():
         torch.testing.assert_close(tensor, expected[name])
     alone = crossvalidation.cross_validate(phantoms, SETTINGS, replace(SCHEME, refit=0))

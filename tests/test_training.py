@@ -11,10 +11,9 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from common import augment, loss, training
 from common.calibration import sigmoid
-from common.data import Split
+from common.data import Images
 from common.model import BreastResNet, Predictor, predict
 from common.seed import set_seed
-from common.weights import initial_model
 
 CPU = torch.device("cpu")
 
@@ -35,7 +34,7 @@ def outcome(result) -> tuple:
 
 
 @pytest.fixture
-def tiny(phantoms) -> Split:
+def tiny(phantoms) -> Images:
     return phantoms[:16]
 
 
@@ -118,21 +117,12 @@ def test_a_loss_that_is_no_number_ends_the_training(tiny, quick, monkeypatch):
         fit(tiny, tiny, quick)
 
 
-@pytest.mark.parametrize("stages, learning", [(0, "conv1 bn1 layer1 layer2 fc"), (1, "layer2 fc"), (4, "fc")])
-def test_frozen_stages_keep_their_weights_and_go_on_averaging_batches(tiny, quick, stages, learning):
-    torch.manual_seed(0)
-    before, after = initial_model(28, quick), fit(tiny, None, quick, frozen_stages=stages, ema=0.0).model
-    pairs = zip(before.named_parameters(), after.parameters())
-    assert {name.split(".")[1] for (name, old), new in pairs if not torch.equal(old, new)} == set(learning.split())
-    assert not torch.equal(before.trunk.bn1.running_mean, after.trunk.bn1.running_mean)
-
-
 def test_an_epoch_shows_every_image_once(tiny, quick, seen):
     fit(tiny, None, quick, epochs=1, batch_size=6, augment=False)
     assert [len(batch) for batch in seen] == [6, 6, 4]
     shown = (torch.cat(seen) * 255).round().byte().numpy()
-    assert sorted(image.tobytes() for image in shown) == sorted(image.tobytes() for image in tiny.images)
-    assert not np.array_equal(shown, tiny.images)  # shuffled
+    assert sorted(image.tobytes() for image in shown) == sorted(image.tobytes() for image in tiny.pixels)
+    assert not np.array_equal(shown, tiny.pixels)  # shuffled
 
 
 def test_the_seed_and_every_setting_change_the_model(tiny, quick, imagenet_trunk):
@@ -239,7 +229,7 @@ def test_validation_is_plain_cross_entropy_of_the_model_as_used(phantoms, quick,
     before = weights(model)
     measured = training.validate(model, phantoms, dataclasses.replace(quick, mirror=mirror))
     assert weights(model) == before
-    logits = predict(Predictor([model], mirror), phantoms.images)
+    logits = predict(Predictor([model], mirror), phantoms.pixels)
     assert measured["val_loss"] == pytest.approx(log_loss(phantoms.labels, sigmoid(logits)), abs=1e-6)
     assert measured["val_accuracy"] == accuracy_score(phantoms.labels, logits > 0)
     assert measured["val_auc"] == pytest.approx(roc_auc_score(phantoms.labels, logits))
