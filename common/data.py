@@ -164,9 +164,9 @@ def find_files(spec, path: Path, hospital: str, size, seed, positive, kept, undi
     """Image files in a folder, a table or a public data set. Raises: UserError."""
     listed = imagetable.list_images(path, positive)
     table = listed.table.assign(_md5=preparation.md5s(listed.folder, listed.table["image"]))
-    table["hospital"] = [name or hospital for name in table["hospital"]]
     divided, notes = bool((table["split"] != "").all()), list(listed.notes)
     identity = hashlib.md5(table.to_csv(index=False).encode() + f"{divided or seed}".encode()).hexdigest()
+    table["hospital"] = [name or hospital for name in table["hospital"]]
     table["_file"] = [str(listed.folder / name) for name in table["image"]]
 
     def prepare(rows: pd.DataFrame) -> Images:
