@@ -187,7 +187,7 @@ def find_files(spec, path: Path, hospital: str, size, seed, positive, kept, undi
             return everything.of_split(split)
         return prepare(table[table["split"] == split].reset_index(drop=True))
 
-    names = SPLITS if divided or everything else (str(undivided),)
+    names = SPLITS if everything else tuple(n for n in filter(None, (*SPLITS, undivided)) if n in set(table["split"]))
     return DataSet(spec, hospital, identity, read, names, notes=tuple(notes))
 
 
