@@ -1,6 +1,6 @@
 """Cut a window out of an image and resize it, as Pillow does: in training, in prediction and in the exported file.
 
-A box is x, y, width, height in pixels of the image as stored; x and y are its left and upper edge. Every view is a window:
+A box is x, y, width, height in pixels of the image; x and y are its left and upper edge. Every view is a window:
 
 window(images, square_box(h, w), side, clip=True)     the middle square, as MedMNIST prepared its images
 window(images, frame_box(h, w), side)                 the whole frame, squashed to a square
@@ -59,7 +59,7 @@ def frame_box(height: int, width: int) -> torch.Tensor:
 
 
 def square_box(height: int, width: int) -> torch.Tensor:
-    """The box of the middle square, float32 [1, 4]; where an odd number of pixels is left over, the end has one more."""
+    """The box of the middle square, float32 [1, 4]. Of an odd number of pixels left over, the end has one more."""
     size = frame_box(height, width)[:, 2:]
     side = size.amin(1, keepdim=True).expand(1, 2)
     return torch.cat([((size - side) / 2).floor(), side], 1)

@@ -4,8 +4,8 @@ reverse. BUSI's test part, which is BreastMNIST's, and BUS-BRA are not read.
     python -m results.lesion                                            prints the tables of lesion.csv
     python -m results.lesion --busi DIR --breast DIR --splits CSV --weights FILE "window 2" --seeds 0 1     adds rows
 
-Names are those of FINDERS, CLASSIFIERS and MIXES below. `--keep DIR` holds heat maps and logits: a second candidate that
-needs a finder does not train it again, and a mix trains nothing.
+The names are those of FINDERS, CLASSIFIERS and MIXES below. `--keep DIR` holds heat maps, models and logits: a second
+candidate that needs a finder does not train it again, and a mix trains nothing.
 """
 
 import csv
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common import augment, imagefile, metrics, publicsets, training
+from common import augment, imagefile, imagetable, metrics, training
 from common.folds import assign_folds
 from common.images import find_groups, of_arrays
 from common.model import BreastResNet, Predictor, predict
@@ -134,7 +134,7 @@ class Hospital:
 
 def read_hospital(name: str, folder: str, splits: str | None = None) -> Hospital:
     """A public set. splits: a table whose test part is left out."""
-    listed = publicsets.recognise(Path(folder))(Path(folder))
+    listed = imagetable.list_images(Path(folder))
     table = listed.table
     if splits:
         with open(splits, newline="") as file:
@@ -271,7 +271,7 @@ def overlaps(found: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
 
 
 def score_boxes(hospital: Hospital, found: torch.Tensor, heat: np.ndarray) -> dict:
-    """How well found boxes fit, over the images with a lesion; and how well the highest heat tells these from others."""
+    """How well found boxes fit, over the images with a lesion; how well the highest heat tells these from others."""
     lesions = hospital.lesions
     found, true = found[lesions], hospital.boxes[lesions]
     iou = overlaps(found, true).numpy()
@@ -382,12 +382,12 @@ def subset(hospital: Hospital, chosen: np.ndarray) -> Hospital:
 
 def look(classifier: Classifier, hospital: Hospital, boxes: torch.Tensor | None = None) -> np.ndarray:
     """What a classifier sees, uint8 [n, size, size]. boxes: of the lesions, in the view "window"."""
-    if classifier.view == "square":
-        pixels = hospital.view(hospital.frame_boxes(square_box), classifier.size, clip=True)
-    elif classifier.view == "frame":
-        pixels = hospital.view(hospital.frame_boxes(), classifier.size)
-    else:
+    if boxes is not None:
         pixels = hospital.view(lesion_window(boxes, classifier.factor), classifier.size)
+    elif classifier.view == "square":
+        pixels = hospital.view(hospital.frame_boxes(square_box), classifier.size, clip=True)
+    else:
+        pixels = hospital.view(hospital.frame_boxes(), classifier.size)
     return (same_gain(pixels) if classifier.gain else pixels).numpy()
 
 
@@ -466,7 +466,7 @@ def rows_of(bench: Bench, name: str, seeds: list[int], finder: dict) -> list[dic
             made = [bench.logits(part, trained_on, scored_on, seed, finder) for part in parts for seed in chosen]
             kinds = dict.fromkeys(k for one in made for k in one if k != "seconds")
             for kind in [k for k in kinds if k] or [""]:
-                logits = np.mean([one.get(kind, one.get("")) for one in made], axis=0)
+                logits = np.mean([one[kind if kind in one else ""] for one in made], axis=0)
                 what = differs(CLASSIFIERS[name]) if name in CLASSIFIERS else "mean of the logits"
                 files = [
                     bench.keep / f"model {p} {trained_on.name} {s}.pt".replace(" ", "_") for p in parts for s in chosen
