@@ -22,6 +22,7 @@ from common.errors import UserError, reading
 from common.files import read_json, replacing, write_csv, write_json
 from common.model import BreastResNet, Predictor, explain, predict
 from common.settings import Settings
+from common.tablefile import COLUMNS
 from common.weights import read_tensors, write_tensors
 
 FORMAT = "breastmnist-resnet18 v2"
@@ -94,6 +95,8 @@ def read_table(path: Path) -> pd.DataFrame:
     """What `save_table` wrote. Raises: UserError."""
     with reading(path):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        if not {*COLUMNS, "group", "fingerprint"} <= set(table.columns):
+            raise ValueError("columns")
         numbers = {"label": int, "group": int} | dict.fromkeys(("x", "y", "width", "height"), float)
         for name, kind in numbers.items():
             table[name] = table[name].replace("", "nan").astype(kind)
