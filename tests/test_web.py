@@ -358,7 +358,7 @@ def test_who_chose_the_operating_point_and_what_it_achieves_on_other_images(chan
     promise = page.locator("#promise").inner_text()
     assert promise.startswith(f"Operating point: {RULE}. {chose}")
     rates = "sensitivity 0.952 (0.810 to 1.000), specificity 0.614; 95 % intervals in brackets"
-    assert f" Expected at this threshold: {rates}. This was measured {measured}. " in promise
+    assert f" Expected at this threshold: {rates}. The rates were measured {measured}. " in promise
     assert "0.111" not in promise and "a third hospital" in promise
 
 
