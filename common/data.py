@@ -123,11 +123,12 @@ def find(
 
 
 def hospital_names(specs: Sequence[str]) -> list[str]:
-    """A name for each data set: of its file or folder, together with the folder around it where two are the same.
-    Raises: UserError where two cannot be told apart."""
+    """A name for each data set: of its file or folder, together with the folder around it where two are the same, or
+    where it is "all", as results call all hospitals together. Raises: UserError where two cannot be told apart."""
     paths = [Path(os.path.abspath(spec)) for spec in specs]
     short = [path.name if os.path.isdir(path) else path.stem for path in paths]
-    names = [name if short.count(name) == 1 else f"{path.parent.name}/{name}" for path, name in zip(paths, short)]
+    clear = [name != "all" and short.count(name) == 1 for name in short]
+    names = [name if one else f"{path.parent.name}/{name}" for path, name, one in zip(paths, short, clear)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"--data: two data sets are called {twice[0]}; rename a folder, or name each data set once")
     return names
@@ -187,7 +188,7 @@ def find_files(spec, path: Path, hospital: str, size, seed, positive, kept, undi
             return everything.of_split(split)
         return prepare(table[table["split"] == split].reset_index(drop=True))
 
-    names = SPLITS if everything else tuple(n for n in filter(None, (*SPLITS, undivided)) if n in set(table["split"]))
+    names = SPLITS if everything else tuple(sorted(set(table["split"]), key=[*SPLITS, undivided].index))
     return DataSet(spec, hospital, identity, read, names, notes=tuple(notes))
 
 
