@@ -81,6 +81,8 @@ FINDERS = {
     "finder, weak augmentation": Finder(zoom=0.15, shift=0.1),
     "finder, letterbox": Finder(letterbox=True),
     "finder, gain x2": Finder(gain=2),
+    "finder, rate 1e-3": Finder(rate=1e-3),
+    "finder, 40 epochs": Finder(epochs=40),
     "finder, 192 px": Finder(size=192),
     "finder, 256 px": Finder(size=256),
     "finder, 12 epochs": Finder(epochs=12),
@@ -448,11 +450,13 @@ def differs(candidate) -> str:
     return "; ".join(f"{k} {v}" for k, v in vars(candidate).items() if v != getattr(usual, k)).replace(",", " ")
 
 
-def rows_of(bench: Bench, name: str, seeds: list[int], finder: dict) -> list[dict]:
-    """The rows of a candidate: both ways, each seed, and the mean of the seeds where there are several."""
+def rows_of(bench: Bench, name: str, ways: list[str], seeds: list[int], finder: dict) -> list[dict]:
+    """The rows of a candidate: each way, each seed, and the mean of the seeds where there are several."""
     rows = []
     several = [[seed] for seed in seeds] + ([seeds] if len(seeds) > 1 else [])
-    for trained_on, scored_on in (tuple(bench.hospitals.values()), tuple(bench.hospitals.values())[::-1]):
+    for way in ways:
+        trained_on = bench.hospitals[way]
+        (scored_on,) = (hospital for hospital in bench.hospitals.values() if hospital.name != way)
         for chosen in several:
             about = {"name": name, "trained_on": trained_on.name, "scored_on": scored_on.name}
             about["seed"] = "+".join(map(str, chosen))
@@ -524,6 +528,7 @@ def main():
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     for name in ("busi", "breast", "splits", "weights"):
         parser.add_argument(f"--{name}", help="where it lies")
+    parser.add_argument("--trained-on", nargs="+", default=["busi", "breast"], help="of the two ways, one or both")
     parser.add_argument("--keep", default="runs/lesion", help="folder of heat maps and logits")
     parser.add_argument("--finder", default="finder", choices=FINDERS, help="that places windows")
     parser.add_argument("--rule", default="largest part", choices=RULES, help="from its heat to a box")
@@ -537,7 +542,10 @@ def main():
         bench = Bench(hospitals, args.weights, Path(args.keep))
     finder = {"name": args.finder, "rule": args.rule, "seeds": args.finder_seeds}
     for name in args.names:
-        add(rows_of(bench, name, args.seeds, finder), "python -m results.lesion " + shlex.join(sys.argv[1:]))
+        add(
+            rows_of(bench, name, args.trained_on, args.seeds, finder),
+            "python -m results.lesion " + shlex.join(sys.argv[1:]),
+        )
     for columns, header in TABLES:
         print(
             table(columns, " | ".join(f"{way}: {header}" for way in ("BUSI to BrEaST", "BrEaST to BUSI"))), end="\n\n"
