@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -223,11 +224,16 @@ def load(found: Found, *splits: str, optional: Sequence[str] = ()) -> Images:
         if part.empty and split in optional:
             continue
         if part.empty:
-            hint = "; or use crossval.py, which needs no val" if split == "val" else ""
-            raise UserError(f"{found.name}: no image is in {split}; give a data set whose splits have it{hint}")
+            refuse_empty(found, split)
         if split in ("train", "val"):
             require_both_classes(part["label"].to_numpy(), f"{found.name}: {split}")
     return images
+
+
+def refuse_empty(found: Found, split: str) -> NoReturn:
+    """Raises: UserError, because a split holds no images."""
+    hint = "; or use crossval.py, which needs no val" if split == "val" else ""
+    raise UserError(f"{found.name}: no image is in {split}; give a data set whose splits have it{hint}")
 
 
 def require_both_classes(labels: np.ndarray, what: str) -> None:
