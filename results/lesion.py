@@ -290,6 +290,17 @@ def score_boxes(hospital: Hospital, found: torch.Tensor, heat: np.ndarray) -> di
 
 
 @dataclass(frozen=True)
+class Placement:
+    """How windows are placed where no box is given: by the mean heat of a finder's seeds; scored again with boxes
+    `wider` times as large."""
+
+    finder: str = "finder"
+    rule: str = "largest part"
+    seeds: tuple[int, ...] = (0,)
+    wider: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Bench:
     """The hospitals, the weights to start from, and the folder that keeps what has been trained."""
 
@@ -333,40 +344,47 @@ class Bench:
 
         return self.once(f"heat {name} {trained_on.name} {scored_on.name} {seed}", make)
 
-    def found(self, name: str, rule: str, trained_on: Hospital, scored_on: Hospital, seeds: list[int]):
-        """Boxes by the mean heat of several seeds. Returns: boxes [n, 4] in pixels, heat [n, s, s], seconds."""
-        made = [self.heat(name, trained_on, scored_on, seed) for seed in seeds]
+    def found(self, placed: Placement, trained_on: Hospital, scored_on: Hospital):
+        """Boxes of one hospital by finders of another, or cross-fitted. Returns: boxes [n, 4] in pixels, heat
+        [n, s, s], seconds."""
+        made = [self.heat(placed.finder, trained_on, scored_on, seed) for seed in placed.seeds]
         heat = np.mean([one["heat"] for one in made], axis=0)
-        boxes = in_pixels(RULES[rule](torch.from_numpy(heat)), self.finder_views(scored_on, FINDERS[name]))
+        views = self.finder_views(scored_on, FINDERS[placed.finder])
+        boxes = in_pixels(RULES[placed.rule](torch.from_numpy(heat)), views)
         return boxes, heat, sum(float(one["seconds"]) for one in made)
 
-    def logits(self, name: str, trained_on: Hospital, scored_on: Hospital, seed: int, finder: dict) -> dict:
-        """What a classifier says of the other hospital, by the boxes that its windows are placed by. finder: the
-        arguments `name`, `rule` and `seeds` of `found`."""
+    def logits(self, name: str, trained_on: Hospital, scored_on: Hospital, seed: int, placed: Placement) -> dict:
+        """What a classifier says of the other hospital, by the boxes that its windows are placed by."""
         classifier = CLASSIFIERS[name]
-        member = self.model(name, trained_on, seed, finder)
+        member = self.model(name, trained_on, seed, placed)
         say = partial(predict, Predictor([member], Settings.mirror))
         if classifier.view != "window":
             return self.once(f"logits {name} {trained_on.name} {seed}", lambda: {"": say(look(classifier, scored_on))})
 
-        def make() -> dict:
-            boxes, _, _ = self.found(**finder, trained_on=trained_on, scored_on=scored_on)
-            given, lesions = np.full(len(boxes), np.nan), scored_on.lesions
-            with_box = subset(scored_on, lesions)
-            given[lesions] = say(look(classifier, with_box, with_box.boxes))
-            kinds = {"found": boxes, "found x 1.3": lesion_window(boxes, 1.3)}
-            return {"given": given} | {kind: say(look(classifier, scored_on, of)) for kind, of in kinds.items()}
+        def make_given() -> dict:
+            given, with_box = np.full(len(scored_on.labels), np.nan), subset(scored_on, scored_on.lesions)
+            given[scored_on.lesions] = say(look(classifier, with_box, with_box.boxes))
+            return {"given": given}
 
-        placed = "+".join(map(str, finder["seeds"]))
-        return self.once(f"logits {name} {trained_on.name} {seed} by {finder['name']} {finder['rule']} {placed}", make)
+        def make_found(kind: str, boxes: torch.Tensor) -> dict:
+            return {kind: say(look(classifier, scored_on, boxes))}
 
-    def model(self, name: str, trained_on: Hospital, seed: int, finder: dict) -> BreastResNet:
+        kept = f"logits {name} {trained_on.name} {seed}"
+        said = self.once(f"{kept} given", make_given)
+        boxes, _, _ = self.found(placed, trained_on, scored_on)
+        for scale in (1.0, *placed.wider):
+            kind = f"found by {placed.finder}, {placed.rule}, {'+'.join(map(str, placed.seeds))}"
+            kind, wide = (f"{kind}, x {scale:g}", lesion_window(boxes, scale)) if scale != 1 else (kind, boxes)
+            said = said | self.once(f"{kept} {kind}", partial(make_found, kind, wide))
+        return said
+
+    def model(self, name: str, trained_on: Hospital, seed: int, placed: Placement) -> BreastResNet:
         """A classifier, trained or read again."""
         classifier, settings = CLASSIFIERS[name], Settings(weights=self.weights)
         path = self.keep / f"model {name} {trained_on.name} {seed}.pt".replace(" ", "_")
         if not path.exists():
             began = time.perf_counter()
-            pixels, labels = training_windows(self, classifier, trained_on, finder, seed)
+            pixels, labels = training_windows(self, classifier, trained_on, placed.finder, seed)
             images = of_arrays(pixels, labels, "train", trained_on.name)
             settings = replace(settings, epochs=classifier.epochs, zoom=classifier.zoom)
             training.initial_model = lambda *of: freeze(initial_model(*of))
@@ -411,7 +429,7 @@ def jitter(boxes: torch.Tensor, seed: int) -> torch.Tensor:
     return torch.cat([boxes[:, :2] + boxes[:, 2:] / 2 + move - size / 2, size], 1)
 
 
-def training_windows(bench: Bench, classifier: Classifier, hospital: Hospital, finder: dict, seed: int):
+def training_windows(bench: Bench, classifier: Classifier, hospital: Hospital, finder: str, seed: int):
     """Returns: what a classifier is trained on, uint8 [n, size, size], and labels [n]."""
     if classifier.view != "window":
         return look(classifier, hospital), hospital.labels
@@ -419,7 +437,7 @@ def training_windows(bench: Bench, classifier: Classifier, hospital: Hospital, f
     for kind in classifier.trained:
         boxes = jitter(hospital.boxes, seed) if kind == "jittered" else hospital.boxes.clone()
         if kind == "found" or classifier.normals:
-            found, _, _ = bench.found(finder["name"], finder["rule"], hospital, hospital, [0])
+            found, _, _ = bench.found(Placement(finder), hospital, hospital)
             replaced = torch.from_numpy(np.ones(len(boxes), bool) if kind == "found" else ~hospital.lesions)
             boxes[replaced] = found[replaced]
         chosen = subset(hospital, hospital.lesions | classifier.normals)
@@ -450,7 +468,7 @@ def differs(candidate) -> str:
     return "; ".join(f"{k} {v}" for k, v in vars(candidate).items() if v != getattr(usual, k)).replace(",", " ")
 
 
-def rows_of(bench: Bench, name: str, ways: list[str], seeds: list[int], finder: dict) -> list[dict]:
+def rows_of(bench: Bench, name: str, ways: list[str], seeds: list[int], placed: Placement) -> list[dict]:
     """The rows of a candidate: each way, each seed, and the mean of the seeds where there are several."""
     rows = []
     several = [[seed] for seed in seeds] + ([seeds] if len(seeds) > 1 else [])
@@ -462,12 +480,12 @@ def rows_of(bench: Bench, name: str, ways: list[str], seeds: list[int], finder: 
             about["seed"] = "+".join(map(str, chosen))
             if name in FINDERS:
                 for rule in RULES:
-                    boxes, heat, seconds = bench.found(name, rule, trained_on, scored_on, chosen)
+                    boxes, heat, seconds = bench.found(Placement(name, rule, tuple(chosen)), trained_on, scored_on)
                     row = about | {"differs": differs(FINDERS[name]), "boxes": rule, "seconds": seconds}
                     rows.append(row | score_boxes(scored_on, boxes, heat))
                 continue
             parts = [name] if name in CLASSIFIERS else MIXES[name]
-            made = [bench.logits(part, trained_on, scored_on, seed, finder) for part in parts for seed in chosen]
+            made = [bench.logits(part, trained_on, scored_on, seed, placed) for part in parts for seed in chosen]
             kinds = dict.fromkeys(k for one in made for k in one if k != "seconds")
             for kind in [k for k in kinds if k] or [""]:
                 logits = np.mean([one[kind if kind in one else ""] for one in made], axis=0)
@@ -532,7 +550,8 @@ def main():
     parser.add_argument("--keep", default="runs/lesion", help="folder of heat maps and logits")
     parser.add_argument("--finder", default="finder", choices=FINDERS, help="that places windows")
     parser.add_argument("--rule", default="largest part", choices=RULES, help="from its heat to a box")
-    parser.add_argument("--finder-seeds", nargs="+", type=int, default=[0, 1, 2], help="whose mean heat is taken")
+    parser.add_argument("--finder-seeds", nargs="+", type=int, default=[0], help="whose mean heat is taken")
+    parser.add_argument("--wider", nargs="+", type=float, default=[], help="score with larger boxes too")
     args = parser.parse_args()
     torch.set_num_threads(1)
     os.makedirs(args.keep, exist_ok=True)
@@ -540,10 +559,10 @@ def main():
         pairs = (("busi", args.busi, args.splits), ("breast", args.breast, None))
         hospitals = {name: read_hospital(name, folder, splits) for name, folder, splits in pairs}
         bench = Bench(hospitals, args.weights, Path(args.keep))
-    finder = {"name": args.finder, "rule": args.rule, "seeds": args.finder_seeds}
+    placed = Placement(args.finder, args.rule, tuple(args.finder_seeds), tuple(args.wider))
     for name in args.names:
         add(
-            rows_of(bench, name, args.trained_on, args.seeds, finder),
+            rows_of(bench, name, args.trained_on, args.seeds, placed),
             "python -m results.lesion " + shlex.join(sys.argv[1:]),
         )
     for columns, header in TABLES:
