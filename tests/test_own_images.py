@@ -18,15 +18,17 @@ EVALUATE = ["--bootstrap", 100, "--threads", 1]
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory) -> Path:
-    """A table of 72 phantoms of 36 patients, files of 90×80; the last two patients are unknown."""
+    """A table of 72 phantoms of 36 patients, files of 90×80; the last two patients are unknown. The other columns have
+    names that the program uses too."""
     folder = tmp_path_factory.mktemp("scans")
     images, labels = phantom.generate(72, 90, seed=5, malignant_share=0.5)
     order = np.argsort(labels, kind="stable")
     for i, image in enumerate(images[order]):
         Image.fromarray(image[:, :80]).save(folder / f"{i}.png")
     patients = [f"p{i // 2}" if i < 68 else "" for i in range(72)]
-    known = zip(labels[order], patients)
-    rows = [{"image": f"{i}.png", "label": label, "patient": patient} for i, (label, patient) in enumerate(known)]
+    more = {"place": "left", "bits": 8, "group": "", "index": 0}
+    known = enumerate(zip(labels[order], patients))
+    rows = [{"image": f"{i}.png", "label": label, "patient": patient} | more for i, (label, patient) in known]
     files.write_csv(folder / "images.csv", rows)
     return folder
 

@@ -155,11 +155,12 @@ def read_checkpoint(path: Path) -> tuple[dict, BreastResNet]:
 def rows_of(table: pd.DataFrame, images: Images) -> pd.DataFrame | None:
     """The rows of a run's table that images are, in order; None when an image is not in the table by its name, its
     split and its fingerprint. Hospitals may have other names, as folders may."""
-    places = images.table[["image", "split"]].assign(place=range(len(images)))
+    places = images.table[["image", "split"]].assign(_place=range(len(images)))  # "_": no column of the user's
     found = places.merge(table, on=["image", "split"])
-    marks = fingerprints.fingerprint(images.pixels)[found["place"]]
+    marks = fingerprints.fingerprint(images.pixels)[found["_place"]]
     bits = np.unpackbits(marks ^ read_marks(found["fingerprint"]), axis=1).sum(1)
-    found = found.assign(bits=bits)[bits <= fingerprints.SAME].sort_values(["place", "bits"]).drop_duplicates("place")
+    found = found.assign(_bits=bits)[bits <= fingerprints.SAME].sort_values(["_place", "_bits"])
+    found = found.drop_duplicates("_place")
     return found.reset_index(drop=True) if len(found) == len(images) else None
 
 
