@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import refusal
+from conftest import REPO, refusal
 from PIL import Image
 
 from common import data, imagefile, phantom
@@ -142,6 +142,14 @@ def test_the_same_picture_in_two_data_sets_is_refused(tmp_path, name):
     message = refusal(data.require_apart, data.find(specs, None, 28, undivided="train"))
     counted = f"--data {specs[1]}: 1 of its 3 images are in another data set too, such as malignant/{name}"
     assert message.startswith(counted)
+
+
+@pytest.mark.slow
+def test_busi_as_downloaded_is_breastmnist(breastmnist_root):
+    if not (busi := REPO.parent / "shared/external/busi").is_dir():
+        pytest.skip(f"no {busi}")
+    message = refusal(data.require_apart, data.find(["breastmnist", str(busi)], str(breastmnist_root), 28))
+    assert f"--data {busi}: 780 of its 780 images are in another data set too" in message
 
 
 def test_counts_are_said(tmp_path, capsys):
