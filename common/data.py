@@ -22,6 +22,7 @@ from common.images import Images, concatenate, find_groups, of_arrays
 from common.npzfile import SPLITS
 
 __all__ = ["Images", "concatenate", "find_groups", "of_arrays"]
+WITHOUT_PATH = ("breastmnist", "phantom")  # as --data has them
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
 
 
@@ -80,7 +81,7 @@ class Found:
     @property
     def paths(self) -> list[str]:
         """The files and folders that are read."""
-        return [one.spec for one in self.sets if one.spec not in ("breastmnist", "phantom")]
+        return [one.spec for one in self.sets if one.spec not in WITHOUT_PATH]
 
     def describe(self) -> dict:
         """What a run keeps of its data: enough to find them again, and to tell others from them."""
@@ -200,6 +201,9 @@ def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str 
     None where not given. Raises: UserError, as `find`.
     """
     specs = args.data or [one["spec"] for one in described["sets"]]
+    gone = [spec for spec in specs if spec not in WITHOUT_PATH and not os.path.exists(spec)]
+    if gone and not args.data:
+        raise UserError(f"{gone[0]}: holds the data of the run, but is not there; say with --data where they lie now")
     seed = described["seed"] if args.seed is None else args.seed
     positive = args.positive or described["positive"]
     found = find(specs, args.data_root, args.size or described["size"], seed, positive, kept, undivided)

@@ -56,14 +56,19 @@ def test_a_run_keeps_its_table_and_finds_its_images_again_after_the_folder_moved
         name: row["split"] for name, row in kept.items() if row["split"] != "train"
     }
     assert all(row["patient"] == kept[row["image"]]["patient"] and row["hospital"] == "images" for row in predicted)
-    results = [entry for entry in read_json(out / "metrics.json")["results"] if entry["on"] == "test"]
+    stored = read_json(out / "metrics.json")["results"]
+    assert {(entry["on"], entry["held_out"], *entry["chose"]) for entry in stored} == {
+        ("val", False, "epoch", "temperature", "threshold"), ("test", True)
+    }  # fmt: skip
+    results = [entry for entry in stored if entry["on"] == "test"]
     assert [(entry["unit"], entry["subset"]) for entry in results[::2]] == [
         ("image", "all"), ("patient", "all"), ("image", "clean")
     ]  # fmt: skip
     assert results[2]["n"] == len({row["patient"] for row in predicted if row["split"] == "test"} - {""})
 
     here.rename(tmp_path / "there")
-    assert "here/images.csv" in one_line(runs("evaluate.py", out, *EVALUATE, status=2)[1])
+    gone = one_line(runs("evaluate.py", out, *EVALUATE, status=2)[1])
+    assert "here/images.csv: holds the data of the run, but is not there; say with --data" in gone
     moved = ["--data", tmp_path / "there/images.csv", "--seed", 3, "--threads", 1]
     text, err = runs("evaluate.py", out, *moved)
     assert "of the images that the run used" not in err and "are drawn" not in err
