@@ -71,21 +71,21 @@ def load_images(found: Found, split: str) -> Images:
 
 
 def predict(model: Model, images: Images) -> Predicted:
-    """P(malignant) of images. A cross-validated run predicts its own training images out of fold; an .onnx file gets
-    image files at their full size, as an app would give them."""
+    """P(malignant) of images. For its own images a run has stored it, in cross-validation by models that were not
+    trained on an image. An .onnx file gets image files at their full size, as an app would give them."""
     seen, nowhere = evaluation.by_pictures(images, model.trained_on, model.chosen_on), np.zeros(len(images), bool)
     if isinstance(model, onnxfile.OnnxModel):
         found = model.run_images(["probability"] + ["typicality"] * model.gives("typicality"), images)
         return Predicted(images, found[0], seen, nowhere, found[1] if found[1:] else None, model.typicality_threshold)
+    model.require_size(images.pixels)
     rows = folders.rows_of(model.table, images)
     if rows is None:
         return Predicted(images, model.probabilities(images.pixels), seen, nowhere)
     seen = evaluation.by_table(seen, rows, model.table, model.data["trained_on"], model.chosen_on_splits)
-    held_out = folders.read_out_of_fold(model.path, rows)
-    out_of_fold = ~np.isnan(held_out)
-    if not out_of_fold.all():
-        held_out[~out_of_fold] = model.probabilities(images.pixels[~out_of_fold])
-    return Predicted(images, held_out, seen, out_of_fold)
+    probabilities, out_of_fold = folders.read_own_predictions(model.path, rows)
+    if (missing := np.isnan(probabilities)).any():
+        probabilities[missing] = model.probabilities(images.pixels[missing])
+    return Predicted(images, probabilities, seen, out_of_fold)
 
 
 def predict_other(model: Model, scored: Scored, args) -> Predicted:
