@@ -152,6 +152,7 @@ def at_operating_point(results: list[dict], calibration: Calibration) -> list[st
     main = main_entry(results)
     alike = {name: main[name] for name in ("on", "hospital", "unit")} | {"threshold_name": "operating point"}
     shown = [entry for entry in results if alike.items() <= entry.items() and entry["subset"] in ("all", "clean")]
+    shown = [entry for entry in shown if entry["subset"] == "all" or entry["n"] < main["n"]]
     measured = [f"Measured on {operating_rates(name_of(entry, False), entry)}." for entry in shown]
     return [*filter(None, [promise(calibration)]), *measured]
 
