@@ -1,4 +1,4 @@
-"""Train one model on train, choose its epoch, temperature and threshold on val, and only then look at test."""
+"""Train one model on train, choose its epoch, calibration and threshold on val, and only then look at test."""
 
 from common import data, scoring
 from common.calibration import Calibration
@@ -28,7 +28,7 @@ def score(fitted: Fit, settings: Settings, found: Found, pool: Images, sensitivi
     val, groups = pool[of_val], data.find_groups(pool)[of_val]
     logits = predict(predictor, val.pixels)
     calibration = scoring.calibrate(val, logits, groups, sensitivity, "val")
-    chose = (*["epoch"] * bool(settings.patience), "temperature", "threshold")
+    chose = (*["epoch"] * bool(settings.patience), "calibration", "threshold")
     test = data.load(found, "test")  # read only now, when everything is chosen
     return calibration, [
         Scored("val", val, calibration.probabilities(logits), groups, chose=chose),

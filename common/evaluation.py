@@ -121,7 +121,7 @@ def score(predicted: Predicted, on: str, by: str | None = None) -> Scored:
     subsets |= split_by(predicted.images.table, by) if by else {}
     trained_on = bool((seen.trained & ~out_of_fold).any())
     chose = ("epoch",) * bool((seen.chose & ~out_of_fold).any())
-    chose += ("temperature", "threshold") * bool((seen.chose | out_of_fold).any())
+    chose += ("calibration", "threshold") * bool((seen.chose | out_of_fold).any())
     return Scored(on, predicted.images, predicted.probabilities, seen.groups, subsets, trained_on, chose)
 
 

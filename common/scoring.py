@@ -160,7 +160,7 @@ def below_chance(results: list[dict]) -> list[str]:
 
 
 def calibrate(images: Images, logits, groups, sensitivity: float, on: str, by_hospital: bool = False) -> Calibration:
-    """Fit the temperature and choose the operating point on images not trained on, never on test, and measure by
+    """Fit temperature and offset and choose the operating point on images not trained on, never on test, and measure by
     cross-validation inside these images what such a choice achieves.
 
     Args:
@@ -171,13 +171,13 @@ def calibrate(images: Images, logits, groups, sensitivity: float, on: str, by_ho
     """
     labels, hospitals = images.labels, images.hospitals
     parts = hospitals if by_hospital else None
-    temperature, threshold = calibration.choose(labels, logits, sensitivity, parts)
+    chosen = calibration.choose(labels, logits, sensitivity, parts)
     names = list(dict.fromkeys(hospitals))
     chosen_on = {"on": on, "hospitals": names, "hospital_left_out": by_hospital}
     chosen_on |= {"n": len(labels), "malignant": int(labels.sum())}
     rule = threshold_rule(sensitivity, describe_chosen_on(chosen_on))
     achieved = measure(images, logits, groups, sensitivity, parts)
-    return Calibration(temperature, threshold, rule, chosen_on, achieved)
+    return Calibration(*chosen, rule, chosen_on, achieved)
 
 
 def describe_chosen_on(chosen_on: dict) -> str:
@@ -188,7 +188,7 @@ def describe_chosen_on(chosen_on: dict) -> str:
 
 
 def measure(images: Images, logits, groups, sensitivity: float, parts=None) -> list[dict]:
-    """What a choice of temperature and threshold on such images achieves on others: rates with intervals, of all
+    """What a choice of calibration and threshold on such images achieves on others: rates with intervals, of all
     hospitals together and of each of several; [] where there are too few images to tell.
     parts: the hospitals where each is left out in turn, else None."""
     labels, hospitals = images.labels, images.hospitals

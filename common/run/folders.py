@@ -190,11 +190,12 @@ class Run:
         size, (height, width) = self.data["size"], pixels.shape[1:]
         if (height, width) != (size, size):
             raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{width}")
-        return sigmoid(predict(self.predictor, pixels))
+        return self.calibration.probabilities(predict(self.predictor, pixels))
 
     def evidence(self, pixels: np.ndarray) -> np.ndarray:
-        """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, size, size]."""
-        return explain(self.predictor, pixels)[0]
+        """What each position adds to the calibrated logit, float32 [n, rows, columns], of uint8 images [n, size, size]:
+        the mean of a map is the logit."""
+        return explain(self.predictor, pixels)[0] / self.calibration.temperature + self.calibration.offset
 
     @property
     def trained_on(self) -> np.ndarray:
@@ -227,7 +228,7 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     if any(content[key] != first[key] for content in checkpoints for key in ("mirror", "settings", "data")):
         raise UserError(f"{folder}: its fold_*.pt are of different runs; run crossval.py again")
     calibration = read_calibration(path / "calibration.json")
-    predictor = Predictor(members, first["mirror"], calibration.temperature).to(device)
+    predictor = Predictor(members, first["mirror"]).to(device)
     return Run(path, predictor, calibration, first["data"], read_table(path / TABLE))
 
 

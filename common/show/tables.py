@@ -136,13 +136,19 @@ def main_entry(results: list[dict]) -> dict:
 
 
 def calibration_table(entries: dict[str, dict]) -> str:
-    """Brier score and ECE of named entries."""
+    """Brier score, ECE and calibration in the large of named entries."""
     first = first_width(entries)
-    lines = [line("", ["Brier", "95 %", "ECE", "95 %"], first=first)]
+    lines = [line("", ["Brier", "95 %", "ECE", "95 %", "in the large", "95 %"], first=first)]
     for name, entry in entries.items():
-        pairs = ((number(entry[measure]), interval(entry[f"{measure}_ci95"])) for measure in ("brier", "ece"))
-        lines.append(line(name, [cell for pair in pairs for cell in pair], first=first))
-    return "\n".join([*lines, "ECE: 10 bins of equal mass"])
+        cells = []
+        for measure in ("brier", "ece", "calibration_in_the_large"):
+            cells += [
+                number(entry[measure], "+.4f" if measure[0] == "c" else ".4f"),
+                interval(entry[f"{measure}_ci95"]),
+            ]
+        lines.append(line(name, cells, 16, first))
+    explained = "ECE: 10 bins of equal mass. In the large: mean probability minus share of malignant images."
+    return "\n".join([*lines, explained])
 
 
 def at_operating_point(results: list[dict], calibration: Calibration) -> list[str]:
@@ -173,7 +179,10 @@ def results_text(results: list[dict], calibration: Calibration, label: str, note
                 ]
             ),
             "\n".join(
-                [f"{phantom}calibration, temperature {calibration.temperature:.3f}", calibration_table(standard)]
+                [
+                    f"{phantom}calibration: temperature {calibration.temperature:.3f}, offset {calibration.offset:+.3f}",
+                    calibration_table(standard),
+                ]
             ),
             *filter(None, ["\n".join(notes)]),
             f"{label}: {main['on'].replace('_', '-')} AUC {auc}, accuracy {accuracy} on {main['n']} images",
