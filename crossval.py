@@ -20,6 +20,7 @@ from common.scoring import Scored
 from common.seed import set_seed
 from common.settings import NATURAL, POSITIVE_INT, Settings, number, one_of
 from common.show import tables
+from common.thresholds import Rule
 
 POOLS = {"train": ["train"], "train+val": ["train", "val"], "all": ["train", "val", "test"]}
 
@@ -61,7 +62,8 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
     predictions.csv, all images that were read)."""
     logits, groups = validation.mean_logits, data.find_groups(pool)
     by_hospital = args.groups == "hospital"
-    calibration = scoring.calibrate(pool, logits, groups, args.sensitivity, "out_of_fold", by_hospital)
+    rule = Rule("sensitivity", args.sensitivity)
+    calibration = scoring.calibrate(pool, logits, groups, rule, "out_of_fold", by_hospital)
     probabilities = calibration.probabilities(logits)
     scored = [Scored("out_of_fold", pool, probabilities, groups, chose=("calibration", "threshold"))]
     rows = []

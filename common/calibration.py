@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from common.intervals import clopper_pearson
 from common.metrics import STANDARD_THRESHOLD
+from common.thresholds import Rule
 
 EPSILON = 1e-12  # probabilities closer than this to 0 or 1 count as this close: logits stay within +-27.6
 PRIOR_MEANS, PRIOR_DEVIATIONS = (1.0, 0.0), (0.5, 1.0)  # of the slope, 1 / temperature, and the offset
@@ -113,6 +115,16 @@ def reliability(labels, probabilities, bins: int = 10) -> tuple[np.ndarray, np.n
     return predicted[there] / counts[there], observed[there] / counts[there], counts[there]
 
 
+def reliability_rows(labels, probabilities, bins: int = 10) -> list[dict]:
+    """The bins of `reliability` with exact intervals of the observed share: {"predicted", "observed", "observed_ci95",
+    "n"} each."""
+    rows = zip(*(values.tolist() for values in reliability(labels, probabilities, bins)))
+    return [
+        {"predicted": p, "observed": share, "observed_ci95": list(clopper_pearson(share * n, n)), "n": int(n)}
+        for p, share, n in rows
+    ]
+
+
 def expected_calibration_error(labels, probabilities, weights=None, bins: int = 10):
     """Mean over cases of |mean probability - observed share| of their bin in `reliability`, in [0, 1], 0 best (Naeini
     et al., AAAI 2015, with bins of equal mass: of equal width, most would be nearly empty here)."""
@@ -133,23 +145,6 @@ def summary(labels, probabilities, weights=None) -> dict:
     given = labels, probabilities, weights
     found = {"brier": brier(*given), "ece": expected_calibration_error(*given)}
     return found | {"calibration_in_the_large": in_the_large(*given)}
-
-
-def operating_point(labels, probabilities, sensitivity: float) -> float:
-    """The largest threshold at which recall of malignant (probability >= threshold) is at least `sensitivity`, moved
-    midway to the next probability below (or 0): that calls the same images, and none sits on the threshold, where the
-    last digits of another runtime would decide.
-
-    Raises: ValueError without positives, or for a sensitivity outside (0, 1].
-    """
-    probabilities = np.asarray(probabilities, float)
-    positives = np.sort(probabilities[np.asarray(labels, bool)])[::-1]
-    if not len(positives) or not 0 < sensitivity <= 1:
-        raise ValueError(f"no operating point of sensitivity {sensitivity} on {len(positives)} malignant cases")
-    recall = np.arange(1, len(positives) + 1) / len(positives)
-    lowest = positives[np.argmax(recall >= sensitivity)]
-    below = probabilities[probabilities < lowest]
-    return float((lowest + below.max(initial=0)) / 2)
 
 
 @dataclass(frozen=True)
@@ -184,35 +179,28 @@ class Calibration:
         return self.achieved[0] if self.achieved else {}
 
 
-def choose(labels, logits, sensitivity: float, parts=None) -> tuple[float, float, float]:
+def choose(labels, logits, rule: Rule, parts=None) -> tuple[float, float, float]:
     """(temperature, offset, threshold) by predictions of images not trained on. Where hospitals are left out in turn,
-    the threshold is the lowest of the hospitals' operating points, which keeps the sensitivity in each.
+    the threshold is the lowest that the rule gives in a hospital.
 
-    Args: logits: not calibrated; sensitivity: in (0, 1]; parts: [n], the hospital of each image, or None for one part.
+    Args: logits: not calibrated; parts: [n], the hospital of each image, or None for one part.
     """
     within = [np.ones(len(labels), bool)] if parts is None else [parts == part for part in np.unique(parts)]
     fitted = fit(labels, logits)
     probabilities = calibrated(logits, *fitted)
-    return *fitted, min(operating_point(labels[part], probabilities[part], sensitivity) for part in within)
+    return *fitted, min(rule.threshold(labels[part], probabilities[part]) for part in within)
 
 
-def cross_fit(labels, logits, sensitivity: float, fold, parts=None) -> np.ndarray:
-    """Which images are flagged when each fold gets the calibration and threshold that the other folds choose: bool [n].
-    The rates of these flags are held-out, those of a threshold on the images that chose it are not.
+def cross_fit(labels, logits, rule: Rule, fold, parts=None) -> tuple[np.ndarray, np.ndarray]:
+    """What images get when each fold is calibrated, and flagged, as the other folds choose: (probabilities [n], flagged
+    bool [n]). Their measures are held-out; those of a choice on the images that made it are not.
 
     Args: fold: [n], images that share a group share a fold; every other argument as of `choose`.
     """
-    flagged = np.zeros(len(labels), bool)
+    probabilities, flagged = np.zeros(len(labels)), np.zeros(len(labels), bool)
     for own in (fold == f for f in np.unique(fold)):
         others = None if parts is None else parts[~own]
-        *fitted, threshold = choose(labels[~own], logits[~own], sensitivity, others)
-        flagged[own] = calibrated(logits[own], *fitted) >= threshold
-    return flagged
-
-
-def threshold_rule(sensitivity: float | str, chosen_on: str) -> str:
-    """What an `operating_point` is, in the words that files, tables and --help share."""
-    return (
-        f"largest threshold with a sensitivity of at least {sensitivity} on {chosen_on}, "
-        "midway to the next probability below"
-    )
+        *fitted, threshold = choose(labels[~own], logits[~own], rule, others)
+        probabilities[own] = calibrated(logits[own], *fitted)
+        flagged[own] = probabilities[own] >= threshold
+    return probabilities, flagged

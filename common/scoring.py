@@ -6,10 +6,11 @@ from functools import partial
 import numpy as np
 
 from common import calibration, intervals, metrics
-from common.calibration import Calibration, threshold_rule
+from common.calibration import Calibration
 from common.data import Images, concatenate, find_groups
 from common.errors import UserError
 from common.folds import assign_folds
+from common.thresholds import Rule
 
 CROSS_FIT_FOLDS = 5
 ALL = "all"  # hospitals together; also the subset of all images
@@ -159,25 +160,24 @@ def below_chance(results: list[dict]) -> list[str]:
     ]
 
 
-def calibrate(images: Images, logits, groups, sensitivity: float, on: str, by_hospital: bool = False) -> Calibration:
+def calibrate(images: Images, logits, groups, rule: Rule, on: str, by_hospital: bool = False) -> Calibration:
     """Fit temperature and offset and choose the operating point on images not trained on, never on test, and measure by
     cross-validation inside these images what such a choice achieves.
 
     Args:
         logits: [n], not calibrated; groups: [n], the same for images that belong together.
-        sensitivity: in (0, 1], that the threshold must have.
+        rule: of the threshold.
         on: "val" or "out_of_fold".
         by_hospital: the model of each image has seen no image of its hospital.
     """
     labels, hospitals = images.labels, images.hospitals
     parts = hospitals if by_hospital else None
-    chosen = calibration.choose(labels, logits, sensitivity, parts)
+    chosen = calibration.choose(labels, logits, rule, parts)
     names = list(dict.fromkeys(hospitals))
     chosen_on = {"on": on, "hospitals": names, "hospital_left_out": by_hospital}
     chosen_on |= {"n": len(labels), "malignant": int(labels.sum())}
-    rule = threshold_rule(sensitivity, describe_chosen_on(chosen_on))
-    achieved = measure(images, logits, groups, sensitivity, parts)
-    return Calibration(*chosen, rule, chosen_on, achieved)
+    achieved = measure(images, logits, groups, rule, parts)
+    return Calibration(*chosen, rule.describe(describe_chosen_on(chosen_on)), chosen_on, achieved)
 
 
 def describe_chosen_on(chosen_on: dict) -> str:
@@ -187,7 +187,7 @@ def describe_chosen_on(chosen_on: dict) -> str:
     return f"{said}, in each hospital, by models that have not seen it" if chosen_on["hospital_left_out"] else said
 
 
-def measure(images: Images, logits, groups, sensitivity: float, parts=None) -> list[dict]:
+def measure(images: Images, logits, groups, rule: Rule, parts=None) -> list[dict]:
     """What a choice of calibration and threshold on such images achieves on others: rates with intervals, of all
     hospitals together and of each of several; [] where there are too few images to tell.
     parts: the hospitals where each is left out in turn, else None."""
@@ -200,7 +200,7 @@ def measure(images: Images, logits, groups, sensitivity: float, parts=None) -> l
         )
     except UserError:  # a class has too few groups
         return []
-    flagged = calibration.cross_fit(labels, logits, sensitivity, fold, parts)
+    _, flagged = calibration.cross_fit(labels, logits, rule, fold, parts)
     names = list(dict.fromkeys(hospitals))
     chosen = {ALL if len(names) > 1 else names[0]: np.ones(len(labels), bool)}
     chosen |= {name: hospitals == name for name in names} if len(names) > 1 else {}

@@ -106,9 +106,10 @@ def promise(calibration: Calibration) -> str:
     """What the threshold achieves on images that did not choose it, in a sentence; "" where nobody knows."""
     if not calibration.promise:
         return ""
-    how = "each hospital with the threshold that the others choose"
-    if not calibration.chosen_on["hospital_left_out"]:
-        how = "cross-validation within the images that chose the threshold"
+    how = "cross-validation within the images that chose the threshold"
+    if calibration.chosen_on["hospital_left_out"]:
+        how = "each hospital with the threshold that the others choose"
+    how = calibration.promise.get("how", how)
     return f"Expected at this threshold: {rates(calibration.promise)} ({how})."
 
 
@@ -161,6 +162,21 @@ def at_operating_point(results: list[dict], calibration: Calibration) -> list[st
     return [*filter(None, [promise(calibration)]), *measured]
 
 
+def recalibration_text(fitted, was: Calibration, now: Calibration) -> str:
+    """What a recalibration changes: the file as it was, and what to expect of the new one on new images.
+    fitted: a `recalibration.Fitted`."""
+    names = {"recall": "sensitivity", "specificity": "specificity", "brier": "Brier score", "ece": "ECE"}
+    names |= {"calibration_in_the_large": "mean probability minus share"}
+    about = now.chosen_on
+    lines = [f"{about['n']} {about['unit']}s, {about['malignant']} of them malignant"]
+    lines.append(line("", ["as it was", "expected on new images"], 32, 32))
+    lines.append(line("threshold", [f"{was.threshold:.4f}", f"{now.threshold:.4f}"], 32, 32))
+    for key, name in names.items():
+        lines.append(line(name, [with_interval(measured, key) for measured in (fitted.before, fitted.after)], 32, 32))
+    lines.append(f"temperature {now.temperature:.3f}, offset {now.offset:+.3f}; {now.threshold_rule}")
+    return "\n".join(lines)
+
+
 def results_text(results: list[dict], calibration: Calibration, label: str, notes: Iterable[str] = ()) -> str:
     """The tables of "results", notes, and the number that matters last."""
     standard, at_chosen = (named(results, name) for name in ("standard", "operating point"))
@@ -180,7 +196,7 @@ def results_text(results: list[dict], calibration: Calibration, label: str, note
             ),
             "\n".join(
                 [
-                    f"{phantom}calibration: temperature {calibration.temperature:.3f}, offset {calibration.offset:+.3f}",
+                    f"{phantom}temperature {calibration.temperature:.3f}, offset {calibration.offset:+.3f}",
                     calibration_table(standard),
                 ]
             ),
