@@ -52,17 +52,19 @@ def negative_log_likelihood(labels, logits) -> float:
     return float(_mean(np.logaddexp(0, -_margins(logits, labels))))
 
 
-def fit(labels, logits) -> tuple[float, float]:
+def fit(labels, logits, deviations=PRIOR_DEVIATIONS) -> tuple[float, float]:
     """(temperature, offset) that calibrate logits: Platt scaling (Platt, Advances in Large Margin Classifiers, 1999)
     with a prior, so that few images change little: 1 / temperature ~ N(1, 0.5²), offset ~ N(0, 1). results/README.md
     compares it with fits of none, one and both parameters, at 20 to 1,000 images.
 
     The penalised negative log-likelihood of sigmoid(slope logit + offset) is strictly convex: Newton's steps, halved
     while they do not descend, find its minimum. The slope stays within SLOPES, so that the order of images stays.
+
+    Args: deviations: of the prior of slope and offset.
     """
     labels, logits = np.asarray(labels, float), np.asarray(logits, float)
     design = np.stack([logits, np.ones_like(logits)], 1)
-    precision = 1 / np.square(PRIOR_DEVIATIONS)
+    precision = 1 / np.square(deviations)
 
     def loss(parameters) -> float:
         margins = np.where(labels > 0, 1, -1) * (design @ parameters)
