@@ -76,7 +76,7 @@ def predict(model: Model, images: Images) -> Predicted:
     seen, nowhere = evaluation.by_pictures(images, model.trained_on, model.chosen_on), np.zeros(len(images), bool)
     if isinstance(model, onnxfile.OnnxModel):
         found = model.run_images(["probability"] + ["typicality"] * model.gives("typicality"), images)
-        return Predicted(images, found[0], seen, nowhere, *found[1:], typicality_threshold=model.typicality_threshold)
+        return Predicted(images, found[0], seen, nowhere, found[1] if found[1:] else None, model.typicality_threshold)
     rows = folders.rows_of(model.table, images)
     if rows is None:
         return Predicted(images, model.probabilities(images.pixels), seen, nowhere)

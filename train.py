@@ -45,6 +45,8 @@ def main():
         print(notice, flush=True)  # before all that goes to stderr
     pool = data.load(found, "train", "val")
     data.require_apart(found)
+    if "test" not in found.splits:  # which is read only after training
+        data.refuse_empty(found, "test")
 
     name = "train on PHANTOM data" if found.synthetic else "train"
     described = provenance.describe(args, settings, found)

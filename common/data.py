@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from common.images import Images, concatenate, find_groups, of_arrays
 from common.npzfile import SPLITS
 
 __all__ = ["Images", "concatenate", "find_groups", "of_arrays"]
+WITHOUT_PATH = ("breastmnist", "phantom")  # as --data has them
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
 
 
@@ -79,7 +81,7 @@ class Found:
     @property
     def paths(self) -> list[str]:
         """The files and folders that are read."""
-        return [one.spec for one in self.sets if one.spec not in ("breastmnist", "phantom")]
+        return [one.spec for one in self.sets if one.spec not in WITHOUT_PATH]
 
     def describe(self) -> dict:
         """What a run keeps of its data: enough to find them again, and to tell others from them."""
@@ -123,11 +125,12 @@ def find(
 
 
 def hospital_names(specs: Sequence[str]) -> list[str]:
-    """A name for each data set: of its file or folder, together with the folder around it where two are the same.
-    Raises: UserError where two cannot be told apart."""
+    """A name for each data set: of its file or folder, together with the folder around it where two are the same, or
+    where it is "all", as results call all hospitals together. Raises: UserError where two cannot be told apart."""
     paths = [Path(os.path.abspath(spec)) for spec in specs]
     short = [path.name if os.path.isdir(path) else path.stem for path in paths]
-    names = [name if short.count(name) == 1 else f"{path.parent.name}/{name}" for path, name in zip(paths, short)]
+    clear = [name != "all" and short.count(name) == 1 for name in short]
+    names = [name if one else f"{path.parent.name}/{name}" for path, name, one in zip(paths, short, clear)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"--data: two data sets are called {twice[0]}; rename a folder, or name each data set once")
     return names
@@ -164,9 +167,9 @@ def find_files(spec, path: Path, hospital: str, size, seed, positive, kept, undi
     """Image files in a folder, a table or a public data set. Raises: UserError."""
     listed = imagetable.list_images(path, positive)
     table = listed.table.assign(_md5=preparation.md5s(listed.folder, listed.table["image"]))
-    table["hospital"] = [name or hospital for name in table["hospital"]]
     divided, notes = bool((table["split"] != "").all()), list(listed.notes)
     identity = hashlib.md5(table.to_csv(index=False).encode() + f"{divided or seed}".encode()).hexdigest()
+    table["hospital"] = [name or hospital for name in table["hospital"]]
     table["_file"] = [str(listed.folder / name) for name in table["image"]]
 
     def prepare(rows: pd.DataFrame) -> Images:
@@ -187,7 +190,7 @@ def find_files(spec, path: Path, hospital: str, size, seed, positive, kept, undi
             return everything.of_split(split)
         return prepare(table[table["split"] == split].reset_index(drop=True))
 
-    names = SPLITS if divided or everything else (str(undivided),)
+    names = SPLITS if everything else tuple(sorted(set(table["split"]), key=[*SPLITS, undivided].index))
     return DataSet(spec, hospital, identity, read, names, notes=tuple(notes))
 
 
@@ -198,6 +201,9 @@ def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str 
     None where not given. Raises: UserError, as `find`.
     """
     specs = args.data or [one["spec"] for one in described["sets"]]
+    gone = [spec for spec in specs if spec not in WITHOUT_PATH and not os.path.exists(spec)]
+    if gone and not args.data:
+        raise UserError(f"{gone[0]}: holds the data of the run, but is not there; say with --data where they lie now")
     seed = described["seed"] if args.seed is None else args.seed
     positive = args.positive or described["positive"]
     found = find(specs, args.data_root, args.size or described["size"], seed, positive, kept, undivided)
@@ -222,11 +228,16 @@ def load(found: Found, *splits: str, optional: Sequence[str] = ()) -> Images:
         if part.empty and split in optional:
             continue
         if part.empty:
-            hint = "; or use crossval.py, which needs no val" if split == "val" else ""
-            raise UserError(f"{found.name}: no image is in {split}; give a data set whose splits have it{hint}")
+            refuse_empty(found, split)
         if split in ("train", "val"):
             require_both_classes(part["label"].to_numpy(), f"{found.name}: {split}")
     return images
+
+
+def refuse_empty(found: Found, split: str) -> NoReturn:
+    """Raises: UserError, because a split holds no images."""
+    hint = "; or use crossval.py, which needs no val" if split == "val" else ""
+    raise UserError(f"{found.name}: no image is in {split}; give a data set whose splits have it{hint}")
 
 
 def require_both_classes(labels: np.ndarray, what: str) -> None:

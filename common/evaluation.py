@@ -181,5 +181,6 @@ def compare(scored: Scored, a: Predicted, b: Predicted, names: tuple[str, str], 
     found = comparison.compare(scored.labels[unseen], *pair, counts, names)
     said = [f"{some}, and only these are compared."] * bool(seen) + [found["conclusion"]]
     unknown = [name for name, one in zip(names, (a, b)) if not one.seen.counts and not one.out_of_fold.all()]
-    said += [f"Which images {' and '.join(unknown)} has seen is unknown."] * bool(unknown)
+    have = "has" if len(unknown) == 1 else "have"
+    said += [f"Which images {' and '.join(unknown)} {have} seen is unknown."] * bool(unknown)
     return about | found | {"conclusion": " ".join(said)}

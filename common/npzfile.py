@@ -75,14 +75,15 @@ def read(path: Path, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     Raises: UserError when the file is corrupt, lacks a key, or holds something else than grey uint8 images of this size
         with labels 0 and 1.
     """
-    needed = [f"{split}_{part}" for split in SPLITS if split != "val" for part in ("images", "labels")]
+    needed = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
     readable = reading(path, "not a readable .npz file", "download it again or check it")
     with readable, np.load(path, allow_pickle=False) as arrays:
         if any(member.file_size > LARGEST for member in arrays.zip.infolist()):
             raise UserError(f"{path}: an array in it unpacks to more than {LARGEST >> 30} GiB")
-        if missing := [key for key in needed if key not in arrays]:
+        missing = [key for key in needed if key not in arrays]
+        if missing and missing != ["val_images", "val_labels"]:
             raise UserError(f"{path}: lacks {', '.join(missing)}; an .npz needs MedMNIST's keys")
-        if name == "val" and not {"val_images", "val_labels"} <= set(arrays):
+        if missing and name == "val":
             return np.empty((0, size, size), np.uint8), np.empty(0, np.uint8)
         images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
         if problem := find_problem(images, labels, name, size):

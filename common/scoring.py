@@ -156,7 +156,8 @@ def below_chance(results: list[dict]) -> list[str]:
         f"The AUC on {entry['on']} ({entry['hospital']}) is below 0.5, and so is its interval: the labels may have the "
         "opposite meaning. 1 must mean malignant."
         for entry in results
-        if entry["auc_ci95"][1] < 0.5 and entry["subset"] == ALL and entry["threshold_name"] == "standard"
+        if entry["auc_ci95"][1] < 0.5
+        and (entry["unit"], entry["subset"], entry["threshold_name"]) == ("image", ALL, "standard")
     ]
 
 

@@ -1,10 +1,10 @@
 """The tables of models/README.md, from what the shipped files and their parity files store, and from hospitals.csv.
 
-    python -m results.card                                        prints them, in Markdown
-    python -m results.card breast/images.csv busbra/images.csv    writes results/hospitals.csv before
+    python -m results.card                  prints them, in Markdown
+    python -m results.card breast busbra    writes results/hospitals.csv before
 
 External validation, which trains and chooses nothing: every shipped file on whole frames, at full size, as an app would
-give them. A set is a folder or table as evaluate.py's --data takes it; results/README.md says where to get these two.
+give them. A set is what evaluate.py's --data takes: these two are the folders of BrEaST and BUS-BRA as downloaded.
 """
 
 import json
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common import files
-from common.data import file_name
 from common.deploy import onnxfile
 from common.run import flags
+from common.show import tables
 from results import log
 
 STEMS = ("breastmnist", "breastmnist_128", "breast_ultrasound_128")
@@ -26,30 +26,41 @@ def metadata(file: str) -> dict:
 
 
 def parity(stem: str) -> dict:
-    return json.loads((log.MODELS / f"{stem}.parity.json").read_text())
+    return json.loads((log.MODELS / f"{stem}.parity.json").read_text(encoding="utf-8"))
 
 
 def score(model: Path, images: str) -> dict:
     """A row of hospitals.csv: one file on all images of one set."""
     with tempfile.TemporaryDirectory() as out:
         words = ["evaluate.py", str(model), "--data", images, "--split", "all"]
-        found = log.run(words, out, "evaluation_all.json")
-    scores, flagged = found["splits"]["all"], found["operating_point"]["splits"]["all"]
-    row = {"file": model.name, "set": file_name(images), "n": scores["n"]}
-    row |= {"trained_on": (found["seen"] or {}).get("trained_on", ""), "commit": found["provenance"]["commit"][:10]}
-    row |= log.columns(scores | found["calibration"]["all"], auc="auc", accuracy="accuracy", brier="brier")
-    return row | log.columns(flagged, sensitivity="recall", specificity="specificity")
+        found = log.run(words, out, f"{model.stem}/evaluation_all.json")
+    standard, chosen = (tables.named(found["results"], name) for name in ("standard", "operating point"))
+    name, scores = next(iter(standard.items()))  # the first are all images
+    made, seen = found["provenance"], found["seen"]  # {} of a file of version 1, which has no fingerprints
+    row = {"file": model.name, "set": made["data"]["sets"][0]["hospital"], "n": scores["n"]}
+    row |= {"trained_on": seen["trained on"] if seen else "", "commit": made["commit"][:10]}
+    row |= log.columns(scores, auc="auc", accuracy="accuracy", brier="brier")
+    return row | log.columns(chosen[name], sensitivity="recall", specificity="specificity")
+
+
+def stored(about: dict) -> Iterator[tuple[str, dict, dict]]:
+    """What a file's metadata say of each part of the images: (its name, metrics at 0.5, those at the threshold)."""
+    if "results" in about:
+        results = json.loads(about["results"])
+        standard, chosen = (tables.named(results, name) for name in ("standard", "operating point"))
+        yield from ((name, scores, chosen[name]) for name, scores in standard.items())
+    else:  # an export of version 1
+        keys = ("metrics", "calibration", "metrics_at_threshold")
+        scores, calibration, chosen = (json.loads(about[key]) for key in keys)
+        yield from ((name.replace("_", " "), scores[name] | calibration[name], chosen[name]) for name in scores)
 
 
 def splits() -> Iterator[tuple[list[str], str, dict, dict]]:
-    """Of each fp32 file and split: [file, split], the threshold, metrics at 0.5 with calibration, metrics at it."""
+    """Of each fp32 file and part of the images: [file, part], the threshold, metrics at 0.5, those at the threshold."""
     for file in (f"{stem}.onnx" for stem in STEMS):
         about = metadata(file)
-        metrics, *others = (json.loads(about[key]) for key in ("metrics", "calibration", "metrics_at_threshold"))
-        for split, scores in metrics.items():
-            on = [f"`{file}`", f"{split.replace('_', ' ')}, {scores['n']} images"]
-            calibration, flagged = (part[split] for part in others)
-            yield on, about["threshold"], scores | calibration, flagged
+        for name, scores, chosen in stored(about):
+            yield [f"`{file}`", f"{name}, {scores['n']} images"], about["threshold"], scores, chosen
 
 
 def score_rows() -> Iterator[list[str]]:
@@ -63,11 +74,12 @@ def threshold_rows() -> Iterator[list[str]]:
 
 
 def hospital_rows() -> Iterator[list[str]]:
-    """Every file at other hospitals; what a model was trained on is said, not scored."""
+    """Every file at other hospitals; what a model was trained on, or may have been, is said, not scored."""
     for row in log.read("hospitals.csv"):
         cells = [log.cell(row, name) for name in ("auc", "accuracy", "brier", "sensitivity", "specificity")]
-        if int(row["trained_on"] or 0):
-            cells = [f"trained on {row['trained_on']} of them", "", "", "", ""]
+        if row["trained_on"] != "0":
+            known = f"trained on {row['trained_on']} of them"
+            cells = [known if row["trained_on"] else "how many it was trained on is unknown", "", "", "", ""]
         yield [f"`{row['file']}`", f"{row['set']}, {row['n']} images", *cells]
 
 

@@ -1,7 +1,7 @@
 """What files mark as unlike their training images, of pictures that are no breast ultrasound and of some that are.
 
-    python -m results.limits                                        prints the table, in Markdown
-    python -m results.limits breast/images.csv busbra/images.csv    writes results/limits.csv before
+    python -m results.limits                  prints the table, in Markdown
+    python -m results.limits breast busbra    writes results/limits.csv before
 
 Pictures are drawn from a seed, or cut at random from those that installed packages ship, where they are installed.
 """
@@ -101,8 +101,7 @@ def pictures() -> Iterator[tuple[str, np.ndarray]]:
         if found := list(samples(patterns)):
             yield from ((kind, cut(found[g.integers(len(found))], g)) for _ in range(N))
     yield from (("phantoms", image) for image in phantom.generate(N, 224, seed=0)[0])
-    (large,) = data.load(data.find("breastmnist", None, 224), "test")
-    for image in large.images:
+    for image in data.load(data.find(["breastmnist"], None, 224), "test").pixels:
         yield from changed(image, g).items()
 
 
@@ -123,10 +122,10 @@ def measure_all(sets: list[str]) -> Iterator[dict]:
         shown.setdefault(kind, []).append(np.clip(picture, 0, 255).astype(np.uint8, order="C"))
     for model in (onnxfile.load(file, 1) for file in sorted(log.MODELS.glob("*.onnx"))):
         yield from (measure(model, kind, images) for kind, images in shown.items())
-        for name, part in [("breastmnist", "test"), *((name, "all") for name in sets)]:
-            source = data.find(name, None, model.data["size"])
-            (split,) = data.load(source, part)
-            yield measure(model, source.called, split.images, split.labels)
+        for name in ["breastmnist", *sets]:
+            found = data.find([name], None, model.data["size"], undivided="all")
+            images = data.load(found, *(["test"] if name == "breastmnist" else found.splits))
+            yield measure(model, found.name, images.pixels, images.labels)
 
 
 def table() -> str:

@@ -25,7 +25,7 @@ def parser(docstring: str | None) -> flags.Parser:
 
 def read(name: str) -> list[dict]:
     """The rows of a CSV file of this folder, as text."""
-    with open(FOLDER / name, newline="") as file:
+    with open(FOLDER / name, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -35,7 +35,7 @@ def run(words: list[str], out: str, made: str = "metrics.json") -> dict:
         subprocess.run([sys.executable, *words, "--out", out], check=True, stdout=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode if error.returncode > 0 else str(error))  # it has said why, unless it was killed
-    return json.loads(Path(out, made).read_text())
+    return json.loads(Path(out, made).read_text(encoding="utf-8"))
 
 
 def columns(scores: dict, **metrics: str) -> dict:

@@ -22,7 +22,7 @@ from results import log
 
 LOGS = {  # header, columns, and the one that ranks; "gain" and "both" are made of others in `values`
     "experiments": ("AUC | minus base | accuracy", ("auc", "gain", "accuracy"), "gain"),
-    "travel": ("AUC elsewhere | AUC the way back | mean of both", ("there", "back", "both"), "both"),
+    "travel": ("AUC at BrEaST | AUC at BreastMNIST | mean of both", ("there", "back", "both"), "both"),
     "seeds": (
         "val: accuracy | AUC | test: accuracy | AUC | clean test: accuracy | AUC",
         ("val_accuracy", "val_auc", "test_accuracy", "test_auc", "clean_test_accuracy", "clean_test_auc"),
@@ -31,7 +31,14 @@ LOGS = {  # header, columns, and the one that ranks; "gain" and "both" are made 
 }
 
 
+# What this version calls flags of version 1, which made the first rows.
+RENAMED = {"--also breast/images.csv": "--data breastmnist breast", "--groups hospitals": "--groups hospital"}
+
+
 def at_seed(command: str, seed: int | str) -> str:
+    """A command as this version has it, at another seed."""
+    for before, now in RENAMED.items():
+        command = command.replace(before, now)
     return re.sub(r"--seed \d+", f"--seed {seed}", command)
 
 
@@ -53,7 +60,8 @@ def measure(command: str, seed: int, name: str, folder: str) -> dict:
     row |= {f"{split}_{metric}": f"{scores[metric]:.6f}" for split, scores in splits.items() for metric in NAMES}
     if "out_of_fold" in splits:
         row |= log.columns(splits["out_of_fold"], auc="auc", accuracy="accuracy")
-        row["back"], row["there"] = (f"{fold['auc']:.4f}" for fold in run["folds"][:2])  # the first holds out --data
+        folds = {fold["hospital"]: f"{fold['auc']:.4f}" for fold in run["folds"]}
+        row |= {"there": folds.get("breast", ""), "back": folds.get("breastmnist", "")}  # of travel
     return row | {"seconds": f"{time.perf_counter() - began:.0f}"}
 
 
@@ -101,12 +109,12 @@ def main():
     for row in rows:
         if row.get("name") == args.name and at_seed(row["command"], "N") != at_seed(command, "N"):
             parser.error(f"{args.name} is the name of {row['command']}; give the same flags, or another name")
-    stored = {row["command"] for row in rows}
+    stored = {at_seed(row["command"], row["seed"]) for row in rows}
     missing = [seed for seed in args.seeds if at_seed(command, seed) not in stored]
     at_once = cpu_count() if re.search("--threads[ =]1( |$)", command) else 1
     with ThreadPoolExecutor(at_once) as pool:
         for row in pool.map(lambda seed: measure(command, seed, args.name, f"runs/{args.log}"), missing):
-            with open(log.FOLDER / f"{args.log}.csv", "a", newline="") as file:
+            with open(log.FOLDER / f"{args.log}.csv", "a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, list(rows[0]), extrasaction="ignore", lineterminator="\n").writerow(row)
     print(table(args.log))
 

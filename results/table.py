@@ -16,13 +16,13 @@ from results import card, log, measure
 METRICS = ("accuracy", "auc")
 # What the figure shows of ours, an input side each.
 BY_SIDE = ("crossval_28_repeated.json", "crossval_64.json", "crossval_128.json")
-PLACES = {"breast/images.csv": "BrEaST", "busbra/images.csv": "BUS-BRA"}
+PLACES = {"breast/images.csv": "BrEaST", "busbra/images.csv": "BUS-BRA", "breast": "BrEaST", "busbra": "BUS-BRA"}
 
 
 def read(file: str) -> dict:
     """A metrics.json; of seeds.csv as much as there is of one, with a list of scores for each split."""
     if file != "seeds.csv":
-        return json.loads((log.FOLDER / file).read_text())
+        return json.loads((log.FOLDER / file).read_text(encoding="utf-8"))
     (command, rows), *_ = measure.configurations("seeds").items()
     splits: dict[str, list] = {}
     for split in ("val", "test", "clean_test"):
@@ -61,7 +61,7 @@ def at_hospitals() -> dict:
     """{fp32 file: {hospital: (AUC, low, high)}}, its own test images first."""
     found: dict = {}
     for row in log.read("hospitals.csv"):
-        if ".int8" not in row["file"] and row["trained_on"] in ("", "0"):
+        if ".int8" not in row["file"] and row["trained_on"] == "0":
             test = json.loads(card.metadata(row["file"])["metrics"])["test"]
             points = found.setdefault(row["file"], {"own test": log.limits(test, "auc")})
             points[PLACES.get(row["set"], row["set"])] = log.limits(row, "auc")

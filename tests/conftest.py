@@ -15,6 +15,7 @@ from common.errors import UserError
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a background shell leaves it, for every process to inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
 REPO = Path(__file__).resolve().parent.parent
+ENCODING_WARNINGS = {"PYTHONWARNDEFAULTENCODING": "1", "PYTHONWARNINGS": "default::EncodingWarning"}
 
 
 def pytest_configure(config) -> None:
@@ -35,12 +36,13 @@ def one_line(err: str) -> str:
     return line
 
 
-def start(script: str, *words, until: str = "", **how) -> tuple[subprocess.Popen, str]:
-    """Start a script as a process on one thread, and read its stderr up to a line that holds a text. how: of Popen.
-    Returns: (process, what was read)."""
+def start(script: str, *words, until: str = "", encoding: str = "utf-8", **how) -> tuple[subprocess.Popen, str]:
+    """Start a script as a process on one thread, and read its stderr up to a line that holds a text. encoding: of the
+    console; how: of Popen. Returns: (process, what was read)."""
     command, pipe = [sys.executable, *map(str, (REPO / script, *words))], subprocess.PIPE
-    env, none = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.DEVNULL
-    process = subprocess.Popen(command, cwd=REPO, env=env, stdin=none, stdout=pipe, stderr=pipe, text=True, **how)
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": encoding} | ENCODING_WARNINGS
+    how |= {"cwd": REPO, "env": env, "encoding": encoding}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, **how)
     read = ""
     while until not in read:
         assert process.stderr and (line := process.stderr.readline()), f"the script ended: {read}"
@@ -48,11 +50,13 @@ def start(script: str, *words, until: str = "", **how) -> tuple[subprocess.Popen
     return process, read
 
 
-def run(script: str, *words, status: int = 0) -> tuple[str, str]:
-    """Run a script to its end, as a process of its own. Returns: (stdout, stderr)."""
-    process, _ = start(script, *words)
+def run(script: str, *words, status: int = 0, encoding: str = "utf-8") -> tuple[str, str]:
+    """Run a script to its end, as a process of its own. It names the encoding of every text file: where it does not,
+    Windows would take another. Returns: (stdout, stderr)."""
+    process, _ = start(script, *words, encoding=encoding)
     out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
+    assert [line for line in err.splitlines() if "EncodingWarning" in line and str(REPO) in line] == []
     return out, err
 
 
@@ -74,11 +78,6 @@ def read_json(path):
 def read_csv(path) -> list[dict]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def first_run(trial) -> int:
-    """Number of the trial that this one runs again, or its own. SQLite locks no rows: two workers may run one again."""
-    return trial.system_attrs.get("failed_trial", trial.number)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from common import crossvalidation, training
+from common import crossvalidation, parallel, training
 from common.crossvalidation import Scheme
 from common.errors import UserError
 from common.folds import assign_folds
@@ -83,6 +83,25 @@ def test_as_many_groups_as_folds_is_enough():
 
 
 # models
+
+
+JOBS = {  # flags, and how many models are trained at once
+    "--folds 4 --threads 9": 4,
+    "--folds 4 --repeats 2 --threads 9": 8,
+    "--folds 4 --refit 2 --threads 9": 6,
+    "--folds 9 --threads 3": 3,
+    "--folds 2 --threads 3 --jobs 5": 5,
+}
+
+
+@pytest.mark.parametrize("flags", JOBS)
+def test_as_many_models_are_trained_at_once_as_there_are_threads_or_models(flags, npz, tmp_path, runs, monkeypatch):
+    def stop(function, tasks, jobs, begin):
+        raise UserError(f"{jobs} at once")
+
+    monkeypatch.setattr(parallel, "run", stop)
+    words = ["--data", npz().paths[0], "--weights", "none", "--out", tmp_path / "run", *flags.split()]
+    assert f"error: {JOBS[flags]} at once\n" in runs("crossval.py", *words, status=2)[1]
 
 
 def test_the_seed_of_a_model_is_a_seed_sequence_s_and_no_other_cross_validation_s():

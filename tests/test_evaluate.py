@@ -1,15 +1,21 @@
-"""What evaluate.py says of a model and of the images that it was trained on; test_scripts.py runs it whole."""
+"""evaluate.py on runs and .onnx files: which predictions are taken, what is said of them, what a comparison reads.
 
-import argparse
+test_evaluation.py has what a model has seen; test_scripts.py runs the script whole."""
+
+import json
 import shutil
+import sys
+from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import refusal
+from common_fixtures import with_metadata
+from conftest import REPO, read_csv, refusal
 
 import evaluate
-from common import data, files, origin
+from common import data, evaluation, files, fingerprints, scoring
+from common.deploy import onnxfile
 from common.run import folders, standard
 
 
@@ -21,101 +27,158 @@ def own(untrained, tmp_path) -> folders.Run:
 
 
 @pytest.fixture
-def source(own) -> data.Source:
-    return data.find(own.data["name"], None, 28)
+def parsed(monkeypatch):
+    """A function that gives evaluate.py's arguments."""
+
+    def parse(*words) -> Namespace:
+        monkeypatch.setattr(
+            sys, "argv", ["evaluate.py", "RUN", "--threads", "1", "--bootstrap", "100", *map(str, words)]
+        )
+        return evaluate.parse_args()
+
+    return parse
 
 
-def test_other_images_are_judged_by_what_the_model_has_seen(own, onnx_model, source, npz, stored):
-    files.write_csv(
-        own.path / "predictions.csv", folders.prediction_rows(data.load(source, "val")[0], np.full(12, 0.5))
-    )
-    other = npz(test_images=np.concatenate([stored["train_images"][:5], stored["test_images"][5:]]))
-    evaluated = evaluate.evaluate(own, other, "test", None)
-    assert not evaluated.own and evaluated.seen == {"trained_on": 5, "near_duplicates": 0, "unseen": 7}
-    assert evaluated.scored.subsets["clean"].tolist() == [False] * 5 + [True] * 7
-    scores = {"operating_point": {"splits": {"test": {}}}}
-    (note,) = evaluated.notes(scores)
-    assert "trained on 5, on near-duplicates of 0 more, and has not seen 7" in note and "flatter" in note
-    assert evaluate.evaluate(own, source, "test", None).notes(scores) == []
-    for model in (own, onnx_model):
-        said = evaluate.evaluate(model, source, "train", None).notes(scores)
-        assert "The model was trained on train: these figures flatter it." in said
-    (note,) = evaluate.evaluate(own, source, "val", None).notes(scores)
-    assert "epoch were chosen on val: these figures flatter it." in note
-    gone = replace(own, data=own.data | {"name": "absent.npz"})
-    assert "cannot be told" in evaluate.evaluate(gone, other, "test", None).notes(scores)[0]
+def load(model, parsed, split: str, *words) -> data.Images:
+    return evaluate.load_images(evaluate.find_images(model, parsed(*words, "--split", split)), split)
 
 
-def test_why_no_clean_images_are_scored_is_said(own, source, npz, stored):
-    twins = npz(test_images=stored["train_images"][:12])
-    seen = replace(own, data=twins.describe() | {"trained_on": ["train"]})
-    (note,) = evaluate.evaluate(seen, twins, "test", None).notes({})
-    assert note == "There is no clean_test: each image of test shares a group with one of training or validation."
-    untold = replace(own, data=own.data | {"trained_on": ["train", "also"]})
-    (note,) = evaluate.evaluate(untold, source, "test", None).notes({})
-    assert "which of these images are clean cannot be told" in note
+@pytest.fixture
+def folded(own, parsed) -> folders.Run:
+    """`own` as a run of crossval.py: its training images are predicted out of fold, test by the ensemble."""
+    train, test = (load(own, parsed, split) for split in ("train", "test"))
+    rows = folders.prediction_rows(train, np.linspace(0.1, 0.9, 24), [1, 2] * 12)
+    rows += folders.prediction_rows(test, np.linspace(0.1, 0.9, 12), [""] * 12)
+    files.write_csv(own.path / "predictions.csv", rows)
+    files.write_csv(own.path / "folds.csv", [{"fold": 1}, {"fold": 2}])
+    metrics = files.read_json(own.path / "metrics.json")
+    files.write_json(own.path / "metrics.json", metrics | {"config": {"groups": "hospital"}})
+    return own
 
 
-def test_other_data_are_a_note_where_they_are_the_purpose(own, npz, capsys):
-    other = npz(test_images=None)
-    for kind in ("warning", "note"):
-        origin.find_again(own.data, str(other.path), None, None, None, another=kind)
-        assert capsys.readouterr().err.startswith(f"{kind}: own.npz 28×28, MD5 {other.md5}, is not what")
+def test_a_run_predicts_its_own_training_images_out_of_fold_and_others_anew(folded, parsed, npz, stored):
+    held_out = np.linspace(0.1, 0.9, 24).tolist()
+    train, test, both = (load(folded, parsed, split) for split in ("train", "test", "all"))
+    found = evaluate.predict(folded, train)
+    assert found.probabilities.tolist() == held_out and found.out_of_fold.all()
+    assert found.how == "out-of-fold predictions"
+    scored = evaluation.score(found, "train")
+    notes = evaluate.notes_of(folded, evaluate.find_images(folded, parsed()), scored, found, [])
+    assert notes[0].endswith("models that were not trained on any image of its hospital.")
+    found = evaluate.predict(folded, test)
+    assert not found.out_of_fold.any() and np.array_equal(found.probabilities, folded.probabilities(test.pixels))
+    found = evaluate.predict(folded, both)  # train, val, test
+    assert found.out_of_fold.tolist() == [True] * 24 + [False] * 24 and found.probabilities[:24].tolist() == held_out
+
+    shutil.copy(npz().sets[0].spec, folded.path / "renamed.npz")
+    again = evaluate.predict(folded, load(folded, parsed, "train", "--data", folded.path / "renamed.npz"))
+    assert again.probabilities.tolist() == held_out
+    other = npz(train_images=stored["train_images"][:, ::-1])  # the same names and labels, other pictures
+    foreign = evaluate.predict(folded, load(folded, parsed, "train", "--data", other.sets[0].spec))
+    assert not foreign.out_of_fold.any() and "trained on" not in foreign.seen.kinds
 
 
-def test_another_model_s_predictions_are_taken_in_order_and_only_of_the_same_images(onnx_model, source, tmp_path):
-    evaluated, against = evaluate.evaluate(onnx_model, source, "test", None), tmp_path / "other.csv"
-    rows = folders.prediction_rows(evaluated.scored.split, expected := np.linspace(0.1, 0.9, 12))
+def test_a_run_s_own_images_are_those_of_its_table_and_a_file_s_those_of_its_fingerprints(own, onnx_model, parsed):
+    for split, kind, trained_on, chose in (
+        ("train", "trained on", True, ()),
+        ("val", "unseen", False, ("epoch", "temperature", "threshold")),
+        ("test", "unseen", False, ()),
+    ):
+        for model in (own, onnx_model):
+            scored = evaluation.score(found := evaluate.predict(model, load(model, parsed, split)), split)
+            assert set(found.seen.kinds) == {kind} and (scored.trained_on, scored.chose) == (trained_on, chose)
+            assert ("clean" in scored.subsets) == (model is own or split != "test")
+
+
+def test_rows_of_predictions_say_what_is_known_of_each_image(own, onnx_model, parsed):
+    test = load(own, parsed, "test")
+    test.table["patient"] = [f"p{i}" for i in range(12)]
+    names = ["split", "index", "label", "probability", "hospital", "patient", "image", "flagged", "seen"]
+    for model, more in ((own, []), (onnx_model, ["typicality"])):
+        found = evaluate.predict(model, test)
+        rows = evaluate.prediction_rows(evaluation.score(found, "test"), found, 0.41)
+        assert list(rows[0]) == names + more and rows[3]["patient"] == "p3"
+        assert [row["flagged"] for row in rows] == (found.probabilities >= 0.41).astype(int).tolist()
+    assert [row["typicality"] for row in rows] == found.typicality.tolist()
+
+
+# --against
+
+
+@pytest.fixture
+def scored(onnx_model, parsed) -> scoring.Scored:
+    return evaluation.score(evaluate.predict(onnx_model, load(onnx_model, parsed, "test")), "test")
+
+
+def test_another_model_s_predictions_are_taken_in_order_and_only_of_the_same_images(
+    onnx_model, scored, parsed, tmp_path
+):
+    against = tmp_path / "other.csv"
+    rows = folders.prediction_rows(scored.images, expected := np.linspace(0.1, 0.9, 12), [1] * 12)
     files.write_csv(against, rows[::-1] + [row | {"split": "val"} for row in rows])
-    args = argparse.Namespace(against=str(against))
-    assert evaluate.predict_other(evaluated, args).tolist() == expected.tolist()
+    found = evaluate.predict_other(onnx_model, scored, parsed("--against", against))
+    assert found.probabilities.tolist() == expected.tolist() and found.out_of_fold.all()
+    bare = [{name: row[name] for name in ("split", "index", "label", "probability")} for row in rows]
+    files.write_csv(against, bare)  # as other programs write it
+    found = evaluate.predict_other(onnx_model, scored, parsed("--against", against))
+    assert found.probabilities.tolist() == expected.tolist() and not found.out_of_fold.any()
     files.write_csv(against, rows[1:])
-    said = refusal(evaluate.predict_other, evaluated, args)
+    said = refusal(evaluate.predict_other, onnx_model, scored, parsed("--against", against))
     assert said == f"--against {against}: its predictions are not of the same images"
 
 
-def test_out_of_fold_predictions_stand_for_an_ensemble_s_own_images(own, source):
-    train, test = data.load(source, "train", "test")
-    held_out = np.linspace(0.1, 0.9, 24)
-    files.write_csv(own.path / "predictions.csv", folders.prediction_rows(train, held_out, [1, 2] * 12))
-    found = evaluate.evaluate(own, source, "train", None)
-    assert found.out_of_fold and found.notes({}) == [] and found.scored.probabilities == pytest.approx(held_out)
-    assert not found.scored.subsets  # each image was predicted by what has not seen it
-    seen = evaluate.evaluate(own, source, "test", None)
-    assert not seen.out_of_fold and seen.scored.probabilities == pytest.approx(own.probabilities(test.images))
+def test_a_model_trained_on_other_data_sees_the_images_of_the_first(own, onnx_model, scored, parsed, tmp_path):
+    elsewhere = own.data | {"sets": [{"spec": "absent.npz", "hospital": "absent", "md5": "1"}]}
+    other = with_metadata(onnx_model.path, tmp_path / "b.onnx", dataset_source=json.dumps(elsewhere))
+    found = evaluate.predict_other(own, scored, parsed("--against", other))
+    assert np.array_equal(found.probabilities, scored.probabilities)
 
 
-@pytest.mark.parametrize("dropped", [False, True])
-def test_where_test_twins_were_left_out_nothing_is_set_apart_as_clean(own, source, dropped):
-    files.write_json(own.path / "metrics.json", {"config": {"drop_test_twins": dropped}, "splits": {}})
-    assert ("clean" not in evaluate.evaluate(own, source, "test", None).scored.subsets) == dropped
+@pytest.mark.parametrize("words", [[], ["--seed", 3], ["--size", 28]])
+def test_data_that_are_as_they_were_are_no_news(own, parsed, capsys, words):
+    load(own, parsed, "test", *words)
+    assert "note:" not in (err := capsys.readouterr().err) and "warning:" not in err
 
 
-@pytest.mark.parametrize("synthetic", [False, True])
-def test_an_operating_point_is_labelled_by_the_run_s_own_data(own, synthetic, capsys):
-    val = data.Split.of("val", np.zeros((4, 28, 28), np.uint8), np.array([1, 0, 1, 0], np.uint8))
-    rows = folders.prediction_rows(val, np.array([0.8, 0.1, 0.6, 0.2]))
-    files.write_csv(own.path / "predictions.csv", rows)
-    own = replace(own, data=own.data | {"synthetic": synthetic})
-    evaluate.store_operating_point(evaluate.choose_operating_point(own, 0.9))
-    stored = files.read_json(own.path / "calibration.json")
-    assert ("synthetic" in stored) == synthetic and stored["threshold"] == pytest.approx(0.4)
-    assert stored["temperature"] == own.calibration.temperature
-    assert "at least 0.9 on val" in stored["threshold_rule"] and "earlier exports keep" in capsys.readouterr().err
+# real data
 
 
-def test_an_operating_point_needs_a_malignant_image(own, source):
-    (val,) = data.load(source, "val")
-    benign = val[val.labels == 0]
-    files.write_csv(own.path / "predictions.csv", folders.prediction_rows(benign, np.full(len(benign), 0.5)))
-    assert "holds no malignant image that was held out" in refusal(evaluate.choose_operating_point, own, 0.9)
+def test_a_model_of_another_size_sees_the_images_at_its_size(
+    onnx_model, breastmnist, breastmnist_root, parsed, monkeypatch, capsys
+):
+    monkeypatch.setattr(evaluate, "predict", lambda model, images: (model, images))
+    first, other = (REPO / "models" / f"breastmnist{size}.onnx" for size in ("", "_128"))
+    scored = scoring.Scored("val", data.load(breastmnist(28), "val"), np.full(78, 0.5), np.arange(78))
+    args = parsed("--against", other, "--data-root", breastmnist_root, "--split", "val")
+    model, images = evaluate.predict_other(onnxfile.load(first, 1), scored, args)
+    assert model.path == other and np.array_equal(images.pixels, data.load(breastmnist(128), "val").pixels)
+    assert "note:" not in (err := capsys.readouterr().err) and "warning:" not in err
 
 
-def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist, monkeypatch):
-    source = breastmnist(28)
-    scored = evaluate.evaluate(own, source, "val", None).scored
-    given = scored.labels, scored.probabilities, source, "val", "run"
-    name, content = standard.result(*given)
+def test_busi_as_everybody_downloads_it_is_known_by_a_model_of_breastmnist(onnx_model, breastmnist, parsed, tmp_path):
+    """Other files of another size, in a table of absolute paths: 11 that were trained on, and six of test."""
+    external = REPO.parent / "shared" / "external"
+    if not (external / "busi_splits.csv").exists():
+        pytest.skip(f"no {external / 'busi_splits.csv'}")
+    rows = [row for row in read_csv(external / "busi_splits.csv") if row["split"] != "val"]
+    chosen = [row for row in rows if row["split"] == "train"][::50][:12] + [
+        row for row in rows if row["split"] == "test"
+    ][::30]
+    table = [{"image": external / row["image"], "label": row["label"]} for row in chosen]
+    files.write_csv(tmp_path / "images.csv", table)
+    marks = fingerprints.fingerprint(data.load(breastmnist(28), "train").pixels)
+    model = replace(onnx_model, trained_on=marks)
+    found = evaluate.predict(model, load(model, parsed, "all", "--data", tmp_path / "images.csv"))
+    kinds = found.seen.kinds.tolist()
+    assert kinds[:11] == ["trained on"] * 11 and "trained on" not in kinds[11:] and "unseen" in kinds
+
+
+def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist, breastmnist_root, parsed, monkeypatch):
+    args = parsed("--data", "breastmnist", "--data-root", breastmnist_root, "--split", "val")
+    found = evaluate.find_images(own, args)
+    scored = evaluation.score(evaluate.predict(own, evaluate.load_images(found, "val")), "val")
+    name, content = evaluate.official_result(found, scored, "run", args)
     assert name.startswith("breastmnist_val_[AUC]") and len(content.splitlines()) == 78
+    assert evaluate.official_result(found, replace(scored, on="all"), "run", args) is None
     monkeypatch.setattr(standard.metrics, "summary", lambda *_: {"auc": 0.5, "accuracy": 0.5})
-    assert "MedMNIST's Evaluator finds" in refusal(standard.result, *given)
+    assert "MedMNIST's Evaluator finds" in refusal(evaluate.official_result, found, scored, "run", args)

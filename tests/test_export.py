@@ -12,6 +12,7 @@ import export
 from common import files
 from common.deploy import graph, int8, latency, onnxfile, parity
 from common.errors import UserError
+from common.run import outputs
 
 
 @pytest.fixture
@@ -37,11 +38,11 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
         monkeypatch.setattr(latency, name, few)
     printed = command("--fp16", "--int8", "--benchmark")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "model.onnx", "model.int8.onnx", "parity.json"
+        "model.onnx", "model.int8.onnx", "model.parity.json", "run.json"
     }  # fmt: skip
     for heading in ("PyTorch against onnxruntime", "against Pillow", "int8 against fp32", "images per second"):
         assert heading in printed
-    stored = files.read_json(tmp_path / "out/parity.json")
+    stored = files.read_json(tmp_path / "out/model.parity.json")
     assert {(row["split"], row["n"], row["batch"]) for row in stored["rows"]} == {
         (split, n, batch) for split, n in (("train", 24), ("val", 12), ("test", 12)) for batch in (1, 64)
     }
@@ -59,7 +60,8 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
 
 def test_a_file_of_a_model_of_phantoms_says_so(untrained):
     of_phantoms = replace(untrained, data=untrained.data | {"synthetic": True})
-    assert graph.metadata(of_phantoms, {"splits": {}})["dataset"] == "PHANTOM data (generated, not ultrasound)"
+    about = graph.metadata(of_phantoms, {"splits": {}, "results": []})
+    assert about["dataset"] == "PHANTOM data (generated, not ultrasound)"
 
 
 def test_a_refused_int8_leaves_everything_as_it_was(command, quantized, tmp_path, monkeypatch):
@@ -67,9 +69,11 @@ def test_a_refused_int8_leaves_everything_as_it_was(command, quantized, tmp_path
     monkeypatch.setattr(int8, "LEAST_AGREEMENT", 1.01)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/model.onnx").write_bytes(b"earlier")
+    outputs.record(tmp_path / "out", ["model.onnx"])
     with pytest.raises(UserError, match=re.escape("--int8 answers otherwise")):
         command("--fp16", "--int8")
-    assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"earlier"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "run.json"}
+    assert (tmp_path / "out/model.onnx").read_bytes() == b"earlier"
 
 
 def test_failed_parity_leaves_no_file(command, tmp_path, monkeypatch):
@@ -81,8 +85,22 @@ def test_failed_parity_leaves_no_file(command, tmp_path, monkeypatch):
 
 
 def test_image_files_in_the_place_of_a_run_s_npz_are_named_in_the_error(command, phantoms, tmp_path):
-    for name, image in zip(("malignant", "benign"), phantoms.images):
+    for name, image in zip(("malignant", "benign"), phantoms.pixels):
         (tmp_path / "set" / name).mkdir(parents=True)
         Image.fromarray(image).save(tmp_path / "set" / name / "1.png")
     with pytest.raises(UserError, match=re.escape(f"{tmp_path}/set: cannot be divided into train, val and test")):
         command("--data", str(tmp_path / "set"))
+
+
+def test_several_hospitals_are_checked_together_also_one_without_test_images(command, phantoms, tmp_path):
+    """Two tables in which images have the same names; one has train and val only."""
+    for name, splits in (("a", ("train", "val", "test")), ("b", ("train", "val"))):
+        (tmp_path / name).mkdir()
+        table = []
+        for i, image in enumerate(phantoms.pixels[:: 1 if name == "a" else -1][:24]):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+            table.append({"image": f"{i}.png", "label": int(i // 3 % 2), "split": splits[i % len(splits)]})
+        files.write_csv(tmp_path / name / "images.csv", table)
+    command("--fp16", "--data", *(str(tmp_path / name / "images.csv") for name in "ab"))
+    rows = files.read_json(tmp_path / "out/model.parity.json")["rows"]
+    assert {row["split"]: row["n"] for row in rows} == {"train": 20, "val": 20, "test": 8}

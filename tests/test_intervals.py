@@ -36,6 +36,11 @@ def test_groups_are_drawn_whole_and_each_class_keeps_its_number_of_them():
     np.testing.assert_allclose(counts.mean(0), 1, atol=0.2)
 
 
+def test_the_names_of_groups_decide_nothing():
+    counts = intervals.resample_counts(LABELS, GROUPS, 100)
+    assert np.array_equal(counts, intervals.resample_counts(LABELS, 99 - GROUPS, 100))
+
+
 @pytest.mark.parametrize("groups", [None, GROUPS], ids=["cases", "groups"])
 def test_every_metric_has_the_percentiles_of_a_plain_loop_beside_it(groups):
     counts = intervals.resample_counts(LABELS, groups, 200, 3)

@@ -241,6 +241,8 @@ def test_autocast_follows_the_setting_and_of_auto_the_processor(monkeypatch, abl
     for wanted, expected in {"auto": any(able.values()), "fp32": False, "bf16": True}.items():
         with training.autocast(CPU, wanted):
             assert torch.is_autocast_enabled("cpu") == expected
+        assert training.precision(CPU, wanted) == ("bf16" if expected else "fp32")
+    assert training.precision(torch.device("cuda"), "auto") == "bf16"
 
 
 def test_set_seed_fixes_every_source_of_chance():

@@ -88,7 +88,7 @@ function expectedRates({ expected, chosenOn, props }) {
   const how = chosenOn?.hospital_left_out
     ? "at each hospital with the threshold that the others choose"
     : "by cross-validation within the images that chose the threshold";
-  return `Expected at this threshold: ${rates.join(", ")}; 95 % intervals in brackets. This was measured ${how}` +
+  return `Expected at this threshold: ${rates.join(", ")}; 95 % intervals in brackets. The rates were measured ${how}` +
     `${withFile(props)}. Sensitivity is the share of malignant images that are flagged, specificity the share of the ` +
     "others that are not.";
 }

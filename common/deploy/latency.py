@@ -77,4 +77,4 @@ def process(path: Path) -> dict:
     """{"load_seconds", "peak_bytes"} of a process that opens the file and predicts 20 images of 1000×700, one by one,
     on one thread. "peak_bytes" is its largest resident memory, numpy and onnxruntime included; None outside Linux."""
     command = [sys.executable, "-I", "-c", ONLY_PREDICTS, str(path)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return json.loads(subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout)

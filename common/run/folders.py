@@ -22,6 +22,7 @@ from common.errors import UserError, reading
 from common.files import read_json, replacing, write_csv, write_json
 from common.model import BreastResNet, Predictor, explain, predict
 from common.settings import Settings
+from common.tablefile import COLUMNS
 from common.weights import read_tensors, write_tensors
 
 FORMAT = "breastmnist-resnet18 v2"
@@ -94,6 +95,8 @@ def read_table(path: Path) -> pd.DataFrame:
     """What `save_table` wrote. Raises: UserError."""
     with reading(path):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        if not {*COLUMNS, "group", "fingerprint"} <= set(table.columns):
+            raise ValueError("columns")
         numbers = {"label": int, "group": int} | dict.fromkeys(("x", "y", "width", "height"), float)
         for name, kind in numbers.items():
             table[name] = table[name].replace("", "nan").astype(kind)
@@ -152,11 +155,12 @@ def read_checkpoint(path: Path) -> tuple[dict, BreastResNet]:
 def rows_of(table: pd.DataFrame, images: Images) -> pd.DataFrame | None:
     """The rows of a run's table that images are, in order; None when an image is not in the table by its name, its
     split and its fingerprint. Hospitals may have other names, as folders may."""
-    places = images.table[["image", "split"]].assign(place=range(len(images)))
+    places = images.table[["image", "split"]].assign(_place=range(len(images)))  # "_": no column of the user's
     found = places.merge(table, on=["image", "split"])
-    marks = fingerprints.fingerprint(images.pixels)[found["place"]]
+    marks = fingerprints.fingerprint(images.pixels)[found["_place"]]
     bits = np.unpackbits(marks ^ read_marks(found["fingerprint"]), axis=1).sum(1)
-    found = found.assign(bits=bits)[bits <= fingerprints.SAME].sort_values(["place", "bits"]).drop_duplicates("place")
+    found = found.assign(_bits=bits)[bits <= fingerprints.SAME].sort_values(["_place", "_bits"])
+    found = found.drop_duplicates("_place")
     return found.reset_index(drop=True) if len(found) == len(images) else None
 
 

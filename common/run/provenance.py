@@ -22,7 +22,8 @@ PACKAGES = ("numpy", "torch", "torchvision", "pandas", "medmnist", "optuna", "on
 def command(*words: str) -> str | None:
     """What a small program prints; None if it is not there or fails."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10)
+        here = Path(__file__).parent
+        done = subprocess.run(words, capture_output=True, cwd=here, timeout=10, encoding="utf-8", errors="replace")
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

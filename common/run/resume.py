@@ -133,8 +133,8 @@ def check_same(file: Path, described: dict) -> None:
 
 def identity(described: dict) -> dict:
     """What must be equal for a run to go on: what decides a number, and the MD5 of files."""
-    made = described["provenance"]
-    return {f"--{name.replace('_', '-')}": value for name, value in described["config"].items() if name not in FREE} | {
+    made, config = described["provenance"], dict(described["config"])
+    return {f"--{name.replace('_', '-')}": value for name, value in config.items() if name not in FREE} | {
         "data MD5": made["data"]["md5"],
         "weights MD5": made["weights_md5"],
         "precision": made["precision"],

@@ -1,6 +1,7 @@
 """The graph of the ONNX file: preparation, network and head against Pillow and PyTorch."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -9,7 +10,7 @@ import torch
 from common_fixtures import untrained_member
 from conftest import REPO
 
-from common import imagefile
+from common import fingerprints, imagefile
 from common.calibration import sigmoid
 from common.deploy import graph, onnxfile
 from common.errors import UserError
@@ -21,7 +22,7 @@ def test_streamlining_changes_no_answer(untrained, phantoms):
     folded = Predictor([member.streamlined() for member in members], True, untrained.predictor.temperature)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in members.modules())  # a copy
-    expected, found = (predict(predictor, phantoms.images) for predictor in (untrained.predictor, folded))
+    expected, found = (predict(predictor, phantoms.pixels) for predictor in (untrained.predictor, folded))
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-5) and np.ptp(expected) > 1e-3
 
 
@@ -39,28 +40,37 @@ def test_preparation_is_pillow_s_to_one_grey_level(shape, size):
 
 def test_a_straight_line_moves_the_logit_and_its_probability(network, fitted, onnx_model, phantoms):
     session = onnxfile.open_session(graph.assemble(network, 28, fitted, 2.0, -0.25).SerializeToString(), 1)
-    probability, logit, evidence, _ = session.run(None, {"image": phantoms.images})
-    expected = 2 * onnx_model.logits(phantoms.images) - 0.25
-    assert np.allclose(evidence, 2 * onnx_model.evidence(phantoms.images) - 0.25, atol=1e-4)
+    probability, logit, evidence, _ = session.run(None, {"image": phantoms.pixels})
+    expected = 2 * onnx_model.logits(phantoms.pixels) - 0.25
+    assert np.allclose(evidence, 2 * onnx_model.evidence(phantoms.pixels) - 0.25, atol=1e-4)
     assert np.allclose(evidence.mean((1, 2)), logit, atol=1e-5) and np.std(evidence, (1, 2)).min() > 0.02
-    assert np.allclose(onnx_model.probabilities(phantoms.images), sigmoid((expected + 0.25) / 2), atol=1e-6)
+    assert np.allclose(onnx_model.probabilities(phantoms.pixels), sigmoid((expected + 0.25) / 2), atol=1e-6)
     assert np.allclose(logit, expected, atol=1e-4) and np.allclose(probability, sigmoid(expected), atol=1e-5)
 
 
-def test_metrics_of_an_earlier_threshold_are_left_out(untrained):
-    for threshold, expected in ((untrained.calibration.threshold, {"test": {}}), (0.9, {})):
-        point = {"threshold": threshold, "splits": {"test": {}}}
-        about = graph.metadata(untrained, {"splits": {}, "operating_point": point})
-        assert json.loads(about["metrics_at_threshold"]) == expected
-
-
-def test_metadata_is_complete_and_of_no_machine(untrained, onnx_model):
+def test_metadata_are_complete_and_of_no_machine(untrained, onnx_model):
     props = onnx_model.session.get_modelmeta().custom_metadata_map
     contract = "classes positive_class threshold threshold_rule temperature input_size dataset dataset_md5 metrics"
-    assert set(props) >= {*contract.split(), "version", "license", "intended_use"}
-    assert json.loads(props["metrics"]) == {"test": {"auc": 0.75}} and props["members"] == "2"
-    assert onnx_model.calibration == untrained.calibration and onnx_model.data == untrained.data
+    assert set(props) >= {*contract.split(), "calibrated_on", "version", "license", "intended_use"}
+    assert not {"metrics_at_threshold", "operating_points", "calibration"} & set(props)
+    assert json.loads(props["metrics"]) == {"test": {"auc": 0.75}} and json.loads(props["results"]) == []
+    assert json.loads(props["chosen_on"]) == untrained.calibration.chosen_on and props["members"] == "2"
+    assert json.loads(props["achieved"]) == untrained.calibration.achieved
+    assert (props["dataset"], props["calibrated_on"], props["calibrated_on_n"]) == ("own", "own", "12")
     assert str(REPO).encode() not in onnx_model.path.read_bytes()
+
+
+def test_a_file_knows_what_it_was_trained_on_by_fingerprints_alone(onnx_model, phantoms):
+    marks = fingerprints.fingerprint(phantoms.pixels)
+    assert np.array_equal(onnx_model.trained_on, marks[:24]) and np.array_equal(onnx_model.chosen_on, marks[24:36])
+
+
+def test_several_hospitals_are_named(untrained):
+    sets = [{"spec": f"/data/{name}", "hospital": name, "md5": name} for name in ("busi", "breast")]
+    several = replace(untrained, data=untrained.data | {"sets": sets})
+    about = graph.metadata(several, {"splits": {}, "results": [{"auc": None}]})
+    assert about["dataset"] == "busi + breast" and json.loads(about["dataset_source"])["sets"] == sets
+    assert json.loads(about["results"]) == [{"auc": None}]
 
 
 def test_file_stands_by_itself(onnx_model):
@@ -85,15 +95,15 @@ def test_what_the_checker_refuses_is_one_line(onnx_model, tmp_path):
 def test_predictor_without_mirror_exports_too(phantoms):
     predictor = Predictor([untrained_member(3)], mirror=False, temperature=0.7)
     session = onnxfile.open_session(graph.export_network(predictor, 28).SerializeToString(), 1)
-    for found, expected in zip(session.run(None, {"prepared": phantoms.images}), explain(predictor, phantoms.images)):
+    for found, expected in zip(session.run(None, {"prepared": phantoms.pixels}), explain(predictor, phantoms.pixels)):
         assert np.allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_features_are_those_of_the_first_member_in_fp32_and_near_them_in_int8(shipped, network, quantized, phantoms):
     alone = Predictor(shipped.predictor.members[:1], mirror=False)
-    _, expected = explain(alone, phantoms.images)
+    _, expected = explain(alone, phantoms.pixels)
     assert expected.shape == (48, 134) and expected.std(0).max() > 0.01
     for model, tolerance in ((network, 1e-4), (quantized, 0.1)):
         session = onnxfile.open_session(model.SerializeToString(), 1)
-        (found,) = session.run(["network_features"], {"prepared": phantoms.images})
+        (found,) = session.run(["network_features"], {"prepared": phantoms.pixels})
         assert np.allclose(found, expected, rtol=tolerance, atol=tolerance)

@@ -1,10 +1,13 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from common_fixtures import with_metadata
+from PIL import Image
 
+from common import data, imagefile, phantom
 from common.deploy import onnxfile
 from common.errors import UserError
 
@@ -14,19 +17,71 @@ def test_an_earlier_file_has_no_evidence(onnx_model, phantoms, tmp_path):
     del earlier.graph.output[2:]  # neither evidence nor typicality
     onnx.save(earlier, tmp_path / "earlier.onnx")
     with pytest.raises(UserError, match="an earlier export, which gives no evidence; export the run again"):
-        onnxfile.load(tmp_path / "earlier.onnx", 1).evidence(phantoms.images)
+        onnxfile.load(tmp_path / "earlier.onnx", 1).evidence(phantoms.pixels)
 
 
-@pytest.mark.parametrize("kept", ['{"val": {"recall": 1}}', '{"val": 3}', "[]", '{"val": {"recall": "high"}}'])
-def test_damaged_rates_are_refused_and_undefined_ones_are_not(onnx_model, kept, tmp_path):
-    def store(text: str) -> onnxfile.OnnxModel:
-        return onnxfile.load(with_metadata(onnx_model.path, tmp_path / "model.onnx", metrics_at_threshold=text), 1)
+def copied(onnx_model, folder, **about: str) -> onnxfile.OnnxModel:
+    return onnxfile.load(with_metadata(onnx_model.path, folder / "model.onnx", **about), 1)
 
+
+def test_a_file_says_what_its_run_says(untrained, onnx_model):
+    assert onnx_model.calibration == untrained.calibration and onnx_model.data == untrained.data
+    assert onnx_model.calibration.promise["recall_ci95"] == [0.8, 1.0]
+
+
+RATES = {
+    "hospital": "a",
+    "recall": 0.95,
+    "recall_ci95": [0.9, 1.0],
+    "specificity": None,
+    "specificity_ci95": [None] * 2,
+}
+
+
+@pytest.mark.parametrize("achieved", ["3", "{}", '[{"recall": 1}]', "[3]", json.dumps([RATES | {"recall": "high"}])])
+def test_damaged_rates_are_refused_and_undefined_ones_are_not(onnx_model, achieved, tmp_path):
     with pytest.raises(UserError, match="without this"):
-        store(kept)
-    rates = {"recall": 0.95, "recall_ci95": [0.9, 1.0], "specificity": None, "specificity_ci95": [None, None]}
-    found = store(json.dumps({"val": rates | {"recall": 0.5}, "out_of_fold": rates, "test": {}})).held_out
+        copied(onnx_model, tmp_path, achieved=achieved)
+    found = copied(onnx_model, tmp_path, achieved=json.dumps([RATES])).calibration.promise
     assert found["recall"] == 0.95 and found["recall_ci95"] == [0.9, 1.0] and np.isnan(found["specificity"])
+    assert copied(onnx_model, tmp_path, achieved="[]").calibration.promise == {}
+
+
+@pytest.mark.parametrize("marks", ["A", "AAAA", "é", "!" * 44])
+def test_damaged_fingerprints_are_refused(onnx_model, marks, tmp_path):
+    with pytest.raises(UserError, match="without this"):
+        copied(onnx_model, tmp_path, fingerprints_trained_on=marks)
+
+
+def test_a_file_of_version_1_is_read_and_has_no_fingerprints(onnx_model, phantoms, tmp_path):
+    earlier = onnx.load(onnx_model.path)
+    kept = {entry.key: entry.value for entry in earlier.metadata_props}
+    about = {"name": "breastmnist", "size": 28, "seed": 0, "md5": "1", "synthetic": False, "trained_on": ["train"]}
+    old = {"dataset_source": json.dumps(about | {"also": [{"name": "b", "md5": "2"}]})}
+    gone = ("achieved", "chosen_on", "results", "fingerprints_trained_on", "fingerprints_chosen_on")
+    del earlier.metadata_props[:]
+    onnx.helper.set_model_props(earlier, {key: value for key, value in kept.items() if key not in gone} | old)
+    onnx.save(earlier, tmp_path / "earlier.onnx")
+    found = onnxfile.load(tmp_path / "earlier.onnx", 1)
+    assert [one["spec"] for one in found.data["sets"]] == ["breastmnist", "b"]
+    assert not len(found.trained_on) and not len(found.chosen_on) and found.calibration.promise == {}
+    assert np.array_equal(found.probabilities(phantoms.pixels), onnx_model.probabilities(phantoms.pixels))
+
+
+def test_image_files_are_given_at_their_full_size(onnx_model, phantoms, tmp_path):
+    pixels, labels = phantom.generate(3, 90, seed=1)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image[:, : 80 - i]).save(tmp_path / f"{i}.png")  # each of another shape
+    small = np.stack([imagefile.prepare(image, 28) for image in pixels])
+    files = [str(tmp_path / f"{i}.png") for i in range(3)]
+    (found,) = onnx_model.run_images(["logit"], data.of_arrays(small, labels, "all", "a", _file=files))
+    expected = [onnx_model.logits(image[np.newaxis, :, : 80 - i])[0] for i, image in enumerate(pixels)]
+    assert found.tolist() == expected
+    (found,) = onnx_model.run_images(["logit"], data.of_arrays(small, labels, "all", "a"))
+    assert np.array_equal(found, onnx_model.logits(small))
+    Path(files[1]).write_text("damaged")
+    with pytest.raises(UserError, match="1.png"):
+        onnx_model.run_images(["logit"], data.of_arrays(small, labels, "all", "a", _file=files))
 
 
 def test_what_is_no_model_is_refused(tmp_path):

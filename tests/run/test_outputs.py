@@ -1,62 +1,100 @@
 """No file of the user is lost: what --out may replace, and what it refuses before any work."""
 
+import shutil
+
 import numpy as np
 import pytest
 from conftest import one_line, read_json, refusal
 from PIL import Image
 
-from common.run import outputs
+import evaluate
+from common import files
+from common.deploy import graph, int8, parity
+from common.run import outputs, resume
+from common.show import figures
 
 QUICK = "--weights none --stages 2 --epochs 1 --batch-size 16 --threads 1".split()
-TRAIN = ["train.py", "--data", "phantom", *QUICK]
+EXPORT = ["export.py", "--fp16", "--threads", "1"]  # as `network` is
 COMMANDS = {
-    "train": TRAIN,
-    "crossval": ["crossval.py", "--data", "phantom", "--folds", "2", *QUICK],
-    "tune": ["tune.py", "--data", "phantom", "--trials", "1", "--grid", "0", "--folds", "2", *QUICK],
-    "audit": ["audit.py", "--data", "phantom"],
+    "train": ["train.py", *QUICK],
+    "crossval": ["crossval.py", "--folds", "2", *QUICK],
+    "tune": ["tune.py", "--trials", "1", "--grid", "0", "--folds", "2", *QUICK],
+    "audit": ["audit.py"],
 }
 
 
-def files(folder):
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def content(folder) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(runs, command, folder, name: str) -> bool:
+    """Whether a command refuses to write where the user has a file of a name, and keeps all as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("mine")
+    before = content(folder)
+    _, err = runs(*command, status=2)
+    kept = content(folder) == before
+    (folder / name).unlink()
+    return name in one_line(err) and kept
 
 
 @pytest.mark.parametrize("script", COMMANDS)
-def test_a_file_of_the_user_under_any_name_that_is_written_is_refused_and_kept(script, runs, tmp_path):
-    command = COMMANDS[script]
-    runs(*command, "--out", first := tmp_path / "first")
-    written = [path.name for path in files(first)]
-    assert set(read_json(first / "run.json")["files"]) == {*written} - {"run.json"}
-    for i, name in enumerate(written):
-        mine = tmp_path / f"mine {i}" / name
-        mine.parent.mkdir()
-        mine.write_text("mine")
-        _, err = runs(*command, "--out", mine.parent, status=2)
-        assert name in one_line(err) and files(mine.parent) == [mine] and mine.read_text() == "mine"
-    (first / "notes.txt").write_text("mine")
-    (first / "fold_notes.pt").write_text("mine")
-    runs(*command, "--out", first)  # replaces its own
-    assert {path.name for path in files(first)} == {*written, "notes.txt", "fold_notes.pt"}
+def test_a_file_of_the_user_under_any_name_that_is_written_is_refused_and_kept(script, runs, tmp_path, npz):
+    command = [*COMMANDS[script], "--data", npz().sets[0].spec, "--out"]
+    runs(*command, first := tmp_path / "first")
+    written = {path.name for path in content(first)}
+    assert set(read_json(first / "run.json")["files"]) == written - {"run.json"}
+    mine = tmp_path / "mine"
+    assert [name for name in written if not refused(runs, [*command, mine], mine, name)] == []
+    for name in ("notes.txt", "fold_notes.pt"):
+        (first / name).write_text("mine")
+    runs(*command, first)  # replaces its own
+    assert {path.name for path in content(first)} == {*written, "notes.txt", "fold_notes.pt"}
 
 
-def test_the_files_of_export_and_evaluate_are_the_users_unless_they_wrote_them(runs, tmp_path):
-    runs(*TRAIN, "--out", run := tmp_path / "run")
-    before = set(files(run))
-    runs("export.py", run, "--threads", "1")
-    runs("evaluate.py", run, "--threads", "1")
-    runs("evaluate.py", run / "model.onnx", "--threads", "1")
-    made = set(files(run)) - before
-    assert run / "model" / "report.html" in made  # an .onnx file's results have a folder of their own
-    assert run / "model.parity.json" in made
-    runs(*TRAIN, "--out", run)  # what was made of the earlier model goes with it
-    assert set(files(run)) == before | {path for path in made if path.parent != run}
-    for name in ("model.onnx", "model.parity.json"):
-        (run / name).write_text("mine")
-        assert name in one_line(runs("export.py", run, status=2)[1]) and (run / name).read_text() == "mine"
-        (run / name).unlink()
-    (run / "report.html").write_text("mine")
-    assert "report.html" in one_line(runs("evaluate.py", run, status=2)[1])
-    assert (run / "report.html").read_text() == "mine"
+@pytest.fixture
+def exported(untrained, network, tmp_path, monkeypatch, runs):
+    """A copy of `untrained` with its .onnx files; export.py is quick there."""
+    monkeypatch.setattr(graph, "export_network", lambda *_: network)
+    monkeypatch.setattr(parity, "SIZES", ((90, 60),))
+    run = shutil.copytree(untrained.path, tmp_path / "run", ignore=shutil.ignore_patterns("*.npz"))
+    runs(*EXPORT, run)
+    return run
+
+
+def test_the_files_of_export_are_the_users_unless_export_wrote_them(exported, runs, monkeypatch, quantized):
+    monkeypatch.setattr(int8, "quantize", lambda *_: quantized)
+    assert set(outputs.listed(exported)) == {"model.onnx", "model.parity.json"}
+    command = [*EXPORT, exported]
+    runs(*command)  # replaces its own
+    into = [*command, "--int8", "--out", exported / "mine" / "a.onnx"]
+    for name in ("a.onnx", "a.int8.onnx", "a.parity.json", "run.json"):
+        assert refused(runs, into, exported / "mine", name)
+    (exported / "run.json").unlink()  # now it is somebody's
+    assert "would be overwritten" in one_line(runs(*command, status=2)[1])
+
+
+def test_results_go_into_the_run_or_into_a_folder_called_like_the_onnx_file(exported, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "save", lambda figure, path: Image.new("L", (2, 2)).save(path))  # quick
+    flags, written = ["--bootstrap", 100, "--threads", 1], []
+    shutil.copy(exported / "model.onnx", exported / "other.onnx")
+    commands = {exported: [exported], exported / "model": [exported / "model.onnx"]}
+    commands[tmp_path / "out" / "other"] = [exported / "other.onnx", "--out", tmp_path / "out"]
+    for folder, words in commands.items():
+        command = ["evaluate.py", *words, *flags]
+        names = [*evaluate.FILES, "run.json"] if folder.name == "other" else ["report.html"]
+        assert [name for name in names if not refused(runs, command, folder, name.format("test"))] == []
+        before = set(content(tmp_path))
+        runs(*command)
+        made = set(content(tmp_path)) - before
+        assert {path.parent for path in made} == {folder}
+        written.append({path.name for path in made} - {"run.json"})
+    assert written[0] == written[1] == written[2]
+    assert written[0] > {"evaluation_test.json", "predictions_test.csv", "report.html", "roc_test.png"}
+    (exported / "images.csv").write_text("the user's, beside an .onnx file")
+    runs("evaluate.py", exported / "model.onnx", *flags)  # replaces its own
+    outputs.remove(exported, resume.OF_A_RUN)  # as a new run does
+    assert (exported / "images.csv").exists() and not (exported / "report.html").exists()
 
 
 def test_an_output_folder_that_holds_its_input_is_refused(runs, tmp_path):
@@ -65,13 +103,13 @@ def test_an_output_folder_that_holds_its_input_is_refused(runs, tmp_path):
         (tmp_path / "scans" / name).mkdir(parents=True)
         for i in range(12):
             Image.fromarray(rng.integers(0, 256, (30, 30), np.uint8)).save(tmp_path / "scans" / name / f"{i}.png")
-    rows = [f"{label}/{i}.png,{label}\n" for label in ("benign", "malignant") for i in range(12)]
-    (table := tmp_path / "scans" / "images.csv").write_text("image,label\n" + "".join(rows))
-    before = {path: path.read_bytes() for path in files(tmp_path)}
+    rows = [{"image": f"{label}/{i}.png", "label": label} for label in ("benign", "malignant") for i in range(12)]
+    files.write_csv(table := tmp_path / "scans" / "images.csv", rows)
+    before = content(tmp_path)
     for data, out in ((table, "scans"), ("scans", "scans/benign/out"), ("scans", "scans"), ("scans", "scans/out")):
         _, err = runs("train.py", "--data", tmp_path / data, *QUICK, "--out", tmp_path / out, status=2)
         assert str(tmp_path / "scans") in one_line(err)
-    assert {path: path.read_bytes() for path in files(tmp_path)} == before
+    assert content(tmp_path) == before
 
 
 def test_a_list_that_is_somebody_elses_is_refused(tmp_path):

@@ -6,30 +6,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import refusal
+from conftest import read_json, refusal
 
 from common import data, files
 from common.errors import UserError
-from common.run import folders, provenance, resume
+from common.run import folders, outputs, provenance, resume
 from common.weights import weights_md5
 
-SOURCE, HOST = data.find("phantom", None, 28), platform.node()
+FOUND, HOST = data.find(["phantom"], None, 28), platform.node()
 RUN = {"model.pt", "calibration.json", "history.csv", "metrics.json"}
 # of an earlier run of another kind, of export.py and evaluate.py; and what a user has there
-STALE = {"fold_9.pt", "folds.csv", "model.onnx", "model.int8.onnx", "parity.json", "roc_test.png", "report.html"}
-STALE |= {"report_val.html", "evaluation_val.json", "breastmnist_test_[AUC]0.9_[ACC]0.8@run.csv"}
-OWN = {"notes.txt", "photo_test.png", "other.onnx", "xfold_1.pt", "model.pt.txt"}
+STALE = {"fold_9.pt", "folds.csv", "model.onnx", "report.html", "breastmnist_test_[AUC]0.9_[ACC]0.8@run.csv"}
+OWN = {"notes.txt", "photo_test.png", "other.onnx", "xfold_1.pt", "images.csv"}
 
 
 def arguments(out, **changed) -> argparse.Namespace:
     """What train.py's parser gives."""
     given = {"out": str(out), "resume": False, "seed": 0, "threads": 1, "device": "cpu", "data_root": None}
-    return argparse.Namespace(**(given | changed))
+    return argparse.Namespace(**(given | {"params": None} | changed))
 
 
-def begin(out, settings, source=SOURCE, **changed):
+def begin(out, settings, found=FOUND, **changed):
     args = arguments(out, **changed)
-    return resume.begin(args, settings, source, provenance.describe(args, settings, source))
+    return resume.begin(args, settings, found, provenance.describe(args, settings, found), RUN)
 
 
 def refused(context) -> str:
@@ -43,14 +42,21 @@ def write(folder: Path, names, text: str) -> None:
 
 
 def content(folder: Path) -> dict:
-    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+    visible = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
+    return {path.name: path.read_text() for path in visible if path.name != outputs.LIST}
+
+
+def earlier_run(out: Path) -> None:
+    write(out, RUN | STALE, "old")
+    write(out, OWN, "own")
+    files.write_json(out / outputs.LIST, {"format": outputs.FORMAT, "files": dict.fromkeys(RUN | STALE, "crossval.py")})
 
 
 def complete(out, settings) -> None:
     """A run from beginning to end."""
     with begin(out, settings) as partial, resume.finish(partial) as staged:
         write(staged, RUN, "new")
-        files.write_json(staged / "metrics.json", provenance.describe(arguments(out), settings, SOURCE))
+        files.write_json(staged / "metrics.json", provenance.describe(arguments(out), settings, FOUND))
 
 
 @pytest.fixture
@@ -66,18 +72,19 @@ def interrupted(tmp_path, quick, capsys) -> Path:
 def test_resume_keeps_the_checkpoints_also_in_a_moved_folder(interrupted, quick, capsys):
     moved = interrupted.rename(interrupted.with_name("moved"))
     with begin(moved, quick, resume=True, data_root="elsewhere") as partial:
-        assert content(partial).keys() == {"model.pt", "run.json"} and (partial / "model.pt").read_text() == "so far"
+        assert content(partial).keys() == {"model.pt", "described.json"}
+        assert (partial / "model.pt").read_text() == "so far"
     assert capsys.readouterr().err == ""
 
 
 def test_a_run_that_begins_anew_says_why(interrupted, quick, capsys):
     def begun(out, again: bool) -> str:
         with begin(out, quick, resume=again) as partial:
-            assert content(partial).keys() == {"run.json"}
+            assert content(partial).keys() == {"described.json"}
         return capsys.readouterr().err
 
     assert f"the unfinished run in {interrupted} is discarded" in begun(interrupted, False)
-    (interrupted / resume.PARTIAL / "run.json").unlink()  # as when a kill cut off the discarding
+    (interrupted / ".breastmnist/partial/described.json").unlink()  # as when a kill cut off the discarding
     for out in (interrupted, interrupted / "new"):
         assert f"nothing to resume in {out}; starting from the beginning" in begun(out, True)
 
@@ -85,6 +92,7 @@ def test_a_run_that_begins_anew_says_why(interrupted, quick, capsys):
 def test_a_complete_run_ends_at_once(tmp_path, quick, capsys):
     complete(tmp_path, quick)
     before = content(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == RUN | {outputs.LIST}  # nothing of the work is left
     assert "--seed 0, not 4" in refused(begin(tmp_path, quick, resume=True, seed=4))
     with pytest.raises(SystemExit) as ended, begin(tmp_path, quick, resume=True):
         pytest.fail("the run began")
@@ -92,30 +100,32 @@ def test_a_complete_run_ends_at_once(tmp_path, quick, capsys):
     assert content(tmp_path) == before
 
 
-def test_another_run_is_not_resumed(interrupted, quick):
-    source = data.find("phantom", None, 28, seed=1)
+def test_another_run_is_not_resumed(interrupted, quick, monkeypatch):
+    found = data.find(["phantom"], None, 28, seed=1)
     other = dataclasses.replace(quick, lr=0.5, batch_size=7)
+    md5s = [one.describe()["md5"] for one in (FOUND, found)]
     for run, different in (
         (begin(interrupted, other, resume=True), "--lr 0.0003, not 0.5; --batch-size 16, not 7"),
         (begin(interrupted, quick, resume=True, seed=4), "--seed 0, not 4"),
         (begin(interrupted, quick, resume=True, folds=3), "--folds None, not 3"),
-        (begin(interrupted, quick, source, resume=True), f"data MD5 {SOURCE.md5}, not {source.md5}"),
+        (begin(interrupted, quick, found, resume=True), f"data MD5 {md5s[0]}, not {md5s[1]}"),
     ):
         assert f"made with {different}; give" in refused(run)
-    assert (interrupted / resume.PARTIAL / "model.pt").read_text() == "so far"
+    was = read_json(interrupted / ".breastmnist/partial/described.json")["provenance"]["precision"]
+    monkeypatch.setattr(provenance, "precision", lambda *_: "another")  # what "auto" stands for on another machine
+    assert f"made with precision {was}, not another; give" in refused(begin(interrupted, quick, resume=True))
+    assert (interrupted / ".breastmnist/partial/model.pt").read_text() == "so far"
 
 
-@pytest.mark.parametrize("which", ["weights", "also", "calibrate-on"])
+@pytest.mark.parametrize("which", ["weights", "data"])
 def test_what_files_hold_decides_and_not_where_they_lie(which, tmp_path, quick):
     def begun(seed: int, where: str, again: bool):
-        args = arguments(tmp_path / "run", resume=again, also=[where], calibrate_on=where)
+        args = arguments(tmp_path / "run", resume=again, data=[where])
         weights_md5.cache_clear()  # as in another process
         torch.save({"conv1.weight": torch.full((64, 3, 7, 7), seed)}, tmp_path / "weights.pth")
-        other = data.find("phantom", None, 28, seed=seed)
         settings = dataclasses.replace(quick, weights=str(tmp_path / "weights.pth")) if which == "weights" else quick
-        source = dataclasses.replace(SOURCE, also=(other,)) if which == "also" else SOURCE
-        elsewhere = other if which == "calibrate-on" else None
-        return resume.begin(args, settings, source, provenance.describe(args, settings, source, elsewhere))
+        found = data.find(["phantom"], None, 28, seed=seed) if which == "data" else FOUND
+        return resume.begin(args, settings, found, provenance.describe(args, settings, found), RUN)
 
     with pytest.raises(KeyboardInterrupt), begun(1, "here", False):
         raise KeyboardInterrupt
@@ -133,15 +143,15 @@ def test_other_code_or_machine_is_a_warning(interrupted, quick, monkeypatch, cap
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"config": 3, "provenance": {}}'])
 def test_a_damaged_description_is_refused(interrupted, quick, text):
-    (interrupted / resume.PARTIAL / "run.json").write_text(text)
-    assert "run.json" in refused(begin(interrupted, quick, resume=True))
+    (interrupted / ".breastmnist/partial/described.json").write_text(text)
+    assert "described.json" in refused(begin(interrupted, quick, resume=True))
 
 
-def test_a_run_replaces_an_earlier_one_of_either_kind_whole_and_leaves_nothing_else(tmp_path, quick):
-    write(tmp_path, STALE | RUN, "of crossval.py")
-    write(tmp_path, OWN, "a user's")
+def test_a_run_replaces_what_is_listed_of_an_earlier_one_and_nothing_else(tmp_path, quick):
+    earlier_run(tmp_path)
     complete(tmp_path, quick)
-    assert {path.name for path in tmp_path.iterdir()} == RUN | OWN
+    assert content(tmp_path).keys() == RUN | OWN
+    assert outputs.listed(tmp_path).keys() == RUN
 
 
 def killed_at(step: int, partial: Path) -> bool:
@@ -168,15 +178,15 @@ def killed_at(step: int, partial: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_at_any_step_no_reader_gets_files_of_two_runs(tmp_path, quick):
+def test_killed_at_any_step_no_reader_gets_files_of_two_runs_and_the_next_begin_mends_it(tmp_path, quick):
     states, alive = [], False
     while not alive:
         out = tmp_path / str(len(states))
-        with begin(out, quick) as partial:
+        with pytest.raises(KeyboardInterrupt), begin(out, quick) as partial:
             write(partial, ["model.pt", "more.pt"], "so far")
-            write(out, RUN | STALE, "old")
-            write(out, OWN, "own")
+            earlier_run(out)
             alive = not killed_at(len(states), partial)
+            raise KeyboardInterrupt
         before = content(out)
         with pytest.raises(UserError) as caught:  # each file of the test's runs is damaged
             folders.load(out)
@@ -188,16 +198,21 @@ def test_killed_at_any_step_no_reader_gets_files_of_two_runs(tmp_path, quick):
         assert {after[name] for name in RUN} == {"new" if between else before["model.pt"]}
         assert {after[name] for name in OWN} == {"own"}
         states.append("between" if between else after["model.pt"])
-        assert set(after) == (RUN | OWN | STALE if states[-1] == "old" else RUN | OWN)
+        old = states[-1] == "old"
+        assert after.keys() == (RUN | OWN | STALE if old else RUN | OWN)
+        assert outputs.listed(out).keys() == (RUN | STALE if old else RUN)
+        with begin(out, quick, resume=old) as partial:  # what is left of the work is no hindrance
+            assert content(partial).keys() == {"described.json"} | ({"model.pt", "more.pt"} if old else set())
     assert len(states) > 15 and list(dict.fromkeys(states)) == ["old", "between", "new"]
 
 
 def test_a_step_cut_off_is_completed_by_the_next_begin(tmp_path, quick):
     with begin(tmp_path, quick) as partial:
-        write(tmp_path, STALE, "old")
-        assert killed_at(8, partial) and (tmp_path / folders.FINISHED).exists()
+        earlier_run(tmp_path)
+        assert killed_at(8, partial) and (tmp_path / ".breastmnist/finished").exists()
     with begin(tmp_path, quick) as partial:
-        assert set(content(tmp_path)) == RUN | {resume.LOCK} and content(partial).keys() == {"run.json"}
+        assert content(tmp_path).keys() == RUN | OWN and outputs.listed(tmp_path).keys() == RUN
+        assert content(partial).keys() == {"described.json"}
 
 
 @pytest.mark.parametrize("step", ["mkdir", "rename"])
@@ -212,12 +227,25 @@ def test_a_full_disk_is_one_line_and_leaves_the_earlier_run_and_the_checkpoints(
             with resume.finish(partial) as staged:
                 write(staged, RUN, "new")
 
-    write(interrupted, RUN, "old")
+    earlier_run(interrupted)
     original = getattr(os, step)
     assert "cannot be written (No space left on device)" in refusal(resumed, fail)
-    assert set(content(interrupted).values()) == {"old"}
+    assert {text for name, text in content(interrupted).items() if name not in OWN} == {"old"}
     resumed(original)
-    assert set(content(interrupted).values()) == {"new"}
+    assert {text for name, text in content(interrupted).items() if name not in OWN} == {"new"}
+
+
+def test_a_file_that_the_user_puts_there_meanwhile_is_kept_and_so_are_the_checkpoints(interrupted, quick):
+    def resumed() -> None:
+        with begin(interrupted, quick, resume=True) as partial, resume.finish(partial) as staged:
+            write(staged, RUN, "new")
+            write(interrupted, ["metrics.json"], "mine")
+
+    assert "metrics.json: would be overwritten" in refusal(resumed)
+    assert content(interrupted) == {"metrics.json": "mine"}
+    (interrupted / "metrics.json").rename(interrupted / "mine.json")
+    with begin(interrupted, quick, resume=True) as partial:
+        assert (partial / "model.pt").read_text() == "so far"
 
 
 # one run at a time
@@ -232,20 +260,21 @@ def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path):
     assert list(tmp_path.iterdir()) == []  # given back
 
 
-@pytest.mark.parametrize("left", ["", f"pid 12 on {HOST}\n"])
+@pytest.mark.parametrize("left", [[], ["lock"], ["lock", "holder"]])
 def test_what_a_killed_holder_left_is_taken_over(tmp_path, left):
     """Also that of one who was killed before it wrote its name."""
-    (tmp_path / resume.LOCK).write_text(left)
+    (work := tmp_path / ".breastmnist").mkdir()
+    write(work, left, f"pid 12 on {HOST}\n")
     with resume.locked(tmp_path):
-        assert (tmp_path / resume.LOCK).read_text() == f"pid {os.getpid()} on {HOST}\n"
+        assert (work / "holder").read_text(encoding="utf-8") == f"pid {os.getpid()} on {HOST}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_of_another_host_is_refused_with_the_way_out(tmp_path):
-    file = tmp_path / resume.LOCK
-    file.write_text("pid 12 on elsewhere\n")
-    message = refused(resume.locked(tmp_path))
-    assert "pid 12 on elsewhere" in message and f"if that run is dead, delete {file}" in message
-    assert file.read_text() == "pid 12 on elsewhere\n"
+def test_a_folder_of_work_that_is_the_users_is_refused_and_kept(tmp_path):
+    (work := tmp_path / ".breastmnist").mkdir()
+    write(work, ["breastmnist.npz"], "mine")
+    assert f"{work}: was not made by this program; choose another folder" in refused(resume.locked(tmp_path))
+    assert content(work) == {"breastmnist.npz": "mine"}
 
 
 def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):

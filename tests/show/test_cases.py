@@ -18,15 +18,15 @@ def test_the_most_extreme_of_each_outcome():
 
 
 def test_the_sheet_is_of_runs_and_files_alike(untrained, onnx_model, phantoms):
-    probabilities = untrained.probabilities(phantoms.images)
-    given = phantoms.images, phantoms.labels, probabilities, "title"
+    probabilities = untrained.probabilities(phantoms.pixels)
+    given = phantoms.pixels, phantoms.labels, probabilities, "title"
     figure, other = (cases.sheet(model, *given) for model in (untrained, onnx_model))
     shown = cases.most_extreme(phantoms.labels, probabilities, 0.4, 3)
-    maps = untrained.evidence(phantoms.images)
+    maps = untrained.evidence(phantoms.pixels)
     for axes, same, (outcome, i) in zip(figure.axes, other.axes, shown):
         assert axes.get_xlabel() == f"image {i}: P = {probabilities[i]:.3f}\n{outcome}" == same.get_xlabel()
-        drawn, expected = axes.images[0].get_array(), np.asarray(evidence.overlay(phantoms.images[i], maps[i]))
-        assert np.array_equal(drawn[:, :28, 0], phantoms.images[i]) and np.array_equal(drawn[:, 29:], expected)
+        drawn, expected = axes.images[0].get_array(), np.asarray(evidence.overlay(phantoms.pixels[i], maps[i]))
+        assert np.array_equal(drawn[:, :28, 0], phantoms.pixels[i]) and np.array_equal(drawn[:, 29:], expected)
         assert np.abs(same.images[0].get_array().astype(int) - drawn).max() <= 1
         frame = figures.MODEL if outcome.startswith("true") else figures.CHOSEN
         assert to_rgb(axes.spines["top"].get_edgecolor()) == to_rgb(frame)

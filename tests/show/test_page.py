@@ -45,18 +45,23 @@ LABELS, PROBABILITIES = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.4,
 @pytest.fixture
 def report(tmp_path):
     """A function that writes a report, in which every text is `text`, and returns (HTML, Page). Its clean images are
-    all benign, and its pictures are a.png and b.png in tmp_path."""
-    split = data.Split.of("test", np.zeros((5, 28, 28), np.uint8), LABELS)
-    scored = scoring.Scored(split, PROBABILITIES, np.arange(5), {"clean": np.arange(5) < 2})
+    all benign, and its pictures are a.png and b.png in tmp_path. hospital: of each image; more: of the evaluation."""
     for name, size in (("a.png", (300, 150)), ("b.png", (30, 60))):
         Image.new("RGB", size, "white").save(tmp_path / name)
 
-    def write(text: str = "A text") -> tuple[str, Page]:
-        scores = scoring.evaluate_splits({text: scored}, Calibration(1.5, 0.25, text, text, 78), 50)
-        counts = scored.resample_counts(50, 0)
-        scores["comparison"] = comparison.compare(LABELS, PROBABILITIES, 1 - PROBABILITIES, counts, (text, text))
+    def write(text: str = "A text", hospital=None, **more) -> tuple[str, Page]:
+        patients = {"hospital": hospital or [text] * 5, "patient": ["q", "q", "", "p", "p"]}
+        images = data.of_arrays(np.zeros((5, 28, 28), np.uint8), LABELS, "test", text)
+        images = data.Images(images.pixels, images.table.assign(**patients))
+        scored = scoring.Scored(text, images, PROBABILITIES, np.arange(5), {"clean": np.arange(5) < 2})
+        calibration = Calibration(1.5, 0.25, text)
+        evaluation = scoring.summary(scoring.evaluate([scored], calibration, 50), calibration)
+        compared = comparison.compare(
+            LABELS, PROBABILITIES, 1 - PROBABILITIES, scored.resample_counts(50), (text, text)
+        )
+        evaluation |= {"model": text, "split": text, "images": text, "predictions": text, "notes": [text]}
         pictures = {text: tmp_path / "a.png", "B curve": tmp_path / "b.png"}
-        page.write_report(tmp_path / "report.html", text, text, text, scores, pictures, [text])
+        page.write_report(tmp_path / "report.html", evaluation | {"comparison": compared} | more, pictures)
         html = (tmp_path / "report.html").read_text(encoding="utf-8")
         return html, Page(html)
 
@@ -87,9 +92,10 @@ def test_it_serves_phones_dark_rooms_and_screen_readers(report):
     html, found = report()
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in found.all("meta")
     assert "@media (prefers-color-scheme: dark)" in html and found.all("html") == [{"lang": "en"}]
-    calibration = [("Brier score", "col"), ("ECE", "col"), ("A text", "row"), ("clean_A text", "row")]
+    rows = ("A text", "A text, per patient", "clean A text")
+    calibration = [("Brier score", "col"), ("ECE", "col"), *((name, "row") for name in rows)]
     heads = list(zip(found.text["th"], (th["scope"] for th in found.all("th")), strict=True))
-    assert any(heads[i : i + 4] == calibration for i in range(len(heads)))
+    assert any(heads[i : i + 5] == calibration for i in range(len(heads)))
     assert len(found.all("td")) == len(found.text["td"]) + len(found.all("table"))  # only the corners are empty
     regions = [div for div in found.all("div") if div.get("role") == "region"]
     assert [region["aria-label"] for region in regions] == found.text["figcaption"][: len(found.all("table"))]
@@ -110,7 +116,23 @@ def test_metrics_have_their_intervals_below_and_say_why_something_is_undefined(r
     assert found.text["th"][:3] == ["images", "accuracy", "AUC"] and found.text["td"][0] == "5"
     low, high = summary["auc_ci95"]
     assert found.text["td"][2] == f"0.8333\n[{low:.3f} {high:.3f}]".replace("[0.", "[.").replace(" 0.", " .")
-    assert [found.text["td"][i] for i in (8, 10)] == ["2", "n/a"]
+    assert [found.text["td"][i] for i in (8, 16, 18)] == ["2", "2", "n/a"]  # two patients, two clean images
     caption = found.text["figcaption"][0]
     assert caption.startswith("At the standard threshold 0.5. n/a: AUC is undefined where a class is absent.")
     assert "specificity" not in caption
+
+
+def test_several_hospitals_have_a_row_each(report):
+    _, found = report("test", hospital=["a", "a", "b", "b", "a"])
+    rows = ["test", "test, per patient", "clean test", "test, a", "test, a, per patient", "test, b"]
+    names = [text for text, head in zip(found.text["th"], found.all("th"), strict=True) if head["scope"] == "row"]
+    assert names[: len(rows)] == rows and names[: 3 * len(rows)] == rows * 3
+    assert [found.text["td"][8 * i] for i in range(len(rows))] == ["5", "3", "2", "3", "2", "2"]
+
+
+@pytest.mark.parametrize("compared", [None, {"against": "b", "conclusion": "nothing can be concluded"}])
+def test_a_comparison_may_be_absent_or_without_figures(report, compared):
+    _, found = report(comparison=compared)
+    assert ("Comparison" in found.text["h2"]) == (compared is not None)
+    assert ("nothing can be concluded" in found.text["p"]) == (compared is not None)
+    assert not any("Paired bootstrap" in text for text in found.text["figcaption"])

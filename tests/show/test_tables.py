@@ -1,5 +1,6 @@
 """Tables for people: what is printed is what was computed, and n/a says why."""
 
+from dataclasses import replace
 from math import nan
 
 import numpy as np
@@ -9,30 +10,62 @@ from common import data, intervals, metrics, scoring
 from common.calibration import Calibration
 from common.show import tables
 
+HOSPITALS = ["a", "b", "a", "a very long name of a hospital"]
+
 
 @pytest.fixture
 def scored() -> scoring.Scored:
     """Predictions of four images."""
-    split = data.Split.of("train", np.zeros((4, 28, 28), np.uint8), np.array([0, 0, 1, 1], np.uint8))
-    return scoring.Scored(split, np.array([0.1, 0.6, 0.4, 0.9]), np.arange(4))
+    images = data.of_arrays(np.zeros((4, 28, 28), np.uint8), np.array([0, 0, 1, 1], np.uint8), "train", "a")
+    return scoring.Scored("out_of_fold", images, np.array([0.1, 0.6, 0.4, 0.9]), np.arange(4))
+
+
+def evaluated(scored, hospitals=None, patients="", **more) -> list[dict]:
+    table = scored.images.table.assign(hospital=hospitals or "a", patient=patients)
+    images = data.Images(scored.images.pixels, table)
+    return scoring.evaluate([replace(scored, images=images, **more)], Calibration(), 100)
 
 
 def test_rows_carry_the_numbers_and_line_up(scored):
-    summary = intervals.summary(scored.labels, scored.probabilities, scored.resample_counts(200, 0))
+    summary = intervals.summary(scored.labels, scored.probabilities, scored.resample_counts(200))
     header, row, below = tables.metrics_table({"test": summary}).split("\n")
     assert row.split() == ["test", "4", "0.5000", "0.7500", "0.8333", "0.5000", "0.5000", "0.5000", "0.5000"]
     assert len(header) == len(row) == len(below) and below.startswith("  95 % interval")
 
 
-def test_one_hospital_widens_the_first_column_and_is_not_in_the_last_line(scored):
-    hospital = scored.only(np.array([True, False, True, True]))
-    scores = scoring.evaluate_splits({"out_of_fold": scored, "out_of_fold, A/images.csv": hospital}, Calibration(), 100)
-    header, *rows = tables.metrics_table(scores["splits"]).split("\n")
-    assert {len(row) for row in rows} == {len(header)} and "A/images.csv     3 " in rows[2]
-    text = tables.scores_text(scores, "data")
-    for table in text.split("\n\n"):
-        assert len({len(row) for row in table.split("\n") if row.startswith(("out_of_fold ", "out_of_fold, "))}) <= 1
-    assert text.splitlines()[-1].startswith("data: out_of_fold AUC") and text.endswith("on 4 images")
+def test_each_hospital_widens_the_first_column_and_none_is_in_the_last_line(scored):
+    results = evaluated(scored, HOSPITALS, ["", "", "p", "p"])
+    text = tables.results_text(results, Calibration(), "data", ["A note."])
+    for table in text.split("\n\n")[1:3]:
+        rows = [line for line in table.split("\n") if line.startswith("out-of-fold")]
+        names = ["out-of-fold", "out-of-fold, a", "out-of-fold, b", f"out-of-fold, {HOSPITALS[3]}"]
+        assert [row[: 6 + len(names[-1])].split("  ")[0].strip() for row in rows] == names
+        assert len({len(row) for row in rows}) == 1
+    assert text.splitlines()[-1].startswith("data: out-of-fold AUC") and text.endswith("on 4 images")
+    assert text.splitlines()[-3:-1] == ["A note.", ""]
+
+
+def test_patients_and_subsets_have_names(scored):
+    results = evaluated(scored, patients=["p", "p", "q", "q"], subsets={"clean": np.arange(4) < 3})
+    names = ["out-of-fold", "out-of-fold, per patient", "clean out-of-fold"]
+    assert list(tables.named(results, "standard")) == names
+    several = evaluated(scored, ["a", "a", "b", "b"], ["p", "p", "q", "q"], subsets={"clean": np.arange(4) < 3})
+    shown = [*names, *(f"out-of-fold, {name}{unit}" for name in "ab" for unit in ("", ", per patient"))]
+    assert list(tables.named(several, "operating point")) == shown
+    assert tables.main_entry(several) is several[0]
+
+
+def test_what_is_expected_of_a_threshold_stands_beside_what_is_measured(scored):
+    results = evaluated(scored, subsets={"clean": np.arange(4) < 3})
+    (measured, clean) = tables.at_operating_point(results, Calibration())
+    assert measured.startswith("Measured on out-of-fold: sensitivity 0.5000 [") and "NPV 0.5000 [" in measured
+    assert clean.startswith("Measured on clean out-of-fold: sensitivity 0.0000 [")
+    rates = {"recall": 0.95, "recall_ci95": [0.9, 1.0], "specificity": nan, "specificity_ci95": [nan, nan]}
+    for by_hospital, how in ((True, "each hospital with the threshold"), (False, "cross-validation within the images")):
+        chosen = Calibration(chosen_on={"hospital_left_out": by_hospital}, achieved=[rates])
+        expected = tables.at_operating_point(results, chosen)[0]
+        assert expected.startswith("Expected at this threshold: sensitivity 0.9500 [.900 1.000] and specificity n/a (")
+        assert how in expected
 
 
 def test_undefined_is_na_with_the_reason():

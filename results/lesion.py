@@ -1,0 +1,575 @@
+"""Find the lesion, look at it, and score both at a hospital that trained neither: BUSI scores BrEaST's models, and the
+reverse. BUSI's test part, which is BreastMNIST's, and BUS-BRA are not read.
+
+    python -m results.lesion                                            prints the tables of lesion.csv
+    python -m results.lesion --busi DIR --breast DIR --splits CSV --weights FILE "window 2" --seeds 0 1     adds rows
+
+The names are those of FINDERS, CLASSIFIERS and MIXES below. `--keep DIR` holds heat maps, models and logits: a second
+candidate that needs a finder does not train it again, and a mix trains nothing.
+"""
+
+import csv
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from common import augment, imagefile, imagetable, metrics, training
+from common.folds import assign_folds
+from common.images import find_groups, of_arrays
+from common.model import BreastResNet, Predictor, predict
+from common.run import flags
+from common.settings import Settings
+from common.tablefile import BOX
+from common.weights import initial_model
+from common.window import frame_box, lesion_window, square_box, window
+from results import log
+
+CPU = torch.device("cpu")
+COLUMNS = (
+    "name,differs,boxes,trained_on,scored_on,seed,n,auc,specificity_95,n_lesions,auc_lesions,specificity_95_lesions,"
+    "iou,iou_below_0.3,centre_inside,side_ratio,side_ratio_10,side_ratio_90,auc_presence,seconds,precision,commit,command"
+).split(",")
+
+TABLES = (
+    (["iou", "iou_below_0.3", "centre_inside", "side_ratio"], "IoU | IoU below 0.3 | centre inside | side"),
+    (["auc_lesions", "auc", "specificity_95_lesions"], "AUC of lesions | AUC of all | specificity of lesions"),
+)
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A ResNet-18 trunk of three stages, whole frame in, heat map of an eighth of the size out."""
+
+    size: int = 128  # pixels a side of the frame that it sees
+    letterbox: bool = False  # else squashed to a square
+    zoom: float = 0.5  # augmentation scales by up to this share
+    shift: float = 0.2  # augmentation shifts by up to this share of the side
+    gain: float = 1.0  # times the project's contrast and brightness
+    epochs: int = 20
+    rate: float = 3e-4
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The project's classifier, and what it looks at."""
+
+    view: str = "window"  # or square, or frame
+    factor: float = 2.0  # side of the window, in longer sides of the box
+    trained: tuple[str, ...] = ("true",)  # windows of training: true, jittered, found (cross-fitted); several: each
+    normals: bool = False  # frames without a lesion are trained on too, at a found box
+    gain: bool = False  # each window's grey levels get the same mean and deviation
+    size: int = 128
+    epochs: int = 12
+    zoom: float = 0.15
+
+
+FINDERS = {
+    "finder": Finder(),
+    "finder, weak augmentation": Finder(zoom=0.15, shift=0.1),
+    "finder, letterbox": Finder(letterbox=True),
+    "finder, gain x2": Finder(gain=2),
+    "finder, rate 1e-3": Finder(rate=1e-3),
+    "finder, 40 epochs": Finder(epochs=40),
+    "finder, 192 px": Finder(size=192),
+    "finder, 256 px": Finder(size=256),
+    "finder, 12 epochs": Finder(epochs=12),
+}
+CLASSIFIERS = {
+    "square": Classifier("square"),
+    "frame": Classifier("frame"),
+    "window 1.5": Classifier(factor=1.5),
+    "window 2": Classifier(factor=2.0),
+    "window 2.5": Classifier(factor=2.5),
+    "window 2, normals": Classifier(normals=True),
+    "window 2, jittered": Classifier(trained=("jittered",)),
+    "window 2, zoom 0.3": Classifier(zoom=0.3),
+    "found 1.5": Classifier(factor=1.5, trained=("found",), normals=True),
+    "found 2": Classifier(trained=("found",), normals=True),
+    "true and found 2": Classifier(trained=("true", "found"), normals=True, epochs=6),
+    "window 2, gain": Classifier(gain=True),
+    "window 2, 160 px": Classifier(size=160),
+}
+MIXES = {  # the mean of their logits; "given" takes the classifier's windows of given boxes
+    "frame + window 2": ("frame", "window 2"),
+    "frame + found 2": ("frame", "found 2"),
+    "window 1.5 + window 2": ("window 1.5", "window 2"),
+    "found 1.5 + found 2": ("found 1.5", "found 2"),
+    "window 2 + found 2": ("window 2", "found 2"),
+    "frame + window 2 + found 2": ("frame", "window 2", "found 2"),
+}
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """Frames as stored, with boxes, float [n, 4], nan where there is no lesion."""
+
+    name: str
+    frames: list[torch.Tensor]
+    labels: np.ndarray
+    boxes: torch.Tensor
+
+    @property
+    def lesions(self) -> np.ndarray:
+        return ~torch.isnan(self.boxes[:, 0]).numpy()
+
+    def view(self, boxes: torch.Tensor, side: int, clip: bool = False) -> torch.Tensor:
+        """A window of each frame, uint8 [n, side, side]. boxes: [n, 4]."""
+        pairs = zip(self.frames, boxes)
+        return torch.cat([window(frame[None], box[None], side, clip).byte() for frame, box in pairs])
+
+    def frame_boxes(self, of: Callable = frame_box) -> torch.Tensor:
+        return torch.cat([of(*frame.shape) for frame in self.frames])
+
+
+def read_hospital(name: str, folder: str, splits: str | None = None) -> Hospital:
+    """A public set. splits: a table whose test part is left out."""
+    listed = imagetable.list_images(Path(folder))
+    table = listed.table
+    if splits:
+        with open(splits, newline="") as file:
+            test = {row["image"].split("/", 1)[1] for row in csv.DictReader(file) if row["split"] == "test"}
+        table = table[~table["image"].isin(test)]
+        assert len(listed.table) - len(table) == len(test) == 156
+    frames = [torch.from_numpy(next(imagefile.frames(listed.folder / image)).copy()) for image in table["image"]]
+    boxes = torch.tensor(table[list(BOX)].to_numpy(np.float32))
+    return Hospital(name, frames, table["label"].to_numpy(np.uint8), boxes)
+
+
+def freeze(model: BreastResNet) -> BreastResNet:
+    """Keep the stem and the first stage as they are. A step takes 40 % less time; candidates are compared with each
+    other, and each of them is trained so."""
+    for part in (model.trunk.conv1, model.trunk.bn1, model.trunk.layer1):
+        part.requires_grad_(False)
+    return model
+
+
+# ---- the finder
+
+
+class Heat(nn.Module):
+    """Frames in, float [n, size, size] in [0, 1]; logits of a heat map out, [n, size / 8, size / 8]."""
+
+    def __init__(self, size: int, settings: Settings):
+        super().__init__()
+        self.trunk = initial_model(size, settings)
+        self.head = nn.ConvTranspose2d(256, 1, 2, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.trunk.last_stage(self.trunk.first_stage(images)))[:, 0]
+
+
+def ellipses(boxes: torch.Tensor, side: int) -> torch.Tensor:
+    """The ellipse in each box, float [n, side, side]: 1 inside. boxes: in shares of the side; nan: no lesion."""
+    position = (torch.arange(side) + 0.5) / side
+    start, size = boxes[:, :2], boxes[:, 2:]
+    across = (position - (start + size / 2)[..., None]) / (size / 2)[..., None]  # [n, 2, side]
+    return (across[:, 0, None, :].square() + across[:, 1, :, None].square() <= 1).float()
+
+
+def heat_loss(logits: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy and Dice's loss, whose sums are over the map of each image."""
+    p = logits.sigmoid()
+    overlap, total = (p * heat).sum((1, 2)), (p + heat).sum((1, 2))
+    return F.binary_cross_entropy_with_logits(logits, heat) + (1 - (2 * overlap + 1) / (total + 1)).mean()
+
+
+def train_finder(images: torch.Tensor, boxes: torch.Tensor, finder: Finder, weights: str, seed: int) -> nn.Module:
+    """images: uint8 [n, size, size]; boxes: [n, 4] in shares of the side."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    settings = Settings(weights=weights, stages=3, lr=finder.rate)
+    model = Heat(finder.size, settings)
+    freeze(model.trunk)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+    optimiser = training.make_optimiser(model, settings)
+    steps = finder.epochs * -(-len(images) // settings.batch_size)
+    rate = partial(training.learning_rate, steps=steps, warmup=settings.warmup)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    usual = augment.Strength()
+    contrast, brightness = finder.gain * usual.contrast, finder.gain * usual.brightness
+    strength = replace(usual, scale=finder.zoom, shift=finder.shift, contrast=contrast, brightness=brightness)
+    targets = ellipses(boxes, finder.size)
+    model.train()
+    for _ in range(finder.epochs):
+        for batch in torch.randperm(len(images), generator=generator).split(settings.batch_size):
+            before = generator.get_state()
+            inputs = augment.affine(images[batch].float() / 255, strength, generator)
+            generator.set_state(before)
+            heat = F.avg_pool2d(augment.affine(targets[batch], strength, generator), 8)
+            inputs = augment.erase(augment.gain(inputs, strength, generator), strength, generator)
+            with training.autocast(CPU, settings.precision):
+                logits = model(inputs)
+            loss = heat_loss(logits.float(), heat)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            average.update_parameters(model)
+    return average.module.eval()
+
+
+@torch.inference_mode()
+def heat_of(model: nn.Module, images: torch.Tensor) -> np.ndarray:
+    """Heat maps in [0, 1], the mean of image and mirror image. images: uint8 [n, size, size]."""
+    parts = (part.float() / 255 for part in images.split(64))
+    return torch.cat([((model(x) + model(x.flip(-1)).flip(-1)) / 2).sigmoid() for x in parts]).numpy()
+
+
+def largest_part(heat: torch.Tensor, share: float = 0.5) -> torch.Tensor:
+    """The heat of the warmest connected part above a share of the maximum; 0 elsewhere. heat: [n, s, s]."""
+    n, side, _ = heat.shape
+    hot = (heat >= share * heat.amax((1, 2), keepdim=True)).float()
+    label = (torch.arange(side * side) + 1.0).reshape(1, side, side) * hot
+    for _ in range(4 * side):  # each number spreads to its neighbours: a part ends with its largest number
+        label = F.max_pool2d(label[:, None], 3, 1, 1)[:, 0] * hot
+    same = label.flatten(1)[:, :, None] == label.flatten(1)[:, None, :]
+    mass = (same * (heat * hot).flatten(1)[:, None, :]).sum(2).reshape(n, side, side)
+    return heat * hot * (mass >= mass.amax((1, 2), keepdim=True) - 1e-6)
+
+
+def moments_box(heat: torch.Tensor, deviations: float = 2.0) -> torch.Tensor:
+    """The box from mean - `deviations` to mean + `deviations` standard deviations, [n, 4] in shares of the side.
+    Two deviations of an ellipse reach from edge to edge."""
+    position = (torch.arange(heat.shape[1]) + 0.5) / heat.shape[1]
+    share = heat / heat.sum((1, 2), keepdim=True).clamp(min=1e-9)
+    along = torch.stack([share.sum(1), share.sum(2)], 1)  # [n, 2, s]: of columns, of rows
+    mean = (along * position).sum(2)
+    within = 1 / (12 * heat.shape[1] ** 2)  # the variance inside a cell, without which a single cell is a point
+    spread = ((along * position.square()).sum(2) - mean.square() + within).clamp(min=within).sqrt()
+    return torch.cat([mean - deviations * spread, 2 * deviations * spread], 1)
+
+
+RULES = {"whole map": moments_box, "largest part": lambda heat: moments_box(largest_part(heat))}
+
+
+def in_pixels(shares: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    """Boxes in shares of a view as boxes in pixels of the frame. views: [n, 4], the boxes of the views."""
+    return torch.cat([views[:, :2] + shares[:, :2] * views[:, 2:], shares[:, 2:] * views[:, 2:]], 1)
+
+
+def in_shares(boxes: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    """The inverse of `in_pixels`."""
+    return torch.cat([(boxes[:, :2] - views[:, :2]) / views[:, 2:], boxes[:, 2:] / views[:, 2:]], 1)
+
+
+def overlaps(found: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """Intersection over union, [n]."""
+    start, end = torch.maximum(found[:, :2], true[:, :2]), torch.minimum(*(b[:, :2] + b[:, 2:] for b in (found, true)))
+    inner = (end - start).clamp(min=0).prod(1)
+    return inner / (found[:, 2:].prod(1) + true[:, 2:].prod(1) - inner)
+
+
+def score_boxes(hospital: Hospital, found: torch.Tensor, heat: np.ndarray) -> dict:
+    """How well found boxes fit, over the images with a lesion; how well the highest heat tells these from others."""
+    lesions = hospital.lesions
+    found, true = found[lesions], hospital.boxes[lesions]
+    iou = overlaps(found, true).numpy()
+    offset = (found[:, :2] + found[:, 2:] / 2 - true[:, :2]) / true[:, 2:]
+    inside = ((offset >= 0) & (offset <= 1)).all(1).float().mean()
+    ratio = (found[:, 2:].amax(1) / true[:, 2:].amax(1)).numpy()
+    low, middle, high = np.quantile(ratio, [0.1, 0.5, 0.9])
+    values = {"iou": np.median(iou), "iou_below_0.3": np.mean(iou < 0.3), "centre_inside": float(inside)}
+    values |= {"side_ratio": middle, "side_ratio_10": low, "side_ratio_90": high, "n_lesions": len(iou)}
+    return values | {"auc_presence": metrics.auc(lesions.astype(np.uint8), heat.max((1, 2)))}
+
+
+# ---- what a candidate needs, trained once
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How windows are placed where no box is given: by the mean heat of a finder's seeds; scored again with boxes
+    `wider` times as large."""
+
+    finder: str = "finder"
+    rule: str = "largest part"
+    seeds: tuple[int, ...] = (0,)
+    wider: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The hospitals, the weights to start from, and the folder that keeps what has been trained."""
+
+    hospitals: dict[str, Hospital]
+    weights: str
+    keep: Path
+
+    def once(self, name: str, make: Callable[[], dict]) -> dict:
+        """What `make` gives, arrays and `seconds`, from a file if it has been made before."""
+        path = self.keep / f"{name.replace(' ', '_')}.npz"
+        if not path.exists():
+            began = time.perf_counter()
+            made = make()
+            np.savez(path, **made, seconds=time.perf_counter() - began)
+        with np.load(path) as kept:
+            return dict(kept)
+
+    def finder_views(self, hospital: Hospital, finder: Finder) -> torch.Tensor:
+        frames = hospital.frame_boxes()
+        return lesion_window(frames, 1.0) if finder.letterbox else frames
+
+    def heat(self, name: str, trained_on: Hospital, scored_on: Hospital, seed: int) -> dict:
+        """Heat maps of one hospital by a finder of the other; where both are the same, cross-fitted over three folds
+        of groups."""
+        finder, held_out = FINDERS[name], trained_on is scored_on
+
+        def make() -> dict:
+            views = self.finder_views(trained_on, finder)
+            images, shares = trained_on.view(views, finder.size), in_shares(trained_on.boxes, views)
+            if not held_out:
+                model = train_finder(images, shares, finder, self.weights, seed)
+                return {"heat": heat_of(model, scored_on.view(self.finder_views(scored_on, finder), finder.size))}
+            squares = trained_on.view(trained_on.frame_boxes(square_box), 128, clip=True).numpy()
+            groups = find_groups(of_arrays(squares, trained_on.labels, "train", trained_on.name))
+            fold = assign_folds(trained_on.labels, groups, 3, seed)
+            heat = np.empty((len(images), finder.size // 8, finder.size // 8), np.float32)
+            for k in range(3):
+                model = train_finder(images[fold != k], shares[fold != k], finder, self.weights, seed)
+                heat[fold == k] = heat_of(model, images[fold == k])
+            return {"heat": heat}
+
+        return self.once(f"heat {name} {trained_on.name} {scored_on.name} {seed}", make)
+
+    def found(self, placed: Placement, trained_on: Hospital, scored_on: Hospital):
+        """Boxes of one hospital by finders of another, or cross-fitted. Returns: boxes [n, 4] in pixels, heat
+        [n, s, s], seconds."""
+        made = [self.heat(placed.finder, trained_on, scored_on, seed) for seed in placed.seeds]
+        heat = np.mean([one["heat"] for one in made], axis=0)
+        views = self.finder_views(scored_on, FINDERS[placed.finder])
+        boxes = in_pixels(RULES[placed.rule](torch.from_numpy(heat)), views)
+        return boxes, heat, sum(float(one["seconds"]) for one in made)
+
+    def logits(self, name: str, trained_on: Hospital, scored_on: Hospital, seed: int, placed: Placement) -> dict:
+        """What a classifier says of the other hospital, by the boxes that its windows are placed by."""
+        classifier = CLASSIFIERS[name]
+        member = self.model(name, trained_on, seed, placed)
+        say = partial(predict, Predictor([member], Settings.mirror))
+        if classifier.view != "window":
+            return self.once(f"logits {name} {trained_on.name} {seed}", lambda: {"": say(look(classifier, scored_on))})
+
+        def make_given() -> dict:
+            given, with_box = np.full(len(scored_on.labels), np.nan), subset(scored_on, scored_on.lesions)
+            given[scored_on.lesions] = say(look(classifier, with_box, with_box.boxes))
+            return {"given": given}
+
+        def make_found(kind: str, boxes: torch.Tensor) -> dict:
+            return {kind: say(look(classifier, scored_on, boxes))}
+
+        kept = f"logits {name} {trained_on.name} {seed}"
+        said = self.once(f"{kept} given", make_given)
+        boxes, _, _ = self.found(placed, trained_on, scored_on)
+        for scale in (1.0, *placed.wider):
+            kind = f"found by {placed.finder}, {placed.rule}, {'+'.join(map(str, placed.seeds))}"
+            kind, wide = (f"{kind}, x {scale:g}", lesion_window(boxes, scale)) if scale != 1 else (kind, boxes)
+            said = said | self.once(f"{kept} {kind}", partial(make_found, kind, wide))
+        return said
+
+    def model(self, name: str, trained_on: Hospital, seed: int, placed: Placement) -> BreastResNet:
+        """A classifier, trained or read again."""
+        classifier, settings = CLASSIFIERS[name], Settings(weights=self.weights)
+        path = self.keep / f"model {name} {trained_on.name} {seed}.pt".replace(" ", "_")
+        if not path.exists():
+            began = time.perf_counter()
+            pixels, labels = training_windows(self, classifier, trained_on, placed.finder, seed)
+            images = of_arrays(pixels, labels, "train", trained_on.name)
+            settings = replace(settings, epochs=classifier.epochs, zoom=classifier.zoom)
+            training.initial_model = lambda *of: freeze(initial_model(*of))
+            model = training.fit(images, None, settings, seed, CPU, f"{name}, {trained_on.name}, {seed}").model
+            torch.save({"model": model.state_dict(), "seconds": time.perf_counter() - began}, path)
+        model = BreastResNet(classifier.size)
+        model.load_state_dict(torch.load(path)["model"])
+        return model
+
+
+def subset(hospital: Hospital, chosen: np.ndarray) -> Hospital:
+    rows = np.flatnonzero(chosen)
+    return Hospital(hospital.name, [hospital.frames[i] for i in rows], hospital.labels[rows], hospital.boxes[rows])
+
+
+def look(classifier: Classifier, hospital: Hospital, boxes: torch.Tensor | None = None) -> np.ndarray:
+    """What a classifier sees, uint8 [n, size, size]. boxes: of the lesions, in the view "window"."""
+    if boxes is not None:
+        pixels = hospital.view(lesion_window(boxes, classifier.factor), classifier.size)
+    elif classifier.view == "square":
+        pixels = hospital.view(hospital.frame_boxes(square_box), classifier.size, clip=True)
+    else:
+        pixels = hospital.view(hospital.frame_boxes(), classifier.size)
+    return (same_gain(pixels) if classifier.gain else pixels).numpy()
+
+
+def same_gain(pixels: torch.Tensor) -> torch.Tensor:
+    """Give each image a mean of 80 and a standard deviation of 50 grey levels."""
+    values = pixels.float()
+    mean, deviation = values.mean((1, 2), keepdim=True), values.std((1, 2), keepdim=True)
+    return ((values - mean) / (deviation + 1) * 50 + 80).clamp(0, 255).byte()
+
+
+def jitter(boxes: torch.Tensor, seed: int) -> torch.Tensor:
+    """Boxes as a finder places them: the centre moves by up to 15 % of the longer side, which changes by a factor
+    between 0.75 and 1.33."""
+    generator = torch.Generator().manual_seed(seed)
+    longer = boxes[:, 2:].amax(1, keepdim=True)
+    move = (torch.rand(len(boxes), 2, generator=generator) - 0.5) * 0.3 * longer
+    scale = (4 / 3) ** (2 * torch.rand(len(boxes), 1, generator=generator) - 1)
+    size = boxes[:, 2:] * scale
+    return torch.cat([boxes[:, :2] + boxes[:, 2:] / 2 + move - size / 2, size], 1)
+
+
+def training_windows(bench: Bench, classifier: Classifier, hospital: Hospital, finder: str, seed: int):
+    """Returns: what a classifier is trained on, uint8 [n, size, size], and labels [n]."""
+    if classifier.view != "window":
+        return look(classifier, hospital), hospital.labels
+    pixels, labels = [], []
+    for kind in classifier.trained:
+        boxes = jitter(hospital.boxes, seed) if kind == "jittered" else hospital.boxes.clone()
+        if kind == "found" or classifier.normals:
+            found, _, _ = bench.found(Placement(finder), hospital, hospital)
+            replaced = torch.from_numpy(np.ones(len(boxes), bool) if kind == "found" else ~hospital.lesions)
+            boxes[replaced] = found[replaced]
+        chosen = subset(hospital, hospital.lesions | classifier.normals)
+        pixels.append(look(classifier, chosen, boxes[torch.from_numpy(hospital.lesions | classifier.normals)]))
+        labels.append(chosen.labels)
+    return np.concatenate(pixels), np.concatenate(labels)
+
+
+# ---- rows
+
+
+def score(hospital: Hospital, logits: np.ndarray) -> dict:
+    """AUC and the specificity at a sensitivity of 95 % there, of all images and of those with a lesion."""
+    row: dict = {}
+    for suffix, chosen in (("", np.isfinite(logits)), ("_lesions", hospital.lesions)):
+        if suffix == "" and not chosen.all():
+            continue
+        labels, values = hospital.labels[chosen], logits[chosen]
+        threshold = np.quantile(values[labels == 1], 0.05, method="lower")
+        row |= {f"n{suffix}": len(labels), f"auc{suffix}": metrics.auc(labels, values)}
+        row |= {f"specificity_95{suffix}": np.mean(values[labels == 0] < threshold)}
+    return row
+
+
+def differs(candidate) -> str:
+    """The fields that are not the defaults."""
+    usual = type(candidate)()
+    return "; ".join(f"{k} {v}" for k, v in vars(candidate).items() if v != getattr(usual, k)).replace(",", " ")
+
+
+def rows_of(bench: Bench, name: str, ways: list[str], seeds: list[int], placed: Placement) -> list[dict]:
+    """The rows of a candidate: each way, each seed, and the mean of the seeds where there are several."""
+    rows = []
+    several = [[seed] for seed in seeds] + ([seeds] if len(seeds) > 1 else [])
+    for way in ways:
+        trained_on = bench.hospitals[way]
+        (scored_on,) = (hospital for hospital in bench.hospitals.values() if hospital.name != way)
+        for chosen in several:
+            about = {"name": name, "trained_on": trained_on.name, "scored_on": scored_on.name}
+            about["seed"] = "+".join(map(str, chosen))
+            if name in FINDERS:
+                for rule in RULES:
+                    boxes, heat, seconds = bench.found(Placement(name, rule, tuple(chosen)), trained_on, scored_on)
+                    row = about | {"differs": differs(FINDERS[name]), "boxes": rule, "seconds": seconds}
+                    rows.append(row | score_boxes(scored_on, boxes, heat))
+                continue
+            parts = [name] if name in CLASSIFIERS else MIXES[name]
+            made = [bench.logits(part, trained_on, scored_on, seed, placed) for part in parts for seed in chosen]
+            kinds = dict.fromkeys(k for one in made for k in one if k != "seconds")
+            for kind in [k for k in kinds if k] or [""]:
+                logits = np.mean([one[kind if kind in one else ""] for one in made], axis=0)
+                what = differs(CLASSIFIERS[name]) if name in CLASSIFIERS else "mean of the logits"
+                files = [
+                    bench.keep / f"model {p} {trained_on.name} {s}.pt".replace(" ", "_") for p in parts for s in chosen
+                ]
+                seconds = sum(torch.load(file)["seconds"] for file in files)
+                row = about | {"differs": what, "boxes": kind, "seconds": seconds}
+                rows.append(row | score(scored_on, logits))
+    return rows
+
+
+def written(value) -> str:
+    return f"{value:.4f}" if isinstance(value, float | np.floating) else str(value)
+
+
+def add(rows: list[dict], command: str) -> None:
+    """Add rows to lesion.csv; a row of the same candidate, way and seed is replaced."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=log.FOLDER, capture_output=True, text=True).stdout[:10]
+    more = {"precision": training.precision(CPU, "auto"), "commit": commit, "command": command}
+    with suppress(FileNotFoundError):
+        key = ("name", "boxes", "trained_on", "seed")
+        new = {tuple(str(row[column]) for column in key) for row in rows}
+        rows = [row for row in log.read("lesion.csv") if tuple(row[c] for c in key) not in new] + [
+            row | more for row in rows
+        ]
+        more = {}
+    with open(log.FOLDER / "lesion.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            row = {**row, **more}
+            row["seconds"] = f"{float(row['seconds']):.0f}"
+            writer.writerow({column: written(row.get(column, "")) for column in COLUMNS})
+
+
+def table(columns: list[str], header: str) -> str:
+    """Mean ± spread over seeds of each candidate and way, single seeds and the mean of seeds apart."""
+    found: dict[tuple, dict] = {}
+    for row in log.read("lesion.csv"):
+        if all(row[column] for column in columns[:1]):
+            many = "mean of " + row["seed"] if "+" in row["seed"] else "one"
+            cells = found.setdefault((row["name"], row["boxes"], many), {})
+            for column in columns:
+                if row[column]:
+                    cells.setdefault((row["trained_on"], column), []).append(float(row[column]))
+    lines = []
+    for (name, boxes, many), cells in found.items():
+        values = [log.spread(cells[way, c]) if (way, c) in cells else "" for way in ("busi", "breast") for c in columns]
+        lines.append([name, boxes, many, *values])
+    return log.markdown("candidate | boxes | seeds | " + header, lines)
+
+
+def main():
+    parser = log.parser(__doc__)
+    parser.add_argument("names", nargs="*", help="of candidates")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    for name in ("busi", "breast", "splits", "weights"):
+        parser.add_argument(f"--{name}", help="where it lies")
+    parser.add_argument("--trained-on", nargs="+", default=["busi", "breast"], help="of the two ways, one or both")
+    parser.add_argument("--keep", default="runs/lesion", help="folder of heat maps and logits")
+    parser.add_argument("--finder", default="finder", choices=FINDERS, help="that places windows")
+    parser.add_argument("--rule", default="largest part", choices=RULES, help="from its heat to a box")
+    parser.add_argument("--finder-seeds", nargs="+", type=int, default=[0], help="whose mean heat is taken")
+    parser.add_argument("--wider", nargs="+", type=float, default=[], help="score with larger boxes too")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    os.makedirs(args.keep, exist_ok=True)
+    if args.names:
+        pairs = (("busi", args.busi, args.splits), ("breast", args.breast, None))
+        hospitals = {name: read_hospital(name, folder, splits) for name, folder, splits in pairs}
+        bench = Bench(hospitals, args.weights, Path(args.keep))
+    placed = Placement(args.finder, args.rule, tuple(args.finder_seeds), tuple(args.wider))
+    for name in args.names:
+        add(
+            rows_of(bench, name, args.trained_on, args.seeds, placed),
+            "python -m results.lesion " + shlex.join(sys.argv[1:]),
+        )
+    for columns, header in TABLES:
+        print(
+            table(columns, " | ".join(f"{way}: {header}" for way in ("BUSI to BrEaST", "BrEaST to BUSI"))), end="\n\n"
+        )
+
+
+if __name__ == "__main__":
+    flags.run(main)

@@ -1,0 +1,177 @@
+"""What a model has seen of images, which parts are scored, and what a comparison may conclude."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import refusal
+from PIL import Image
+
+from common import data, evaluation, fingerprints, phantom
+from common.evaluation import KINDS, Predicted, Seen
+
+PIXELS, LABELS = phantom.generate(24, 90, seed=7, malignant_share=0.5)
+
+
+def images(rows=slice(None), split: str = "test", **more) -> data.Images:
+    return data.of_arrays(PIXELS[rows], LABELS[rows], split, "a", **more)
+
+
+def as_jpeg(image: np.ndarray, brighter: float = 1.0) -> np.ndarray:
+    """The picture as somebody else keeps it: re-compressed, of another size and brightness."""
+    file = io.BytesIO()
+    Image.fromarray((image * brighter).clip(0, 255).astype(np.uint8)).resize((70, 70)).save(file, "JPEG", quality=90)
+    return np.asarray(Image.open(file))
+
+
+def near_duplicate(image: np.ndarray) -> np.ndarray:
+    """The next frame of the same lesion, as it were: a little moved."""
+    return np.roll(image, 4, axis=1)
+
+
+def marks(rows) -> np.ndarray:
+    return fingerprints.fingerprint(PIXELS[rows])
+
+
+def test_pictures_tell_what_a_model_has_seen_whatever_their_file():
+    """Ten of training, as other files, two near-duplicates of these, and ten that are new, of one patient with one."""
+    copies = [as_jpeg(image, brighter) for image, brighter in zip(PIXELS[:10], np.linspace(0.8, 1.1, 10))]
+    moved = [as_jpeg(near_duplicate(image)) for image in PIXELS[:2]]
+    new = [as_jpeg(image) for image in PIXELS[12:22]]
+    given = data.of_arrays(np.stack(copies + moved + new), np.tile([0, 1], 11), "all", "b")
+    given.table["patient"] = [""] * 9 + ["p"] + [""] * 2 + ["p"] + [""] * 9
+    seen = evaluation.by_pictures(given, marks(slice(0, 10)), marks(slice(20, 21)))
+    assert seen.kinds.tolist() == ["trained on"] * 10 + ["near-duplicate"] * 2 + ["unseen"] * 10
+    assert seen.counts == {"trained on": 10, "near-duplicate": 2, "unseen": 10}
+    assert np.flatnonzero(seen.trained).tolist() == list(range(10)) and np.flatnonzero(seen.chose).tolist() == [20]
+    assert np.flatnonzero(seen.clean).tolist() == [13, 14, 15, 16, 17, 18, 19, 21]  # 12: its patient was trained on
+
+
+def test_without_fingerprints_nothing_is_known():
+    seen = evaluation.by_pictures(images())
+    assert seen.counts == {} and set(seen.kinds) == {""} and seen.clean.all() and not (seen.trained | seen.chose).any()
+
+
+@pytest.mark.parametrize(
+    "trained_on, chosen_on, kinds, clean",
+    [
+        (["train"], ["val"], [0, 0, 2, 1, 2], [4]),
+        (["train", "val"], [], [0, 0, 0, 1, 2], [4]),
+        (["train", "val", "test"], [], [0, 0, 0, 0, 0], []),  # --pool all
+        (["train"], [], [0, 0, 2, 1, 2], [4]),  # --pool train: a near-duplicate of val is not clean either
+    ],
+)
+def test_of_a_run_s_own_images_its_table_says_more(trained_on, chosen_on, kinds, clean):
+    split, group = ["train", "train", "val", "test", "test"], [0, 0, 2, 0, 4]
+    table = pd.DataFrame({"split": split, "group": group})
+    seen = evaluation.by_table(evaluation.by_pictures(images(slice(5))), table, table, trained_on, chosen_on)
+    assert seen.kinds.tolist() == [KINDS[kind] for kind in kinds] and seen.groups.tolist() == group and seen.own
+    assert np.flatnonzero(seen.clean).tolist() == clean
+    assert np.flatnonzero(seen.chose).tolist() == ([2] if chosen_on else [])
+
+
+def predicted(seen=(), out_of_fold=(), chose=(), own=False, **more) -> Predicted:
+    """Predictions of 24 images. seen, out_of_fold, chose: indices."""
+    where = [np.isin(np.arange(24), index) for index in (seen, out_of_fold, chose)]
+    kinds = np.where(where[0], "trained on", "unseen")
+    what = Seen(kinds, np.arange(24), ~where[0], where[0], where[2], own)
+    return Predicted(images(device=["X", "Y", ""] * 8), np.linspace(0.01, 0.99, 24), what, where[1], **more)
+
+
+def test_subsets_are_those_that_say_something():
+    def subsets(given: Predicted, by=None) -> dict:
+        return {name: int(mask.sum()) for name, mask in evaluation.score(given, "test", by).subsets.items()}
+
+    assert subsets(predicted()) == {} and subsets(predicted(own=True)) == {"clean": 24}
+    assert subsets(predicted(seen=[1, 2])) == {"clean": 22}
+    assert subsets(predicted(seen=[1, 2], out_of_fold=[1])) == {"clean": 23}
+    assert subsets(predicted(range(24), range(24), own=True)) == {}
+    typicality = np.linspace(0, 1, 24, dtype=np.float32)
+    assert subsets(predicted(typicality=typicality, typicality_threshold=0.1)) == {"typical": 21, "unlike": 3}
+    assert subsets(predicted(typicality=typicality)) == {}
+    assert subsets(predicted(), by="device") == {"device X": 8, "device Y": 8, "device unknown": 8}
+    message = refusal(evaluation.score, predicted(), "test", "scanner")
+    assert message.startswith("--by scanner: the images have no such column; they have image, label, split, hospital")
+
+
+def test_values_of_a_column_are_fields():
+    results = [{"subset": "all"}, {"subset": "device X 1"}, {"subset": "clean"}]
+    named = evaluation.name_values(results, "device")
+    assert [entry.get("by") for entry in named] == [None, {"device": "X 1"}, None]
+    assert evaluation.name_values(results, None) == results
+
+
+@pytest.mark.parametrize(
+    "given, trained_on, chose",
+    [
+        ({}, False, ()),
+        ({"seen": [3]}, True, ()),
+        ({"seen": [3], "out_of_fold": [3]}, False, ("temperature", "threshold")),
+        ({"chose": [3]}, False, ("epoch", "temperature", "threshold")),
+    ],
+)
+def test_scored_predictions_say_what_their_images_were_for(given, trained_on, chose):
+    scored = evaluation.score(predicted(**given), "test")
+    assert (scored.trained_on, scored.chose) == (trained_on, chose)
+
+
+def test_what_the_images_are_to_the_model_is_said():
+    def said(groups: str = "", **given) -> str:
+        return " ".join(evaluation.notes(predicted(**given), groups))
+
+    assert said() == "Of these 24 images the model was trained on 0, on near-duplicates of 0 more, and has not seen 24."
+    assert "trained on 2, " in said(seen=[1, 2])
+    assert said("image", out_of_fold=range(24)).startswith("Each image is predicted by models that were not trained on")
+    assert "perhaps on near-duplicates" in said("image", out_of_fold=range(24))
+    assert "any image of its hospital" in said("hospital", out_of_fold=range(24))
+    assert said("patient", out_of_fold=[1, 2]).startswith("Each of 2 of the 24 images is predicted by")
+    typicality = np.linspace(0, 1, 24, dtype=np.float32)
+    text = said(typicality=typicality, typicality_threshold=0.1)
+    assert text.startswith("3 of 24 images are unlike the training images (typicality below 0.1). Of these 24")
+    unknown = predicted()
+    unknown = replace(unknown, seen=evaluation.by_pictures(unknown.images))
+    assert evaluation.notes(unknown, "")[0].startswith("The model keeps no fingerprints")
+
+
+def compare(a: Predicted, b: Predicted) -> dict:
+    return evaluation.compare(evaluation.score(a, "test"), a, b, ("a", "b"), 200)
+
+
+def test_a_comparison_is_of_the_images_that_neither_model_has_seen():
+    """The one that was trained on half of the images knows their labels, and has learned nothing else."""
+    a, b = predicted(seen=range(12)), predicted(seen=[12])
+    knows = replace(a, probabilities=np.where(np.arange(24) < 12, LABELS, 0.5))
+    found = compare(knows, replace(b, probabilities=np.full(24, 0.5)))
+    assert (found["n"], found["seen"], found["delong"]["difference"]) == (11, 13, 0)
+    assert found["conclusion"].startswith(
+        "Of these 24 images, 11 are new to both models, and only these are compared. On these 11 images"
+    )
+    everything = compare(replace(knows, out_of_fold=np.ones(24, bool)), replace(b, out_of_fold=np.ones(24, bool)))
+    assert (everything["n"], everything["seen"]) == (24, 0) and everything["delong"]["difference"] > 0.2
+    assert everything["conclusion"].startswith("On these 24 images")
+
+
+def test_a_group_that_one_model_has_seen_is_not_new():
+    a, b = predicted(), predicted(seen=[0])
+    together = replace(a, seen=replace(a.seen, groups=np.where(np.arange(24) < 6, 0, np.arange(24))))
+    assert compare(together, b)["n"] == 18
+
+
+def test_nothing_is_concluded_of_a_model_that_was_trained_on_all_of_the_images():
+    perfect = replace(predicted(seen=range(24)), probabilities=LABELS.astype(float))
+    found = compare(predicted(), perfect)
+    assert found == {
+        "against": "b", "n": 0, "seen": 24,
+        "conclusion": "Of these 24 images, 0 are new to both models: nothing can be concluded. "
+        "Name other images with --data.",
+    }  # fmt: skip
+
+
+def test_a_model_that_does_not_tell_what_it_has_seen_is_named():
+    a = predicted()
+    unknown = replace(a, seen=evaluation.by_pictures(a.images))
+    assert compare(a, unknown)["conclusion"].endswith(" Which images b has seen is unknown.")
+    assert compare(unknown, unknown)["conclusion"].endswith(" Which images a and b have seen is unknown.")
+    assert "unknown" not in compare(a, replace(unknown, out_of_fold=np.ones(24, bool)))["conclusion"]
