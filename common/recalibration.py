@@ -55,7 +55,7 @@ def rates(unit: Unit, probabilities: np.ndarray, threshold: float, rule: Rule | 
     """Sensitivity ("recall") and specificity at a threshold, with exact intervals. Where the rule placed the threshold
     on these very cases, the rate that it fixed is that to be expected of new cases.
     Cases in groups count as `intervals.effective_number`."""
-    found = {}
+    found: dict = {}
     for name, label in (("recall", 1), ("specificity", 0)):
         of_class = unit.labels == label
         right = (probabilities[of_class] >= threshold) == bool(label)

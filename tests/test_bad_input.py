@@ -388,7 +388,7 @@ def onnx_with(content: bytes, old: str = "", new: str = "", **about) -> bytes:
     return network.SerializeToString()
 
 
-CALIBRATION = dataclasses.asdict(Calibration(2.0, 0.3))
+CALIBRATION = dataclasses.asdict(Calibration(2.0, 0.1, 0.3))
 INT_MAX, UINT_MAX = 2**31 - 1, 2**32 - 1
 NUMBERS: tuple = (None, [], "", "much", float("nan"))
 NO_SETTING = {

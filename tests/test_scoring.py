@@ -12,7 +12,7 @@ from common.data import Images
 from common.folds import assign_folds
 from common.scoring import Scored
 
-CHOSEN = Calibration(1.5, 0.25)
+CHOSEN = Calibration(1.5, 0.0, 0.25)
 
 
 def images_of(labels, hospitals="a", patients="") -> Images:

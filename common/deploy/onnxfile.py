@@ -139,8 +139,8 @@ def read_calibration(props: dict) -> Calibration:
         raise ValueError("chosen_on or achieved")
     rates = ("recall", "recall_ci95", "specificity", "specificity_ci95")
     kept = [entry | {name: np.array(entry[name], float).tolist() for name in rates} for entry in achieved or []]
-    numbers = (float(text) for text in (props["temperature"], props.get("offset", "0"), props["threshold"]))
-    return Calibration(*numbers, props["threshold_rule"], chosen_on or {}, kept)
+    temperature, offset, threshold = map(float, (props["temperature"], props.get("offset", "0"), props["threshold"]))
+    return Calibration(temperature, offset, threshold, props["threshold_rule"], chosen_on or {}, kept)
 
 
 def read_data(props: dict) -> dict:

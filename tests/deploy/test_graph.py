@@ -19,7 +19,7 @@ from common.model import Predictor, explain, predict
 
 def test_streamlining_changes_no_answer(untrained, phantoms):
     members = untrained.predictor.members
-    folded = Predictor([member.streamlined() for member in members], True, untrained.predictor.temperature)
+    folded = Predictor([member.streamlined() for member in members], True)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in members.modules())  # a copy
     expected, found = (predict(predictor, phantoms.pixels) for predictor in (untrained.predictor, folded))
@@ -93,7 +93,7 @@ def test_what_the_checker_refuses_is_one_line(onnx_model, tmp_path):
 
 
 def test_predictor_without_mirror_exports_too(phantoms):
-    predictor = Predictor([untrained_member(3)], mirror=False, temperature=0.7)
+    predictor = Predictor([untrained_member(3)], mirror=False)
     session = onnxfile.open_session(graph.export_network(predictor, 28).SerializeToString(), 1)
     for found, expected in zip(session.run(None, {"prepared": phantoms.pixels}), explain(predictor, phantoms.pixels)):
         assert np.allclose(found, expected, rtol=1e-4, atol=1e-4)

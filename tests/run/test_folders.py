@@ -11,7 +11,7 @@ from common.calibration import Calibration, logit, sigmoid
 from common.model import BreastResNet, Predictor, predict
 from common.run import folders
 
-CALIBRATION = Calibration(2.5, 0.3, "a rule", {"on": "val", "n": 12}, [{"recall": 0.9}])
+CALIBRATION = Calibration(2.5, 0.1, 0.3, "a rule", {"on": "val", "n": 12}, [{"recall": 0.9}])
 
 
 @pytest.fixture(scope="module")

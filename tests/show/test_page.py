@@ -54,7 +54,7 @@ def report(tmp_path):
         images = data.of_arrays(np.zeros((5, 28, 28), np.uint8), LABELS, "test", text)
         images = data.Images(images.pixels, images.table.assign(**patients))
         scored = scoring.Scored(text, images, PROBABILITIES, np.arange(5), {"clean": np.arange(5) < 2})
-        calibration = Calibration(1.5, 0.25, text)
+        calibration = Calibration(1.5, 0.0, 0.25, text)
         evaluation = scoring.summary(scoring.evaluate([scored], calibration, 50), calibration)
         compared = comparison.compare(
             LABELS, PROBABILITIES, 1 - PROBABILITIES, scored.resample_counts(50), (text, text)
