@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import data, evaluation, metrics, scoring
+from common import data, evaluation, metrics, netbenefit, scoring, subgroups
 from common.data import Found, Images
 from common.deploy import onnxfile
 from common.description import notice
@@ -18,9 +18,10 @@ from common.run import flags, folders, outputs, provenance, standard
 from common.scoring import Scored
 from common.seed import set_seed
 from common.settings import Kind, number, one_of
-from common.show import cases, figures, page, tables
+from common.show import cases, clinical, figures, page, tables
 
 FIGURES = ("roc", "precision_recall", "reliability", "scores", "confusion", "evidence", "folds", "comparison")
+FIGURES += ("decision", "subgroups")
 FILES = [f"{figure}_{{}}.png" for figure in FIGURES]
 FILES += ["evaluation_{}.json", "predictions_{}.csv", "report_{}.html", "report.html"]
 Model = folders.Run | onnxfile.OnnxModel
@@ -71,21 +72,21 @@ def load_images(found: Found, split: str) -> Images:
 
 
 def predict(model: Model, images: Images) -> Predicted:
-    """P(malignant) of images. A cross-validated run predicts its own training images out of fold; an .onnx file gets
-    image files at their full size, as an app would give them."""
+    """P(malignant) of images. For its own images a run has stored it, in cross-validation by models that were not
+    trained on an image. An .onnx file gets image files at their full size, as an app would give them."""
     seen, nowhere = evaluation.by_pictures(images, model.trained_on, model.chosen_on), np.zeros(len(images), bool)
     if isinstance(model, onnxfile.OnnxModel):
         found = model.run_images(["probability"] + ["typicality"] * model.gives("typicality"), images)
         return Predicted(images, found[0], seen, nowhere, found[1] if found[1:] else None, model.typicality_threshold)
+    model.require_size(images.pixels)
     rows = folders.rows_of(model.table, images)
     if rows is None:
         return Predicted(images, model.probabilities(images.pixels), seen, nowhere)
     seen = evaluation.by_table(seen, rows, model.table, model.data["trained_on"], model.chosen_on_splits)
-    held_out = folders.read_out_of_fold(model.path, rows)
-    out_of_fold = ~np.isnan(held_out)
-    if not out_of_fold.all():
-        held_out[~out_of_fold] = model.probabilities(images.pixels[~out_of_fold])
-    return Predicted(images, held_out, seen, out_of_fold)
+    probabilities, out_of_fold = folders.read_own_predictions(model.path, rows)
+    if (missing := np.isnan(probabilities)).any():
+        probabilities[missing] = model.probabilities(images.pixels[missing])
+    return Predicted(images, probabilities, seen, out_of_fold)
 
 
 def predict_other(model: Model, scored: Scored, args) -> Predicted:
@@ -151,6 +152,30 @@ def draw(model: Model, label: str, scored: Scored, predicted: Predicted, args) -
     return drawn
 
 
+def clinical_results(model: Model, scored: Scored, results: list[dict], args) -> dict:
+    """What clinicians ask for: the net benefit at each threshold and, with --by, the subgroups and whether their AUCs
+    differ. Returns: the numbers for the JSON."""
+    shown, counts = (scored.labels, scored.probabilities), scored.resample_counts(args.bootstrap)
+    (point,) = netbenefit.curve(*shown, counts, [min(model.calibration.threshold, 0.99)])
+    found = {"decision_curve": {"operating_point": point, "rows": netbenefit.curve(*shown, counts)}}
+    if args.by:
+        values = subgroups.of_values(results, scored, args.by)
+        test = subgroups.compare(*shown, scored.groups, values, args.by, args.bootstrap)
+        found["subgroups"] = test | {"rows": subgroups.rows(results, scored, args.by)}
+    return found
+
+
+def draw_clinical(found: dict, title: str) -> dict:
+    """The figures of `clinical_results`, as `draw`."""
+    curve = found["decision_curve"]
+    decision = clinical.decision_curve(curve["rows"], curve["operating_point"], title)
+    drawn = {"decision": ("Decision curve", decision)}
+    if groups := found.get("subgroups"):
+        title = f"{title}, by {groups['column']}"
+        drawn["subgroups"] = "Subgroups", clinical.forest(groups["rows"], title, groups["conclusion"])
+    return drawn
+
+
 def prediction_rows(scored: Scored, predicted: Predicted, threshold: float) -> list[dict]:
     """Rows of predictions_<split>.csv: those of a run's predictions.csv, and what is known of each image."""
     known = {"flagged": (scored.probabilities >= threshold).astype(int), "seen": predicted.seen.kinds}
@@ -191,12 +216,16 @@ def main():
         scored = evaluation.score(predicted, split, args.by)
         result = official_result(found, scored, name, args)
         results = evaluation.name_values(scoring.evaluate([scored], model.calibration, args.bootstrap), args.by)
+        clinic = clinical_results(model, scored, results, args)
         notes = notes_of(model, found, scored, predicted, results)
+        notes += [clinic["subgroups"]["conclusion"]] if args.by else []
         lines = [tables.results_text(results, model.calibration, label, notes)]
         notes = tables.at_operating_point(results, model.calibration) + notes
-        drawn = draw(model, label, scored, predicted, args)
+        drawn = draw(model, label, scored, predicted, args) | draw_clinical(clinic, f"{label}, {split}")
         evaluated = {"model": model.path.resolve().name, "split": split, "predictions": predicted.how, "images": label}
-        evaluated |= {"seen": predicted.seen.counts, "notes": notes} | scoring.summary(results, model.calibration)
+        evaluated |= (
+            {"seen": predicted.seen.counts, "notes": notes} | scoring.summary(results, model.calibration) | clinic
+        )
         if args.against:
             other, names = predict_other(model, scored, args), (name, args.against)
             compared = evaluation.compare(scored, predicted, other, names, args.bootstrap)

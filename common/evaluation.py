@@ -155,8 +155,8 @@ def notes(predicted: Predicted, groups: str) -> list[str]:
         said.append(f"{which} is predicted by models that {OUT_OF_FOLD[groups]}.")
     elif counts:
         said.append(
-            f"Of these {n} images the model was trained on {counts['trained on']}, on near-duplicates of "
-            f"{counts['near-duplicate']} more, and has not seen {counts['unseen']}."
+            f"Of these {n} images the model was trained on {counts['trained on']} (or on pictures that are all but the "
+            f"same), on near-duplicates of {counts['near-duplicate']} more, and has not seen {counts['unseen']}."
         )
     else:
         said.append("The model keeps no fingerprints of its training images: how many of these it has seen is unknown.")

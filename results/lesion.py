@@ -540,6 +540,38 @@ def table(columns: list[str], header: str) -> str:
     return log.markdown("candidate | boxes | seeds | " + header, lines)
 
 
+def details(bench: Bench, way: str, placed: Placement, names: list[str]) -> str:
+    """Where a finder fails and what the failure costs: images with a lesion by the lesion's size and by overlap, how
+    many of the boxes have an IoU below 0.3, and the AUC of classifiers by given and by found boxes. Then: how well the
+    share of the heat inside the largest part tells the boxes with an IoU below 0.3."""
+    (scored_on,) = (hospital for hospital in bench.hospitals.values() if hospital.name != way)
+    boxes, heat, _ = bench.found(placed, bench.hospitals[way], scored_on)
+    chosen = np.flatnonzero(scored_on.lesions)
+    iou = overlaps(boxes[chosen], scored_on.boxes[chosen]).numpy()
+    longer = [max(scored_on.frames[i].shape) for i in chosen]
+    size = (scored_on.boxes[chosen, 2:].amax(1) / torch.tensor(longer)).numpy()
+    seed = placed.seeds[0]
+    said = {name: bench.logits(name, bench.hospitals[way], scored_on, seed, placed) for name in names}
+    lines, labels = [], scored_on.labels[chosen]
+    for title, values, edges in (("longer side / frame", size, (0, 0.2, 0.3, 0.5, 1)), ("IoU", iou, (0, 0.3, 0.5, 1))):
+        for low, high in zip(edges, edges[1:]):
+            part = (values >= low) & (values < high)
+            aucs = [
+                f"{kind.split(' by ')[0] or name} {metrics.auc(labels[part], logits[chosen][part]):.3f}"
+                for name, kinds in said.items()
+                for kind, logits in kinds.items()
+                if kind != "seconds"
+            ]
+            cells = [f"{title} {low:g} to {high:g}", str(part.sum()), str(labels[part].sum())]
+            lines.append([*cells, f"{np.mean(iou[part] < 0.3):.2f}", ", ".join(aucs)])
+    inside = largest_part(torch.from_numpy(heat)).sum((1, 2)).numpy() / heat.sum((1, 2))
+    missed = (iou < 0.3).astype(np.uint8)
+    signs = {"share of the heat in the largest part": inside[chosen], "highest heat": heat[chosen].max((1, 2))}
+    words = [f"{name}: {metrics.auc(missed, -sign):.3f}" for name, sign in signs.items()]
+    header = "images | n | malignant | IoU below 0.3 | AUC"
+    return log.markdown(header, lines) + "\n\nAUC for IoU below 0.3: " + ", ".join(words)
+
+
 def main():
     parser = log.parser(__doc__)
     parser.add_argument("names", nargs="*", help="of candidates")
@@ -552,6 +584,7 @@ def main():
     parser.add_argument("--rule", default="largest part", choices=RULES, help="from its heat to a box")
     parser.add_argument("--finder-seeds", nargs="+", type=int, default=[0], help="whose mean heat is taken")
     parser.add_argument("--wider", nargs="+", type=float, default=[], help="score with larger boxes too")
+    parser.add_argument("--details", action="store_true", help="print where the finder fails; adds no row")
     args = parser.parse_args()
     torch.set_num_threads(1)
     os.makedirs(args.keep, exist_ok=True)
@@ -560,6 +593,10 @@ def main():
         hospitals = {name: read_hospital(name, folder, splits) for name, folder, splits in pairs}
         bench = Bench(hospitals, args.weights, Path(args.keep))
     placed = Placement(args.finder, args.rule, tuple(args.finder_seeds), tuple(args.wider))
+    if args.details:
+        for way in args.trained_on:
+            print(f"trained on {way}\n\n{details(bench, way, placed, args.names)}\n")
+        return
     for name in args.names:
         add(
             rows_of(bench, name, args.trained_on, args.seeds, placed),

@@ -48,15 +48,14 @@ def folded(own, parsed) -> folders.Run:
     """`own` as a run of crossval.py: its training images are predicted out of fold, test by the ensemble."""
     train, test = (load(own, parsed, split) for split in ("train", "test"))
     rows = folders.prediction_rows(train, np.linspace(0.1, 0.9, 24), [1, 2] * 12)
-    rows += folders.prediction_rows(test, np.linspace(0.1, 0.9, 12), [""] * 12)
+    rows += folders.prediction_rows(test, np.linspace(0.2, 0.3, 12), [""] * 12)
     files.write_csv(own.path / "predictions.csv", rows)
-    files.write_csv(own.path / "folds.csv", [{"fold": 1}, {"fold": 2}])
     metrics = files.read_json(own.path / "metrics.json")
     files.write_json(own.path / "metrics.json", metrics | {"config": {"groups": "hospital"}})
     return own
 
 
-def test_a_run_predicts_its_own_training_images_out_of_fold_and_others_anew(folded, parsed, npz, stored):
+def test_a_run_has_stored_predictions_of_its_own_images_and_makes_those_of_others(folded, parsed, npz, stored):
     held_out = np.linspace(0.1, 0.9, 24).tolist()
     train, test, both = (load(folded, parsed, split) for split in ("train", "test", "all"))
     found = evaluate.predict(folded, train)
@@ -66,9 +65,10 @@ def test_a_run_predicts_its_own_training_images_out_of_fold_and_others_anew(fold
     notes = evaluate.notes_of(folded, evaluate.find_images(folded, parsed()), scored, found, [])
     assert notes[0].endswith("models that were not trained on any image of its hospital.")
     found = evaluate.predict(folded, test)
-    assert not found.out_of_fold.any() and np.array_equal(found.probabilities, folded.probabilities(test.pixels))
+    assert not found.out_of_fold.any() and found.probabilities.tolist() == np.linspace(0.2, 0.3, 12).tolist()
     found = evaluate.predict(folded, both)  # train, val, test
     assert found.out_of_fold.tolist() == [True] * 24 + [False] * 24 and found.probabilities[:24].tolist() == held_out
+    assert np.array_equal(found.probabilities[24:36], folded.probabilities(both.pixels[24:36]))
 
     shutil.copy(npz().sets[0].spec, folded.path / "renamed.npz")
     again = evaluate.predict(folded, load(folded, parsed, "train", "--data", folded.path / "renamed.npz"))
@@ -76,6 +76,8 @@ def test_a_run_predicts_its_own_training_images_out_of_fold_and_others_anew(fold
     other = npz(train_images=stored["train_images"][:, ::-1])  # the same names and labels, other pictures
     foreign = evaluate.predict(folded, load(folded, parsed, "train", "--data", other.sets[0].spec))
     assert not foreign.out_of_fold.any() and "trained on" not in foreign.seen.kinds
+    large = data.Images(train.pixels.repeat(2, 1).repeat(2, 2), train.table)
+    assert "takes images of 28×28, not 56×56; give --size 28" in refusal(evaluate.predict, folded, large)
 
 
 def test_a_run_s_own_images_are_those_of_its_table_and_a_file_s_those_of_its_fingerprints(own, onnx_model, parsed):

@@ -164,15 +164,18 @@ def rows_of(table: pd.DataFrame, images: Images) -> pd.DataFrame | None:
     return found.reset_index(drop=True) if len(found) == len(images) else None
 
 
-def read_out_of_fold(folder: Path, rows: pd.DataFrame) -> np.ndarray:
-    """P(malignant) of images of a run by models that were not trained on them, in cross-validation: [n]; nan where
-    there is none. rows: of the run's table. Raises: UserError."""
-    if not (folder / "folds.csv").exists():
-        return np.full(len(rows), np.nan)
-    stored = read_predictions(folder / "predictions.csv").items()
-    held_out = {(key[0], key[1], row["image"]): row["probability"] for key, row in stored if row["out_of_fold"]}
-    places = zip(rows["hospital"], rows["split"], rows["image"])
-    return np.array([held_out.get(place, np.nan) for place in places])
+def read_own_predictions(folder: Path, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """What predictions.csv says of images of a run. rows: of the run's table.
+
+    Returns: P(malignant) [n], nan where there is none; bool [n], whether models that were not trained on an image
+    predicted it, in cross-validation. Raises: UserError.
+    """
+    path = folder / "predictions.csv"
+    stored = read_predictions(path) if path.exists() else {}
+    known = {(hospital, split, row["image"]): row for (hospital, split, _), row in stored.items()}
+    none = {"probability": np.nan, "out_of_fold": False}
+    found = [known.get(place, none) for place in zip(rows["hospital"], rows["split"], rows["image"])]
+    return np.array([row["probability"] for row in found]), np.array([row["out_of_fold"] for row in found], bool)
 
 
 @dataclass(frozen=True)
@@ -191,10 +194,14 @@ class Run:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Calibrated P(malignant), float64 [n], of uint8 images [n, size, size]. Raises: UserError on another size."""
+        self.require_size(pixels)
+        return self.calibration.probabilities(predict(self.predictor, pixels))
+
+    def require_size(self, pixels: np.ndarray) -> None:
+        """Raises: UserError when images [n, height, width] are not of the size that the run takes."""
         size, (height, width) = self.data["size"], pixels.shape[1:]
         if (height, width) != (size, size):
-            raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{width}")
-        return self.calibration.probabilities(predict(self.predictor, pixels))
+            raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{width}; give --size {size}")
 
     def evidence(self, pixels: np.ndarray) -> np.ndarray:
         """What each position adds to the calibrated logit, float32 [n, rows, columns], of uint8 images [n, size, size]:

@@ -59,7 +59,7 @@ def refuse(folder: Path, names: Iterable[str], inputs: Iterable[str | Path | Non
 def record(folder: Path, names: Iterable[str]) -> None:
     """Add files to the list of a folder. Raises: UserError when the disk refuses."""
     if files := dict.fromkeys(names, script_name()):
-        write_json(folder / LIST, {"format": FORMAT, "files": listed(folder) | files})
+        write_json(folder / LIST, {"format": FORMAT, "files": dict(sorted((listed(folder) | files).items()))})
 
 
 def remove(folder: Path, scripts: Iterable[str]) -> None:

@@ -47,7 +47,8 @@ def begin(
     """
     initial_model(found.size, settings)  # its errors come before anything is written
     inputs = [*found.paths, args.params, settings.weights]
-    with outputs.output(args.out, names, inputs) as out, locked(out) as work:
+    outputs.refuse(Path(args.out), names, inputs)
+    with outputs.output(args.out, ()) as out, locked(out) as work:  # `settle` lists the files
         with writing_to(out):
             settle(out)
             partial = prepare(work, as_json(described), found, args.resume)

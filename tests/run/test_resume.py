@@ -242,7 +242,7 @@ def test_a_file_that_the_user_puts_there_meanwhile_is_kept_and_so_are_the_checkp
             write(interrupted, ["metrics.json"], "mine")
 
     assert "metrics.json: would be overwritten" in refusal(resumed)
-    assert content(interrupted) == {"metrics.json": "mine"}
+    assert content(interrupted) == {"metrics.json": "mine"} and not outputs.listed(interrupted)
     (interrupted / "metrics.json").rename(interrupted / "mine.json")
     with begin(interrupted, quick, resume=True) as partial:
         assert (partial / "model.pt").read_text() == "so far"
