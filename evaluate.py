@@ -20,8 +20,8 @@ from common.seed import set_seed
 from common.settings import Kind, number, one_of
 from common.show import cases, clinical, figures, page, tables
 
-FIGURES = ("roc", "precision_recall", "reliability", "scores", "confusion", "evidence", "folds", "comparison")
-FIGURES += ("decision", "subgroups")
+FIGURES = ["roc", "precision_recall", "reliability", "scores", "confusion", "evidence", "folds", "comparison"]
+FIGURES += ["decision", "subgroups"]
 FILES = [f"{figure}_{{}}.png" for figure in FIGURES]
 FILES += ["evaluation_{}.json", "predictions_{}.csv", "report_{}.html", "report.html"]
 Model = folders.Run | onnxfile.OnnxModel

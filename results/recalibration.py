@@ -56,9 +56,7 @@ def one_part(whole: Unit, n: int, threshold: float, generator) -> dict | None:
     row |= {"with": measure(rest, new, fitted.threshold)}
     for name, key, label in (("sensitivity", "recall", 1), ("specificity", "specificity", 0)):
         low, high = fitted.after[f"{key}_ci95"]
-        of_part, of_rest = (
-            intervals.effective_number(unit.groups[unit.labels == label]) for unit in (part, rest)
-        )
+        of_part, of_rest = (intervals.effective_number(unit.groups[unit.labels == label]) for unit in (part, rest))
         placed = key == "recall"  # the threshold was placed by the malignant images
         reached = fitted.after[key] * (of_part + placed)
         rates = generator.beta(reached + 0.5 * (not placed), of_part - reached + 0.5 * (1 + placed), DRAWS)

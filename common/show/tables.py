@@ -114,9 +114,13 @@ def promise(calibration: Calibration) -> str:
 
 
 def name_of(entry: dict, several: bool = True) -> str:
-    """What an entry of "results" is about: "test", "clean test", "test, busi" or "test, per patient"."""
+    """What an entry of "results" is about: "test", "clean test", "test, busi", "test, device GE" or
+    "test, per patient"."""
     name = entry["on"].replace("_", "-")
-    name = name if entry["subset"] == "all" else f"{entry['subset']} {name}"
+    if "by" in entry:
+        name += "".join(f", {column} {value}" for column, value in entry["by"].items())
+    elif entry["subset"] != "all":
+        name = f"{entry['subset']} {name}"
     name += f", {entry['hospital']}" if several and entry["hospital"] != "all" else ""
     return name + (", per patient" if entry["unit"] == "patient" else "")
 
