@@ -36,6 +36,8 @@ def parse_args():
     flags.add(parser, "--bootstrap", number(int, 100, 100_000), "resamples behind each 95 %% interval", 2000)
     by = "also score the images of each value of a column by themselves, such as device"
     flags.add(parser, "--by", Kind(flags.not_empty, "COLUMN"), by, shown="none")
+    unit = "what is scored: images, or patients by the highest probability of their images"
+    flags.add(parser, "--unit", one_of("image", "patient"), unit, "image")
     against = "compare with another run, .onnx or predictions.csv on the images that neither has seen"
     flags.add(parser, "--against", Kind(str, "OTHER"), against, shown="none")
     out = "the results go into a folder in this one, called like the run or the .onnx file"
@@ -213,8 +215,9 @@ def main():
     with outputs.output(folder, [file.format(split) for file in FILES], found.paths) as out:
         images = load_images(found, split)
         label, predicted = label_of(model, found, images), predict(model, images)
-        scored = evaluation.score(predicted, split, args.by)
-        result = official_result(found, scored, name, args)
+        by_image = evaluation.score(predicted, split, args.by)
+        scored = by_image if args.unit == "image" else evaluation.per_patient(by_image)
+        result = official_result(found, by_image, name, args)
         results = evaluation.name_values(scoring.evaluate([scored], model.calibration, args.bootstrap), args.by)
         clinic = clinical_results(model, scored, results, args)
         notes = notes_of(model, found, scored, predicted, results)
@@ -227,15 +230,15 @@ def main():
             {"seen": predicted.seen.counts, "notes": notes} | scoring.summary(results, model.calibration) | clinic
         )
         if args.against:
-            other, names = predict_other(model, scored, args), (name, args.against)
-            compared = evaluation.compare(scored, predicted, other, names, args.bootstrap)
+            other, names = predict_other(model, by_image, args), (name, args.against)
+            compared = evaluation.compare(by_image, predicted, other, names, args.bootstrap)
             lines.append(compared["conclusion"])
             evaluated["comparison"] = compared
             if "differences" in compared:
                 figure = figures.comparison(compared["differences"], name, name_of(args.against), label)
                 drawn["comparison"] = "Comparison", figure
         evaluated["provenance"] = provenance.provenance(found, args.threads)
-        rows = prediction_rows(scored, predicted, model.calibration.threshold)
+        rows = prediction_rows(by_image, predicted, model.calibration.threshold)
         lines.append(write(out, split, evaluated, rows, drawn, result, found.notice))
     print(*lines, sep="\n")
 

@@ -125,6 +125,13 @@ def score(predicted: Predicted, on: str, by: str | None = None) -> Scored:
     return Scored(on, predicted.images, predicted.probabilities, seen.groups, subsets, trained_on, chose)
 
 
+def per_patient(scored: Scored) -> Scored:
+    """The predictions of patients. Raises: UserError where a patient is unknown."""
+    if unknown := scored.images.patients.count(""):
+        raise UserError(f"--unit patient: the patient of {unknown} images is unknown; give data with a column patient")
+    return scored.per_patient()
+
+
 def split_by(table: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
     """{"device LOGIQ 7": bool [n], …}: the images of each value of a column. Raises: UserError when there is no such
     column."""

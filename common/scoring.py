@@ -23,7 +23,8 @@ class Scored:
 
     on: what they are called, such as "test"; probabilities: calibrated, [n]; groups: [n], the same for images that are
     drawn together in an interval; subsets: {name: bool [n]}, which are scored by themselves too; trained_on: whether
-    the predicting model was trained on images among them; chose: what the images chose, such as "epoch".
+    the predicting model was trained on images among them; chose: what the images chose, such as "epoch"; unit: what a
+    case is, "image" or "patient".
     """
 
     on: str
@@ -33,6 +34,7 @@ class Scored:
     subsets: dict[str, np.ndarray] = field(default_factory=dict)
     trained_on: bool = False
     chose: tuple[str, ...] = ()
+    unit: str = "image"
 
     @property
     def labels(self) -> np.ndarray:
@@ -56,13 +58,15 @@ class Scored:
     def per_patient(self) -> "Scored":
         """Each patient once: by the image of the highest probability, malignant if any image is. Images of unknown
         patients are left out."""
-        known = self.only(np.array([patient != "" for patient in self.images.patients]))
-        _, patient_of = np.unique(known.images.patients, return_inverse=True)
-        malignant = (np.bincount(patient_of, known.labels) > 0).astype(int)
-        by_patient = np.lexsort((-known.probabilities, patient_of))  # and the highest probability first
-        first = by_patient[np.searchsorted(patient_of[by_patient], np.arange(len(malignant)))]
-        chosen = known.only(first)
-        return replace(chosen, images=Images(chosen.images.pixels, chosen.images.table.assign(label=malignant)))
+        patients = np.array(self.images.patients, str)
+        known = np.flatnonzero(patients != "")
+        _, patient_of = np.unique(patients[known], return_inverse=True)
+        malignant = (np.bincount(patient_of, self.labels[known]) > 0).astype(int)
+        by_patient = np.lexsort((-self.probabilities[known], patient_of))  # and the highest probability first
+        first = known[by_patient[np.searchsorted(patient_of[by_patient], np.arange(len(malignant)))]]
+        chosen, subsets = self.only(first), {name: mask[first] for name, mask in self.subsets.items()}
+        images = Images(chosen.images.pixels, chosen.images.table.assign(label=malignant))
+        return replace(chosen, images=images, subsets=subsets, unit="patient")
 
 
 def parts(scored: Scored) -> list[tuple[dict, Scored]]:
@@ -77,7 +81,8 @@ def parts(scored: Scored) -> list[tuple[dict, Scored]]:
             if not (of_hospital & of_subset).any():
                 continue
             part = scored.only(of_hospital & of_subset)
-            about = {"on": scored.on, "hospital": hospital, "unit": "image", "subset": subset}
+            part = replace(part, trained_on=False, chose=()) if subset == "clean" else part
+            about = {"on": scored.on, "hospital": hospital, "unit": scored.unit, "subset": subset}
             found.append((about, part))
             patients = [patient for patient in part.images.patients if patient]
             if subset == ALL and len(set(patients)) < len(patients):
@@ -105,7 +110,7 @@ def splits(results: list[dict]) -> dict[str, dict]:
     """The "splits" of metrics.json: {"test": metrics of all images at the standard threshold, "clean_test": …}."""
     found = {}
     for entry in results:
-        whole = entry["unit"] == "image" and entry["threshold_name"] == "standard"
+        whole = entry["unit"] == results[0]["unit"] and entry["threshold_name"] == "standard"
         name = entry["on"] if entry["subset"] == ALL else f"{entry['subset']}_{entry['on']}"
         if whole and name not in found:  # the first of a name is of all hospitals
             found[name] = entry

@@ -308,7 +308,7 @@ class TestCrossval:
         evaluation = read_json(out / "evaluation_val.json")
         assert evaluation["predictions"] == "out-of-fold predictions" and evaluation["splits"]["val"]["n"] == 12
         assert {(entry["held_out"], *entry["chose"]) for entry in evaluation["results"]} == {
-            (False, "temperature", "threshold")
+            (False, "calibration", "threshold")
         }
         assert evaluation["notes"][-2].endswith("nor on a near-duplicate of it or another image of its patient.")
         assert (out / "folds_val.png").exists()
