@@ -88,8 +88,8 @@ def main():
 
     with ExitStack() as whole:  # the files take their names together, after the last check
         whole.enter_context(outputs.output(out.parent, names, found.paths))
-        parity_file = whole.enter_context(files.replacing(parity_path))
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
+        parity_file = whole.enter_context(files.replacing(parity_path))
         shipped = replace(run, predictor=graph.as_shipped(run.predictor, args.fp16))
         network = graph.export_network(shipped.predictor, run.data["size"])
         reference = parity.expect(shipped, splits)

@@ -108,7 +108,7 @@ def fixed_settings(settings, found, args) -> dict:
 
 def work(url, fixed, settings, args) -> None:
     """Take part in a process of its own, which reads the images itself. Raises: UserError."""
-    take_part(url, fixed, data.load(find(args), "train", "val"), settings, args)
+    take_part(url, fixed, data.load(find(args), "train", "val", optional=["val"]), settings, args)
 
 
 def take_part(url, fixed, pool, settings, args) -> Outcome:
@@ -240,13 +240,14 @@ def main():
     settings = Settings.from_args(args)
     found = find(args)
     pool = data.load(found, "train", "val", optional=["val"])
-    weights.initial_model(args.size, settings)  # raises its errors before anything is written
+    weights.initial_model(args.size, settings)  # these two raise their errors before anything is written
+    make_score(pool, settings, args)
     threads = max(args.threads // args.jobs, 1)
     set_seed(args.seed, threads)
     with outputs.output(args.out, FILES, [*found.paths, args.params, settings.weights]) as out:
-        outputs.record(out, [JOURNAL])  # already now, for other workers, and for this command after a kill
         url, fixed = args.storage or f"journal:{out}/{JOURNAL}", fixed_settings(settings, found, args)
         search.open_study(url, args.study, fixed)  # before any worker, who would name the same error
+        outputs.record(out, [] if args.storage else [JOURNAL])  # for other workers, and this command after a kill
         if args.jobs > 1:
             task = url, fixed, settings, args
             parallel.run_copies(work, task, args.jobs, partial(set_seed, args.seed, threads))

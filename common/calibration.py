@@ -171,6 +171,17 @@ class Calibration:
         if not (0 < self.temperature < np.inf and np.isfinite(self.offset) and 0 <= self.threshold <= 1):
             raise ValueError(f"{self.temperature}, {self.offset} or {self.threshold} is out of range")
 
+    @classmethod
+    def read(cls, stored: dict) -> "Calibration":
+        """A calibration out of a file; rates that are undefined become nan. Raises: ValueError, KeyError or TypeError
+        on what no run writes."""
+        if not isinstance(stored["chosen_on"], dict) or not isinstance(stored["achieved"], list):
+            raise ValueError("chosen_on or achieved")
+        rates = ("recall", "recall_ci95", "specificity", "specificity_ci95")
+        achieved = [one | {name: np.array(one[name], float).tolist() for name in rates} for one in stored["achieved"]]
+        numbers = float(stored["temperature"]), float(stored.get("offset", 0)), float(stored["threshold"])
+        return cls(*numbers, str(stored["threshold_rule"]), stored["chosen_on"], achieved)
+
     def probabilities(self, logits) -> np.ndarray:
         """Calibrated P(malignant) of a network's logits [n]."""
         return calibrated(logits, self.temperature, self.offset)

@@ -1,12 +1,14 @@
 """What a run and its .onnx file keep of their data: `data.Found.describe`, read back."""
 
+LARGEST = 1024  # pixels a side; a model of more is no file of ours
 KINDS = {"size": int, "seed": int, "md5": str, "synthetic": bool, "trained_on": list, "sets": list}
 
 
 def describes_data(value) -> bool:
     """Whether a value out of a file is what `data.Found.describe` gives, and "trained_on", the splits of training."""
     known = isinstance(value, dict) and all(type(value.get(key)) is kind for key, kind in KINDS.items())
-    return known and value["size"] > 0 and all({"spec", "hospital", "md5"} <= set(one) for one in value["sets"])
+    sized = known and 8 <= value["size"] <= LARGEST
+    return sized and all({"spec", "hospital", "md5"} <= set(one) for one in value["sets"])
 
 
 def notice(described: dict) -> str | None:

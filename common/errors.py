@@ -10,7 +10,7 @@ from pathlib import Path
 
 # What libraries raise when they read a damaged file. Errors in our own code, such as NameError, are not among them.
 FORMAT_ERRORS = (
-    *(ValueError, LookupError, TypeError, RuntimeError, EOFError, MemoryError, SyntaxError),
+    *(ValueError, LookupError, TypeError, RuntimeError, EOFError, MemoryError, SyntaxError, OverflowError),
     *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError),
 )
 

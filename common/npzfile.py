@@ -4,13 +4,14 @@ import hashlib
 import os
 import sys
 import tempfile
+import tokenize
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from common import download
-from common.errors import UserError, one_line, reading
+from common.errors import FORMAT_ERRORS, UserError, one_line, reading
 
 OFFICIAL_MD5 = {  # of medmnist.INFO["breastmnist"], whose import takes seconds
     28: "750601b1f35ba3300ea97c75c52ff8f6",
@@ -76,7 +77,8 @@ def read(path: Path, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
         with labels 0 and 1.
     """
     needed = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
-    readable = reading(path, "not a readable .npz file", "download it again or check it")
+    errors = (*FORMAT_ERRORS, tokenize.TokenError)  # numpy reads headers of arrays as Python
+    readable = reading(path, "not a readable .npz file", "download it again or check it", errors)
     with readable, np.load(path, allow_pickle=False) as arrays:
         if any(member.file_size > LARGEST for member in arrays.zip.infolist()):
             raise UserError(f"{path}: an array in it unpacks to more than {LARGEST >> 30} GiB")
@@ -85,7 +87,7 @@ def read(path: Path, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
             raise UserError(f"{path}: lacks {', '.join(missing)}; an .npz needs MedMNIST's keys")
         if missing and name == "val":
             return np.empty((0, size, size), np.uint8), np.empty(0, np.uint8)
-        images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+        images, labels = (np.asarray(arrays[f"{name}_{part}"]) for part in ("images", "labels"))  # may be bytes
         if problem := find_problem(images, labels, name, size):
             raise UserError(f"{path}: {problem}")
     return images, (1 - labels.reshape(-1)).astype(np.uint8)

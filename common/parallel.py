@@ -43,6 +43,8 @@ def run(function: Callable, tasks: Iterable[tuple], jobs: int, begin: Callable) 
         except BaseException:
             for child in multiprocessing.active_children():
                 child.terminate()
+            # Nobody reads the next task now: do not wait for the thread that writes it into a full pipe.
+            executor._call_queue.cancel_join_thread()  # type: ignore[attr-defined]
             raise
 
 

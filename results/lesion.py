@@ -109,6 +109,9 @@ MIXES = {  # the mean of their logits; "given" takes the classifier's windows of
     "found 1.5 + found 2": ("found 1.5", "found 2"),
     "window 2 + found 2": ("window 2", "found 2"),
     "frame + window 2 + found 2": ("frame", "window 2", "found 2"),
+    "square + window 2": ("square", "window 2"),
+    "square + found 2": ("square", "found 2"),
+    "frame + square": ("frame", "square"),
 }
 
 
@@ -252,7 +255,12 @@ def moments_box(heat: torch.Tensor, deviations: float = 2.0) -> torch.Tensor:
     return torch.cat([mean - deviations * spread, 2 * deviations * spread], 1)
 
 
-RULES = {"whole map": moments_box, "largest part": lambda heat: moments_box(largest_part(heat))}
+RULES = {
+    "whole map": moments_box,
+    "squared map": lambda heat: moments_box(heat.square()),
+    "largest part": lambda heat: moments_box(largest_part(heat)),
+    "largest part above 0.3": lambda heat: moments_box(largest_part(heat, 0.3)),
+}
 
 
 def in_pixels(shares: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
@@ -569,7 +577,26 @@ def details(bench: Bench, way: str, placed: Placement, names: list[str]) -> str:
     signs = {"share of the heat in the largest part": inside[chosen], "highest heat": heat[chosen].max((1, 2))}
     words = [f"{name}: {metrics.auc(missed, -sign):.3f}" for name, sign in signs.items()]
     header = "images | n | malignant | IoU below 0.3 | AUC"
-    return log.markdown(header, lines) + "\n\nAUC for IoU below 0.3: " + ", ".join(words)
+    made = log.markdown(header, lines) + "\n\nAUC for IoU below 0.3: " + ", ".join(words)
+    return made + "\n" + compare_switches(scored_on, said, inside) if "frame" in said else made
+
+
+def compare_switches(hospital: Hospital, said: dict[str, dict], sure: np.ndarray) -> str:
+    """AUC of the mean of the frame's and a found window's logits, and of the frame's alone where the finder is least
+    sure. The logits of each are standardised over the hospital first, which flatters switches."""
+
+    def standard(logits: np.ndarray) -> np.ndarray:
+        return (logits - logits.mean()) / logits.std()
+
+    frame, lines = standard(said["frame"][""]), []
+    for name, kinds in said.items():
+        for kind in (kind for kind in kinds if kind.startswith("found")):
+            mean = (frame + standard(kinds[kind])) / 2
+            for share in (0, 0.1, 0.2, 0.5):
+                unsure = sure < np.quantile(sure, share)
+                auc = metrics.auc(hospital.labels, np.where(unsure, frame, mean))
+                lines.append(f"{name}, {kind}: frame alone for {share:.0%}, mean for the others: AUC {auc:.4f}")
+    return "\n".join(lines)
 
 
 def main():

@@ -29,7 +29,7 @@ from conftest import REPO, one_line
 from hypothesis import strategies as st
 from PIL import Image
 
-from common import data, files, imagefile, npzfile, weights
+from common import files, imagefile, npzfile, weights
 from common.calibration import Calibration
 from common.deploy import graph, onnxfile
 from common.errors import UserError
@@ -45,7 +45,7 @@ LONG = "x" * 300
 
 # What flags must refuse. A value in braces stands for a file or folder that `places` makes.
 GROUPS = {
-    "--resume, --compare-groups, --drop-test-twins, --no-test, --fp16, --int8, --benchmark, --json": NO_VALUE,
+    "--resume, --no-test, --fp16, --int8, --benchmark, --json": NO_VALUE,
     "--augment, --mirror, --groups, --precision": WORD,
     "--class-weights": [*WORD, "Balanced"],
     "--loss": [*WORD, "hinge"],
@@ -58,7 +58,6 @@ GROUPS = {
     "--label-smoothing, --ema, --zoom": [*NUMBER, "-0.1", "1"],
     "--mixup": [*NUMBER, "-0.1", "1e300"],
     "--sensitivity": [*NUMBER, "0", "1", "1.5"],
-    "--heartbeat": [*NUMBER, "0", "-1"],
     "--patience, --grid, --refit": COUNT,
     "--epochs, --batch-size, --jobs, --trials": [*COUNT, "0"],
     "--stages": [*COUNT, "0", "1", "5"],
@@ -67,14 +66,11 @@ GROUPS = {
     "--threads": [*COUNT, "0", "1025"],
     "--folds": [*COUNT, "0", "1", "9999"],
     "--repeats": [*COUNT, "0", "1001"],
-    "--upsample": [*COUNT, "513"],
-    "--frozen-stages": [*COUNT, "5"],
-    "--sizes": [*COUNT, "0", "27"],
-    "--images, --steps": [*COUNT, "0", "1000000000"],
     "--bootstrap": [*COUNT, "0", "99", "100001"],
     "--weights": ["", "{missing}", "{folder}", "{text}", "{empty}", "{npz}", "{nan_weights}", "{foreign_weights}"],
     "--data": ["", "{missing}", "{folder}", "{text}", "{empty}", "{image}", "/dev/zero", "two\nlines", "mnist"],
-    "--also, --calibrate-on": ["", "{missing}", "{text}", "{empty}", "{image}", "mnist"],
+    "--positive": [""],
+    "--by": ["", "scanner"],
     "--data-root": ["{missing}", "{text}"],
     "--out, --evidence": ["", "{text}", "{text}/under", LONG],
     "--params": ["{missing}", "{folder}", "{text}", "{empty}", "{list}", "{unknown_key}", "{nan_lr}", "{deep}"],
@@ -124,7 +120,7 @@ def places(tmp_path_factory, good, untrained, onnx_model) -> dict[str, str]:
     texts = {"text": "not what you think\n", "empty": "", "list": "[1, 2]", "unknown_key": '{"learning_rate": 1}'}
     texts |= {"nan_lr": '{"lr": NaN}', "deep": "[" * 100_000, "text.csv": "a,b\n1,2\n", "text.onnx": "not a model\n"}
     contents = {name: text.encode() for name, text in texts.items()}
-    contents |= {"image": b"\x89PNG\r\n\x1a\n and so on", "onnx": b"\x08\x07", "npz": good["own.npz"]}
+    contents |= {"image": b"\x89PNG\r\n\x1a\n and so on", "onnx": b"\x08\x07", "own.npz": good["own.npz"]}
     contents |= {"nan_weights": saved({"conv1.weight": torch.full((64, 3, 7, 7), torch.nan)})}
     contents |= {"foreign_weights": saved({"encoder.weight": torch.zeros(3)})}
     contents |= {"MODEL.onnx": onnx_model.path.read_bytes(), "IMAGE": good["grey.png"]}
@@ -132,10 +128,9 @@ def places(tmp_path_factory, good, untrained, onnx_model) -> dict[str, str]:
         (folder / name).write_bytes(content)
     for name in ("folder", "folder.onnx"):
         (folder / name).mkdir()
-    run = str(untrained.path)
-    return {name: str(folder / name) for name in ("missing", "folder", *contents)} | dict.fromkeys(
-        ("run", "RUN", "RUN_OR_ONNX"), run
-    )
+    named = {name: str(folder / name) for name in ("missing", "folder", *contents)}
+    runs = dict.fromkeys(("run", "RUN", "RUN_OR_ONNX"), str(untrained.path))
+    return named | runs | {"npz": named["own.npz"]}
 
 
 def snapshot(*folders) -> dict[Path, bytes]:
@@ -214,11 +209,11 @@ def good(tmp_path_factory, untrained, stored, phantoms) -> dict[str, bytes]:
     for name, how in IMAGE_FILES.items():
         pages: dict[str, Any] = {"append_images": others, "save_all": True} if "pages" in name else {}
         picture.save(folder / name, **how, **pages)
-    texts = {"best.json": Settings().as_dict(), "calibration.json": CALIBRATION, "metrics.json": {"splits": {}}}
+    texts = {"best.json": Settings().as_dict(), "calibration.json": CALIBRATION, "metrics.json": METRICS}
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=2))
-    rows = folders.prediction_rows(data.Split.of("val", phantoms.images, phantoms.labels), np.linspace(0.01, 0.99, 48))
-    files.write_csv(folder / "predictions.csv", rows)
+    files.write_csv(folder / "predictions.csv", folders.prediction_rows(phantoms, np.linspace(0.01, 0.99, 48)))
+    folders.save_table(folder, phantoms)
     if PYDICOM:
         for name in DICOM_FILES:
             shutil.copy(pytest.importorskip("pydicom.data").get_testdata_file(name), folder)
@@ -226,8 +221,7 @@ def good(tmp_path_factory, untrained, stored, phantoms) -> dict[str, bytes]:
 
 
 def read_npz(path: Path) -> bytes:
-    splits = data.load(data.Source(str(path), 28, path, ""), *data.SPLITS)
-    return b"".join(split.images.tobytes() + split.labels.tobytes() for split in splits)
+    return b"".join(array.tobytes() for split in npzfile.SPLITS for array in npzfile.read(path, 28, split))
 
 
 def read_onnx(path: Path) -> bytes:
@@ -264,6 +258,7 @@ READ = {
     "best.json": lambda path: Settings(**read_params(str(path))),
     "calibration.json": folders.read_calibration,
     "predictions.csv": folders.read_predictions,
+    "split.csv": lambda path: folders.read_table(path).to_csv(),
     "metrics.json": lambda path: folders.read_metrics(path.parent),
     **dict.fromkeys(IMAGE_FILES, read_image),
 }
@@ -299,7 +294,7 @@ def test_truncated_files(name, good, tmp_path, capfd):
     _, shown = read(name, whole, tmp_path)
     for end in sorted({0, 1, len(whole) - 1, *range(0, len(whole), max(len(whole) // 40, 1))}):
         line, left = read(name, whole[:end], tmp_path)
-        if name == "predictions.csv" and end >= whole.index(b"\n") + 5:
+        if name in ("predictions.csv", "split.csv") and end >= whole.index(b"\n") + 5:
             continue
         assert line or READ[name] is read_image and left == shown, end
     assert capfd.readouterr().err == ""
@@ -388,7 +383,9 @@ def onnx_with(content: bytes, old: str = "", new: str = "", **about) -> bytes:
     return network.SerializeToString()
 
 
-CALIBRATION = dataclasses.asdict(Calibration(2.0, 0.1, 0.3))
+RATES = {"recall": 0.9, "recall_ci95": [0.8, 1.0], "specificity": None, "specificity_ci95": [None, None]}
+CALIBRATION = dataclasses.asdict(Calibration(2.0, 0.1, 0.3, chosen_on={"on": "val"}, achieved=[RATES]))
+METRICS: dict = {"splits": {}, "results": []}
 INT_MAX, UINT_MAX = 2**31 - 1, 2**32 - 1
 NUMBERS: tuple = (None, [], "", "much", float("nan"))
 NO_SETTING = {
@@ -430,14 +427,16 @@ def crafted_checkpoints(good: bytes) -> dict[str, bytes]:
     checkpoint = torch.load(io.BytesIO(good))
     changes: list[dict] = [{"stages": value} for value in (0, 30, 10**9, "3")]
     changes += [{"data": checkpoint["data"] | {"size": value}} for value in (0, 10**9, "28", None, 28.0)]
-    changes += [{"data": checkpoint["data"] | {key: None}} for key in ("name", "md5", "trained_on")]
-    changes += [{"data": []}, {"state": []}, {"mirror": "on"}, {"format": "v0"}]
+    changes += [{"data": checkpoint["data"] | {key: None}} for key in ("sets", "md5", "trained_on")]
+    changes += [{"data": checkpoint["data"] | {"sets": value}} for value in ("x", [3], [{"spec": "x"}])]
+    changes += [{"data": []}, {"state": []}, {"mirror": "on"}]
+    changes += [{"format": f"breastmnist-resnet18 v{version}"} for version in (0, 1, 3)]
     whole = {"a list": saved([1, 2]), "nothing": b"", "of others": saved({"conv1.weight": torch.zeros(2)})}
     return whole | {f"{change}": saved(checkpoint | change) for change in changes}
 
 
 def crafted_onnx(good: bytes) -> dict[str, bytes]:
-    names = "temperature", "threshold_rule", "calibrated_on", "dataset", "intended_use", "probability"
+    names = "temperature", "threshold_rule", "dataset", "intended_use", "probability"
     image = "uint8[batch, height, width] image"
     graphs = [
         (image, "uint8[batch, 1, height, width] image"),
@@ -450,8 +449,10 @@ def crafted_onnx(good: bytes) -> dict[str, bytes]:
         ("Sigmoid(logit)", "Div(logit, logit)"),  # 0 / 0 of a black image
     ]
     abouts = [("temperature", text) for text in ("nan", "0", "hot")] + [("threshold", text) for text in ("2", "nan")]
-    abouts += [("calibrated_on_n", text) for text in ("1.5", "9" * 5000)]
-    abouts += [("dataset_source", text) for text in ("{}", "[" * 100_000, "x")]
+    abouts += [("achieved", text) for text in ("{}", "[3]", '[{"recall": 1}]', "[" * 100_000)]
+    abouts += [("chosen_on", text) for text in ("[]", "3", "x")]
+    abouts += [(f"fingerprints_{name}", text) for name in ("trained_on", "chosen_on") for text in ("A", "é", "AAAA")]
+    abouts += [("dataset_source", text) for text in ("{}", "[" * 100_000, "x", '{"sets": [3]}')]
     return (
         {f"no {name}": good.replace(name.encode(), b"x" * len(name)) for name in names}
         | {f"{old} for {new}": onnx_with(good, old, new) for old, new in graphs}
@@ -488,6 +489,19 @@ def crafted_images(good: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
     }  # fmt: skip
 
 
+def crafted_tables(good: bytes) -> dict[str, bytes]:
+    header, first, *_ = good.splitlines(keepends=True)
+    return {
+        "no column": good.replace(b"hospital", b"hospice", 1),
+        "a label of words": good.replace(first, first.replace(b",1,", b",one,").replace(b",0,", b",none,"), 1),
+        "half a fingerprint": good[:-20],
+        "too few cells": header + first.rpartition(b",")[0],
+        "a quotation mark": header + b'"' + first,
+        "nothing": b"",
+        "bytes": bytes(range(256)),
+    }
+
+
 ROWS = (
     b"", b"val", b"val,0,1", b"val,0,2,0.5", b"val,0,,0.5", b"val,x,1,0.5", b"val,0,1,nan", b"val,0,1,inf",
     b"val,0,1,-0.1", b"val,0,1,1.1", b"val,0,1,0,5", b"val,0,1,0.5\0", b"val,1e9,1,0.5", b"\xff\xfe,0,1,0.5",
@@ -501,8 +515,10 @@ def crafted(good) -> dict[str, dict[str, bytes]]:
     settings = [(f.name, value) for f in dataclasses.fields(Settings) if f.name != "weights" for value in NUMBERS]
     wrong: tuple = (None, [], "", "hot", float("nan"), float("inf"), -1, 10**400)
     calibration = [(name, value) for name in ("temperature", "threshold") for value in wrong]
-    calibration += [("n", float("inf")), ("temperature", 0), ("threshold", 2)]
-    metrics = [(name, value) for name in ("splits", "operating_point", "folds") for value in (None, "x", 1)]
+    calibration += [("temperature", 0), ("threshold", 2)]
+    calibration += [("chosen_on", value) for value in (None, [], 3)]
+    calibration += [("achieved", value) for value in (None, {}, [3], [{}], [RATES | {"recall": "high"}])]
+    metrics = [(name, value) for name in ("splits", "results", "folds") for value in (None, "x", 1)]
     return crafted_images(good) | {
         "own.npz": crafted_npz(good["own.npz"]),
         "model.pt": crafted_checkpoints(good["model.pt"]),
@@ -510,7 +526,8 @@ def crafted(good) -> dict[str, dict[str, bytes]]:
         "best.json": json_cases({}, settings) | NO_SETTING,
         "calibration.json": json_cases(CALIBRATION, calibration)
         | {"nested without end": b'{"a": ' * 100_000, "a list": b"[]"},
-        "metrics.json": json_cases({"splits": {}}, metrics) | {"no splits": b"{}", "a list": b"[]"},
+        "metrics.json": json_cases(METRICS, metrics) | {"no splits": b"{}", "a list": b"[]"},
+        "split.csv": crafted_tables(good["split.csv"]),
         "predictions.csv": {f"{row[:20]!r}": b"split,index,label,probability\n" + row for row in ROWS},
     }
 

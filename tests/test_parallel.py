@@ -1,10 +1,12 @@
-"""Copies of a function at work beside this process; test_tune.py interrupts and kills them."""
+"""Work in several processes, and its end; test_tune.py interrupts and kills copies of a function."""
 
 import os
 import signal
+import time
 from functools import partial
 
 import pytest
+from conftest import start
 
 from common import parallel
 from common.errors import UserError
@@ -26,3 +28,17 @@ def test_copies_are_waited_for_however_they_end_and_stay_silent(tmp_path, capfd)
     parallel.run_copies(leave_mark, (tmp_path,), 3, partial(set_seed, 0, 1))
     assert len(list(tmp_path.iterdir())) == 4 and capfd.readouterr() == ("", "")
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_workers_begin_ends_the_run(tmp_path):
+    """The first tasks are larger than a pipe, and nobody has read them yet."""
+    flags = "--data phantom --weights none --stages 2 --epochs 2 --threads 2 --jobs 2".split()
+    process, _ = start("crossval.py", *flags, "--out", tmp_path / "run", until="No patients are known")
+    try:
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130

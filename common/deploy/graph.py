@@ -11,6 +11,7 @@ from common import fingerprints
 from common.deploy import typicality
 from common.deploy.typicality import Typicality
 from common.errors import UserError, one_line
+from common.files import as_json
 from common.model import Predictor
 from common.run.folders import Run
 
@@ -132,7 +133,7 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
         "calibrated_on": " + ".join(run.calibration.chosen_on.get("hospitals", [])),
         "calibrated_on_n": str(run.calibration.chosen_on.get("n", 0)),
         "chosen_on": json.dumps(run.calibration.chosen_on),
-        "achieved": json.dumps(run.calibration.achieved),
+        "achieved": json.dumps(as_json(run.calibration.achieved)),
         "fingerprints_trained_on": fingerprints.encode(run.trained_on),
         "fingerprints_chosen_on": fingerprints.encode(run.chosen_on),
         "members": str(len(run.predictor.members)),

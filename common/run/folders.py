@@ -8,7 +8,6 @@ predictions.csv, metrics.json, and whatever the script adds.
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -95,8 +94,8 @@ def read_table(path: Path) -> pd.DataFrame:
     """What `save_table` wrote. Raises: UserError."""
     with reading(path):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-        if not {*COLUMNS, "group", "fingerprint"} <= set(table.columns):
-            raise ValueError("columns")
+        if not {*COLUMNS, "group", "fingerprint"} <= set(table.columns) or table.empty:
+            raise ValueError("columns, or rows")
         numbers = {"label": int, "group": int} | dict.fromkeys(("x", "y", "width", "height"), float)
         for name, kind in numbers.items():
             table[name] = table[name].replace("", "nan").astype(kind)
@@ -247,8 +246,8 @@ def read_metrics(folder: Path) -> dict:
     """The metrics.json of a run. Raises: UserError when it is absent, damaged or without "splits" and "results"."""
     path = folder / "metrics.json"
     metrics = read_json(path)
-    kinds = {"splits": dict, "results": list}
-    if not all(isinstance(metrics.get(name), kind) for name, kind in kinds.items()):
+    kinds, optional = {"splits": dict, "results": list, "folds": list}, {"folds": []}
+    if not all(isinstance((optional | metrics).get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"{path}: holds no metrics of a run; train the run again")
     return metrics
 
@@ -257,7 +256,4 @@ def read_calibration(path: Path) -> Calibration:
     """Raises: UserError when the file is absent or damaged."""
     stored = read_json(path)
     with reading(path):
-        kinds = get_type_hints(Calibration)
-        if not isinstance(stored["chosen_on"], dict) or not isinstance(stored["achieved"], list):
-            raise ValueError("chosen_on or achieved")
-        return Calibration(**{n: stored[n] if n in ("chosen_on", "achieved") else kinds[n](stored[n]) for n in kinds})
+        return Calibration.read(stored)

@@ -73,10 +73,11 @@ def remove(folder: Path, scripts: Iterable[str]) -> None:
 
 @contextmanager
 def output(folder: str | Path, names: Iterable[str], inputs: Iterable[str | Path | None] = ()) -> Iterator[Path]:
-    """Make an output folder, prove that it can be written, and list what was written when the work is done. A new
-    folder that stays empty is removed. names: all files that the work may write; inputs: what the work reads.
+    """Make an output folder, prove that it can be written, and list what was written when the work is done. New
+    folders that stay empty are removed. names: all files that the work may write; inputs: what the work reads.
     Raises: UserError, before the work, as `refuse` or when the disk refuses."""
-    path, new, names = Path(folder), not os.path.exists(folder), list(names)
+    path, names = Path(folder), list(names)
+    new = [place for place in (path, *path.parents) if not os.path.exists(place)]
     refuse(path, names, inputs)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -86,10 +87,10 @@ def output(folder: str | Path, names: Iterable[str], inputs: Iterable[str | Path
         prove_writable(path)
         yield path
     finally:
-        record(path, [name for name in names if (path / name).is_file()])
+        record(path, [name for name in names if os.path.isfile(path / name)])
         with suppress(OSError):  # it holds something
-            if new:
-                path.rmdir()
+            for place in new:
+                place.rmdir()
 
 
 def prove_writable(folder: Path) -> None:
