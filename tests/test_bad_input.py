@@ -516,8 +516,9 @@ def crafted(good) -> dict[str, dict[str, bytes]]:
     wrong: tuple = (None, [], "", "hot", float("nan"), float("inf"), -1, 10**400)
     calibration = [(name, value) for name in ("temperature", "threshold") for value in wrong]
     calibration += [("temperature", 0), ("threshold", 2)]
-    calibration += [("chosen_on", value) for value in (None, [], 3)]
-    calibration += [("achieved", value) for value in (None, {}, [3], [{}], [RATES | {"recall": "high"}])]
+    no_images: tuple = (None, [], 3)
+    no_rates: tuple = (None, {}, [3], [{}], [RATES | {"recall": "high"}])
+    calibration += [("chosen_on", value) for value in no_images] + [("achieved", value) for value in no_rates]
     metrics = [(name, value) for name in ("splits", "results", "folds") for value in (None, "x", 1)]
     return crafted_images(good) | {
         "own.npz": crafted_npz(good["own.npz"]),

@@ -246,8 +246,8 @@ def read_metrics(folder: Path) -> dict:
     """The metrics.json of a run. Raises: UserError when it is absent, damaged or without "splits" and "results"."""
     path = folder / "metrics.json"
     metrics = read_json(path)
-    kinds, optional = {"splits": dict, "results": list, "folds": list}, {"folds": []}
-    if not all(isinstance((optional | metrics).get(name), kind) for name, kind in kinds.items()):
+    kinds = {"splits": dict, "results": list, "folds": list}
+    if not all(isinstance(({"folds": []} | metrics).get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"{path}: holds no metrics of a run; train the run again")
     return metrics
 
