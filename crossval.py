@@ -6,8 +6,6 @@ By default images of one patient, where patients are known, and near-duplicates 
 --folds 5 --groups image --pool train.
 """
 
-import numpy as np
-
 from common import data, scoring
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Found, Images
@@ -18,7 +16,7 @@ from common.model import Predictor, device_of, predict
 from common.run import flags, folders, provenance, resume
 from common.scoring import Scored
 from common.seed import set_seed
-from common.settings import NATURAL, POSITIVE_INT, Settings, number, one_of
+from common.settings import POSITIVE_INT, Settings, number, one_of
 from common.show import tables
 from common.thresholds import Rule
 
@@ -27,7 +25,7 @@ POOLS = {"train": ["train"], "train+val": ["train", "val"], "all": ["train", "va
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    flags.add(parser, "--folds", number(int, 2, np.inf), "folds", 5)
+    flags.add(parser, "--folds", number(int, 2, 10_000), "folds", 5)
     flags.add(parser, "--repeats", number(int, 1, 1000), "repeat with other folds and seeds, and average the logits", 1)
     flags.add(parser, "--pool", one_of(*POOLS), "what to divide", "train+val")
     how = "what shares a fold. patient: images of one patient, and near-duplicates; image: nothing, every image by "
@@ -35,7 +33,7 @@ def parse_args():
     flags.add(parser, "--groups", one_of("patient", "image", "hospital"), how, "patient")
     refit = "train so many more models (1 where no N is given), on all of the pool; they are the run instead of the "
     refit += "ensemble, calibrated by the folds"
-    flags.add(parser, "--refit", NATURAL, refit, 0, nargs="?", const=1)
+    flags.add(parser, "--refit", number(int, 0, 1000), refit, 0, nargs="?", const=1)
     flags.add_switch(parser, "--no-test", "do not read test: for choosing settings")
     jobs = "models trained at once, which share --threads"
     flags.add(parser, "--jobs", POSITIVE_INT, jobs, shown="as many as threads, at most one per model")

@@ -29,7 +29,7 @@ def list_images(path: Path, positive: str | None = None) -> Listed:
     Args: positive: of a FOLDER, the class folder that is positive; all others are then negative.
     Raises: UserError that says what is wrong, where, and what to do.
     """
-    if not os.path.exists(path):
+    if not (os.path.isfile(path) or os.path.isdir(path)):
         raise UserError(f"{path}: there is no such file or folder")
     try:
         reader = publicsets.recognise(path) if path.is_dir() else list_table
