@@ -57,7 +57,8 @@ GROUPS = {
     "--warmup, --threshold": [*NUMBER, "-0.1", "1.1"],
     "--label-smoothing, --ema, --zoom": [*NUMBER, "-0.1", "1"],
     "--mixup": [*NUMBER, "-0.1", "1e300"],
-    "--sensitivity": [*NUMBER, "0", "1", "1.5"],
+    "--sensitivity, --specificity, --flag-rate, --prevalence": [*NUMBER, "0", "1", "1.5"],
+    "--unit": WORD,
     "--patience, --grid": COUNT,
     "--refit": [*COUNT, "1001"],
     "--epochs, --batch-size, --jobs, --trials": [*COUNT, "0"],
@@ -82,6 +83,9 @@ GROUPS = {
     "evaluate.py RUN_OR_ONNX": ["", "{missing}", "{folder}", "{text}", "{missing}.onnx", "{onnx}", "{folder}.onnx"],
     "export.py RUN": ["", "{missing}", "{folder}", "{text}", "{onnx}"],
     "export.py --data": ["", "{missing}", "{folder}", "/dev/zero", "two\nlines", "mnist"],
+    "calibrate.py --out": ["x", "x.ONNX", "{folder}", "{text}/x.onnx"],
+    "calibrate.py MODEL.onnx": ["", "{missing}", "{folder}", "{text}", "{onnx}"],
+    "calibrate.py --data": ["", "{missing}", "{folder}", "/dev/zero", "two\nlines", "mnist"],
     "export.py --out": ["", "x", "x.ONNX", "x.onnx/", "{folder}", "{folder}.onnx", "{text}/x.onnx", f"{LONG}.onnx"],
     "predict.py MODEL.onnx": ["", "{missing}", "{folder}", "{text}", "{empty}", "{image}", "{onnx}", "{run}"],
     "predict.py IMAGE": ["{folder}"],  # what is no image is named, and the others are done: see below
@@ -141,7 +145,7 @@ def snapshot(*folders) -> dict[Path, bytes]:
 def command_line(script, flag, value, places) -> list[str]:
     """A command that would run but for the one bad value."""
     given = places | {"--weights": "none", "--stages": "2", "--epochs": "1", "--threads": "1"}
-    given |= {"--out": "out.onnx" if script == "export.py" else "out"}
+    given |= {"--out": "out.onnx" if script == "export.py" else "mine.onnx" if script == "calibrate.py" else "out"}
     given |= {"--data": "breastmnist" if flag == "--data-root" else places["npz"], flag: value}
     known = [name for name in actions_of(script) if name in given]
     return [f"{name}={given[name]}" if name[0] == "-" else given[name] for name in known]

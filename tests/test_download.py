@@ -124,7 +124,7 @@ def fetch(what: str):
     """Find or download one of FILES, and read it."""
     if what == "weights":
         return weights.read_weights("imagenet")
-    return data.load(data.find("breastmnist", None, 28), "train")
+    return data.load(data.find(["breastmnist"], None, 28), "train")
 
 
 def files(folder: Path) -> list[str]:
@@ -234,7 +234,7 @@ def frames(lines: list[str]) -> tuple[str, str]:
 def test_with_a_network_the_first_command_is_the_real_thing(host, runs):
     lines, err, metrics = first_run(runs)
     assert lines[0].startswith("BreastMNIST 28×28") and lines[-1] == "written to run/" and "PHANTOM" not in err
-    assert metrics["config"]["weights"] == "imagenet" and metrics["config"]["data"] == "breastmnist"
+    assert metrics["config"]["weights"] == "imagenet" and metrics["config"]["data"] == ["breastmnist"]
     assert metrics["provenance"]["data"]["md5"] == npzfile.OFFICIAL_MD5[28]
 
 

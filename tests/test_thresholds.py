@@ -22,10 +22,10 @@ def rates(labels, probabilities, threshold: float) -> dict[str, float]:
 
 @given(CASES, st.sampled_from([0.2, 0.5, 0.95, 1.0]), st.sampled_from(sorted(WORDS)))
 def test_a_rule_gives_the_best_of_all_thresholds_that_keep_it(cases, value, kind):
-    labels, probabilities = np.array([c[0] for c in cases]), np.array([c[1] / 12 for c in cases])
+    labels, probabilities = np.array([c[0] for c in cases]), np.array([c[1] / 13 for c in cases])
     if labels.all() or not labels.any():
         return
-    possible = [-1.0, *(np.unique(probabilities) + 1 / 24), 2.0]  # one between each two
+    possible = [-1.0, *(np.unique(probabilities) + 1 / 26), 2.0]  # one between each two
     kept = [rates(labels, probabilities, t) for t in possible]
     if kind == "flag-rate":
         kept = [found for found in kept if found[kind] <= value + 1e-12]

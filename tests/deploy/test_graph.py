@@ -41,10 +41,11 @@ def test_preparation_is_pillow_s_to_one_grey_level(shape, size):
 def test_a_straight_line_moves_the_logit_and_its_probability(network, fitted, onnx_model, phantoms):
     session = onnxfile.open_session(graph.assemble(network, 28, fitted, 2.0, -0.25).SerializeToString(), 1)
     probability, logit, evidence, _ = session.run(None, {"image": phantoms.pixels})
-    expected = 2 * onnx_model.logits(phantoms.pixels) - 0.25
-    assert np.allclose(evidence, 2 * onnx_model.evidence(phantoms.pixels) - 0.25, atol=1e-4)
+    raw = (onnx_model.logits(phantoms.pixels) - 0.1) * 1.5, (onnx_model.evidence(phantoms.pixels) - 0.1) * 1.5
+    expected = 2 * raw[0] - 0.25
+    assert np.allclose(evidence, 2 * raw[1] - 0.25, atol=1e-4)
     assert np.allclose(evidence.mean((1, 2)), logit, atol=1e-5) and np.std(evidence, (1, 2)).min() > 0.02
-    assert np.allclose(onnx_model.probabilities(phantoms.pixels), sigmoid((expected + 0.25) / 2), atol=1e-6)
+    assert np.allclose(onnx_model.probabilities(phantoms.pixels), sigmoid(raw[0] / 1.5 + 0.1), atol=1e-6)
     assert np.allclose(logit, expected, atol=1e-4) and np.allclose(probability, sigmoid(expected), atol=1e-5)
 
 
