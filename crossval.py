@@ -7,7 +7,6 @@ By default images of one patient, where patients are known, and near-duplicates 
 """
 
 from common import data, scoring
-from common.calibration import sigmoid
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Found, Images
 from common.errors import UserError
@@ -19,6 +18,7 @@ from common.scoring import Scored
 from common.seed import set_seed
 from common.settings import POSITIVE_INT, Settings, number, one_of
 from common.show import tables
+from common.thresholds import Rule
 
 POOLS = {"train": ["train"], "train+val": ["train", "val"], "all": ["train", "val", "test"]}
 
@@ -60,9 +60,10 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
     predictions.csv, all images that were read)."""
     logits, groups = validation.mean_logits, data.find_groups(pool)
     by_hospital = args.groups == "hospital"
-    calibration = scoring.calibrate(pool, logits, groups, args.sensitivity, "out_of_fold", by_hospital)
+    rule = Rule("sensitivity", args.sensitivity)
+    calibration = scoring.calibrate(pool, logits, groups, rule, "out_of_fold", by_hospital)
     probabilities = calibration.probabilities(logits)
-    scored = [Scored("out_of_fold", pool, probabilities, groups, chose=("temperature", "threshold"))]
+    scored = [Scored("out_of_fold", pool, probabilities, groups, chose=("calibration", "threshold"))]
     rows = []
     for fold, of_repeat in zip(validation.fold + 1, validation.logits):
         rows += folders.prediction_rows(pool, calibration.probabilities(of_repeat), fold)
@@ -72,8 +73,8 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
         known = data.concatenate(pool, data.load(found, "val", optional=["val"])) if args.pool == "train" else pool
         images = data.concatenate(known, test)
         if len(test):
-            predictor = Predictor(validation.used, settings.mirror, calibration.temperature)
-            scored.append(scoring.score_test(test, sigmoid(predict(predictor, test.pixels)), known))
+            logits = predict(Predictor(validation.used, settings.mirror), test.pixels)
+            scored.append(scoring.score_test(test, calibration.probabilities(logits), known))
             rows += folders.prediction_rows(test, scored[-1].probabilities, fold=[""] * len(test))
     return calibration, scored, rows, images
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import data, evaluation, metrics, scoring
+from common import data, evaluation, metrics, netbenefit, scoring, subgroups
 from common.data import Found, Images
 from common.deploy import onnxfile
 from common.description import notice
@@ -18,9 +18,10 @@ from common.run import flags, folders, outputs, provenance, standard
 from common.scoring import Scored
 from common.seed import set_seed
 from common.settings import Kind, number, one_of
-from common.show import cases, figures, page, tables
+from common.show import cases, clinical, figures, page, tables
 
-FIGURES = ("roc", "precision_recall", "reliability", "scores", "confusion", "evidence", "folds", "comparison")
+FIGURES = ["roc", "precision_recall", "reliability", "scores", "confusion", "evidence", "folds", "comparison"]
+FIGURES += ["decision", "subgroups"]
 FILES = [f"{figure}_{{}}.png" for figure in FIGURES]
 FILES += ["evaluation_{}.json", "predictions_{}.csv", "report_{}.html", "report.html"]
 Model = folders.Run | onnxfile.OnnxModel
@@ -35,6 +36,8 @@ def parse_args():
     flags.add(parser, "--bootstrap", number(int, 100, 100_000), "resamples behind each 95 %% interval", 2000)
     by = "also score the images of each value of a column by themselves, such as device"
     flags.add(parser, "--by", Kind(flags.not_empty, "COLUMN"), by, shown="none")
+    unit = "what is scored: images, or patients by the highest probability of their images"
+    flags.add(parser, "--unit", one_of("image", "patient"), unit, "image")
     against = "compare with another run, .onnx or predictions.csv on the images that neither has seen"
     flags.add(parser, "--against", Kind(str, "OTHER"), against, shown="none")
     out = "the results go into a folder in this one, called like the run or the .onnx file"
@@ -151,6 +154,30 @@ def draw(model: Model, label: str, scored: Scored, predicted: Predicted, args) -
     return drawn
 
 
+def clinical_results(model: Model, scored: Scored, results: list[dict], args) -> dict:
+    """What clinicians ask for: the net benefit at each threshold and, with --by, the subgroups and whether their AUCs
+    differ. Returns: the numbers for the JSON."""
+    shown, counts = (scored.labels, scored.probabilities), scored.resample_counts(args.bootstrap)
+    (point,) = netbenefit.curve(*shown, counts, [min(model.calibration.threshold, 0.99)])
+    found = {"decision_curve": {"operating_point": point, "rows": netbenefit.curve(*shown, counts)}}
+    if args.by:
+        values = subgroups.of_values(results, scored, args.by)
+        test = subgroups.compare(*shown, scored.groups, values, args.by, args.bootstrap)
+        found["subgroups"] = test | {"rows": subgroups.rows(results, scored, args.by)}
+    return found
+
+
+def draw_clinical(found: dict, title: str) -> dict:
+    """The figures of `clinical_results`, as `draw`."""
+    curve = found["decision_curve"]
+    decision = clinical.decision_curve(curve["rows"], curve["operating_point"], title)
+    drawn = {"decision": ("Decision curve", decision)}
+    if groups := found.get("subgroups"):
+        title = f"{title}, by {groups['column']}"
+        drawn["subgroups"] = "Subgroups", clinical.forest(groups["rows"], title, groups["conclusion"])
+    return drawn
+
+
 def prediction_rows(scored: Scored, predicted: Predicted, threshold: float) -> list[dict]:
     """Rows of predictions_<split>.csv: those of a run's predictions.csv, and what is known of each image."""
     known = {"flagged": (scored.probabilities >= threshold).astype(int), "seen": predicted.seen.kinds}
@@ -188,25 +215,30 @@ def main():
     with outputs.output(folder, [file.format(split) for file in FILES], found.paths) as out:
         images = load_images(found, split)
         label, predicted = label_of(model, found, images), predict(model, images)
-        scored = evaluation.score(predicted, split, args.by)
-        result = official_result(found, scored, name, args)
+        by_image = evaluation.score(predicted, split, args.by)
+        scored = by_image if args.unit == "image" else evaluation.per_patient(by_image)
+        result = official_result(found, by_image, name, args)
         results = evaluation.name_values(scoring.evaluate([scored], model.calibration, args.bootstrap), args.by)
+        clinic = clinical_results(model, scored, results, args)
         notes = notes_of(model, found, scored, predicted, results)
+        notes += [clinic["subgroups"]["conclusion"]] if args.by else []
         lines = [tables.results_text(results, model.calibration, label, notes)]
         notes = tables.at_operating_point(results, model.calibration) + notes
-        drawn = draw(model, label, scored, predicted, args)
+        drawn = draw(model, label, scored, predicted, args) | draw_clinical(clinic, f"{label}, {split}")
         evaluated = {"model": model.path.resolve().name, "split": split, "predictions": predicted.how, "images": label}
-        evaluated |= {"seen": predicted.seen.counts, "notes": notes} | scoring.summary(results, model.calibration)
+        evaluated |= (
+            {"seen": predicted.seen.counts, "notes": notes} | scoring.summary(results, model.calibration) | clinic
+        )
         if args.against:
-            other, names = predict_other(model, scored, args), (name, args.against)
-            compared = evaluation.compare(scored, predicted, other, names, args.bootstrap)
+            other, names = predict_other(model, by_image, args), (name, args.against)
+            compared = evaluation.compare(by_image, predicted, other, names, args.bootstrap)
             lines.append(compared["conclusion"])
             evaluated["comparison"] = compared
             if "differences" in compared:
                 figure = figures.comparison(compared["differences"], name, name_of(args.against), label)
                 drawn["comparison"] = "Comparison", figure
         evaluated["provenance"] = provenance.provenance(found, args.threads)
-        rows = prediction_rows(scored, predicted, model.calibration.threshold)
+        rows = prediction_rows(by_image, predicted, model.calibration.threshold)
         lines.append(write(out, split, evaluated, rows, drawn, result, found.notice))
     print(*lines, sep="\n")
 

@@ -97,7 +97,8 @@ def main():
         if fitted.marks_nothing:
             few = f"of {len(known)} training images none can be marked as unlike them; that takes 100"
             print(f"note: typicality: {few}", file=sys.stderr)
-        model = graph.assemble(network, run.data["size"], fitted)
+        line = 1 / run.calibration.temperature, run.calibration.offset
+        model = graph.assemble(network, run.data["size"], fitted, *line)
         fp32 = write_and_load(model, about, beside["fp32"], args.threads)
         stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference, fitted)
         if args.fp16:

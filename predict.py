@@ -1,8 +1,9 @@
 """Print P(malignant) of image files, by an .onnx file that export.py wrote. Needs numpy, Pillow and onnxruntime.
 
-IMAGE is a file or a folder. A folder gives all images in it and in its folders; masks (image_mask.png, masks/), hidden
-files and other files are left out, and a note on stderr counts them. A file that you name is always predicted. Without
-IMAGE, or for "-", paths are read from stdin, one per line.
+IMAGE is a file, a folder, or a FILE.csv with the columns image and patient; each patient of a table gets one more row,
+by the image of the highest probability. A folder gives all images in it and in its folders; masks (image_mask.png,
+masks/), hidden files and other files are left out, and a note on stderr counts them. A file that you name is always
+predicted. Without IMAGE, or for "-", paths are read from stdin, one per line.
 
 Formats: PNG, JPEG, BMP, TIFF, GIF, WebP, JPEG 2000, PGM and PPM; DICOM if pydicom is installed. Each page of a TIFF and
 each frame of a GIF, WebP or DICOM is a row. Colour becomes grey (Pillow's L), transparent pixels become black. 16 bits
@@ -28,7 +29,7 @@ import numpy as np
 
 from common import evidence, files, fingerprints, imagefile, imagefolder
 from common.calibration import sigmoid
-from common.deploy import onnxfile
+from common.deploy import onnxfile, patients
 from common.errors import UserError
 from common.kinds import FOLDER, SHARE, not_empty
 from common.run import command
@@ -124,6 +125,14 @@ def check_evidence_folder(folder: str, named: list[str]) -> None:
             raise UserError(f"{where}; the next prediction would take the maps for images. Name another folder")
 
 
+def expand_tables(named: Iterable[str], patient_of: dict[str, str]) -> Iterator[str]:
+    """The paths, with the images that a table names in its place. patient_of: gets the patient of each of these."""
+    for name in named:
+        table = patients.read(Path(name)) if name.lower().endswith(patients.SUFFIXES) else {}
+        patient_of |= {str(path): patient for path, patient in table.items()}
+        yield from map(str, table) if table else [name]
+
+
 def read(named: Iterable[str], progress: Progress) -> Iterator[Page]:
     """Every page of the files and folders. stderr names the files that cannot be read, and counts those left out."""
     for name in named:
@@ -215,6 +224,12 @@ def row(answer: dict) -> str:
     return f"{answer['probability']:>12.4f}  {typicality:>10}  {mark:<26}  {answer['page']:>4}  {name}"
 
 
+def patient_row(answer: dict) -> str:
+    """What the model says of a patient."""
+    marks = {None: "unlike the training images", True: "flagged for review", False: "not flagged"}
+    return f"{answer['probability']:>12.4f}  {marks[answer['flagged']]:<26}  {answer['images']:>6}  {answer['patient']}"
+
+
 def evidence_folder(args, model: onnxfile.OnnxModel, named: list[str]) -> Path:
     """The folder of --evidence, made if absent. Raises: UserError if it cannot be used."""
     check_evidence_folder(args.evidence, named)
@@ -239,20 +254,29 @@ def main():
     own = model.calibration
     threshold, rule = (own.threshold, own.threshold_rule) if args.threshold is None else (args.threshold, "--threshold")
     about = {"threshold": threshold, "dataset": model.dataset, "intended_use": model.intended_use}
-    named, folder = named_paths(args.images), None
+    patient_of: dict[str, str] = {}
+    named, folder = expand_tables(named_paths(args.images), patient_of), None
     if args.evidence is not None:
         named = list(named)
         folder = evidence_folder(args, model, named)
 
-    progress = Progress()
+    progress, answered = Progress(), []
     for answer in answers(model, read(named, progress), threshold, folder):
         if not (args.json or progress.images):
             print(heading(model, threshold, rule, folder))
+        if patient := patient_of.get(answer["image"]):
+            answer["patient"] = patient
+            answered.append(answer)
         print(json.dumps(answer | about) if args.json else row(answer), flush=True)
         progress.images += 1
         progress.show()
     if not progress.files:
         raise UserError("IMAGE: no image files there; give image files, or folders that hold some")
+    found = patients.highest(answered)
+    if found and not args.json:
+        print(f"\n{'P(malignant)':>12}  {'':<26}  {'images':>6}  patient")
+    for answer in found:
+        print(json.dumps(answer | about) if args.json else patient_row(answer))
     progress.say(str(progress))
     sys.exit(1 if progress.failed else 0)
 

@@ -1,4 +1,4 @@
-"""Train one model on train, choose its epoch, temperature and threshold on val, and only then look at test."""
+"""Train one model on train, choose its epoch, calibration and threshold on val, and only then look at test."""
 
 from common import data, scoring
 from common.calibration import Calibration
@@ -10,6 +10,7 @@ from common.scoring import Scored
 from common.seed import set_seed
 from common.settings import Settings
 from common.show import figures, tables
+from common.thresholds import Rule
 from common.training import Fit, fit
 
 FILES = [*folders.FILES, "model.pt", "history.csv", "curves.png"]
@@ -21,14 +22,14 @@ def parse_args():
     return parser.parse_args()
 
 
-def score(fitted: Fit, settings: Settings, found: Found, pool: Images, sensitivity) -> tuple[Calibration, list[Scored]]:
+def score(fitted: Fit, settings: Settings, found: Found, pool: Images, rule: Rule) -> tuple[Calibration, list[Scored]]:
     """Calibrate on val, then predict test: (calibration, the predictions of val and test). pool: train and val."""
     predictor = Predictor([fitted.model], settings.mirror)
     of_val = (pool.table["split"] == "val").to_numpy()
     val, groups = pool[of_val], data.find_groups(pool)[of_val]
     logits = predict(predictor, val.pixels)
-    calibration = scoring.calibrate(val, logits, groups, sensitivity, "val")
-    chose = (*["epoch"] * bool(settings.patience), "temperature", "threshold")
+    calibration = scoring.calibrate(val, logits, groups, rule, "val")
+    chose = (*["epoch"] * bool(settings.patience), "calibration", "threshold")
     test = data.load(found, "test")  # read only now, when everything is chosen
     return calibration, [
         Scored("val", val, calibration.probabilities(logits), groups, chose=chose),
@@ -53,7 +54,7 @@ def main():
         set_seed(args.seed, args.threads)
         train, val = pool.of_split("train"), pool.of_split("val")
         fitted = fit(train, val, settings, args.seed, device_of(args.device), name, partial / "model.pt")
-        calibration, scored = score(fitted, settings, found, pool, args.sensitivity)
+        calibration, scored = score(fitted, settings, found, pool, Rule("sensitivity", args.sensitivity))
         results = scoring.evaluate(scored, calibration)
         metrics = described | {"best_epoch": fitted.best_epoch} | scoring.summary(results, calibration)
         with resume.finish(partial) as out:

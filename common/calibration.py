@@ -1,18 +1,22 @@
-"""Do the probabilities mean what they say: temperature scaling, its measures, and operating points.
+"""Do the probabilities mean what they say: Platt scaling, its measures, and operating points.
 
-A network trained to separate the classes is usually too sure of itself. One temperature, fitted on validation or
-out-of-fold predictions, mends that without changing the order of the images, and so no AUC. Everywhere here, `labels`,
-[n], are 1 for malignant, `logits` and `probabilities` are [n], and `weights`, [..., n], are how often each case counts.
+A network trained to separate the classes is usually too sure of itself, and its mean probability misses the share of
+malignant images. A temperature and an offset, fitted on images not trained on, mend both: P(malignant) is
+sigmoid(logit / temperature + offset). The order of the images, and so the AUC, stays. Everywhere here, `labels`, [n],
+are 1 for malignant, `logits` and `probabilities` are [n], and `weights`, [..., n], are how often each case counts.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from common.intervals import clopper_pearson
 from common.metrics import STANDARD_THRESHOLD
+from common.thresholds import Rule
 
 EPSILON = 1e-12  # probabilities closer than this to 0 or 1 count as this close: logits stay within +-27.6
-TEMPERATURES = (0.05, 20.0)  # the range that a fitted temperature is limited to
+PRIOR_MEANS, PRIOR_DEVIATIONS = (1.0, 0.0), (0.5, 1.0)  # of the slope, 1 / temperature, and the offset
+SLOPES = (0.05, 20.0)  # the range that a fitted slope is limited to
 
 
 def sigmoid(logits) -> np.ndarray:
@@ -38,35 +42,45 @@ def _margins(logits, labels) -> np.ndarray:
     return np.where(np.asarray(labels, bool), 1, -1) * np.asarray(logits, float)
 
 
+def calibrated(logits, temperature: float, offset: float) -> np.ndarray:
+    """P(malignant) of a network's logits [n]."""
+    return sigmoid(np.asarray(logits, float) / temperature + offset)
+
+
 def negative_log_likelihood(labels, logits) -> float:
     """Mean of -log of the probability given to the true class, in nats."""
     return float(_mean(np.logaddexp(0, -_margins(logits, labels))))
 
 
-def fit_temperature(logits, labels) -> float:
-    """The temperature T that minimises the negative log-likelihood of sigmoid(logits / T) (Guo et al., ICML 2017,
-    section 4.2).
+def fit(labels, logits, deviations=PRIOR_DEVIATIONS) -> tuple[float, float]:
+    """(temperature, offset) that calibrate logits: Platt scaling (Platt, Advances in Large Margin Classifiers, 1999)
+    with a prior, so that few images change little: 1 / temperature ~ N(1, 0.5²), offset ~ N(0, 1). results/README.md
+    compares it with fits of none, one and both parameters, at 20 to 1,000 images.
 
-    The likelihood is convex in 1 / T, so bisection on its gradient finds the one minimum. Logits that separate the
-    classes want T = 0 and get the lower of TEMPERATURES; logits that vote against the labels, or carry too little
-    information, want T = infinity and get the upper one. Where every T is as good (all logits 0, or no case), T = 1.
+    The penalised negative log-likelihood of sigmoid(slope logit + offset) is strictly convex: Newton's steps, halved
+    while they do not descend, find its minimum. The slope stays within SLOPES, so that the order of images stays.
+
+    Args: deviations: of the prior of slope and offset.
     """
-    margins = _margins(logits, labels)
-    if not margins.any():
-        return 1.0
+    labels, logits = np.asarray(labels, float), np.asarray(logits, float)
+    design = np.stack([logits, np.ones_like(logits)], 1)
+    precision = 1 / np.square(deviations)
 
-    def gradient(inverse: float) -> float:
-        return -(margins * sigmoid(-inverse * margins)).sum()
+    def loss(parameters) -> float:
+        margins = np.where(labels > 0, 1, -1) * (design @ parameters)
+        return np.logaddexp(0, -margins).sum() + (precision * (parameters - PRIOR_MEANS) ** 2).sum() / 2
 
-    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
-    if gradient(high) <= 0:
-        return TEMPERATURES[0]
-    if gradient(low) >= 0:
-        return TEMPERATURES[1]
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if gradient(middle) > 0 else (middle, high)
-    return 2 / (low + high)
+    found = np.array(PRIOR_MEANS)
+    for _ in range(100):
+        p = sigmoid(design @ found)
+        gradient = design.T @ (p - labels) + precision * (found - PRIOR_MEANS)
+        step = np.linalg.solve((design * (p * (1 - p))[:, None]).T @ design + np.diag(precision), gradient)
+        while loss(found - step) > loss(found) and np.abs(step).max() > 1e-12:
+            step = step / 2
+        found = found - step
+        if np.abs(step).max() < 1e-10:
+            break
+    return float(1 / np.clip(found[0], *SLOPES)), float(found[1])
 
 
 def brier(labels, probabilities, weights=None):
@@ -103,6 +117,16 @@ def reliability(labels, probabilities, bins: int = 10) -> tuple[np.ndarray, np.n
     return predicted[there] / counts[there], observed[there] / counts[there], counts[there]
 
 
+def reliability_rows(labels, probabilities, bins: int = 10) -> list[dict]:
+    """The bins of `reliability` with exact intervals of the observed share: {"predicted", "observed", "observed_ci95",
+    "n"} each."""
+    rows = zip(*(values.tolist() for values in reliability(labels, probabilities, bins)))
+    return [
+        {"predicted": p, "observed": share, "observed_ci95": list(clopper_pearson(share * n, n)), "n": int(n)}
+        for p, share, n in rows
+    ]
+
+
 def expected_calibration_error(labels, probabilities, weights=None, bins: int = 10):
     """Mean over cases of |mean probability - observed share| of their bin in `reliability`, in [0, 1], 0 best (Naeini
     et al., AAAI 2015, with bins of equal mass: of equal width, most would be nearly empty here)."""
@@ -111,27 +135,18 @@ def expected_calibration_error(labels, probabilities, weights=None, bins: int = 
         return np.abs(predicted - observed).sum(-1) / counts.sum(-1)
 
 
+def in_the_large(labels, probabilities, weights=None):
+    """Calibration in the large: the mean probability minus the share of malignant cases, in [-1, 1], 0 best (Steyerberg
+    et al., Epidemiology 2010). Below 0 the probabilities are too low."""
+    apart = np.asarray(probabilities, float) - np.asarray(labels, float)
+    return _mean(apart) if weights is None else weights @ apart / weights.sum(-1)
+
+
 def summary(labels, probabilities, weights=None) -> dict:
-    """Both measures of calibration."""
+    """All measures of calibration."""
     given = labels, probabilities, weights
-    return {"brier": brier(*given), "ece": expected_calibration_error(*given)}
-
-
-def operating_point(labels, probabilities, sensitivity: float) -> float:
-    """The largest threshold at which recall of malignant (probability >= threshold) is at least `sensitivity`, moved
-    midway to the next probability below (or 0): that calls the same images, and none sits on the threshold, where the
-    last digits of another runtime would decide.
-
-    Raises: ValueError without positives, or for a sensitivity outside (0, 1].
-    """
-    probabilities = np.asarray(probabilities, float)
-    positives = np.sort(probabilities[np.asarray(labels, bool)])[::-1]
-    if not len(positives) or not 0 < sensitivity <= 1:
-        raise ValueError(f"no operating point of sensitivity {sensitivity} on {len(positives)} malignant cases")
-    recall = np.arange(1, len(positives) + 1) / len(positives)
-    lowest = positives[np.argmax(recall >= sensitivity)]
-    below = probabilities[probabilities < lowest]
-    return float((lowest + below.max(initial=0)) / 2)
+    found = {"brier": brier(*given), "ece": expected_calibration_error(*given)}
+    return found | {"calibration_in_the_large": in_the_large(*given)}
 
 
 @dataclass(frozen=True)
@@ -145,15 +160,16 @@ class Calibration:
     """
 
     temperature: float = 1.0
+    offset: float = 0.0
     threshold: float = STANDARD_THRESHOLD
     threshold_rule: str = f"{STANDARD_THRESHOLD}, nothing chosen"
     chosen_on: dict = field(default_factory=dict)
     achieved: list[dict] = field(default_factory=list)
 
     def __post_init__(self):
-        """Raises: ValueError on a temperature or a threshold that no run can have."""
-        if not (0 < self.temperature < np.inf and 0 <= self.threshold <= 1):
-            raise ValueError(f"temperature {self.temperature} or threshold {self.threshold} is out of range")
+        """Raises: ValueError on a temperature, an offset or a threshold that no run can have."""
+        if not (0 < self.temperature < np.inf and np.isfinite(self.offset) and 0 <= self.threshold <= 1):
+            raise ValueError(f"{self.temperature}, {self.offset} or {self.threshold} is out of range")
 
     @classmethod
     def read(cls, stored: dict) -> "Calibration":
@@ -163,12 +179,12 @@ class Calibration:
             raise ValueError("chosen_on or achieved")
         rates = ("recall", "recall_ci95", "specificity", "specificity_ci95")
         achieved = [one | {name: np.array(one[name], float).tolist() for name in rates} for one in stored["achieved"]]
-        numbers = float(stored["temperature"]), float(stored["threshold"])
+        numbers = float(stored["temperature"]), float(stored.get("offset", 0)), float(stored["threshold"])
         return cls(*numbers, str(stored["threshold_rule"]), stored["chosen_on"], achieved)
 
     def probabilities(self, logits) -> np.ndarray:
-        """Calibrated P(malignant) of logits [n]."""
-        return sigmoid(np.asarray(logits) / self.temperature)
+        """Calibrated P(malignant) of a network's logits [n]."""
+        return calibrated(logits, self.temperature, self.offset)
 
     @property
     def promise(self) -> dict:
@@ -176,35 +192,28 @@ class Calibration:
         return self.achieved[0] if self.achieved else {}
 
 
-def choose(labels, logits, sensitivity: float, parts=None) -> tuple[float, float]:
-    """(temperature, threshold) by predictions of images not trained on. Where hospitals are left out in turn, the most
-    cautious one decides: the highest temperature, and the lowest operating point, which keeps the sensitivity in each.
+def choose(labels, logits, rule: Rule, parts=None) -> tuple[float, float, float]:
+    """(temperature, offset, threshold) by predictions of images not trained on. Where hospitals are left out in turn,
+    the threshold is the lowest that the rule gives in a hospital.
 
-    Args: logits: not calibrated; sensitivity: in (0, 1]; parts: [n], the hospital of each image, or None for one part.
+    Args: logits: not calibrated; parts: [n], the hospital of each image, or None for one part.
     """
     within = [np.ones(len(labels), bool)] if parts is None else [parts == part for part in np.unique(parts)]
-    temperature = max(fit_temperature(logits[part], labels[part]) for part in within)
-    probabilities = sigmoid(logits / temperature)
-    return temperature, min(operating_point(labels[part], probabilities[part], sensitivity) for part in within)
+    fitted = fit(labels, logits)
+    probabilities = calibrated(logits, *fitted)
+    return *fitted, min(rule.threshold(labels[part], probabilities[part]) for part in within)
 
 
-def cross_fit(labels, logits, sensitivity: float, fold, parts=None) -> np.ndarray:
-    """Which images are flagged when each fold gets the temperature and threshold that the other folds choose: bool [n].
-    The rates of these flags are held-out, those of a threshold on the images that chose it are not.
+def cross_fit(labels, logits, rule: Rule, fold, parts=None) -> tuple[np.ndarray, np.ndarray]:
+    """What images get when each fold is calibrated, and flagged, as the other folds choose: (probabilities [n], flagged
+    bool [n]). Their measures are held-out; those of a choice on the images that made it are not.
 
     Args: fold: [n], images that share a group share a fold; every other argument as of `choose`.
     """
-    flagged = np.zeros(len(labels), bool)
+    probabilities, flagged = np.zeros(len(labels)), np.zeros(len(labels), bool)
     for own in (fold == f for f in np.unique(fold)):
         others = None if parts is None else parts[~own]
-        temperature, threshold = choose(labels[~own], logits[~own], sensitivity, others)
-        flagged[own] = sigmoid(logits[own] / temperature) >= threshold
-    return flagged
-
-
-def threshold_rule(sensitivity: float | str, chosen_on: str) -> str:
-    """What an `operating_point` is, in the words that files, tables and --help share."""
-    return (
-        f"largest threshold with a sensitivity of at least {sensitivity} on {chosen_on}, "
-        "midway to the next probability below"
-    )
+        *fitted, threshold = choose(labels[~own], logits[~own], rule, others)
+        probabilities[own] = calibrated(logits[own], *fitted)
+        flagged[own] = probabilities[own] >= threshold
+    return probabilities, flagged

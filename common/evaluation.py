@@ -121,8 +121,15 @@ def score(predicted: Predicted, on: str, by: str | None = None) -> Scored:
     subsets |= split_by(predicted.images.table, by) if by else {}
     trained_on = bool((seen.trained & ~out_of_fold).any())
     chose = ("epoch",) * bool((seen.chose & ~out_of_fold).any())
-    chose += ("temperature", "threshold") * bool((seen.chose | out_of_fold).any())
+    chose += ("calibration", "threshold") * bool((seen.chose | out_of_fold).any())
     return Scored(on, predicted.images, predicted.probabilities, seen.groups, subsets, trained_on, chose)
+
+
+def per_patient(scored: Scored) -> Scored:
+    """The predictions of patients. Raises: UserError where a patient is unknown."""
+    if unknown := scored.images.patients.count(""):
+        raise UserError(f"--unit patient: the patient of {unknown} images is unknown; give data with a column patient")
+    return scored.per_patient()
 
 
 def split_by(table: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
@@ -155,8 +162,8 @@ def notes(predicted: Predicted, groups: str) -> list[str]:
         said.append(f"{which} is predicted by models that {OUT_OF_FOLD[groups]}.")
     elif counts:
         said.append(
-            f"Of these {n} images the model was trained on {counts['trained on']}, on near-duplicates of "
-            f"{counts['near-duplicate']} more, and has not seen {counts['unseen']}."
+            f"Of these {n} images the model was trained on {counts['trained on']} (or on pictures that are all but the "
+            f"same), on near-duplicates of {counts['near-duplicate']} more, and has not seen {counts['unseen']}."
         )
     else:
         said.append("The model keeps no fingerprints of its training images: how many of these it has seen is unknown.")

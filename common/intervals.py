@@ -7,6 +7,7 @@ weights [resamples, n] of the functions in `metrics`: `counts` below, which `res
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import exp, lgamma, log, log1p
 
 import numpy as np
 
@@ -53,13 +54,63 @@ def percentile_interval(value: float, resampled: np.ndarray) -> list[float]:
     return [np.nan, np.nan] if np.isnan(value) or not len(defined) else np.percentile(defined, LEVELS).tolist()
 
 
-def wilson(share, n) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval (low, high) of a proportion (Wilson, JASA 1927). share: [...] in [0, 1], observed; n: [...], cases,
-    1 or above."""
-    share, n = np.asarray(share, float), np.asarray(n, float)
-    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    return np.clip(centre - half, 0, share), np.clip(centre + half, share, 1)  # rounding must not leave out the share
+def beta_cdf(x: float, a: float, b: float) -> float:
+    """The regularised incomplete beta function, by its continued fraction (Press et al., Numerical Recipes, section
+    6.4). x in [0, 1]; a, b above 0."""
+    if x <= 0 or x >= 1:
+        return float(x > 0)
+    if x > (a + 1) / (a + b + 2):  # where the fraction converges fast for the mirrored case
+        return 1 - beta_cdf(1 - x, b, a)
+    c, d, fraction, tiny = 1.0, 0.0, 1.0, 1e-300
+    for i in range(400):
+        m = i // 2
+        if i == 0:
+            step = 1.0
+        elif i % 2 == 0:
+            step = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        else:
+            step = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        d = 1 / max(1 + step * d, tiny, key=abs)
+        c = max(1 + step / c, tiny, key=abs)
+        fraction *= c * d
+        if abs(1 - c * d) < 1e-13:
+            break
+    front = a * log(x) + b * log1p(-x) - lgamma(a) - lgamma(b) + lgamma(a + b)
+    return float(exp(front) * (fraction - 1) / a)
+
+
+def beta_quantile(share: float, a: float, b: float) -> float:
+    """The quantile of the beta distribution, by bisection; 0 for a = 0, 1 for b = 0."""
+    if a <= 0 or b <= 0:
+        return float(b <= 0)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if beta_cdf(middle, a, b) < share else (low, middle)
+    return (low + high) / 2
+
+
+def clopper_pearson(successes: float, n: float) -> tuple[float, float]:
+    """Exact 95 % interval (low, high) of a proportion (Clopper & Pearson, Biometrika 1934); n above 0. Both may be
+    fractions, as of an effective number of cases."""
+    return (
+        beta_quantile(LEVELS[0] / 100, successes, n - successes + 1),
+        beta_quantile(LEVELS[1] / 100, successes + 1, n - successes),
+    )
+
+
+def order_interval(reached: float, n: float) -> tuple[float, float]:
+    """95 % interval (low, high) of the share of new cases beyond a threshold that was placed so that `reached` of n
+    cases lie beyond it: whatever the distribution of the scores, the share has the distribution Beta(reached,
+    n - reached + 1) (Wilks, Annals of Mathematical Statistics 1941)."""
+    return tuple(beta_quantile(level / 100, reached, n - reached + 1) for level in LEVELS)  # type: ignore[return-value]
+
+
+def effective_number(groups) -> float:
+    """The number of independent cases that cases [n] in groups are worth at least, (sum of sizes)² / (sum of sizes²)
+    (Kish, Survey Sampling, 1965)."""
+    sizes = np.unique(groups, return_counts=True)[1]
+    return float(sizes.sum() ** 2 / np.sum(sizes**2)) if len(sizes) else 0.0
 
 
 def with_intervals(measure: Callable, counts: np.ndarray) -> dict:

@@ -89,22 +89,21 @@ class BreastResNet(nn.Module):
 
 
 class Predictor(nn.Module):
-    """One model, or the mean of an ensemble, as it is used: stored images in, calibrated log-odds out.
+    """One model, or the mean of an ensemble, as it is used: stored images in, logits out, not calibrated.
 
     This is the one place that says how members are averaged: their logits, each the mean over the image and its mirror
-    image, are averaged with equal weight, and the mean is divided by the temperature. P(malignant) is the sigmoid.
-    Their evidence maps likewise, those of mirror images mirrored back.
+    image, are averaged with equal weight. Their evidence maps likewise, those of mirror images mirrored back.
     """
 
-    def __init__(self, members: Sequence[nn.Module], mirror: bool, temperature: float = 1.0):
+    def __init__(self, members: Sequence[nn.Module], mirror: bool):
         super().__init__()
         self.members: Any = nn.ModuleList(members)  # each a BreastResNet
-        self.mirror, self.temperature = mirror, temperature
+        self.mirror = mirror
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: uint8 [n, size, size]. Returns: logits [n], float32."""
         views = self.views(images)
-        return torch.stack([member(view) for member in self.members for view in views]).mean(0) / self.temperature
+        return torch.stack([member(view) for member in self.members for view in views]).mean(0)
 
     def views(self, images: torch.Tensor) -> list[torch.Tensor]:
         """What each member sees, float [n, size, size] in [0, 1]."""
@@ -119,7 +118,7 @@ class Predictor(nn.Module):
         maps = [[member.evidence(stage) for stage in stages] for member, stages in zip(self.members, first)]
         both = [torch.stack(sided).mean(0) for sided in zip(*maps)]
         turned = (both[0] + both[1].flip(-1)) / 2 if self.mirror else both[0]
-        return turned / self.temperature, self.members[0].texture(views[0], first[0][0])
+        return turned, self.members[0].texture(views[0], first[0][0])
 
 
 def device_of(name: str) -> torch.device:
@@ -131,7 +130,7 @@ def device_of(name: str) -> torch.device:
 
 @torch.inference_mode()
 def predict(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.ndarray:
-    """Calibrated logits, float64 [n], of uint8 images [n, size, size], in full precision, on the predictor's device."""
+    """Logits, float64 [n], of uint8 images [n, size, size], in full precision, on the predictor's device."""
     device = next(predictor.parameters()).device
     predictor.eval()
     parts = torch.from_numpy(images).split(batch)

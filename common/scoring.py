@@ -6,10 +6,11 @@ from functools import partial
 import numpy as np
 
 from common import calibration, intervals, metrics
-from common.calibration import Calibration, threshold_rule
+from common.calibration import Calibration
 from common.data import Images, concatenate, find_groups
 from common.errors import UserError
 from common.folds import assign_folds
+from common.thresholds import Rule
 
 CROSS_FIT_FOLDS = 5
 ALL = "all"  # hospitals together; also the subset of all images
@@ -22,7 +23,8 @@ class Scored:
 
     on: what they are called, such as "test"; probabilities: calibrated, [n]; groups: [n], the same for images that are
     drawn together in an interval; subsets: {name: bool [n]}, which are scored by themselves too; trained_on: whether
-    the predicting model was trained on images among them; chose: what the images chose, such as "epoch".
+    the predicting model was trained on images among them; chose: what the images chose, such as "epoch"; unit: what a
+    case is, "image" or "patient".
     """
 
     on: str
@@ -32,6 +34,7 @@ class Scored:
     subsets: dict[str, np.ndarray] = field(default_factory=dict)
     trained_on: bool = False
     chose: tuple[str, ...] = ()
+    unit: str = "image"
 
     @property
     def labels(self) -> np.ndarray:
@@ -55,13 +58,15 @@ class Scored:
     def per_patient(self) -> "Scored":
         """Each patient once: by the image of the highest probability, malignant if any image is. Images of unknown
         patients are left out."""
-        known = self.only(np.array([patient != "" for patient in self.images.patients]))
-        _, patient_of = np.unique(known.images.patients, return_inverse=True)
-        malignant = (np.bincount(patient_of, known.labels) > 0).astype(int)
-        by_patient = np.lexsort((-known.probabilities, patient_of))  # and the highest probability first
-        first = by_patient[np.searchsorted(patient_of[by_patient], np.arange(len(malignant)))]
-        chosen = known.only(first)
-        return replace(chosen, images=Images(chosen.images.pixels, chosen.images.table.assign(label=malignant)))
+        patients = np.array(self.images.patients, str)
+        known = np.flatnonzero(patients != "")
+        _, patient_of = np.unique(patients[known], return_inverse=True)
+        malignant = (np.bincount(patient_of, self.labels[known]) > 0).astype(int)
+        by_patient = np.lexsort((-self.probabilities[known], patient_of))  # and the highest probability first
+        first = known[by_patient[np.searchsorted(patient_of[by_patient], np.arange(len(malignant)))]]
+        chosen, subsets = self.only(first), {name: mask[first] for name, mask in self.subsets.items()}
+        images = Images(chosen.images.pixels, chosen.images.table.assign(label=malignant))
+        return replace(chosen, images=images, subsets=subsets, unit="patient")
 
 
 def parts(scored: Scored) -> list[tuple[dict, Scored]]:
@@ -76,7 +81,8 @@ def parts(scored: Scored) -> list[tuple[dict, Scored]]:
             if not (of_hospital & of_subset).any():
                 continue
             part = scored.only(of_hospital & of_subset)
-            about = {"on": scored.on, "hospital": hospital, "unit": "image", "subset": subset}
+            part = replace(part, trained_on=False, chose=()) if subset == "clean" else part
+            about = {"on": scored.on, "hospital": hospital, "unit": scored.unit, "subset": subset}
             found.append((about, part))
             patients = [patient for patient in part.images.patients if patient]
             if subset == ALL and len(set(patients)) < len(patients):
@@ -104,7 +110,7 @@ def splits(results: list[dict]) -> dict[str, dict]:
     """The "splits" of metrics.json: {"test": metrics of all images at the standard threshold, "clean_test": …}."""
     found = {}
     for entry in results:
-        whole = entry["unit"] == "image" and entry["threshold_name"] == "standard"
+        whole = entry["unit"] == results[0]["unit"] and entry["threshold_name"] == "standard"
         name = entry["on"] if entry["subset"] == ALL else f"{entry['subset']}_{entry['on']}"
         if whole and name not in found:  # the first of a name is of all hospitals
             found[name] = entry
@@ -160,25 +166,24 @@ def below_chance(results: list[dict]) -> list[str]:
     ]
 
 
-def calibrate(images: Images, logits, groups, sensitivity: float, on: str, by_hospital: bool = False) -> Calibration:
-    """Fit the temperature and choose the operating point on images not trained on, never on test, and measure by
+def calibrate(images: Images, logits, groups, rule: Rule, on: str, by_hospital: bool = False) -> Calibration:
+    """Fit temperature and offset and choose the operating point on images not trained on, never on test, and measure by
     cross-validation inside these images what such a choice achieves.
 
     Args:
         logits: [n], not calibrated; groups: [n], the same for images that belong together.
-        sensitivity: in (0, 1], that the threshold must have.
+        rule: of the threshold.
         on: "val" or "out_of_fold".
         by_hospital: the model of each image has seen no image of its hospital.
     """
     labels, hospitals = images.labels, images.hospitals
     parts = hospitals if by_hospital else None
-    temperature, threshold = calibration.choose(labels, logits, sensitivity, parts)
+    chosen = calibration.choose(labels, logits, rule, parts)
     names = list(dict.fromkeys(hospitals))
     chosen_on = {"on": on, "hospitals": names, "hospital_left_out": by_hospital}
     chosen_on |= {"n": len(labels), "malignant": int(labels.sum())}
-    rule = threshold_rule(sensitivity, describe_chosen_on(chosen_on))
-    achieved = measure(images, logits, groups, sensitivity, parts)
-    return Calibration(temperature, threshold, rule, chosen_on, achieved)
+    achieved = measure(images, logits, groups, rule, parts)
+    return Calibration(*chosen, rule.describe(describe_chosen_on(chosen_on)), chosen_on, achieved)
 
 
 def describe_chosen_on(chosen_on: dict) -> str:
@@ -188,8 +193,8 @@ def describe_chosen_on(chosen_on: dict) -> str:
     return f"{said}, in each hospital, by models that have not seen it" if chosen_on["hospital_left_out"] else said
 
 
-def measure(images: Images, logits, groups, sensitivity: float, parts=None) -> list[dict]:
-    """What a choice of temperature and threshold on such images achieves on others: rates with intervals, of all
+def measure(images: Images, logits, groups, rule: Rule, parts=None) -> list[dict]:
+    """What a choice of calibration and threshold on such images achieves on others: rates with intervals, of all
     hospitals together and of each of several; [] where there are too few images to tell.
     parts: the hospitals where each is left out in turn, else None."""
     labels, hospitals = images.labels, images.hospitals
@@ -201,7 +206,7 @@ def measure(images: Images, logits, groups, sensitivity: float, parts=None) -> l
         )
     except UserError:  # a class has too few groups
         return []
-    flagged = calibration.cross_fit(labels, logits, sensitivity, fold, parts)
+    _, flagged = calibration.cross_fit(labels, logits, rule, fold, parts)
     names = list(dict.fromkeys(hospitals))
     chosen = {ALL if len(names) > 1 else names[0]: np.ones(len(labels), bool)}
     chosen |= {name: hospitals == name for name in names} if len(names) > 1 else {}

@@ -152,7 +152,7 @@ def untrained(stored, tmp_path_factory) -> folders.Run:
     chosen_on = {"on": "val", "hospitals": ["own"], "hospital_left_out": False, "n": 12, "malignant": 4}
     rates = {"recall": 0.9, "recall_ci95": [0.8, 1.0], "specificity": 0.4, "specificity_ci95": [0.3, 0.5]}
     achieved = [{"hospital": "own", "n": 12, "malignant": 4, "held_out": True} | rates]
-    calibration = Calibration(1.5, 0.4, "a rule", chosen_on, achieved)
+    calibration = Calibration(1.5, 0.1, 0.4, "a rule", chosen_on, achieved)
     files.write_json(folder / "calibration.json", asdict(calibration), found.notice)
     files.write_json(folder / "metrics.json", {"splits": {"test": {"auc": 0.75}}, "results": []}, found.notice)
     folders.save_table(folder, data.load(found, *data.SPLITS))
@@ -203,5 +203,5 @@ def onnx_model(untrained, network, fitted, tmp_path_factory) -> onnxfile.OnnxMod
     """The ONNX file of `untrained`, open."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     about = graph.metadata(untrained, files.read_json(untrained.path / "metrics.json"))
-    graph.write(graph.assemble(network, 28, fitted=fitted), about, path)
+    graph.write(graph.assemble(network, 28, fitted, 1 / 1.5, 0.1), about, path)
     return onnxfile.load(path, 1)

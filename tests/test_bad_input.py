@@ -57,7 +57,8 @@ GROUPS = {
     "--warmup, --threshold": [*NUMBER, "-0.1", "1.1"],
     "--label-smoothing, --ema, --zoom": [*NUMBER, "-0.1", "1"],
     "--mixup": [*NUMBER, "-0.1", "1e300"],
-    "--sensitivity": [*NUMBER, "0", "1", "1.5"],
+    "--sensitivity, --specificity, --flag-rate, --prevalence": [*NUMBER, "0", "1", "1.5"],
+    "--unit": WORD,
     "--patience, --grid": COUNT,
     "--refit": [*COUNT, "1001"],
     "--epochs, --batch-size, --jobs, --trials": [*COUNT, "0"],
@@ -82,6 +83,9 @@ GROUPS = {
     "evaluate.py RUN_OR_ONNX": ["", "{missing}", "{folder}", "{text}", "{missing}.onnx", "{onnx}", "{folder}.onnx"],
     "export.py RUN": ["", "{missing}", "{folder}", "{text}", "{onnx}"],
     "export.py --data": ["", "{missing}", "{folder}", "/dev/zero", "two\nlines", "mnist"],
+    "calibrate.py --out": ["x", "x.ONNX", "{folder}", "{text}/x.onnx"],
+    "calibrate.py MODEL.onnx": ["", "{missing}", "{folder}", "{text}", "{onnx}"],
+    "calibrate.py --data": ["", "{missing}", "{folder}", "/dev/zero", "two\nlines", "mnist"],
     "export.py --out": ["", "x", "x.ONNX", "x.onnx/", "{folder}", "{folder}.onnx", "{text}/x.onnx", f"{LONG}.onnx"],
     "predict.py MODEL.onnx": ["", "{missing}", "{folder}", "{text}", "{empty}", "{image}", "{onnx}", "{run}"],
     "predict.py IMAGE": ["{folder}"],  # what is no image is named, and the others are done: see below
@@ -141,7 +145,7 @@ def snapshot(*folders) -> dict[Path, bytes]:
 def command_line(script, flag, value, places) -> list[str]:
     """A command that would run but for the one bad value."""
     given = places | {"--weights": "none", "--stages": "2", "--epochs": "1", "--threads": "1"}
-    given |= {"--out": "out.onnx" if script == "export.py" else "out"}
+    given |= {"--out": "out.onnx" if script == "export.py" else "mine.onnx" if script == "calibrate.py" else "out"}
     given |= {"--data": "breastmnist" if flag == "--data-root" else places["npz"], flag: value}
     known = [name for name in actions_of(script) if name in given]
     return [f"{name}={given[name]}" if name[0] == "-" else given[name] for name in known]
@@ -385,7 +389,7 @@ def onnx_with(content: bytes, old: str = "", new: str = "", **about) -> bytes:
 
 
 RATES = {"recall": 0.9, "recall_ci95": [0.8, 1.0], "specificity": None, "specificity_ci95": [None, None]}
-CALIBRATION = dataclasses.asdict(Calibration(2.0, 0.3, chosen_on={"on": "val"}, achieved=[RATES]))
+CALIBRATION = dataclasses.asdict(Calibration(2.0, 0.1, 0.3, chosen_on={"on": "val"}, achieved=[RATES]))
 METRICS: dict = {"splits": {}, "results": []}
 INT_MAX, UINT_MAX = 2**31 - 1, 2**32 - 1
 NUMBERS: tuple = (None, [], "", "much", float("nan"))
@@ -517,8 +521,9 @@ def crafted(good) -> dict[str, dict[str, bytes]]:
     wrong: tuple = (None, [], "", "hot", float("nan"), float("inf"), -1, 10**400)
     calibration = [(name, value) for name in ("temperature", "threshold") for value in wrong]
     calibration += [("temperature", 0), ("threshold", 2)]
-    calibration += [("chosen_on", value) for value in (None, [], 3)]
-    calibration += [("achieved", value) for value in (None, {}, [3], [{}], [RATES | {"recall": "high"}])]
+    no_images: tuple = (None, [], 3)
+    no_rates: tuple = (None, {}, [3], [{}], [RATES | {"recall": "high"}])
+    calibration += [("chosen_on", value) for value in no_images] + [("achieved", value) for value in no_rates]
     metrics = [(name, value) for name in ("splits", "results", "folds") for value in (None, "x", 1)]
     return crafted_images(good) | {
         "own.npz": crafted_npz(good["own.npz"]),

@@ -1,11 +1,12 @@
-import json
-
 import numpy as np
 import pytest
 from scipy import optimize, special
 from sklearn.metrics import brier_score_loss, log_loss
 
-from common import calibration, metrics
+from common import calibration
+from common.thresholds import Rule
+
+RULE = Rule("sensitivity", 0.9)
 
 
 def simulated(seed: int, n: int, temperature: float):
@@ -32,29 +33,44 @@ def test_negative_log_likelihood_is_scikit_learns():
     assert calibration.negative_log_likelihood([1, 0], [-800.0, 800.0]) == 800
 
 
-@pytest.mark.parametrize("true", [0.3, 1.0, 2.5, 8.0])
-def test_temperature_is_the_minimum_and_near_the_truth(true):
-    logits, labels = simulated(1, 4000, true)
-    fitted = calibration.fit_temperature(logits, labels)
-    loss = lambda inverse: calibration.negative_log_likelihood(labels, logits * inverse)  # noqa: E731
-    expected = optimize.minimize_scalar(loss, bounds=(1 / 20, 20), method="bounded", options={"xatol": 1e-10})
-    assert fitted == pytest.approx(1 / expected.x, rel=1e-5) and fitted == pytest.approx(true, rel=0.1)
-    assert loss(1 / fitted) <= expected.fun + 1e-14
+@pytest.mark.parametrize("n", [20, 78, 4000])
+@pytest.mark.parametrize("temperature, offset", [(0.5, 0.0), (1.0, 1.0), (2.5, -0.7)])
+def test_the_fit_is_the_minimum_of_the_penalised_loss(n, temperature, offset):
+    logits, labels = simulated(1, n, temperature)
+    logits = logits - temperature * offset
+
+    def loss(parameters):
+        slope, shift = parameters
+        prior = ((slope - 1) / 0.5) ** 2 / 2 + shift**2 / 2
+        return n * calibration.negative_log_likelihood(labels, slope * logits + shift) + prior
+
+    found = calibration.fit(labels, logits)
+    expected = optimize.minimize(loss, (1.0, 0.0), method="BFGS", options={"gtol": 1e-8}).x
+    np.testing.assert_allclose((1 / found[0], found[1]), expected, rtol=1e-4, atol=1e-5)
+    if n == 4000:
+        np.testing.assert_allclose(found, (temperature, offset), rtol=0.15, atol=0.1)
+        share = calibration.calibrated(logits, *found)
+        assert abs(calibration.in_the_large(labels, share)) < 1e-3  # a temperature alone cannot do that
 
 
 LIMITS = {  # logits, labels, temperature
-    "separable": ([-2.0, -1, 1, 2], [0, 0, 1, 1], 0.05),
-    "separable and huge": ([-2e3, 2e3], [0, 1], 0.05),
-    "reversed": ([-2.0, -1, 1, 2], [1, 1, 0, 0], 20),
-    "uninformative": ([-5.0, 5, -5, 5], [0, 0, 1, 1], 20),
-    "all zero": ([0.0, 0, 0], [0, 1, 1], 1),
+    "separable and huge": ([-2e3, 2e3], [0, 1], 1.0),
+    "reversed and huge": ([-2e3, 2e3], [1, 0], 20),
+    "all zero": ([0.0, 0], [0, 1], 1),
     "empty": ([], [], 1),
 }
 
 
 @pytest.mark.parametrize("logits, labels, temperature", LIMITS.values(), ids=LIMITS)
-def test_temperature_limits(logits, labels, temperature):
-    assert calibration.fit_temperature(logits, labels) == temperature
+def test_the_fit_keeps_the_order_of_images_whatever_they_say(logits, labels, temperature):
+    fitted, offset = calibration.fit(labels, logits)
+    assert fitted == pytest.approx(temperature) and abs(offset) < 0.5
+
+
+def test_few_images_change_little():
+    logits, labels = simulated(2, 4000, 3.0)
+    apart = [abs(1 / calibration.fit(labels[:n], logits[:n] / 10)[0] - 1) for n in (2, 20, 4000)]
+    assert apart == sorted(apart) and apart[0] < 0.05
 
 
 def test_brier_is_scikit_learns_and_measures_of_no_case_are_undefined():
@@ -99,35 +115,6 @@ def test_reliability_bins_hold_equal_shares_and_ties_stay_together():
     assert calibration.reliability([0, 0, 1, 0], [0.25] * 4) == (0.25, 0.25, 4)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_operating_point_calls_as_the_highest_threshold_and_touches_no_score(dtype):
-    rng = np.random.default_rng(7)
-    for n in rng.integers(1, 40, 200):
-        labels = np.r_[1, rng.integers(0, 2, n)]
-        probabilities = np.round(rng.random(n + 1), rng.integers(1, 17)).astype(dtype)
-        exact = rng.integers(1, labels.sum() + 1) / labels.sum()
-        sensitivity = rng.choice([0.07, 0.5, 0.9, 0.95, 1, exact])
-        threshold = json.loads(json.dumps(calibration.operating_point(labels, probabilities, sensitivity)))
-        good = [t for t in probabilities if metrics.rates(labels, probabilities >= t)["recall"] >= sensitivity]
-        assert np.array_equal(probabilities >= threshold, probabilities >= max(good))
-        assert not np.any(probabilities == threshold) or max(good) == 0
-
-
-def test_the_operating_point_lies_midway_to_the_next_probability():
-    labels, probabilities = np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.2, 0.4, 0.6, 0.9])
-    assert calibration.operating_point(labels, probabilities, 0.6) == pytest.approx(0.5)
-    assert calibration.operating_point(labels, probabilities, 0.95) == pytest.approx(0.15)
-    assert calibration.threshold_rule(0.6, "val").startswith(
-        "largest threshold with a sensitivity of at least 0.6 on val, "
-    )
-
-
-@pytest.mark.parametrize("labels, sensitivity", [([0, 0], 0.9), ([], 0.9), ([0, 1], 0), ([0, 1], 1.01)])
-def test_operating_point_refuses(labels, sensitivity):
-    with pytest.raises(ValueError):
-        calibration.operating_point(labels, [0.5] * len(labels), sensitivity)
-
-
 @pytest.fixture(scope="module")
 def three_hospitals():
     """Labels, logits that mean something else in each hospital, and the hospital of each image."""
@@ -139,19 +126,16 @@ def three_hospitals():
 
 def test_one_hospital_or_all_as_one_choose_by_their_own_images(three_hospitals):
     labels, logits, _ = three_hospitals
-    temperature, threshold = calibration.choose(labels, logits, 0.9)
-    assert temperature == calibration.fit_temperature(logits, labels)
-    probabilities = calibration.sigmoid(logits / temperature)
-    assert threshold == calibration.operating_point(labels, probabilities, 0.9)
+    *fitted, threshold = calibration.choose(labels, logits, RULE)
+    assert tuple(fitted) == calibration.fit(labels, logits)
+    assert threshold == RULE.threshold(labels, calibration.calibrated(logits, *fitted))
 
 
 def test_the_most_cautious_hospital_chooses(three_hospitals):
     labels, logits, parts = three_hospitals
-    temperature, threshold = calibration.choose(labels, logits, 0.9, parts)
-    alone = [parts == part for part in "abc"]
-    assert temperature == max(calibration.fit_temperature(logits[part], labels[part]) for part in alone)
-    probabilities = calibration.sigmoid(logits / temperature)
-    of_each = [calibration.operating_point(labels[part], probabilities[part], 0.9) for part in alone]
+    *fitted, threshold = calibration.choose(labels, logits, RULE, parts)
+    probabilities, alone = calibration.calibrated(logits, *fitted), [parts == part for part in "abc"]
+    of_each = [RULE.threshold(labels[part], probabilities[part]) for part in alone]
     assert threshold == min(of_each) < max(of_each)
     flagged = probabilities >= threshold
     assert all(flagged[part & (labels == 1)].mean() >= 0.9 for part in alone)  # the sensitivity is kept in each
@@ -161,17 +145,18 @@ def test_the_most_cautious_hospital_chooses(three_hospitals):
 def test_cross_fitted_flags_are_those_of_a_plain_loop(three_hospitals, left_out):
     labels, logits, parts = three_hospitals
     fold = np.searchsorted(["a", "b", "c"], parts) if left_out else np.arange(300) // 3 % 5
-    found = calibration.cross_fit(labels, logits, 0.9, fold, parts if left_out else None)
-    for i in range(300):
-        others = [p for p in "abc" if p != parts[i]] if left_out else ["abc"]
-        chose = [(fold != fold[i]) & np.isin(parts, list(names)) for names in others]
-        temperature = max(calibration.fit_temperature(logits[part], labels[part]) for part in chose)
-        probabilities = calibration.sigmoid(logits / temperature)
-        thresholds = [calibration.operating_point(labels[part], probabilities[part], 0.9) for part in chose]
-        assert found[i] == (probabilities[i] >= min(thresholds))
+    found, flagged = calibration.cross_fit(labels, logits, RULE, fold, parts if left_out else None)
+    for i in range(0, 300, 7):
+        others = fold != fold[i]
+        *fitted, threshold = calibration.choose(
+            labels[others], logits[others], RULE, parts[others] if left_out else None
+        )
+        assert found[i] == calibration.calibrated(logits[i : i + 1], *fitted)[0]
+        assert flagged[i] == (found[i] >= threshold)
 
 
-IMPOSSIBLE = [{"temperature": 0.0}, {"temperature": np.inf}, {"threshold": -0.1}, {"threshold": 1.1}]
+IMPOSSIBLE = [{"temperature": 0.0}, {"temperature": np.inf}, {"offset": np.nan}]
+IMPOSSIBLE += [{"threshold": -0.1}, {"threshold": 1.1}]
 
 
 @pytest.mark.parametrize("given", IMPOSSIBLE)

@@ -83,7 +83,7 @@ def test_a_run_has_stored_predictions_of_its_own_images_and_makes_those_of_other
 def test_a_run_s_own_images_are_those_of_its_table_and_a_file_s_those_of_its_fingerprints(own, onnx_model, parsed):
     for split, kind, trained_on, chose in (
         ("train", "trained on", True, ()),
-        ("val", "unseen", False, ("epoch", "temperature", "threshold")),
+        ("val", "unseen", False, ("epoch", "calibration", "threshold")),
         ("test", "unseen", False, ()),
     ):
         for model in (own, onnx_model):

@@ -101,7 +101,7 @@ def test_hospitals_left_out_in_turn_from_the_tables_to_the_results(hospitals, tm
     entries = [entry for entry in stored["results"] if entry["threshold_name"] == "operating point"]
     parts = [(hospital, unit) for hospital in ("all", "a", "b") for unit in ("image", "patient")]
     assert [(entry["hospital"], entry["unit"]) for entry in entries] == parts
-    assert all(entry["chose"] == ["temperature", "threshold"] and not entry["held_out"] for entry in entries)
+    assert all(entry["chose"] == ["calibration", "threshold"] and not entry["held_out"] for entry in entries)
     assert all(entry["recall"] >= 0.95 for entry in entries)  # of the images that chose the threshold
     about = {"on": "out_of_fold", "hospitals": ["a", "b"], "hospital_left_out": True, "n": 80}
     assert about.items() <= calibration["chosen_on"].items()

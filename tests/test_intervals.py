@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import beta, binomtest
 
 from common import intervals, metrics
 
@@ -64,11 +64,30 @@ def test_undefined_resamples_are_left_out_and_an_undefined_value_has_no_interval
         assert np.isnan(intervals.percentile_interval(value, np.array(resampled))).all()
 
 
-def test_wilson_is_scipys():
-    n = np.array([1, 7, 16, 16, 400])
-    successes = np.array([0, 7, 3, 16, 1])
-    expected = [binomtest(int(k), int(m)).proportion_ci(method="wilson") for k, m in zip(successes, n)]
-    np.testing.assert_allclose(np.transpose(intervals.wilson(successes / n, n)), expected, atol=1e-12)
+def test_beta_quantiles_are_scipys():
+    rng = np.random.default_rng(0)
+    for a, b in [(16, 1), (0.5, 20), (95.3, 5.7), (3, 3), *rng.uniform(0.2, 300, (20, 2))]:
+        for share in (0.025, 0.5, 0.975):
+            assert intervals.beta_quantile(share, a, b) == pytest.approx(beta.ppf(share, a, b), abs=1e-9)
+
+
+def test_clopper_pearson_is_scipys():
+    for successes, n in ((0, 10), (10, 10), (1, 3), (37, 120)):
+        expected = binomtest(successes, n).proportion_ci(method="exact")
+        assert intervals.clopper_pearson(successes, n) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_new_cases_beyond_a_placed_threshold_are_in_the_interval_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    scores = np.sort(rng.random((2000, 30)))[:, 1]  # 29 of 30 lie beyond it
+    low, high = intervals.order_interval(29, 30)
+    assert np.mean((low <= 1 - scores) & (1 - scores <= high)) == pytest.approx(0.95, abs=0.015)
+
+
+def test_cases_in_groups_are_worth_fewer():
+    assert intervals.effective_number([1, 2, 3, 4]) == 4
+    assert intervals.effective_number([1, 1, 2, 2]) == 2
+    assert intervals.effective_number([1, 1, 1, 2]) == pytest.approx(1.6)
 
 
 def test_bands_are_the_percentiles_of_the_curves_of_a_plain_loop():

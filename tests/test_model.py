@@ -45,7 +45,7 @@ def test_other_numbers_of_stages_are_refused(stages):
 def test_evidence_is_the_map_whose_mean_is_the_logit(uint8_images, members, mirror, stages):
     """By hand: the last layer, at every position of the last stage; what is seen mirrored, mirrored back."""
     torch.manual_seed(0)
-    predictor = Predictor([BreastResNet(28, stages).eval() for _ in range(members)], mirror, 0.3)
+    predictor = Predictor([BreastResNet(28, stages).eval() for _ in range(members)], mirror)
     maps = []
     for member in predictor.members:
         seen = []
@@ -57,7 +57,7 @@ def test_evidence_is_the_map_whose_mean_is_the_logit(uint8_images, members, mirr
         maps.append(np.mean([both[0], both[1].flip(-1)] if mirror else both, 0))
     found, textures = model.explain(predictor, uint8_images, batch=4)
     assert found.dtype == np.float32 and found.shape == maps[0].shape
-    np.testing.assert_allclose(found, np.mean(maps, 0) / 0.3, atol=2e-5)
+    np.testing.assert_allclose(found, np.mean(maps, 0), atol=2e-5)
     np.testing.assert_allclose(found.mean((1, 2)), model.predict(predictor, uint8_images), atol=1e-5)
     first = torch.from_numpy(uint8_images).float() / 255
     with torch.inference_mode():

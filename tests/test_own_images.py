@@ -58,7 +58,7 @@ def test_a_run_keeps_its_table_and_finds_its_images_again_after_the_folder_moved
     assert all(row["patient"] == kept[row["image"]]["patient"] and row["hospital"] == "images" for row in predicted)
     stored = read_json(out / "metrics.json")["results"]
     assert {(entry["on"], entry["held_out"], *entry["chose"]) for entry in stored} == {
-        ("val", False, "epoch", "temperature", "threshold"), ("test", True)
+        ("val", False, "epoch", "calibration", "threshold"), ("test", True)
     }  # fmt: skip
     results = [entry for entry in stored if entry["on"] == "test"]
     assert [(entry["unit"], entry["subset"]) for entry in results[::2]] == [

@@ -11,8 +11,10 @@ from common.calibration import Calibration
 from common.data import Images
 from common.folds import assign_folds
 from common.scoring import Scored
+from common.thresholds import Rule
 
-CHOSEN = Calibration(1.5, 0.25)
+RULE = Rule("sensitivity", 0.9)
+CHOSEN = Calibration(1.5, 0.0, 0.25)
 
 
 def images_of(labels, hospitals="a", patients="") -> Images:
@@ -70,7 +72,9 @@ def test_splits_for_people_are_of_all_hospitals_at_the_standard_threshold(result
 @pytest.mark.parametrize("trained_on, chose", [(False, ()), (False, ("epoch", "threshold")), (True, ())])
 def test_every_entry_says_whether_its_images_chose_or_trained(scored, trained_on, chose):
     found = scoring.evaluate([replace(scored, trained_on=trained_on, chose=chose)], CHOSEN, 100)
-    assert {(entry["held_out"], *entry["chose"]) for entry in found} == {(not (trained_on or chose), *chose)}
+    clean = {(entry["held_out"], *entry["chose"]) for entry in found if entry["subset"] == "clean"}
+    others = {(entry["held_out"], *entry["chose"]) for entry in found if entry["subset"] != "clean"}
+    assert clean == {(True,)} and others == {(not (trained_on or chose), *chose)}
 
 
 # per patient
@@ -145,15 +149,15 @@ def held_out() -> tuple[Images, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("by_hospital", [False, True])
 def test_the_promise_is_measured_on_images_that_take_no_part_in_the_choice(held_out, by_hospital):
     images, logits, groups = held_out
-    found = scoring.calibrate(images, logits, groups, 0.9, "out_of_fold", by_hospital)
+    found = scoring.calibrate(images, logits, groups, RULE, "out_of_fold", by_hospital)
     parts = images.hospitals if by_hospital else None
-    assert (found.temperature, found.threshold) == calibration.choose(images.labels, logits, 0.9, parts)
+    assert (found.temperature, found.offset, found.threshold) == calibration.choose(images.labels, logits, RULE, parts)
     about = {"on": "out_of_fold", "hospitals": ["a", "b"], "hospital_left_out": by_hospital}
     assert found.chosen_on == about | {"n": 240, "malignant": int(images.labels.sum())}
     assert ("by models that have not seen it" in found.threshold_rule) == by_hospital
 
     fold = (images.hospitals == "b") if by_hospital else assign_folds(images.labels, groups, 5, 0)
-    flagged = calibration.cross_fit(images.labels, logits, 0.9, fold, parts)
+    _, flagged = calibration.cross_fit(images.labels, logits, RULE, fold, parts)
     assert [entry["hospital"] for entry in found.achieved] == ["all", "a", "b"]
     for entry, own in zip(found.achieved, [fold >= 0, images.hospitals == "a", images.hospitals == "b"]):
         expected = metrics.rates(images.labels[own], flagged[own])
@@ -166,9 +170,9 @@ def test_the_promise_is_measured_on_images_that_take_no_part_in_the_choice(held_
 def test_one_hospital_has_one_promise_under_its_name_and_few_images_have_none(held_out):
     images, logits, groups = held_out
     alone = np.arange(240) < 120
-    found = scoring.calibrate(images[alone], logits[alone], groups[alone], 0.9, "val")
+    found = scoring.calibrate(images[alone], logits[alone], groups[alone], RULE, "val")
     assert [entry["hospital"] for entry in found.achieved] == ["a"]
     assert found.threshold_rule.startswith("largest threshold with a sensitivity of at least 0.9 on the validation im")
     few = np.r_[np.flatnonzero(images.labels)[:8], np.flatnonzero(images.labels == 0)[:20]]  # four malignant groups
-    found = scoring.calibrate(images[few], logits[few], groups[few], 0.9, "val")
+    found = scoring.calibrate(images[few], logits[few], groups[few], RULE, "val")
     assert found.achieved == [] and found.promise == {} and 0 < found.threshold < 1

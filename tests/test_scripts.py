@@ -224,7 +224,7 @@ def test_evaluate_gives_the_numbers_of_the_run_and_finds_its_file_as_good(traine
     comparison = evaluation["comparison"]
     assert comparison["delong"]["difference"] == 0 and comparison["mcnemar"]["p"] == 1 and comparison["n"] == 12
     assert comparison["conclusion"] in stdout
-    figures = "roc precision_recall reliability confusion scores evidence comparison".split()
+    figures = "roc precision_recall reliability confusion scores evidence comparison decision".split()
     written = {f"{name}_test.png" for name in figures} | {"report.html", "evaluation_test.json", "predictions_test.csv"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == written | {"run.json"}
     heading = f"<h1>Evaluation of {trained[0].name} on the test split</h1>"
@@ -308,7 +308,7 @@ class TestCrossval:
         evaluation = read_json(out / "evaluation_val.json")
         assert evaluation["predictions"] == "out-of-fold predictions" and evaluation["splits"]["val"]["n"] == 12
         assert {(entry["held_out"], *entry["chose"]) for entry in evaluation["results"]} == {
-            (False, "temperature", "threshold")
+            (False, "calibration", "threshold")
         }
         assert evaluation["notes"][-2].endswith("nor on a near-duplicate of it or another image of its patient.")
         assert (out / "folds_val.png").exists()

@@ -39,7 +39,8 @@ preparation (uint8[batch, height, width] image) => (uint8[batch, {size}, {size}]
 }}
 """
 
-# The straight line brings an int8 network's logits back to those of the fp32 one (see common.deploy.int8).
+# The straight line calibrates: slope 1 / temperature, intercept the offset. Of an int8 network it also brings the
+# logits back to those of the fp32 one (see common.deploy.int8). calibrate.py changes the line in the file.
 HEAD = """
 head (float[batch, rows, columns] network_evidence)
     => (float[batch] probability, float[batch] logit, float[batch, rows, columns] evidence)
@@ -61,7 +62,7 @@ class Network(Predictor):
 
 def as_shipped(predictor: Predictor, fp16: bool) -> Predictor:
     """A copy that computes what a file does: streamlined, and filters rounded to fp16 if the file keeps them so."""
-    shipped = Predictor([m.streamlined() for m in predictor.members], predictor.mirror, predictor.temperature).eval()
+    shipped = Predictor([m.streamlined() for m in predictor.members], predictor.mirror).eval()
     for weights in shipped.parameters():
         if fp16 and weights.ndim > 1:
             weights.data = weights.data.half().float()
@@ -72,7 +73,7 @@ def export_network(predictor: Predictor, size: int) -> onnx.ModelProto:
     """The network of `as_shipped` alone: `prepared`, uint8 [batch, size, size], to what `Predictor.evidence` returns:
     `network_evidence`, float32 [batch, rows, columns], and `network_features`, float32 [batch, 134]."""
     program = torch.onnx.export(
-        Network(predictor.members, predictor.mirror, predictor.temperature).eval(),
+        Network(predictor.members, predictor.mirror).eval(),
         (torch.zeros(2, size, size, dtype=torch.uint8),),
         input_names=["prepared"],
         output_names=["network_evidence", "network_features"],
@@ -99,7 +100,8 @@ def preparation(size: int) -> onnx.ModelProto:
 def assemble(
     network: onnx.ModelProto, size: int, fitted: Typicality, slope: float = 1.0, intercept: float = 0.0
 ) -> onnx.ModelProto:
-    """Preparation, network, head and typicality in one graph: `image` to the four outputs."""
+    """Preparation, network, head and typicality in one graph: `image` to the four outputs. slope, intercept: the
+    straight line that calibrates the network's logits."""
     whole = preparation(size)
     head = onnx.parser.parse_model(VERSIONS + HEAD.format(slope=slope, intercept=intercept))
     parts = {"prepared": network, "network_evidence": head, "network_features": fitted.graph(VERSIONS)}
@@ -127,6 +129,7 @@ def metadata(run: Run, metrics: dict) -> dict[str, str]:
         "typicality_threshold": repr(typicality.THRESHOLD),
         "typicality_rule": typicality.RULE,
         "temperature": repr(run.calibration.temperature),
+        "offset": repr(run.calibration.offset),
         "calibrated_on": " + ".join(run.calibration.chosen_on.get("hospitals", [])),
         "calibrated_on_n": str(run.calibration.chosen_on.get("n", 0)),
         "chosen_on": json.dumps(run.calibration.chosen_on),

@@ -3,6 +3,7 @@ no torch."""
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,17 +69,9 @@ class OnnxModel:
     def run_images(self, outputs: list[str], images) -> list[np.ndarray]:
         """The named outputs, as `run`, of `data.Images`: of image files at their full size, one after the other.
         Raises: UserError, as `run` and for a file that cannot be read."""
-        from common.progress import shown  # predict.py, which needs no tqdm, imports this file
-
         if "_file" not in images.table:
             return self.run(outputs, images.pixels)
-        found = []
-        for path, pixels in zip(shown(images.table["_file"], "predicted", len(images)), images.pixels):
-            try:
-                (image,) = imagefile.frames(path) if path else [pixels]
-            except UserError as error:
-                raise UserError(f"{path} {error}") from None
-            found.append(self.run(outputs, image[np.newaxis]))
+        found = [self.run(outputs, pixels[np.newaxis]) for pixels in whole_images(images)]
         return [np.concatenate(given) for given in zip(*found)]
 
     def run(self, outputs: list[str], images: np.ndarray, batch: int = 64) -> list[np.ndarray]:
@@ -95,6 +88,20 @@ class OnnxModel:
             if values.shape[:1] != (len(images),) or not values.size or not np.isfinite(values).all():
                 raise UserError(f"{self.path}: gives no {output} for each image, it is damaged; export the run again")
         return found
+
+
+def whole_images(images) -> Iterator[np.ndarray]:
+    """The images of `data.Images`, uint8 [h, w]: image files at their full size, read one after the other.
+    Raises: UserError for a file that cannot be read."""
+    from common.progress import shown  # predict.py, which needs no tqdm, imports this file
+
+    files = images.table["_file"] if "_file" in images.table else [""] * len(images)
+    for path, pixels in zip(shown(files, "predicted", len(images)), images.pixels):
+        try:
+            (pixels,) = imagefile.frames(path) if path else [pixels]
+        except UserError as error:
+            raise UserError(f"{path} {error}") from None
+        yield pixels
 
 
 def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -46,7 +46,9 @@ class Expected(NamedTuple):
 def expect(run: Run, splits: dict[str, Images]) -> dict[str, Expected]:
     """What exported files are held to. Raises: UserError on images of another size than the run's."""
     return {
-        name: Expected(s.pixels, s.labels, run.probabilities(s.pixels), *explain(run.predictor, s.pixels))
+        name: Expected(
+            s.pixels, s.labels, run.probabilities(s.pixels), run.evidence(s.pixels), explain(run.predictor, s.pixels)[1]
+        )
         for name, s in splits.items()
     }
 

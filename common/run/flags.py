@@ -3,11 +3,11 @@
 import argparse
 from dataclasses import fields
 
-from common.calibration import threshold_rule
 from common.kinds import FILE, FOLDER, INNER_SHARE, NATURAL, WHAT, Kind, not_empty, one_of
 from common.npzfile import SIZES
 from common.run.command import Parser, add, add_machine_flags, add_switch, run
 from common.settings import Settings, written
+from common.thresholds import WORDS
 
 __all__ = [
     "FILE",
@@ -64,7 +64,7 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back:
     add(parser, "--params", FILE, "settings from a JSON file, such as tune.py's best.json; flags win", shown="none")
     if calibrates:
         add_switch(parser, "--resume", "go on with the interrupted run in --out; the other flags stay the same")
-        point = f"operating point: {threshold_rule('this', 'the held-out images')}"
+        point = f"operating point: {WORDS['sensitivity'].format('this')} on images not trained on"
         add(parser, "--sensitivity", INNER_SHARE, point, 0.95)
     add_data_flags(parser, falls_back=falls_back)
     add_machine_flags(parser)

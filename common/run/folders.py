@@ -195,7 +195,7 @@ class Run:
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Calibrated P(malignant), float64 [n], of uint8 images [n, size, size]. Raises: UserError on another size."""
         self.require_size(pixels)
-        return sigmoid(predict(self.predictor, pixels))
+        return self.calibration.probabilities(predict(self.predictor, pixels))
 
     def require_size(self, pixels: np.ndarray) -> None:
         """Raises: UserError when images [n, height, width] are not of the size that the run takes."""
@@ -204,8 +204,9 @@ class Run:
             raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{width}; give --size {size}")
 
     def evidence(self, pixels: np.ndarray) -> np.ndarray:
-        """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, size, size]."""
-        return explain(self.predictor, pixels)[0]
+        """What each position adds to the calibrated logit, float32 [n, rows, columns], of uint8 images [n, size, size]:
+        the mean of a map is the logit."""
+        return explain(self.predictor, pixels)[0] / self.calibration.temperature + self.calibration.offset
 
     @property
     def trained_on(self) -> np.ndarray:
@@ -238,7 +239,7 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     if any(content[key] != first[key] for content in checkpoints for key in ("mirror", "settings", "data")):
         raise UserError(f"{folder}: its fold_*.pt are of different runs; run crossval.py again")
     calibration = read_calibration(path / "calibration.json")
-    predictor = Predictor(members, first["mirror"], calibration.temperature).to(device)
+    predictor = Predictor(members, first["mirror"]).to(device)
     return Run(path, predictor, calibration, first["data"], read_table(path / TABLE))
 
 
@@ -246,8 +247,8 @@ def read_metrics(folder: Path) -> dict:
     """The metrics.json of a run. Raises: UserError when it is absent, damaged or without "splits" and "results"."""
     path = folder / "metrics.json"
     metrics = read_json(path)
-    kinds, optional = {"splits": dict, "results": list, "folds": list}, {"folds": []}
-    if not all(isinstance((optional | metrics).get(name), kind) for name, kind in kinds.items()):
+    kinds = {"splits": dict, "results": list, "folds": list}
+    if not all(isinstance(({"folds": []} | metrics).get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"{path}: holds no metrics of a run; train the run again")
     return metrics
 

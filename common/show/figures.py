@@ -133,18 +133,35 @@ def precision_recall(labels, probabilities, counts, thresholds: dict[str, float]
     return figure
 
 
+def _bins(axes, rows: list[dict], colour: str, marker: str, label: str) -> None:
+    """Predicted against observed share. rows: of `calibration.reliability_rows`."""
+    predicted, observed = ([row[name] for row in rows] for name in ("predicted", "observed"))
+    errors = np.array([[o - row["observed_ci95"][0], row["observed_ci95"][1] - o] for o, row in zip(observed, rows)]).T
+    style = {"color": colour, "markersize": 7, "elinewidth": 1.5, "clip_on": False, "label": label}
+    axes.errorbar(predicted, observed, np.maximum(errors, 0), fmt=marker, **style)
+
+
+def calibration_change(curves: dict[str, list[dict]], title: str) -> Figure:
+    """Predicted against observed share of malignant images, before and after a recalibration (by cross-validation).
+    curves: {"before", "after"}: of `calibration.reliability_rows`."""
+    figure, axes = _canvas(title, 6, 6.4)
+    axes.plot([0, 1], [0, 1], **REFERENCE, label="what a calibrated model has")
+    _bins(axes, curves["before"], MUTED, "s", "the file as it was")
+    _bins(axes, curves["after"], MODEL, "o", "calibrated on these images, by cross-validation")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean P(malignant) of a bin", ylabel="share that is malignant")
+    figure.legend(loc=BELOW)
+    return figure
+
+
 def reliability(labels, probabilities, title: str) -> Figure:
-    """Predicted against observed share of malignant images in bins of equal mass, with Wilson intervals; below, how
+    """Predicted against observed share of malignant images in bins of equal mass, with exact intervals; below, how
     many images have which probability."""
     figure, (axes, strip) = _canvas(title, 6, 7.2, 2, sharex=True, height_ratios=[5, 1])
-    predicted, observed, sizes = calibration.reliability(labels, probabilities)
-    low, high = intervals.wilson(observed, sizes)
+    rows = calibration.reliability_rows(labels, probabilities)
     axes.plot([0, 1], [0, 1], **REFERENCE, label="what a calibrated model has")
-    style = {"fmt": "o", "color": MODEL, "markersize": 7, "elinewidth": 1.5, "clip_on": False}
-    errors = observed - low, high - observed
-    axes.errorbar(predicted, observed, errors, **style, label="a bin, with its 95 % interval")
+    _bins(axes, rows, MODEL, "o", "a bin, with its exact 95 % interval")
     found = calibration.summary(labels, probabilities)
-    error = f"expected calibration error {found['ece']:.3f} ({len(sizes)} bins of equal mass)"
+    error = f"expected calibration error {found['ece']:.3f} ({len(rows)} bins of equal mass)"
     axes.set_title(f"Brier score {found['brier']:.3f}\n{error}")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is malignant")
     strip.hist(probabilities, np.linspace(0, 1, 21), color=MUTED, edgecolor="white")

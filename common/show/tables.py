@@ -106,16 +106,21 @@ def promise(calibration: Calibration) -> str:
     """What the threshold achieves on images that did not choose it, in a sentence; "" where nobody knows."""
     if not calibration.promise:
         return ""
-    how = "each hospital with the threshold that the others choose"
-    if not calibration.chosen_on["hospital_left_out"]:
-        how = "cross-validation within the images that chose the threshold"
+    how = "cross-validation within the images that chose the threshold"
+    if calibration.chosen_on["hospital_left_out"]:
+        how = "each hospital with the threshold that the others choose"
+    how = calibration.promise.get("how", how)
     return f"Expected at this threshold: {rates(calibration.promise)} ({how})."
 
 
 def name_of(entry: dict, several: bool = True) -> str:
-    """What an entry of "results" is about: "test", "clean test", "test, busi" or "test, per patient"."""
+    """What an entry of "results" is about: "test", "clean test", "test, busi", "test, device GE" or
+    "test, per patient"."""
     name = entry["on"].replace("_", "-")
-    name = name if entry["subset"] == "all" else f"{entry['subset']} {name}"
+    if "by" in entry:
+        name += "".join(f", {column} {value}" for column, value in entry["by"].items())
+    elif entry["subset"] != "all":
+        name = f"{entry['subset']} {name}"
     name += f", {entry['hospital']}" if several and entry["hospital"] != "all" else ""
     return name + (", per patient" if entry["unit"] == "patient" else "")
 
@@ -137,13 +142,19 @@ def main_entry(results: list[dict]) -> dict:
 
 
 def calibration_table(entries: dict[str, dict]) -> str:
-    """Brier score and ECE of named entries."""
+    """Brier score, ECE and calibration in the large of named entries."""
     first = first_width(entries)
-    lines = [line("", ["Brier", "95 %", "ECE", "95 %"], first=first)]
+    lines = [line("", ["Brier", "95 %", "ECE", "95 %", "in the large", "95 %"], first=first)]
     for name, entry in entries.items():
-        pairs = ((number(entry[measure]), interval(entry[f"{measure}_ci95"])) for measure in ("brier", "ece"))
-        lines.append(line(name, [cell for pair in pairs for cell in pair], first=first))
-    return "\n".join([*lines, "ECE: 10 bins of equal mass"])
+        cells = []
+        for measure in ("brier", "ece", "calibration_in_the_large"):
+            cells += [
+                number(entry[measure], "+.4f" if measure[0] == "c" else ".4f"),
+                interval(entry[f"{measure}_ci95"]),
+            ]
+        lines.append(line(name, cells, 16, first))
+    explained = "ECE: 10 bins of equal mass. In the large: mean probability minus share of malignant images."
+    return "\n".join([*lines, explained])
 
 
 def at_operating_point(results: list[dict], calibration: Calibration) -> list[str]:
@@ -155,6 +166,21 @@ def at_operating_point(results: list[dict], calibration: Calibration) -> list[st
     shown = [entry for entry in shown if entry["subset"] == "all" or entry["n"] < main["n"]]
     measured = [f"Measured on {operating_rates(name_of(entry, False), entry)}." for entry in shown]
     return [*filter(None, [promise(calibration)]), *measured]
+
+
+def recalibration_text(fitted, was: Calibration, now: Calibration) -> str:
+    """What a recalibration changes: the file as it was, and what to expect of the new one on new images.
+    fitted: a `recalibration.Fitted`."""
+    names = {"recall": "sensitivity", "specificity": "specificity", "brier": "Brier score", "ece": "ECE"}
+    names |= {"calibration_in_the_large": "mean probability minus share"}
+    about = now.chosen_on
+    lines = [f"{about['n']} {about['unit']}s, {about['malignant']} of them malignant"]
+    lines.append(line("", ["as it was", "expected on new images"], 32, 32))
+    lines.append(line("threshold", [f"{was.threshold:.4f}", f"{now.threshold:.4f}"], 32, 32))
+    for key, name in names.items():
+        lines.append(line(name, [with_interval(measured, key) for measured in (fitted.before, fitted.after)], 32, 32))
+    lines.append(f"temperature {now.temperature:.3f}, offset {now.offset:+.3f}; {now.threshold_rule}")
+    return "\n".join(lines)
 
 
 def results_text(results: list[dict], calibration: Calibration, label: str, notes: Iterable[str] = ()) -> str:
@@ -175,7 +201,10 @@ def results_text(results: list[dict], calibration: Calibration, label: str, note
                 ]
             ),
             "\n".join(
-                [f"{phantom}calibration, temperature {calibration.temperature:.3f}", calibration_table(standard)]
+                [
+                    f"{phantom}temperature {calibration.temperature:.3f}, offset {calibration.offset:+.3f}",
+                    calibration_table(standard),
+                ]
             ),
             *filter(None, ["\n".join(notes)]),
             f"{label}: {main['on'].replace('_', '-')} AUC {auc}, accuracy {accuracy} on {main['n']} images",

@@ -19,7 +19,7 @@ from common.model import Predictor, explain, predict
 
 def test_streamlining_changes_no_answer(untrained, phantoms):
     members = untrained.predictor.members
-    folded = Predictor([member.streamlined() for member in members], True, untrained.predictor.temperature)
+    folded = Predictor([member.streamlined() for member in members], True)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in members.modules())  # a copy
     expected, found = (predict(predictor, phantoms.pixels) for predictor in (untrained.predictor, folded))
@@ -41,10 +41,11 @@ def test_preparation_is_pillow_s_to_one_grey_level(shape, size):
 def test_a_straight_line_moves_the_logit_and_its_probability(network, fitted, onnx_model, phantoms):
     session = onnxfile.open_session(graph.assemble(network, 28, fitted, 2.0, -0.25).SerializeToString(), 1)
     probability, logit, evidence, _ = session.run(None, {"image": phantoms.pixels})
-    expected = 2 * onnx_model.logits(phantoms.pixels) - 0.25
-    assert np.allclose(evidence, 2 * onnx_model.evidence(phantoms.pixels) - 0.25, atol=1e-4)
+    raw = (onnx_model.logits(phantoms.pixels) - 0.1) * 1.5, (onnx_model.evidence(phantoms.pixels) - 0.1) * 1.5
+    expected = 2 * raw[0] - 0.25
+    assert np.allclose(evidence, 2 * raw[1] - 0.25, atol=1e-4)
     assert np.allclose(evidence.mean((1, 2)), logit, atol=1e-5) and np.std(evidence, (1, 2)).min() > 0.02
-    assert np.allclose(onnx_model.probabilities(phantoms.pixels), sigmoid((expected + 0.25) / 2), atol=1e-6)
+    assert np.allclose(onnx_model.probabilities(phantoms.pixels), sigmoid(raw[0] / 1.5 + 0.1), atol=1e-6)
     assert np.allclose(logit, expected, atol=1e-4) and np.allclose(probability, sigmoid(expected), atol=1e-5)
 
 
@@ -93,7 +94,7 @@ def test_what_the_checker_refuses_is_one_line(onnx_model, tmp_path):
 
 
 def test_predictor_without_mirror_exports_too(phantoms):
-    predictor = Predictor([untrained_member(3)], mirror=False, temperature=0.7)
+    predictor = Predictor([untrained_member(3)], mirror=False)
     session = onnxfile.open_session(graph.export_network(predictor, 28).SerializeToString(), 1)
     for found, expected in zip(session.run(None, {"prepared": phantoms.pixels}), explain(predictor, phantoms.pixels)):
         assert np.allclose(found, expected, rtol=1e-4, atol=1e-4)

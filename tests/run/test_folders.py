@@ -11,7 +11,8 @@ from common.calibration import Calibration, logit, sigmoid
 from common.model import BreastResNet, Predictor, predict
 from common.run import folders
 
-CALIBRATION = Calibration(2.5, 0.3, "a rule", {"on": "val", "n": 12}, [{"recall": 0.9}])
+RATES = {"recall": 0.9, "recall_ci95": [0.8, 1.0], "specificity": 0.5, "specificity_ci95": [0.4, 0.6]}
+CALIBRATION = Calibration(2.5, 0.1, 0.3, "a rule", {"on": "val", "n": 12}, [RATES])
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_a_model_survives_its_file_which_holds_plain_values(tmp_path, phantoms, 
     run = folders.load(str(tmp_path))
     assert run.data == found.describe() | {"trained_on": ["train"]} and run.calibration == CALIBRATION
     expected = predict(Predictor([model], mirror), phantoms.pixels)
-    np.testing.assert_allclose(run.probabilities(phantoms.pixels), sigmoid(expected / 2.5), atol=1e-7)
+    np.testing.assert_allclose(run.probabilities(phantoms.pixels), sigmoid(expected / 2.5 + 0.1), atol=1e-7)
     assert "takes images of 28×28, not 64×64" in refusal(run.probabilities, np.zeros((1, 64, 64), np.uint8))
     for marks, part in ((run.trained_on, phantoms[:24]), (run.chosen_on, phantoms[24:36])):
         assert np.array_equal(marks, fingerprints.fingerprint(part.pixels))
@@ -147,7 +148,7 @@ def test_an_ensemble_is_read_in_order_of_its_folds(tmp_path, phantoms, saved):
     biases = [member.trunk.fc.bias.item() for member in run.predictor.members]
     assert biases == [model.trunk.fc.bias.item() for model in reversed(models)]
     expected = predict(Predictor(models, True), phantoms.pixels)
-    np.testing.assert_allclose(run.probabilities(phantoms.pixels), sigmoid(expected / 2.5), atol=1e-6)
+    np.testing.assert_allclose(run.probabilities(phantoms.pixels), sigmoid(expected / 2.5 + 0.1), atol=1e-6)
 
 
 @pytest.mark.parametrize("changed", ["mirror", "md5"])

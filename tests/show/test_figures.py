@@ -159,14 +159,15 @@ def test_precision_recall_where_the_highest_scores_are_benign():
     np.testing.assert_allclose(steps.get_xydata(), [(0, 1 / 3), (0.5, 1 / 3), (1, 1 / 2)])
 
 
-def test_reliability_draws_the_bins_with_wilson_intervals(drawn):
+def test_reliability_draws_the_bins_with_exact_intervals(drawn):
     (axes, strip), said = drawn["reliability"].axes, texts(drawn["reliability"])
     predicted, observed, sizes = calibration.reliability(LABELS, PROBABILITIES)
     (bars,) = axes.containers
     bins, _, (limits,) = bars.lines
     np.testing.assert_allclose(bins.get_xydata(), np.transpose([predicted, observed]))
     ends = [bar[:, 1] for bar in limits.get_segments()]
-    np.testing.assert_allclose(ends, np.transpose(intervals.wilson(observed, sizes)))
+    exact = [intervals.clopper_pearson(share * n, n) for share, n in zip(observed, sizes)]
+    np.testing.assert_allclose(ends, exact, atol=1e-9)
     found = calibration.summary(LABELS, PROBABILITIES)
     assert f"Brier score {found['brier']:.3f}" in said
     assert f"expected calibration error {found['ece']:.3f} (10 bins of equal mass)" in said

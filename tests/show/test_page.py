@@ -54,7 +54,7 @@ def report(tmp_path):
         images = data.of_arrays(np.zeros((5, 28, 28), np.uint8), LABELS, "test", text)
         images = data.Images(images.pixels, images.table.assign(**patients))
         scored = scoring.Scored(text, images, PROBABILITIES, np.arange(5), {"clean": np.arange(5) < 2})
-        calibration = Calibration(1.5, 0.25, text)
+        calibration = Calibration(1.5, 0.0, 0.25, text)
         evaluation = scoring.summary(scoring.evaluate([scored], calibration, 50), calibration)
         compared = comparison.compare(
             LABELS, PROBABILITIES, 1 - PROBABILITIES, scored.resample_counts(50), (text, text)
@@ -93,9 +93,10 @@ def test_it_serves_phones_dark_rooms_and_screen_readers(report):
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in found.all("meta")
     assert "@media (prefers-color-scheme: dark)" in html and found.all("html") == [{"lang": "en"}]
     rows = ("A text", "A text, per patient", "clean A text")
-    calibration = [("Brier score", "col"), ("ECE", "col"), *((name, "row") for name in rows)]
+    measures = ("Brier score", "ECE", "in the large")
+    calibration = [*((name, "col") for name in measures), *((name, "row") for name in rows)]
     heads = list(zip(found.text["th"], (th["scope"] for th in found.all("th")), strict=True))
-    assert any(heads[i : i + 5] == calibration for i in range(len(heads)))
+    assert any(heads[i : i + 6] == calibration for i in range(len(heads)))
     assert len(found.all("td")) == len(found.text["td"]) + len(found.all("table"))  # only the corners are empty
     regions = [div for div in found.all("div") if div.get("role") == "region"]
     assert [region["aria-label"] for region in regions] == found.text["figcaption"][: len(found.all("table"))]

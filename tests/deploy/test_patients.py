@@ -1,0 +1,65 @@
+"""Tables of images and patients for predict.py, and what it says of a patient."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import one_line, refusal
+from PIL import Image
+
+from common.deploy import patients
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,patient\na.png,1\nb/c.png,\n",
+        "\ufeffImage ; Patient \na.png;1\nb\\c.png;\n",
+        "image\tpatient\na.png\t1\nb/c.png\t",
+    ],
+)
+def test_a_table_names_images_beside_it(text, tmp_path):
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    assert patients.read(tmp_path / "t.csv") == {tmp_path / "a.png": "1", tmp_path / "b" / "c.png": ""}
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    for content in (b"", b"file,patient\na.png,1\n", "image\ncafé.png".encode("cp1252")):
+        (tmp_path / "t.csv").write_bytes(content)
+        assert "t.csv" in refusal(patients.read, tmp_path / "t.csv")
+
+
+def test_a_patient_gets_the_highest_probability_of_usual_images():
+    rows = [("1", 0.2, False), ("1", 0.6, False), ("1", 0.9, True), ("2", 0.4, True), ("", 0.5, False)]
+    answers = [
+        {
+            "patient": who,
+            "probability": p,
+            "unlike_training": odd,
+            "flagged": None if odd else p > 0.5,
+            "image": "",
+            "page": 1,
+        }
+        for who, p, odd in rows
+    ]
+    found = [(one["patient"], one["probability"], one["flagged"], one["images"]) for one in patients.highest(answers)]
+    assert found == [("1", 0.6, True, 3), ("2", 0.4, None, 1)]
+
+
+def test_predict_gives_a_row_for_each_patient(onnx_model, runs, tmp_path):
+    for i in range(3):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 50), np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "t.csv").write_text("image,patient\n0.png,A\n1.png,A\n2.png,B\n", encoding="utf-8")
+    lines = [
+        json.loads(line) for line in runs("predict.py", onnx_model.path, tmp_path / "t.csv", "--json")[0].splitlines()
+    ]
+    assert [(row["patient"], "images" in row) for row in lines] == [
+        *[("A", False)] * 2,
+        ("B", False),
+        ("A", True),
+        ("B", True),
+    ]
+    text = runs("predict.py", onnx_model.path, tmp_path / "t.csv")[0].splitlines()
+    assert text[-3].split() == ["P(malignant)", "images", "patient"] and text[-2].endswith("2  A")
+    (tmp_path / "bad.csv").write_text("file\n0.png\n", encoding="utf-8")
+    assert "column 'image'" in one_line(runs("predict.py", onnx_model.path, tmp_path / "bad.csv", status=2)[1])
