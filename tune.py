@@ -225,9 +225,10 @@ def save(outcome: Outcome, settings, found, args, out) -> None:
     files.write_json(out / "best.json", settings.as_dict() | tuned, found.notice)
 
 
-def next_command(parser, args, out) -> str:
-    """The command that trains with the chosen setting on the same data."""
-    words = ["python", "train.py", "--params", f"{out}/best.json"]
+def next_command(parser, args, pool, out) -> str:
+    """The command that trains with the chosen setting on the same data; train.py needs val."""
+    script = "train.py" if (pool.table["split"] == "val").any() else "crossval.py"
+    words = ["python", script, "--params", f"{out}/best.json"]
     for name in FOR_TRAINING:
         if (value := getattr(args, name)) != parser.get_default(name):
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
@@ -254,7 +255,7 @@ def main():
         outcome = take_part(url, fixed, pool, settings, args)  # what is missing: a worker may have died
         save(outcome, settings, found, args, out)
     print(outcome_text(outcome, found.label, args))
-    print(f"next: {next_command(parser, args, out)}")
+    print(f"next: {next_command(parser, args, pool, out)}")
 
 
 if __name__ == "__main__":

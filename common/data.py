@@ -215,7 +215,7 @@ def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str 
 def load(found: Found, *splits: str, optional: Sequence[str] = ()) -> Images:
     """The images of the named splits, of all data sets; only these are read. A table of their counts goes to stderr.
 
-    Args: optional: splits that may hold no images.
+    Args: optional: splits that may hold no images, or one class only.
     Raises: UserError when another split holds none, when train or val lacks a class, or of bad images.
     """
     none = of_arrays(np.empty((0, found.size, found.size), np.uint8), np.empty(0, np.uint8), "", "")
@@ -225,7 +225,7 @@ def load(found: Found, *splits: str, optional: Sequence[str] = ()) -> Images:
         print(counts(images.table), file=sys.stderr)
     for split in splits:
         part = images.table[images.table["split"] == split]
-        if part.empty and split in optional:
+        if split in optional:
             continue
         if part.empty:
             refuse_empty(found, split)
@@ -275,5 +275,6 @@ def counts(table: pd.DataFrame) -> str:
     if (table["patient"] == "").all():
         lines.append("No patients are known: only near-duplicates are kept together.")
     elif unknown := int((table["patient"] == "").sum()):
-        lines.append(f"The patient of {unknown} images is unknown: of these, only near-duplicates are kept together.")
+        which = f"{unknown} image{'s' * (unknown > 1)}"
+        lines.append(f"The patient of {which} is unknown: of these, only near-duplicates are kept together.")
     return "\n".join(lines)

@@ -138,11 +138,11 @@ def flattered(scored: list[Scored]) -> list[str]:
     """A sentence for each of the predictions whose images trained the model, or chose something."""
     said = []
     for one in scored:
-        name = one.on.replace("_", "-")
+        images = "images" if one.on == ALL else f"{one.on.replace('_', '-')} images"
         if one.trained_on:
-            said.append(f"The model was trained on {name} images: their figures are too good. Look at the clean ones.")
+            said.append(f"The model was trained on {images}: their figures are too good. Look at the clean ones.")
         elif one.chose:
-            said.append(f"The {name} images chose: {', '.join(one.chose)}. Their figures are slightly too good.")
+            said.append(f"These {images} chose: {', '.join(one.chose)}. Their figures are slightly too good.")
     return said
 
 

@@ -128,9 +128,10 @@ def test_what_a_reader_must_know_is_said_once_each(scored):
     assert [note.split("(")[1].split(")")[0] for note in said] == ["all", "a", "b"]
     seen = replace(scored, on="val", subsets={"clean": np.zeros(60, bool)}, trained_on=True)
     trained, none = scoring.notes([seen], [])
-    assert "was trained on val images" in trained and none.startswith("No val image is clean")
+    assert "was trained on some of these pictures" in trained and "clean ones" not in trained
+    assert none.startswith("No val image is clean")
     (chose,) = scoring.notes([replace(scored, on="out_of_fold", chose=("epoch", "threshold"))], [])
-    assert chose == "The out-of-fold images chose: epoch, threshold. Their figures are slightly too good."
+    assert chose == "These out-of-fold images chose: epoch, threshold. Their figures are slightly too good."
     assert scoring.notes([scored], scoring.evaluate([scored], CHOSEN, 100)) == []
 
 

@@ -173,8 +173,10 @@ def test_bad_images_are_named_before_any_worker_is_there(tmp_path, runs, npz, mo
 )
 def test_the_next_command_takes_the_same_data(given, repeated):
     parser = tune.build_parser()
-    command = tune.next_command(parser, parser.parse_args(list(map(str, given))), "my runs")
-    assert shlex.split(command) == ["python", "train.py", "--params", "my runs/best.json", *repeated]
+    for split, script in (("val", "train.py"), ("train", "crossval.py")):  # without val, train.py cannot choose
+        pool = data.of_arrays(np.zeros((1, 28, 28), np.uint8), np.zeros(1), split, "own")
+        command = tune.next_command(parser, parser.parse_args(list(map(str, given))), pool, "my runs")
+        assert shlex.split(command) == ["python", script, "--params", "my runs/best.json", *repeated]
 
 
 @pytest.mark.parametrize("name", tune.FILES)
