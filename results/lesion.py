@@ -142,7 +142,7 @@ def read_hospital(name: str, folder: str, splits: str | None = None) -> Hospital
     listed = imagetable.list_images(Path(folder))
     table = listed.table
     if splits:
-        with open(splits, newline="") as file:
+        with open(splits, encoding="utf-8", newline="") as file:
             test = {row["image"].split("/", 1)[1] for row in csv.DictReader(file) if row["split"] == "test"}
         table = table[~table["image"].isin(test)]
         assert len(listed.table) - len(table) == len(test) == 156
@@ -513,7 +513,8 @@ def written(value) -> str:
 
 def add(rows: list[dict], command: str) -> None:
     """Add rows to lesion.csv; a row of the same candidate, way and seed is replaced."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=log.FOLDER, capture_output=True, text=True).stdout[:10]
+    git = ["git", "rev-parse", "HEAD"]
+    commit = subprocess.run(git, cwd=log.FOLDER, capture_output=True, encoding="utf-8").stdout[:10]
     more = {"precision": training.precision(CPU, "auto"), "commit": commit, "command": command}
     with suppress(FileNotFoundError):
         key = ("name", "boxes", "trained_on", "seed")
@@ -522,7 +523,7 @@ def add(rows: list[dict], command: str) -> None:
             row | more for row in rows
         ]
         more = {}
-    with open(log.FOLDER / "lesion.csv", "w", newline="") as file:
+    with open(log.FOLDER / "lesion.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         for row in rows:

@@ -51,7 +51,7 @@ def runs(monkeypatch, capfd):
 
     def run(script: str, *words, status: int = 0) -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
         random_state, handler = torch.get_rng_state(), signal.getsignal(signal.SIGTERM)
         forget()
         capfd.readouterr()

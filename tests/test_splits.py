@@ -81,12 +81,12 @@ def test_a_moved_folder_is_found_again_with_its_splits_whatever_the_seed(table, 
 
 def test_what_is_changed_gone_or_new_since_the_run_is_named(table, kept, capsys):
     described, rows, images = kept(seed=3)
-    folder, lines = Path(table).parent, Path(table).read_text().splitlines()
+    folder, lines = Path(table).parent, Path(table).read_text(encoding="utf-8").splitlines()
     Image.fromarray(picture(700)).save(folder / "images/7.png")
     Image.fromarray(picture(800)).save(folder / "images/new.png")
     lines[1 + 12] = "images/12.png,malignant,somebody else,GE"
     lines[-1] = "images/new.png,benign,p99,GE"
-    Path(table).write_text("\n".join(lines))
+    Path(table).write_text("\n".join(lines), encoding="utf-8")
     capsys.readouterr()
     again = data.load(data.find_again(described, rows, flags()), *SPLITS)
     assert split_of(again) == {name: split for name, split in split_of(images).items() if name != "images/47.png"}

@@ -79,7 +79,7 @@ def test_image_files_are_given_at_their_full_size(onnx_model, phantoms, tmp_path
     assert found.tolist() == expected
     (found,) = onnx_model.run_images(["logit"], data.of_arrays(small, labels, "all", "a"))
     assert np.array_equal(found, onnx_model.logits(small))
-    Path(files[1]).write_text("damaged")
+    Path(files[1]).write_bytes(b"damaged")
     with pytest.raises(UserError, match="1.png"):
         onnx_model.run_images(["logit"], data.of_arrays(small, labels, "all", "a", _file=files))
 
