@@ -140,7 +140,8 @@ def flattered(scored: list[Scored]) -> list[str]:
     for one in scored:
         images = "images" if one.on == ALL else f"{one.on.replace('_', '-')} images"
         if one.trained_on:
-            said.append(f"The model was trained on {images}: their figures are too good. Look at the clean ones.")
+            clean = " Look at the clean ones." * bool(one.subsets.get("clean", np.zeros(1)).any())
+            said.append(f"The model was trained on some of these pictures: their figures are too good.{clean}")
         elif one.chose:
             said.append(f"These {images} chose: {', '.join(one.chose)}. Their figures are slightly too good.")
     return said
