@@ -51,6 +51,8 @@ def parse_args():
     args.out = Path(args.out or Path(args.model).with_suffix(".local.onnx"))
     if args.out.suffix != ".onnx":
         parser.error(f"argument --out: {args.out} does not end in .onnx")
+    if args.out.resolve() == Path(args.model).resolve():
+        parser.error(f"argument --out: {args.out} is the file to calibrate; name another one")
     return args
 
 

@@ -9,12 +9,11 @@ from PIL import Image
 
 import evaluate
 from common import files
-from common.deploy import graph, int8, parity
+from common.deploy import graph, parity
 from common.run import outputs, resume
 from common.show import figures
 
 QUICK = "--weights none --stages 2 --epochs 1 --batch-size 16 --threads 1".split()
-EXPORT = ["export.py", "--fp16", "--threads", "1"]  # as `network` is
 COMMANDS = {
     "train": ["train.py", *QUICK],
     "crossval": ["crossval.py", "--folds", "2", *QUICK],
@@ -46,32 +45,40 @@ def test_a_file_of_the_user_under_any_name_that_is_written_is_refused_and_kept(s
     assert set(read_json(first / "run.json")["files"]) == written - {"run.json"}
     mine = tmp_path / "mine"
     assert [name for name in written if not refused(runs, [*command, mine], mine, name)] == []
-    for name in ("notes.txt", "fold_notes.pt"):
-        (first / name).write_text("mine")
-    runs(*command, first)  # replaces its own
-    assert {path.name for path in content(first)} == {*written, "notes.txt", "fold_notes.pt"}
+    if script == "train":
+        (first / "fold_notes.pt").write_text("mine")
+        runs(*command, first)  # replaces its own
+        assert {path.name for path in content(first)} == {*written, "fold_notes.pt"}
 
 
 @pytest.fixture
-def exported(untrained, network, tmp_path, monkeypatch, runs):
-    """A copy of `untrained` with its .onnx files; export.py is quick there."""
-    monkeypatch.setattr(graph, "export_network", lambda *_: network)
-    monkeypatch.setattr(parity, "SIZES", ((90, 60),))
+def exported(untrained, onnx_model, tmp_path):
+    """A copy of `untrained` with its .onnx file."""
     run = shutil.copytree(untrained.path, tmp_path / "run", ignore=shutil.ignore_patterns("*.npz"))
-    runs(*EXPORT, run)
+    shutil.copy(onnx_model.path, run / "model.onnx")
     return run
 
 
-def test_the_files_of_export_are_the_users_unless_export_wrote_them(exported, runs, monkeypatch, quantized):
-    monkeypatch.setattr(int8, "quantize", lambda *_: quantized)
+def test_the_files_of_export_are_the_users_unless_export_wrote_them(exported, runs, monkeypatch, network):
+    monkeypatch.setattr(graph, "export_network", lambda *_: network)
+    monkeypatch.setattr(parity, "SIZES", ((90, 60),))
+    command = ["export.py", exported, "--fp16", "--threads", 1]  # as `network` is
+    assert "model.onnx: would be overwritten" in one_line(runs(*command, status=2)[1])
+    (exported / "model.onnx").unlink()
+    for _ in range(2):
+        runs(*command)  # replaces its own
     assert set(outputs.listed(exported)) == {"model.onnx", "model.parity.json"}
-    command = [*EXPORT, exported]
-    runs(*command)  # replaces its own
     into = [*command, "--int8", "--out", exported / "mine" / "a.onnx"]
     for name in ("a.onnx", "a.int8.onnx", "a.parity.json", "run.json"):
         assert refused(runs, into, exported / "mine", name)
-    (exported / "run.json").unlink()  # now it is somebody's
-    assert "would be overwritten" in one_line(runs(*command, status=2)[1])
+
+
+def test_the_files_of_calibrate_are_the_users_and_so_is_the_file_to_calibrate(exported, runs, npz):
+    command = ["calibrate.py", exported / "model.onnx", "--data", npz().sets[0].spec]
+    for name in ("model.local.onnx", "model.local.calibration.json", "model.local.calibration.png"):
+        assert refused(runs, command, exported, name)
+    _, err = runs(*command, "--out", exported / "model.onnx", status=2)
+    assert "is the file to calibrate" in one_line(err)
 
 
 def test_results_go_into_the_run_or_into_a_folder_called_like_the_onnx_file(exported, runs, tmp_path, monkeypatch):
