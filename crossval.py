@@ -102,7 +102,7 @@ def main():
         with resume.finish(partial) as out:
             for name, model in zip(models, validation.used):
                 folders.save_model(out / name, model, settings, args.seed, found, POOLS[args.pool])
-            folders.save_table(out, images)
+            folders.save_table(out, images, found.unread(images))
             folders.save_results(out, found, calibration, rows, metrics)
             write_csv(out / "folds.csv", [flatten(fold) for fold in spreads["folds"]], found.notice)
     shown = [tables.spread_table("fold", spreads["folds"])]

@@ -8,7 +8,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,7 +32,7 @@ class DataSet:
 
     spec: as --data has it; hospital: its name; md5: of the file, or of all that a folder or a table says; read: gives
     the images of a split, and raises UserError when they are bad; splits: that `read` takes; notes: what the user must
-    know about the table.
+    know about the table; table: of image files, a row each, read or not.
     """
 
     spec: str
@@ -42,6 +42,7 @@ class DataSet:
     splits: tuple[str, ...] = SPLITS
     synthetic: bool = False
     notes: tuple[str, ...] = ()
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,12 @@ class Found:
     def notice(self) -> str | None:
         """What every file of results on phantoms says of them; None for real images."""
         return notice(self.describe())
+
+    def unread(self, images: Images) -> pd.DataFrame:
+        """The rows of the image files that are not among some images."""
+        known = images.table[["hospital", "image"]].assign(read=True)
+        rows = [one.table.merge(known, how="left") for one in self.sets if len(one.table)]
+        return pd.concat([some[some["read"].isna()] for some in rows]).drop(columns="read") if rows else pd.DataFrame()
 
     @property
     def paths(self) -> list[str]:
@@ -191,7 +198,8 @@ def find_files(spec, path: Path, hospital: str, size, seed, positive, kept, undi
         return prepare(table[table["split"] == split].reset_index(drop=True))
 
     names = SPLITS if everything else tuple(sorted(set(table["split"]), key=[*SPLITS, undivided].index))
-    return DataSet(spec, hospital, identity, read, names, notes=tuple(notes))
+    table = everything.table if everything else table
+    return DataSet(spec, hospital, identity, read, names, notes=tuple(notes), table=table)
 
 
 def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str | None = None) -> Found:

@@ -158,7 +158,7 @@ def test_counts_are_said(tmp_path, capsys):
     read(table, splits=["train", "test"])
     train, test, unknown = capsys.readouterr().err.splitlines()[-3:]
     assert train.split() == "images train 3 1 2 1".split() and test.split() == "images test 1 0 1 1".split()
-    assert unknown == "The patient of 1 images is unknown: of these, only near-duplicates are kept together."
+    assert unknown == "The patient of 1 image is unknown: of these, only near-duplicates are kept together."
     data.load(data.find(["phantom"], None, 28), "val")
     assert capsys.readouterr().err.endswith("No patients are known: only near-duplicates are kept together.\n")
 

@@ -26,6 +26,7 @@ from common.weights import read_tensors, write_tensors
 
 FORMAT = "breastmnist-resnet18 v2"
 TABLE = "split.csv"
+UNREAD = -1  # group of an image that the run did not read
 WORK = ".breastmnist"  # in the folder of a run at work (`resume`)
 FILES = ["calibration.json", "metrics.json", "predictions.csv", TABLE]  # of every run, beside its models
 
@@ -83,12 +84,16 @@ def save_results(out: Path, found: Found, calibration: Calibration, rows: list[d
     write_json(out / "metrics.json", metrics, found.notice)
 
 
-def save_table(out: Path, images: Images) -> None:
-    """Write split.csv: the table of all images of a run, and the group and fingerprint of each. Raises: UserError."""
+def save_table(out: Path, images: Images, unread: pd.DataFrame | None = None) -> None:
+    """Write split.csv: the table of all images of a run, and the group and fingerprint of each. unread: rows of image
+    files that the run left unread, which have neither. Raises: UserError."""
     marks = [row.tobytes().hex() for row in fingerprints.fingerprint(images.pixels)]
-    table = images.table.drop(columns="_file", errors="ignore")  # which says where it lies now
+    table = images.table.assign(group=find_groups(images), fingerprint=marks)
+    if unread is not None and len(unread):
+        table = pd.concat([table, unread.assign(group=UNREAD, fingerprint="")])
     with replacing(out / TABLE) as beside:
-        table.assign(group=find_groups(images), fingerprint=marks).to_csv(beside, index=False, encoding="utf-8")
+        table = table.drop(columns="_file", errors="ignore")  # which says where it lies now
+        table.to_csv(beside, index=False, encoding="utf-8")
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -101,7 +106,7 @@ def read_table(path: Path) -> pd.DataFrame:
         for name, kind in numbers.items():
             table[name] = table[name].replace("", "nan").astype(kind)
         for mark in table["fingerprint"]:
-            if len(bytes.fromhex(mark)) != fingerprints.BITS // 8:
+            if len(bytes.fromhex(mark)) not in (0, fingerprints.BITS // 8):
                 raise ValueError("fingerprint")
     return table
 
@@ -156,7 +161,7 @@ def rows_of(table: pd.DataFrame, images: Images) -> pd.DataFrame | None:
     """The rows of a run's table that images are, in order; None when an image is not in the table by its name, its
     split and its fingerprint. Hospitals may have other names, as folders may."""
     places = images.table[["image", "split"]].assign(_place=range(len(images)))  # "_": no column of the user's
-    found = places.merge(table, on=["image", "split"])
+    found = places.merge(table[table["group"] != UNREAD], on=["image", "split"])
     marks = fingerprints.fingerprint(images.pixels)[found["_place"]]
     bits = np.unpackbits(marks ^ read_marks(found["fingerprint"]), axis=1).sum(1)
     found = found.assign(_bits=bits)[bits <= fingerprints.SAME].sort_values(["_place", "_bits"])

@@ -99,6 +99,16 @@ def test_a_table_survives_its_file_and_knows_its_images_again(tmp_path):
     assert folders.rows_of(table, data.of_arrays(pixels[:4], labels[:4], "test", "a")) is None
 
 
+def test_images_that_a_run_did_not_read_keep_their_split(tmp_path, phantoms):
+    """As those of test under --no-test: they have no fingerprint yet, and are in no group of those that were read."""
+    test = data.Images(phantoms.pixels[3:5], phantoms[3:5].table.assign(split="test"))
+    folders.save_table(tmp_path, phantoms[:3], test.table)
+    table = folders.read_table(tmp_path / "split.csv")
+    assert table["split"].tolist() == ["train"] * 3 + ["test"] * 2
+    assert len(folders.marks_of(table, ["train", "test"])) == 3
+    assert folders.rows_of(table, test) is None and len(folders.rows_of(table, phantoms[:3])) == 3
+
+
 def test_a_damaged_table_is_one_line(tmp_path, phantoms):
     folders.save_table(tmp_path, phantoms)
     path = tmp_path / "split.csv"
