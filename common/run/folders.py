@@ -105,8 +105,8 @@ def read_table(path: Path) -> pd.DataFrame:
         numbers = {"label": int, "group": int} | dict.fromkeys(("x", "y", "width", "height"), float)
         for name, kind in numbers.items():
             table[name] = table[name].replace("", "nan").astype(kind)
-        for mark in table["fingerprint"]:
-            if len(bytes.fromhex(mark)) not in (0, fingerprints.BITS // 8):
+        for mark, group in zip(table["fingerprint"], table["group"]):
+            if len(bytes.fromhex(mark)) != (0 if group == UNREAD else fingerprints.BITS // 8):
                 raise ValueError("fingerprint")
     return table
 
