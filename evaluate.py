@@ -218,7 +218,7 @@ def main():
         by_image = evaluation.score(predicted, split, args.by)
         scored = by_image if args.unit == "image" else evaluation.per_patient(by_image)
         result = official_result(found, by_image, name, args)
-        results = evaluation.name_values(scoring.evaluate([scored], model.calibration, args.bootstrap), args.by)
+        results = scoring.evaluate([scored], model.calibration, args.bootstrap)
         clinic = clinical_results(model, scored, results, args)
         notes = notes_of(model, found, scored, predicted, results)
         notes += [clinic["subgroups"]["conclusion"]] if args.by else []

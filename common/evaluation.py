@@ -15,6 +15,7 @@ from common.data import Images
 from common.errors import UserError
 from common.fingerprints import NEAR, SAME
 from common.scoring import Scored
+from common.subgroups import UNKNOWN
 
 KINDS = ("trained on", "near-duplicate", "unseen")  # what an image is to a model; "" where that is unknown
 NONE = np.empty((0, fingerprints.BITS // 8), np.uint8)
@@ -118,11 +119,14 @@ def score(predicted: Predicted, on: str, by: str | None = None) -> Scored:
     subsets = {"clean": predicted.unseen} if not out_of_fold.all() and (seen.own or not seen.clean.all()) else {}
     if predicted.unlike.any():
         subsets |= {"typical": ~predicted.unlike, "unlike": predicted.unlike}
-    subsets |= split_by(predicted.images.table, by) if by else {}
+    values = split_by(predicted.images.table, by) if by else {}
+    subsets |= {f"{by} {value}": of_value for value, of_value in values.items()}
     trained_on = bool((seen.trained & ~out_of_fold).any())
     chose = ("epoch",) * bool((seen.chose & ~out_of_fold).any())
     chose += ("calibration", "threshold") * bool((seen.chose | out_of_fold).any())
-    return Scored(on, predicted.images, predicted.probabilities, seen.groups, subsets, trained_on, chose)
+    named = {f"{by} {value}": {str(by): value} for value in values}
+    shown = predicted.images, predicted.probabilities, seen.groups
+    return Scored(on, *shown, subsets, trained_on, chose, by=named)
 
 
 def per_patient(scored: Scored) -> Scored:
@@ -133,22 +137,12 @@ def per_patient(scored: Scored) -> Scored:
 
 
 def split_by(table: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
-    """{"device LOGIQ 7": bool [n], …}: the images of each value of a column. Raises: UserError when there is no such
-    column."""
+    """{value: bool [n]}: the images of each value of a column. Raises: UserError when there is no such column."""
     known = [name for name in table.columns if name[0] != "_"]
     if column not in known:
         raise UserError(f"--by {column}: the images have no such column; they have {', '.join(known)}")
-    values = table[column].astype(str).replace({"": "unknown", "nan": "unknown"})
-    return {f"{column} {value}": (values == value).to_numpy() for value in sorted(values.unique())}
-
-
-def name_values(results: list[dict], column: str | None) -> list[dict]:
-    """The "results", in which those of a value of a column say so: "by": {column: value}."""
-    start = f"{column} "
-    return [
-        entry | ({"by": {column: entry["subset"].removeprefix(start)}} if entry["subset"].startswith(start) else {})
-        for entry in results
-    ]
+    values = table[column].astype(str).replace({"": UNKNOWN, "nan": UNKNOWN})
+    return {value: (values == value).to_numpy() for value in sorted(values.unique())}
 
 
 def notes(predicted: Predicted, groups: str) -> list[str]:

@@ -24,7 +24,7 @@ class Scored:
     on: what they are called, such as "test"; probabilities: calibrated, [n]; groups: [n], the same for images that are
     drawn together in an interval; subsets: {name: bool [n]}, which are scored by themselves too; trained_on: whether
     the predicting model was trained on images among them; chose: what the images chose, such as "epoch"; unit: what a
-    case is, "image" or "patient".
+    case is, "image" or "patient"; by: {subset: {column: value}}, of subsets that are the images of a value.
     """
 
     on: str
@@ -35,6 +35,7 @@ class Scored:
     trained_on: bool = False
     chose: tuple[str, ...] = ()
     unit: str = "image"
+    by: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def labels(self) -> np.ndarray:
@@ -82,7 +83,8 @@ def parts(scored: Scored) -> list[tuple[dict, Scored]]:
                 continue
             part = scored.only(of_hospital & of_subset)
             part = replace(part, trained_on=False, chose=()) if subset == "clean" else part
-            about = {"on": scored.on, "hospital": hospital, "unit": scored.unit, "subset": subset}
+            about: dict = {"on": scored.on, "hospital": hospital, "unit": scored.unit, "subset": subset}
+            about |= {"by": scored.by[subset]} if subset in scored.by else {}
             found.append((about, part))
             patients = [patient for patient in part.images.patients if patient]
             if subset == ALL and len(set(patients)) < len(patients):

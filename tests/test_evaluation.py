@@ -9,7 +9,8 @@ import pytest
 from conftest import refusal
 from PIL import Image
 
-from common import data, evaluation, fingerprints, phantom
+from common import data, evaluation, fingerprints, phantom, scoring
+from common.calibration import Calibration
 from common.evaluation import KINDS, Predicted, Seen
 
 PIXELS, LABELS = phantom.generate(24, 90, seed=7, malignant_share=0.5)
@@ -97,10 +98,14 @@ def test_subsets_are_those_that_say_something():
 
 
 def test_values_of_a_column_are_fields():
-    results = [{"subset": "all"}, {"subset": "device X 1"}, {"subset": "clean"}]
-    named = evaluation.name_values(results, "device")
-    assert [entry.get("by") for entry in named] == [None, {"device": "X 1"}, None]
-    assert evaluation.name_values(results, None) == results
+    def named(by=None) -> list:
+        scored = evaluation.score(predicted(seen=[1]), "test", by)
+        results = scoring.evaluate([scored], Calibration(), 100)
+        return [(entry["subset"], entry.get("by")) for entry in results if entry["threshold_name"] == "standard"]
+
+    values = [(f"device {value}", {"device": value}) for value in ("X", "Y", "unknown")]
+    assert named("device") == [("all", None), ("clean", None), *values]
+    assert named() == [("all", None), ("clean", None)]
 
 
 @pytest.mark.parametrize(
