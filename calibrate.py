@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 
 from common import data, fingerprints, recalibration
-from common.calibration import Calibration, reliability_rows
+from common.calibration import Calibration, calibrated, logit, reliability_rows
 from common.data import Images
 from common.deploy import onnxfile, recalibrate
 from common.deploy.onnxfile import OnnxModel
@@ -113,7 +113,7 @@ def fit_to_prevalence(model: OnnxModel, file: onnx.ModelProto, args) -> list[str
     trained_share = own.chosen_on["malignant"] / own.chosen_on["n"]
     offset = recalibration.prevalence_offset(args.prevalence, trained_share)
     total = recalibrate.shift(file, 1.0, offset)
-    threshold = recalibrate.moved(own.threshold, 1.0, offset)
+    threshold = float(calibrated(logit(own.threshold), 1.0, offset))  # flags the same images
     rule = f"{own.threshold_rule}; moved for a share of {args.prevalence:g} malignant images"
     chosen = replace(own, temperature=total[0], offset=total[1], threshold=threshold, threshold_rule=rule)
     recalibrate.describe(file, chosen, None)
@@ -130,8 +130,7 @@ def main():
     model = onnxfile.load(args.model, args.threads)
     file, out = onnx.load(args.model), args.out
     names = [out.name] + [out.with_suffix(f".calibration.{kind}").name for kind in ("json", "png")] * bool(args.data)
-    inputs = [spec for spec in args.data or [] if spec not in ("breastmnist", "phantom")]
-    with outputs.output(out.parent, names, inputs):
+    with outputs.output(out.parent, names, data.paths(args.data or [])):
         lines = fit_to_images(model, file, args, out) if args.data else fit_to_prevalence(model, file, args)
         with replacing(out) as beside:
             recalibrate.save(file, beside)

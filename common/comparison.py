@@ -71,7 +71,7 @@ def paired_bootstrap(labels, a, b, counts) -> dict:
     return {name: {"difference": found[name], "ci95": found[f"{name}_ci95"]} for name in metrics.NAMES}
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
     """ "p = 0.46", with as many digits as show on which side of SIGNIFICANCE it lies."""
     if p < 0.001 or np.isnan(p):
         return "n/a" if np.isnan(p) else "p < 0.001"
@@ -98,9 +98,9 @@ def conclusion(names: tuple[str, str], differences: dict, delong_p: float, right
     found_auc = "undefined, as a class is absent,"
     if not np.isnan(auc):
         interval = f"{round(low, 3) + 0.0:.3f} to {round(high, 3) + 0.0:.3f}"  # + 0.0: no -0.000
-        by_delong = f"DeLong {_p(delong_p)}, images taken as independent"
+        by_delong = f"DeLong {p_text(delong_p)}, images taken as independent"
         found_auc = f"{_compared(auc)} (95 % interval {interval}; {by_delong})"
-    found_accuracy = f"{_compared(accuracy)} (McNemar {_p(right['p'])})"
+    found_accuracy = f"{_compared(accuracy)} (McNemar {p_text(right['p'])})"
 
     shown, missing = [], []
     for metric, difference, significant in (

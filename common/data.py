@@ -88,7 +88,7 @@ class Found:
     @property
     def paths(self) -> list[str]:
         """The files and folders that are read."""
-        return [one.spec for one in self.sets if one.spec not in WITHOUT_PATH]
+        return paths([one.spec for one in self.sets])
 
     def describe(self) -> dict:
         """What a run keeps of its data: enough to find them again, and to tell others from them."""
@@ -97,6 +97,11 @@ class Found:
         md5 = md5s[0] if len(md5s) == 1 else hashlib.md5("\n".join(md5s).encode()).hexdigest()
         described = {"sets": sets, "size": self.size, "seed": self.seed, "positive": self.positive}
         return described | {"md5": md5, "synthetic": self.synthetic}
+
+
+def paths(specs: Sequence[str]) -> list[str]:
+    """The files and folders among what --data names."""
+    return [spec for spec in specs if spec not in WITHOUT_PATH]
 
 
 def find(
@@ -134,10 +139,10 @@ def find(
 def hospital_names(specs: Sequence[str]) -> list[str]:
     """A name for each data set: of its file or folder, together with the folder around it where two are the same, or
     where it is "all", as results call all hospitals together. Raises: UserError where two cannot be told apart."""
-    paths = [Path(os.path.abspath(spec)) for spec in specs]
-    short = [path.name if os.path.isdir(path) else path.stem for path in paths]
+    places = [Path(os.path.abspath(spec)) for spec in specs]
+    short = [path.name if os.path.isdir(path) else path.stem for path in places]
     clear = [name != "all" and short.count(name) == 1 for name in short]
-    names = [name if one else f"{path.parent.name}/{name}" for path, name, one in zip(paths, short, clear)]
+    names = [name if one else f"{path.parent.name}/{name}" for path, name, one in zip(places, short, clear)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"--data: two data sets are called {twice[0]}; rename a folder, or name each data set once")
     return names
@@ -209,7 +214,7 @@ def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str 
     None where not given. Raises: UserError, as `find`.
     """
     specs = args.data or [one["spec"] for one in described["sets"]]
-    gone = [spec for spec in specs if spec not in WITHOUT_PATH and not os.path.exists(spec)]
+    gone = [spec for spec in paths(specs) if not os.path.exists(spec)]
     if gone and not args.data:
         raise UserError(f"{gone[0]}: holds the data of the run, but is not there; say with --data where they lie now")
     seed = described["seed"] if args.seed is None else args.seed

@@ -106,6 +106,12 @@ def order_interval(reached: float, n: float) -> tuple[float, float]:
     return tuple(beta_quantile(level / 100, reached, n - reached + 1) for level in LEVELS)  # type: ignore[return-value]
 
 
+def class_groups(labels, groups) -> tuple[int, int]:
+    """How many groups have (a malignant, a benign) image. labels, groups: [n]."""
+    malignant, benign = (len(np.unique(groups[labels == label])) for label in (1, 0))
+    return malignant, benign
+
+
 def effective_number(groups) -> float:
     """The number of independent cases that cases [n] in groups are worth at least, (sum of sizes)² / (sum of sizes²)
     (Kish, Survey Sampling, 1965)."""

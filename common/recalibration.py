@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from common import calibration, intervals
+from common import calibration, evaluation, intervals
 from common.calibration import calibrated, cross_fit, logit, sigmoid
 from common.errors import UserError
 from common.folds import assign_folds
@@ -33,17 +33,13 @@ def units(images: Images, logits: np.ndarray, unit: str) -> Unit:
     groups = find_groups(images)
     if unit == "image":
         return Unit(images.labels, logits, groups)
-    if unknown := images.patients.count(""):
-        raise UserError(
-            f"--unit patient: the patient of {unknown} images is unknown; give a column patient, or --unit image"
-        )
-    whole = Scored("calibration", images, logits, groups).per_patient()
+    whole = evaluation.per_patient(Scored("calibration", images, logits, groups))
     return Unit(whole.labels, whole.probabilities, whole.groups)
 
 
 def require_enough(unit: Unit, name: str) -> None:
     """Raises: UserError with too few separate cases of a class."""
-    counts = [len(np.unique(unit.groups[unit.labels == label])) for label in (1, 0)]
+    counts = intervals.class_groups(unit.labels, unit.groups)
     if min(counts) < LEAST:
         raise UserError(
             f"{counts[0]} separate malignant {name}s and {counts[1]} others are too few to calibrate on; give at least "

@@ -70,14 +70,18 @@ class Scored:
         return replace(chosen, images=images, subsets=subsets, unit="patient")
 
 
+def by_hospital(images: Images) -> dict[str, np.ndarray]:
+    """{name: bool [n]}: all images together, and each hospital where there are several."""
+    names = list(dict.fromkeys(images.hospitals))
+    together = {names[0] if len(names) == 1 else ALL: np.ones(len(images), bool)}
+    return together | ({name: images.hospitals == name for name in names} if len(names) > 1 else {})
+
+
 def parts(scored: Scored) -> list[tuple[dict, Scored]]:
     """The parts of predictions that are scored by themselves, each with the fields that say what it is: all hospitals
     together and each of several, all images and each subset, images and patients where there are fewer patients."""
-    names = list(dict.fromkeys(scored.images.hospitals))
-    hospitals = {names[0] if len(names) == 1 else ALL: np.ones(len(scored.labels), bool)}
-    hospitals |= {name: scored.images.hospitals == name for name in names} if len(names) > 1 else {}
     found = []
-    for hospital, of_hospital in hospitals.items():
+    for hospital, of_hospital in by_hospital(scored.images).items():
         for subset, of_subset in ({ALL: np.ones(len(scored.labels), bool)} | scored.subsets).items():
             if not (of_hospital & of_subset).any():
                 continue
@@ -200,21 +204,14 @@ def measure(images: Images, logits, groups, rule: Rule, parts=None) -> list[dict
     """What a choice of calibration and threshold on such images achieves on others: rates with intervals, of all
     hospitals together and of each of several; [] where there are too few images to tell.
     parts: the hospitals where each is left out in turn, else None."""
-    labels, hospitals = images.labels, images.hospitals
+    labels = images.labels
     try:
-        fold = (
-            assign_folds(labels, groups, CROSS_FIT_FOLDS, 0)
-            if parts is None
-            else np.unique(parts, return_inverse=True)[1]
-        )
+        fold = assign_folds(labels, groups, CROSS_FIT_FOLDS, 0) if parts is None else parts
     except UserError:  # a class has too few groups
         return []
     _, flagged = calibration.cross_fit(labels, logits, rule, fold, parts)
-    names = list(dict.fromkeys(hospitals))
-    chosen = {ALL if len(names) > 1 else names[0]: np.ones(len(labels), bool)}
-    chosen |= {name: hospitals == name for name in names} if len(names) > 1 else {}
     found = []
-    for name, own in chosen.items():
+    for name, own in by_hospital(images).items():
         counts = intervals.resample_counts(labels[own], groups[own])
         rates = intervals.with_intervals(partial(metrics.rates, labels[own], flagged[own]), counts)
         kept = {key: value for key, value in rates.items() if key.removesuffix("_ci95") in RATES}

@@ -9,18 +9,13 @@ from math import erfc, exp, isinf, lgamma, log, nan, sqrt
 import numpy as np
 
 from common import intervals, metrics
+from common.comparison import SIGNIFICANCE, p_text
+from common.intervals import class_groups
 from common.scoring import ALL, Scored
 
 ENOUGH = 10  # groups of each class; with fewer, a subgroup is not compared
-SIGNIFICANT = 0.05
 UNKNOWN = "unknown"  # the value of images that have none; not compared
 MEASURES = ("auc", "recall", "specificity", "calibration_in_the_large")  # that a forest plot shows
-
-
-def class_groups(labels, groups) -> tuple[int, int]:
-    """How many groups have (a malignant, a benign) image."""
-    malignant, benign = (len(np.unique(groups[labels == label])) for label in (1, 0))
-    return malignant, benign
 
 
 def rows(results: list[dict], scored: Scored, column: str) -> list[dict]:
@@ -132,16 +127,11 @@ def compare(labels, probabilities, groups, values: dict[str, np.ndarray], column
     tried = [_area(labels[of], probabilities[of], groups[of], resamples) for of in compared.values()]
     areas, variances = zip(*tried)
     statistic, p = heterogeneity(areas, variances, [sizes[value] for value in compared])
-    said = "AUC differs" if p < SIGNIFICANT else "No difference in AUC can be shown"
-    return found | {"statistic": statistic, "p": p, "conclusion": f"{said} {between} ({_p(p)})."}
+    said = "AUC differs" if p < SIGNIFICANCE else "No difference in AUC can be shown"
+    return found | {"statistic": statistic, "p": p, "conclusion": f"{said} {between} ({p_text(p)})."}
 
 
 def _crossing(groups, values: dict[str, np.ndarray]) -> int:
     """How many groups have images in more than one subgroup."""
     _, times = np.unique(np.concatenate([np.unique(groups[of]) for of in values.values()]), return_counts=True)
     return int((times > 1).sum())
-
-
-def _p(p: float) -> str:
-    """A p value in words."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"

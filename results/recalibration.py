@@ -47,7 +47,7 @@ def one_part(whole: Unit, n: int, threshold: float, generator) -> dict | None:
     """Calibrate on a random part and check on the rest; None where the part has too few images of a class."""
     inside = draw(whole.groups, n, generator)
     part, rest = (Unit(whole.labels[m], whole.logits[m], whole.groups[m]) for m in (inside, ~inside))
-    counts = [len(np.unique(part.groups[part.labels == label])) for label in (0, 1)]
+    counts = intervals.class_groups(part.labels, part.groups)
     if min(counts) < recalibration.LEAST or len(np.unique(rest.labels)) < 2:
         return None
     fitted = recalibration.fit(part, part, threshold, RULE)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from common import fingerprints
-from common.calibration import Calibration, logit, sigmoid
+from common.calibration import Calibration
 from common.deploy import onnxfile
 from common.errors import UserError
 from common.images import Images
@@ -52,11 +52,6 @@ def refit_typicality(model: onnx.ModelProto, unusual: np.ndarray) -> None:
     """Let typicality be about the share of these images that are at least as unusual. unusual: of `distances`."""
     replace_constant(model, "held_out", unusual)
     replace_constant(model, "all", len(unusual) + 1.0)
-
-
-def moved(threshold: float, temperature: float, offset: float) -> float:
-    """The threshold that flags the same images after `shift`."""
-    return float(sigmoid(logit(threshold) / temperature + offset))
 
 
 def describe(model: onnx.ModelProto, chosen: Calibration, used: Images | None) -> None:
