@@ -48,7 +48,7 @@ class Audit:
 def audit(pool: Images) -> Audit:
     """Find the near-duplicates of a data set, all its splits together."""
     pairs, total = duplicates.find_pairs(pool.pixels)
-    groups = duplicates.find_groups(pool.pixels, pool.patients)
+    groups = pool.groups
     split = pool.table["split"].to_numpy(str)
     splits_of = Counter(g for g, _ in set(zip(groups.tolist(), split)))  # how many each group has images in
     mixed = [g for g, count in splits_of.items() if count > 1]

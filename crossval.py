@@ -58,7 +58,7 @@ def model_files(models: int) -> list[str]:
 def score(validation: CrossValidation, pool: Images, found: Found, settings: Settings, args):
     """Calibrate on out-of-fold predictions, then predict test: (the calibration, the predictions of both, rows for
     predictions.csv, all images that were read)."""
-    logits, groups = validation.mean_logits, data.find_groups(pool)
+    logits, groups = validation.mean_logits, pool.groups
     by_hospital = args.groups == "hospital"
     rule = Rule("sensitivity", args.sensitivity)
     calibration = scoring.calibrate(pool, logits, groups, rule, "out_of_fold", by_hospital)
@@ -74,7 +74,7 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
         images = data.concatenate(known, test)
         if len(test):
             logits = predict(Predictor(validation.used, settings.mirror), test.pixels)
-            scored.append(scoring.score_test(test, calibration.probabilities(logits), known))
+            scored.append(scoring.score_test(images, images.are_of("test"), calibration.probabilities(logits)))
             rows += folders.prediction_rows(test, scored[-1].probabilities, fold=[""] * len(test))
     return calibration, scored, rows, images
 

@@ -1,7 +1,6 @@
 """Train one model on train, choose its epoch, calibration and threshold on val, and only then look at test."""
 
 from common import data, scoring
-from common.calibration import Calibration
 from common.data import Found, Images
 from common.files import write_csv
 from common.model import Predictor, device_of, predict
@@ -22,19 +21,22 @@ def parse_args():
     return parser.parse_args()
 
 
-def score(fitted: Fit, settings: Settings, found: Found, pool: Images, rule: Rule) -> tuple[Calibration, list[Scored]]:
-    """Calibrate on val, then predict test: (calibration, the predictions of val and test). pool: train and val."""
+def score(fitted: Fit, settings: Settings, found: Found, pool: Images, rule: Rule):
+    """Calibrate on val, then predict test: (calibration, the predictions of val and test, all images). pool: train and
+    val."""
     predictor = Predictor([fitted.model], settings.mirror)
-    of_val = (pool.table["split"] == "val").to_numpy()
-    val, groups = pool[of_val], data.find_groups(pool)[of_val]
+    of_val = pool.are_of("val")
+    val, groups = pool[of_val], pool.groups[of_val]
     logits = predict(predictor, val.pixels)
     calibration = scoring.calibrate(val, logits, groups, rule, "val")
     chose = (*["epoch"] * bool(settings.patience), "calibration", "threshold")
     test = data.load(found, "test")  # read only now, when everything is chosen
-    return calibration, [
+    images, probabilities = data.concatenate(pool, test), calibration.probabilities(predict(predictor, test.pixels))
+    scored = [
         Scored("val", val, calibration.probabilities(logits), groups, chose=chose),
-        scoring.score_test(test, calibration.probabilities(predict(predictor, test.pixels)), pool),
+        scoring.score_test(images, images.are_of("test"), probabilities),
     ]
+    return calibration, scored, images
 
 
 def main():
@@ -54,12 +56,12 @@ def main():
         set_seed(args.seed, args.threads)
         train, val = pool.of_split("train"), pool.of_split("val")
         fitted = fit(train, val, settings, args.seed, device_of(args.device), name, partial / "model.pt")
-        calibration, scored = score(fitted, settings, found, pool, Rule("sensitivity", args.sensitivity))
+        calibration, scored, images = score(fitted, settings, found, pool, Rule("sensitivity", args.sensitivity))
         results = scoring.evaluate(scored, calibration)
         metrics = described | {"best_epoch": fitted.best_epoch} | scoring.summary(results, calibration)
         with resume.finish(partial) as out:
             folders.save_model(out / "model.pt", fitted.model, settings, args.seed, found, ["train"])
-            folders.save_table(out, data.concatenate(pool, scored[1].images))
+            folders.save_table(out, images)
             rows = [row for one in scored for row in folders.prediction_rows(one.images, one.probabilities)]
             folders.save_results(out, found, calibration, rows, metrics)
             write_csv(out / "history.csv", fitted.history, found.notice)

@@ -75,7 +75,7 @@ def complete(rows: list[dict], stage: str) -> list[dict]:
 def make_score(pool, settings, args):
     """The function that scores a trial's setting by its mean AUC over the folds, which the pruner sees one by one."""
     device = device_of(args.device)
-    fold_of = assign_folds(pool.labels, data.find_groups(pool), args.folds, args.seed)
+    fold_of = assign_folds(pool.labels, pool.groups, args.folds, args.seed)
 
     def score(stage: str, trial: optuna.Trial, setting: dict) -> float:
         tried = replace(settings, **{name: check(name, value, "study") for name, value in setting.items()})

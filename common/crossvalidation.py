@@ -11,7 +11,7 @@ import torch
 
 from common import metrics, parallel, training
 from common.calibration import sigmoid
-from common.data import Images, find_groups, require_both_classes
+from common.data import Images, require_both_classes
 from common.folds import assign_folds
 from common.model import BreastResNet, Predictor, predict
 from common.seed import set_seed
@@ -103,7 +103,7 @@ def cross_validate(pool: Images, settings: Settings, scheme: Scheme, partial: Pa
     Args: partial: a folder that keeps a checkpoint of each model, and from which the training goes on.
     Raises: UserError when there are too few images for so many folds, or a hospital or the others lack a class.
     """
-    groups = np.arange(len(pool)) if scheme.groups == "image" else find_groups(pool)
+    groups = np.arange(len(pool)) if scheme.groups == "image" else pool.groups
     fold = assign_models(pool, groups, scheme)
     unseen = {f"fold {i + 1}": (fold == i).any(0) for i in range(fold.max() + 1)}
     unseen |= {f"refit {i + 1}": np.zeros(len(pool), bool) for i in range(scheme.refit)}

@@ -18,10 +18,10 @@ import pandas as pd
 from common import fingerprints, imagetable, npzfile, phantom, preparation, splits
 from common.description import notice
 from common.errors import UserError
-from common.images import Images, concatenate, find_groups, of_arrays
+from common.images import Images, concatenate, of_arrays
 from common.npzfile import SPLITS
 
-__all__ = ["Images", "concatenate", "find_groups", "of_arrays"]
+__all__ = ["Images", "concatenate", "of_arrays"]
 WITHOUT_PATH = ("breastmnist", "phantom")  # as --data has them
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
 

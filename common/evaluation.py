@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from common import comparison, data, fingerprints
+from common import comparison, fingerprints
 from common.data import Images
 from common.errors import UserError
 from common.fingerprints import NEAR, SAME
@@ -53,7 +53,7 @@ class Seen:
 def by_pictures(images: Images, trained_on: np.ndarray = NONE, chosen_on: np.ndarray = NONE) -> Seen:
     """What images are to a model by its fingerprints, each uint8 [m, 32]; where there are none, all images count as
     clean."""
-    groups = data.find_groups(images)
+    groups = images.groups
     trained, chosen = (fingerprints.distance(images.pixels, known) for known in (trained_on, chosen_on))
     near = np.minimum(trained, chosen) <= NEAR
     kinds = np.select([trained <= SAME, trained <= NEAR], KINDS[:2], KINDS[2])

@@ -4,6 +4,7 @@ The columns of the table, `tablefile.COLUMNS`, have the same names in every part
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -43,9 +44,19 @@ class Images:
         pairs = zip(self.table["hospital"], self.table["patient"])
         return [f"{hospital}/{patient}" if patient else "" for hospital, patient in pairs]
 
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """What must stay together: images of one patient, where patients are known, and near-duplicates. Connected
+        components of both, int [n]. They are searched once, when first asked for."""
+        return duplicates.find_groups(self.pixels, self.patients)
+
+    def are_of(self, *splits: str) -> np.ndarray:
+        """Which images are of some splits, bool [n]."""
+        return self.table["split"].isin(splits).to_numpy()
+
     def of_split(self, *names: str) -> "Images":
         """The images of some splits."""
-        return self[self.table["split"].isin(names).to_numpy()]
+        return self[self.are_of(*names)]
 
 
 def concatenate(*parts: Images) -> Images:
@@ -60,9 +71,3 @@ def of_arrays(pixels: np.ndarray, labels: np.ndarray, split: str, hospital: str,
     """Images without files, called train/0, train/1, … by their split. more: other columns."""
     known = {"image": [f"{split}/{i}" for i in range(len(labels))], "label": labels, "split": split}
     return Images(pixels, tablefile.arrange(pd.DataFrame(known | {"hospital": hospital} | more)))
-
-
-def find_groups(images: Images) -> np.ndarray:
-    """What must stay together: images of one patient, where patients are known, and near-duplicates. Returns: connected
-    components of both, int [n]."""
-    return duplicates.find_groups(images.pixels, images.patients)

@@ -9,7 +9,7 @@ from common import calibration, evaluation, intervals
 from common.calibration import calibrated, cross_fit, logit, sigmoid
 from common.errors import UserError
 from common.folds import assign_folds
-from common.images import Images, find_groups
+from common.images import Images
 from common.scoring import Scored
 from common.thresholds import Rule
 
@@ -30,7 +30,7 @@ class Unit:
 
 def units(images: Images, logits: np.ndarray, unit: str) -> Unit:
     """Images, or patients. Raises: UserError where a patient is unknown."""
-    groups = find_groups(images)
+    groups = images.groups
     if unit == "image":
         return Unit(images.labels, logits, groups)
     whole = evaluation.per_patient(Scored("calibration", images, logits, groups))

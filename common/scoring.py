@@ -7,7 +7,7 @@ import numpy as np
 
 from common import calibration, intervals, metrics
 from common.calibration import Calibration
-from common.data import Images, concatenate, find_groups
+from common.data import Images
 from common.errors import UserError
 from common.folds import assign_folds
 from common.thresholds import Rule
@@ -128,11 +128,13 @@ def summary(results: list[dict], chosen: Calibration) -> dict:
     return {"splits": splits(results), "results": results, "calibration": asdict(chosen)}
 
 
-def score_test(test: Images, probabilities: np.ndarray, *known: Images) -> Scored:
-    """Predictions of test. The subset "clean" shares no group with the images that trained or chose, `known`."""
-    groups = find_groups(concatenate(test, *known))
-    own, others = groups[: len(test)], groups[len(test) :]
-    return Scored("test", test, probabilities, own, {"clean": ~np.isin(own, others)})
+def score_test(images: Images, of_test: np.ndarray, probabilities: np.ndarray) -> Scored:
+    """Predictions of test. The subset "clean" shares no group with the other images, which trained or chose.
+
+    Args: images: test and all others; of_test: bool [n]; probabilities: of test, in order.
+    """
+    own, others = images.groups[of_test], images.groups[~of_test]
+    return Scored("test", images[of_test], probabilities, own, {"clean": ~np.isin(own, others)})
 
 
 def notes(scored: list[Scored], results: list[dict]) -> list[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 from common import tablefile
 from common.errors import UserError
 from common.folds import assign_folds
-from common.images import Images, find_groups
+from common.images import Images
 
 SPLIT_OF_TENTH = ["train"] * 7 + ["val"] + ["test"] * 2
 
@@ -16,7 +16,7 @@ SPLIT_OF_TENTH = ["train"] * 7 + ["val"] + ["test"] * 2
 def draw(images: Images, seed: int, path: Path) -> Images:
     """The images divided into train, val and test: 70, 10, 20 %, by group, stratified by class. Raises: UserError."""
     try:
-        tenths = assign_folds(images.labels, find_groups(images), len(SPLIT_OF_TENTH), seed)
+        tenths = assign_folds(images.labels, images.groups, len(SPLIT_OF_TENTH), seed)
     except UserError:
         needed = "that takes ten separate images (patients, where known) of each class, or a column split in a table"
         raise UserError(f"{path}: cannot be divided into train, val and test; {needed}") from None

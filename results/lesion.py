@@ -28,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import augment, imagefile, imagetable, metrics, training
 from common.folds import assign_folds
-from common.images import find_groups, of_arrays
+from common.images import of_arrays
 from common.model import BreastResNet, Predictor, predict
 from common.run import flags
 from common.settings import Settings
@@ -342,7 +342,7 @@ class Bench:
                 model = train_finder(images, shares, finder, self.weights, seed)
                 return {"heat": heat_of(model, scored_on.view(self.finder_views(scored_on, finder), finder.size))}
             squares = trained_on.view(trained_on.frame_boxes(square_box), 128, clip=True).numpy()
-            groups = find_groups(of_arrays(squares, trained_on.labels, "train", trained_on.name))
+            groups = of_arrays(squares, trained_on.labels, "train", trained_on.name).groups
             fold = assign_folds(trained_on.labels, groups, 3, seed)
             heat = np.empty((len(images), finder.size // 8, finder.size // 8), np.float32)
             for k in range(3):

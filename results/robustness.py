@@ -193,7 +193,7 @@ def conditions() -> Iterator[tuple[str, int]]:
 def measure_all(root: str) -> list[dict]:
     """A row for each shipped file, corruption and severity."""
     test = data.load(data.find(["breastmnist"], root, SIZE), "test")
-    counts = intervals.resample_counts(test.labels, data.find_groups(test))
+    counts = intervals.resample_counts(test.labels, test.groups)
     models = [onnxfile.load(path, 1) for path in sorted(log.MODELS.glob("*.onnx"))]
     rows: dict[str, list[dict]] = {model.path.name: [] for model in models}
     clean: dict[str, np.ndarray] = {}

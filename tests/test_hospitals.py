@@ -45,7 +45,7 @@ def test_a_hospital_is_a_selection_of_rows_and_its_patients_are_its_own(pool):
     assert pool.hospitals.tolist() == ["a"] * 40 + ["b"] * 40 and set(pool.table["device"]) == {"a0", "a1", "b0", "b1"}
     a, b = (set(pool[pool.hospitals == name].patients) for name in "ab")
     assert len(a) == len(b) == 20 and not a & b
-    assert len(set(data.find_groups(pool))) == 40
+    assert len(set(pool.groups)) == 40
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,13 @@ def test_what_shares_a_group_with_the_unseen_hospital_is_not_trained_on(phantoms
     pixels[1] = pixels[0][:, ::-1]
     pool = Images(pixels, phantoms.table.assign(hospital=hospitals))
     unseen = {name: hospitals == name for name in "ab"}
-    trained = {name: crossvalidation.trained_on(pool, data.find_groups(pool), unseen[name], name) for name in "ab"}
+    trained = {name: crossvalidation.trained_on(pool, pool.groups, unseen[name], name) for name in "ab"}
     assert not trained["a"][1] and not trained["b"][0]
     assert all((trained[name] ^ ~unseen[name]).sum() == 1 for name in "ab")
     pixels[1::2] = pixels[::2]
+    pool = Images(pixels, pool.table)
     with pytest.raises(UserError, match="what a is trained on holds one class only"):
-        crossvalidation.trained_on(pool, data.find_groups(pool), unseen["a"], "a")
+        crossvalidation.trained_on(pool, pool.groups, unseen["a"], "a")
 
 
 def test_hospitals_left_out_in_turn_from_the_tables_to_the_results(hospitals, tmp_path, runs):

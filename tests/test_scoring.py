@@ -8,7 +8,7 @@ import pytest
 
 from common import calibration, data, intervals, metrics, scoring
 from common.calibration import Calibration
-from common.data import Images
+from common.data import Images, concatenate
 from common.folds import assign_folds
 from common.scoring import Scored
 from common.thresholds import Rule
@@ -115,7 +115,7 @@ def test_clean_images_share_no_group_with_those_that_trained_or_chose(phantoms):
     pixels[1] = known[0].pixels[3][:, ::-1]  # another image of its patient, 0, is no near-duplicate
     pixels[2] = known[1].pixels[2]
     test = Images(pixels, phantoms[20:26].table.assign(patient=patients))
-    scored = scoring.score_test(test, np.arange(6) / 6, *known)
+    scored = scoring.score_test(concatenate(test, *known), np.arange(26) < 6, np.arange(6) / 6)
     assert scored.subsets["clean"].tolist() == [False, False, False, True, True, True]
     assert scored.groups[0] == scored.groups[1] and len(set(scored.groups)) == 5
 

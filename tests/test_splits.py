@@ -25,7 +25,7 @@ def test_drawn_splits_are_whole_groups_in_shares_of_70_10_and_20_in_each_class(t
     first, again, other = map(split_of, drawn)
     assert first == again != other and len(first) == len(other) == 48
     for images in drawn:
-        splits, groups = images.table["split"].to_numpy(), data.find_groups(images)
+        splits, groups = images.table["split"].to_numpy(), images.groups
         assert len(set(groups)) == 22 and all(len(set(splits[groups == group])) == 1 for group in groups)
         for c in (0, 1):
             shares = [np.mean(splits[images.labels == c] == split) for split in SPLITS]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from common.data import Images, find_groups
+from common.data import Images
 from common.deploy import onnxfile
 
 FOLDS = 5
@@ -105,4 +105,4 @@ def fit_network(network: onnx.ModelProto, known: Images, threads: int) -> Typica
     session = onnxfile.open_session(network.SerializeToString(), threads)
     parts = np.split(known.pixels, range(BATCH, len(known), BATCH))
     features = [session.run(["network_features"], {"prepared": part})[0] for part in parts]
-    return fit(np.concatenate(features), find_groups(known))
+    return fit(np.concatenate(features), known.groups)

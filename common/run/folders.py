@@ -15,7 +15,7 @@ import torch
 
 from common import fingerprints
 from common.calibration import Calibration, logit, sigmoid
-from common.data import Found, Images, find_groups
+from common.data import Found, Images
 from common.description import describes_data
 from common.errors import UserError, reading
 from common.files import read_json, replacing, write_csv, write_json
@@ -88,7 +88,7 @@ def save_table(out: Path, images: Images, unread: pd.DataFrame | None = None) ->
     """Write split.csv: the table of all images of a run, and the group and fingerprint of each. unread: rows of image
     files that the run left unread, which have neither. Raises: UserError."""
     marks = [row.tobytes().hex() for row in fingerprints.fingerprint(images.pixels)]
-    table = images.table.assign(group=find_groups(images), fingerprint=marks)
+    table = images.table.assign(group=images.groups, fingerprint=marks)
     if unread is not None and len(unread):
         table = pd.concat([table, unread.assign(group=UNREAD, fingerprint="")])
     with replacing(out / TABLE) as beside:
