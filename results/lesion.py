@@ -60,6 +60,7 @@ class Finder:
     gain: float = 1.0  # times the project's contrast and brightness
     epochs: int = 20
     rate: float = 3e-4
+    classifies: bool = False  # all four stages, and beside the heat map a logit of malignant, trained with mixup
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ FINDERS = {
     "finder, 192 px": Finder(size=192),
     "finder, 256 px": Finder(size=256),
     "finder, 12 epochs": Finder(epochs=12),
+    "both": Finder(classifies=True),
+    "both, weak augmentation": Finder(classifies=True, zoom=0.15, shift=0.1),
+    "both, 40 epochs": Finder(classifies=True, epochs=40),
+    "both, zoom 0.3": Finder(classifies=True, zoom=0.3, shift=0.15),
+    "both, rate 1e-3": Finder(classifies=True, rate=1e-3),
 }
 CLASSIFIERS = {
     "square": Classifier("square"),
@@ -171,7 +177,13 @@ class Heat(nn.Module):
         self.head = nn.ConvTranspose2d(256, 1, 2, 2)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.trunk.last_stage(self.trunk.first_stage(images)))[:, 0]
+        return self.both(images)[0]
+
+    def both(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The heat map's logits, and one logit of malignant for each frame, [n]."""
+        trunk = self.trunk.trunk
+        third = trunk.layer3(trunk.layer2(self.trunk.first_stage(images)))
+        return self.head(third)[:, 0], trunk.fc(trunk.avgpool(trunk.layer4(third)).flatten(1))[:, 0]
 
 
 def ellipses(boxes: torch.Tensor, side: int) -> torch.Tensor:
@@ -189,11 +201,11 @@ def heat_loss(logits: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, heat) + (1 - (2 * overlap + 1) / (total + 1)).mean()
 
 
-def train_finder(images: torch.Tensor, boxes: torch.Tensor, finder: Finder, weights: str, seed: int) -> nn.Module:
-    """images: uint8 [n, size, size]; boxes: [n, 4] in shares of the side."""
+def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str, seed: int) -> Heat:
+    """images: uint8 [n, size, size]; boxes: [n, 4] in shares of the side; labels: [n]."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    settings = Settings(weights=weights, stages=3, lr=finder.rate)
+    settings = Settings(weights=weights, stages=4 if finder.classifies else 3, lr=finder.rate)
     model = Heat(finder.size, settings)
     freeze(model.trunk)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
@@ -213,15 +225,35 @@ def train_finder(images: torch.Tensor, boxes: torch.Tensor, finder: Finder, weig
             generator.set_state(before)
             heat = F.avg_pool2d(augment.affine(targets[batch], strength, generator), 8)
             inputs = augment.erase(augment.gain(inputs, strength, generator), strength, generator)
+            malignant = torch.from_numpy(labels)[batch].float()
+            if finder.classifies:
+                inputs, malignant, heat = mixed(inputs, malignant, heat, settings.mixup, generator)
             with training.autocast(CPU, settings.precision):
-                logits = model(inputs)
+                logits, logit = model.both(inputs)
             loss = heat_loss(logits.float(), heat)
+            if finder.classifies:
+                loss = loss + F.binary_cross_entropy_with_logits(logit.float(), malignant)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
             average.update_parameters(model)
     return average.module.eval()
+
+
+def mixed(inputs, malignant, heat, alpha: float, generator: torch.Generator):
+    """Mixup of images, labels and heat maps with the same partners and shares."""
+    before = generator.get_state()
+    inputs, malignant = augment.mixup(inputs, malignant, alpha, generator)
+    generator.set_state(before)
+    return inputs, malignant, augment.mixup(heat, heat.amax((1, 2)), alpha, generator)[0]
+
+
+@torch.inference_mode()
+def logits_of(model: Heat, images: torch.Tensor) -> np.ndarray:
+    """Logits of malignant, [n], the mean of image and mirror image. images: uint8 [n, size, size]."""
+    parts = (part.float() / 255 for part in images.split(64))
+    return torch.cat([(model.both(x)[1] + model.both(x.flip(-1))[1]) / 2 for x in parts]).double().numpy()
 
 
 @torch.inference_mode()
@@ -255,7 +287,18 @@ def moments_box(heat: torch.Tensor, deviations: float = 2.0) -> torch.Tensor:
     return torch.cat([mean - deviations * spread, 2 * deviations * spread], 1)
 
 
+def hottest_part(heat: torch.Tensor, share: float = 0.5) -> torch.Tensor:
+    """The heat of the connected part above a share of the maximum that holds the maximum; 0 elsewhere."""
+    hottest = heat.amax((1, 2), keepdim=True)
+    hot, part = (heat >= share * hottest).float(), (heat == hottest).float()
+    for _ in range(heat.shape[1]):
+        part = F.max_pool2d(part[:, None], 3, 1, 1)[:, 0] * hot
+    return heat * part
+
+
 RULES = {
+    "hottest part": lambda heat: moments_box(hottest_part(heat)),
+    "hottest part above 0.3": lambda heat: moments_box(hottest_part(heat, 0.3)),
     "whole map": moments_box,
     "squared map": lambda heat: moments_box(heat.square()),
     "largest part": lambda heat: moments_box(largest_part(heat)),
@@ -339,14 +382,18 @@ class Bench:
             views = self.finder_views(trained_on, finder)
             images, shares = trained_on.view(views, finder.size), in_shares(trained_on.boxes, views)
             if not held_out:
-                model = train_finder(images, shares, finder, self.weights, seed)
-                return {"heat": heat_of(model, scored_on.view(self.finder_views(scored_on, finder), finder.size))}
+                model = train_finder(images, shares, trained_on.labels, finder, self.weights, seed)
+                seen = scored_on.view(self.finder_views(scored_on, finder), finder.size)
+                return {"heat": heat_of(model, seen)} | (
+                    {"logits": logits_of(model, seen)} if finder.classifies else {}
+                )
             squares = trained_on.view(trained_on.frame_boxes(square_box), 128, clip=True).numpy()
             groups = of_arrays(squares, trained_on.labels, "train", trained_on.name).groups
             fold = assign_folds(trained_on.labels, groups, 3, seed)
             heat = np.empty((len(images), finder.size // 8, finder.size // 8), np.float32)
             for k in range(3):
-                model = train_finder(images[fold != k], shares[fold != k], finder, self.weights, seed)
+                rest = fold != k
+                model = train_finder(images[rest], shares[rest], trained_on.labels[rest], finder, self.weights, seed)
                 heat[fold == k] = heat_of(model, images[fold == k])
             return {"heat": heat}
 
@@ -490,7 +537,11 @@ def rows_of(bench: Bench, name: str, ways: list[str], seeds: list[int], placed: 
                 for rule in RULES:
                     boxes, heat, seconds = bench.found(Placement(name, rule, tuple(chosen)), trained_on, scored_on)
                     row = about | {"differs": differs(FINDERS[name]), "boxes": rule, "seconds": seconds}
-                    rows.append(row | score_boxes(scored_on, boxes, heat))
+                    row |= score_boxes(scored_on, boxes, heat)
+                    if FINDERS[name].classifies:
+                        made = [bench.heat(name, trained_on, scored_on, seed)["logits"] for seed in chosen]
+                        row |= score(scored_on, np.mean(made, axis=0))
+                    rows.append(row)
                 continue
             parts = [name] if name in CLASSIFIERS else MIXES[name]
             made = [bench.logits(part, trained_on, scored_on, seed, placed) for part in parts for seed in chosen]
