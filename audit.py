@@ -47,7 +47,7 @@ class Audit:
 
 def audit(pool: Images) -> Audit:
     """Find the near-duplicates of a data set, all its splits together."""
-    pairs, total = duplicates.find_pairs(pool.pixels)
+    pairs, total = duplicates.find_pairs(pool.squares)
     groups = pool.groups
     split = pool.table["split"].to_numpy(str)
     splits_of = Counter(g for g, _ in set(zip(groups.tolist(), split)))  # how many each group has images in
@@ -111,7 +111,7 @@ def draw_augmented(pool: Images, title: str, seed: int):
 def main():
     args = parse_args()
     set_seed(args.seed, args.threads)
-    found = data.find(args.data, args.data_root, args.size, args.seed, args.positive, undivided="all")
+    found = data.find(args.data, args.data_root, args.size, args.seed, args.positive, undivided="all", view="square")
     pool = data.load(found, *found.splits, optional=found.splits)
     with outputs.output(args.out, FILES, found.paths) as out:
         audited = audit(pool)

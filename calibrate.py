@@ -59,11 +59,11 @@ def parse_args():
 def read_images(model: OnnxModel, args) -> tuple[Images, str]:
     """The images to calibrate on, and a sentence on those that the model has seen, which are left out."""
     size = args.size or model.data["size"]
-    found = data.find(args.data, args.data_root, size, args.seed or 0, args.positive, undivided="all")
+    found = data.find(args.data, args.data_root, size, args.seed or 0, args.positive, undivided="all", view="square")
     images = data.load(found, *found.splits, optional=found.splits)
     if not len(model.trained_on):
         return images, "The file keeps no fingerprints: make sure that it was not trained on these images."
-    seen = fingerprints.distance(images.pixels, model.trained_on) <= fingerprints.NEAR
+    seen = fingerprints.distance(images.squares, model.trained_on) <= fingerprints.NEAR
     if seen.all():
         raise UserError(f"--data: the model was trained on these {len(images)} images; give others")
     left_out = f"{seen.sum()} of {len(images)} images are left out: the model was trained on these or near-duplicates."

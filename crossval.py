@@ -6,13 +6,16 @@ By default images of one patient, where patients are known, and near-duplicates 
 --folds 5 --groups image --pool train.
 """
 
+from dataclasses import replace
+
 from common import data, scoring
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Found, Images
 from common.errors import UserError
 from common.files import write_csv
+from common.looks import choose_found_threshold, predict
 from common.metrics import flatten
-from common.model import Predictor, device_of, predict
+from common.model import Predictor, device_of
 from common.run import flags, folders, provenance, resume
 from common.scoring import Scored
 from common.seed import set_seed
@@ -61,7 +64,8 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
     logits, groups = validation.mean_logits, pool.groups
     by_hospital = args.groups == "hospital"
     rule = Rule("sensitivity", args.sensitivity)
-    calibration = scoring.calibrate(pool, logits, groups, rule, "out_of_fold", by_hospital)
+    found_threshold = choose_found_threshold(pool, validation.found.mean(0))
+    calibration = scoring.calibrate(pool, logits, groups, rule, "out_of_fold", by_hospital, found_threshold)
     probabilities = calibration.probabilities(logits)
     scored = [Scored("out_of_fold", pool, probabilities, groups, chose=("calibration", "threshold"))]
     rows = []
@@ -73,7 +77,7 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
         known = data.concatenate(pool, data.load(found, "val", optional=["val"])) if args.pool == "train" else pool
         images = data.concatenate(known, test)
         if len(test):
-            logits = predict(Predictor(validation.used, settings.mirror), test.pixels)
+            logits, _ = predict(Predictor(validation.used, settings.mirror), test)
             scored.append(scoring.score_test(images, images.are_of("test"), calibration.probabilities(logits)))
             rows += folders.prediction_rows(test, scored[-1].probabilities, fold=[""] * len(test))
     return calibration, scored, rows, images
@@ -83,7 +87,10 @@ def main():
     args = parse_args()
     settings = Settings.from_args(args)
     undivided = "train" if args.groups == "hospital" else None  # a hospital that is left out needs no test of its own
-    found = data.find(args.data, args.data_root, args.size, args.seed, args.positive, undivided=undivided)
+    found = data.find(
+        args.data, args.data_root, args.size, args.seed, args.positive, undivided=undivided, view=settings.view
+    )
+    settings = replace(settings, view=found.view)
     pool = data.load(found, *POOLS[args.pool], optional=["val", "test"])
     data.require_apart(found)
     device, folds = device_of(args.device), count_folds(pool, args) * args.repeats

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from common import data, evaluation, metrics, netbenefit, scoring, subgroups
+from common.answer import Answer
 from common.data import Found, Images
 from common.deploy import onnxfile
 from common.description import notice
@@ -77,18 +78,23 @@ def predict(model: Model, images: Images) -> Predicted:
     """P(malignant) of images. For its own images a run has stored it, in cross-validation by models that were not
     trained on an image. An .onnx file gets image files at their full size, as an app would give them."""
     seen, nowhere = evaluation.by_pictures(images, model.trained_on, model.chosen_on), np.zeros(len(images), bool)
-    if isinstance(model, onnxfile.OnnxModel):
-        found = model.run_images(["probability"] + ["typicality"] * model.gives("typicality"), images)
-        return Predicted(images, found[0], seen, nowhere, found[1] if found[1:] else None, model.typicality_threshold)
-    model.require_size(images.pixels)
-    rows = folders.rows_of(model.table, images)
-    if rows is None:
-        return Predicted(images, model.probabilities(images.pixels), seen, nowhere)
+    rows = folders.rows_of(model.table, images) if isinstance(model, folders.Run) else None
+    if isinstance(model, onnxfile.OnnxModel) or rows is None:
+        answer, given = model.answer(images), look_at_boxes(model, images)
+        thresholds = model.typicality_threshold, model.calibration.found_threshold
+        return Predicted(images, answer.probabilities, seen, nowhere, answer, given, *thresholds)
+    model.require_size(images)
     seen = evaluation.by_table(seen, rows, model.table, model.data["trained_on"], model.chosen_on_splits)
     probabilities, out_of_fold = folders.read_own_predictions(model.path, rows)
     if (missing := np.isnan(probabilities)).any():
-        probabilities[missing] = model.probabilities(images.pixels[missing])
+        probabilities[missing] = model.answer(images[missing]).probabilities
     return Predicted(images, probabilities, seen, out_of_fold)
+
+
+def look_at_boxes(model: Model, images: Images) -> Answer | None:
+    """What a model that looks for lesions says of the images that have a box, when it looks there; None of others."""
+    boxed = np.isfinite(images.boxes[:, 0])
+    return model.answer(images[boxed], given=True) if model.view == "lesion" and boxed.any() else None
 
 
 def predict_other(model: Model, scored: Scored, args) -> Predicted:
@@ -146,7 +152,7 @@ def draw(model: Model, label: str, scored: Scored, predicted: Predicted, args) -
         "confusion": ("Confusion matrices", figures.confusion(*shown, thresholds, title)),
     }
     if not predicted.out_of_fold.any():
-        drawn["evidence"] = "Evidence", cases.sheet(model, scored.images.pixels, *shown, title)
+        drawn["evidence"] = "Evidence", cases.sheet(model, scored.images, *shown, title)
     stored = folders.read_metrics(model.path) if isinstance(model, folders.Run) and not args.data else {}
     if folds := stored.get("folds"):
         title = f"{label}, {len(folds)} folds"
@@ -218,7 +224,9 @@ def main():
         by_image = evaluation.score(predicted, split, args.by)
         scored = by_image if args.unit == "image" else evaluation.per_patient(by_image)
         result = official_result(found, by_image, name, args)
-        results = scoring.evaluate([scored], model.calibration, args.bootstrap)
+        every = evaluation.with_given_boxes(by_image, predicted)
+        every = every if args.unit == "image" else [evaluation.per_patient(one) for one in every]
+        results = scoring.evaluate(every, model.calibration, args.bootstrap)
         clinic = clinical_results(model, scored, results, args)
         notes = notes_of(model, found, scored, predicted, results)
         notes += [clinic["subgroups"]["conclusion"]] if args.by else []
@@ -227,7 +235,9 @@ def main():
         drawn = draw(model, label, scored, predicted, args) | draw_clinical(clinic, f"{label}, {split}")
         evaluated = {"model": model.path.resolve().name, "split": split, "predictions": predicted.how, "images": label}
         evaluated |= (
-            {"seen": predicted.seen.counts, "notes": notes} | scoring.summary(results, model.calibration) | clinic
+            {"seen": predicted.seen.counts, "finder": evaluation.finder(predicted), "notes": notes}
+            | scoring.summary(results, model.calibration)
+            | clinic
         )
         if args.against:
             other, names = predict_other(model, by_image, args), (name, args.against)

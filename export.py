@@ -40,16 +40,15 @@ def write_and_load(model: onnx.ModelProto, about: dict, path: Path, threads: int
     return onnxfile.load(path, threads)
 
 
-def write_int8(network: onnx.ModelProto, fp32: onnxfile.OnnxModel, reference, known, about, path, threads) -> dict:
-    """Make the int8 file from the network and the images it was trained on, its typicality from the `known` ones, and
-    check it. Raises: UserError."""
-    size = fp32.data["size"]
-    train = reference["train"].images
-    quantized = int8.quantize(network, train)
-    fitted = typicality.fit_network(quantized, known, threads)
-    rough = write_and_load(graph.assemble(quantized, size, fitted), about, path, threads)
-    line = int8.straight_line(rough.logits(train), fp32.logits(train))
-    model = graph.assemble(quantized, size, fitted, *line)
+def write_int8(networks: dict, fp32: onnxfile.OnnxModel, reference, known, about, path, threads) -> dict:
+    """Make the int8 file from the networks and the images they were trained on, its typicality from the `known` ones,
+    and check it. Raises: UserError."""
+    size, view, train = fp32.data["size"], fp32.view, reference["train"]
+    quantized = {look: int8.quantize(network, train.images.look(look)) for look, network in networks.items()}
+    fitted = typicality.fit_networks(quantized, known, threads)
+    rough = write_and_load(graph.assemble(quantized, size, view, fitted), about, path, threads)
+    line = int8.straight_line(parity.answer(rough, ["logit"], train)[0], parity.answer(fp32, ["logit"], train)[0])
+    model = graph.assemble(quantized, size, view, fitted, *line)
     checked = int8.check(write_and_load(model, about, path, threads), reference, line)
     how = {"quantization": json.dumps(files.as_json(checked)), "metrics_of": "the fp32 file"}
     graph.write(model, about | how, path)
@@ -61,6 +60,8 @@ def report(label: str, stored: dict) -> str:
     titled = {f"{label}, PyTorch against onnxruntime": stored["rows"]}
     if "rounding" in stored:
         titled["what weights in fp16 change, PyTorch against itself"] = stored["rounding"]
+    if stored["finders"]:
+        titled["windows that the file finds by itself, and the run elsewhere"] = stored["finders"]
     titled["phantoms of other sizes, prepared in the graph against Pillow"] = stored["sizes"]
     if "int8" in stored:
         bounds = f"labels agree at least {int8.LEAST_AGREEMENT:.0%}, AUC loss at most {int8.MOST_AUC_LOSS}"
@@ -78,7 +79,7 @@ def main():
     run = folders.load(args.run)
     found = data.find_again(run.data, run.table, args)
     splits = {name: images for name in data.SPLITS if len(images := data.load(found, name, optional=["val", "test"]))}
-    known = data.concatenate(*(images for name, images in splits.items() if name != "test"))  # for typicality
+    size, view = run.data["size"], run.data["view"]
     about = graph.metadata(run, folders.read_metrics(run.path))
     out = Path(args.out or run.path / "model.onnx")
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
@@ -91,23 +92,24 @@ def main():
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
         parity_file = whole.enter_context(files.replacing(parity_path))
         shipped = replace(run, predictor=graph.as_shipped(run.predictor, args.fp16))
-        network = graph.export_network(shipped.predictor, run.data["size"])
+        networks = graph.export_networks(shipped.predictor, size)
         reference = parity.expect(shipped, splits)
-        fitted = typicality.fit_network(network, known, args.threads)
+        known = data.concatenate(*(reference[name].images for name in splits if name != "test"))  # for typicality
+        fitted = typicality.fit_networks(networks, known, args.threads)
         if fitted.marks_nothing:
             few = f"of {len(known)} training images none can be marked as unlike them; that takes 100"
             print(f"note: typicality: {few}", file=sys.stderr)
         line = 1 / run.calibration.temperature, run.calibration.offset
-        model = graph.assemble(network, run.data["size"], fitted, *line)
+        model = graph.assemble(networks, size, view, fitted, *line)
         fp32 = write_and_load(model, about, beside["fp32"], args.threads)
         stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference, fitted)
         if args.fp16:
             stored["rounding"] = parity.compare_rounding(run, reference)
         if args.int8:
-            checked = write_int8(network, fp32, reference, known, about, beside["int8"], args.threads)
+            checked = write_int8(networks, fp32, reference, known, about, beside["int8"], args.threads)
             stored["int8"] = {"model": paths["int8"].name, "file": graph.check(beside["int8"])} | checked
         if args.benchmark:
-            stored["benchmark"] = latency.measure(beside, run, splits["train"].pixels)
+            stored["benchmark"] = latency.measure(beside, run, splits["train"])
         stored["provenance"] = provenance(found, args.threads)
         files.write_json(parity_file, stored, found.notice)
     if paths["int8"].exists() and not args.int8:

@@ -1,9 +1,12 @@
 """Train one model on train, choose its epoch, calibration and threshold on val, and only then look at test."""
 
+from dataclasses import replace
+
 from common import data, scoring
 from common.data import Found, Images
 from common.files import write_csv
-from common.model import Predictor, device_of, predict
+from common.looks import choose_found_threshold, predict
+from common.model import Predictor, device_of
 from common.run import fallback, flags, folders, provenance, resume
 from common.scoring import Scored
 from common.seed import set_seed
@@ -27,11 +30,12 @@ def score(fitted: Fit, settings: Settings, found: Found, pool: Images, rule: Rul
     predictor = Predictor([fitted.model], settings.mirror)
     of_val = pool.are_of("val")
     val, groups = pool[of_val], pool.groups[of_val]
-    logits = predict(predictor, val.pixels)
-    calibration = scoring.calibrate(val, logits, groups, rule, "val")
+    logits, sure = predict(predictor, val)
+    found_threshold = choose_found_threshold(val, sure)
+    calibration = scoring.calibrate(val, logits, groups, rule, "val", found_threshold=found_threshold)
     chose = (*["epoch"] * bool(settings.patience), "calibration", "threshold")
     test = data.load(found, "test")  # read only now, when everything is chosen
-    images, probabilities = data.concatenate(pool, test), calibration.probabilities(predict(predictor, test.pixels))
+    images, probabilities = data.concatenate(pool, test), calibration.probabilities(predict(predictor, test)[0])
     scored = [
         Scored("val", val, calibration.probabilities(logits), groups, chose=chose),
         scoring.score_test(images, images.are_of("test"), probabilities),
@@ -43,6 +47,7 @@ def main():
     args = parse_args()
     settings = Settings.from_args(args)
     found, settings, notice = fallback.choose(args, settings)
+    settings = replace(settings, view=found.view)
     if notice:
         print(notice, flush=True)  # before all that goes to stderr
     pool = data.load(found, "train", "val")

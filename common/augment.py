@@ -6,6 +6,7 @@ hides (erasing). Images are never turned upside down: depth runs downward from t
 below its lesion, and a picture with the shadow above it shows something that no scanner produces.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,17 +33,19 @@ def uniform(images: torch.Tensor, low: float, high: float, generator: torch.Gene
     return (low + (high - low) * torch.rand(len(images), generator=generator)).to(images.device)
 
 
-def affine(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+def affine(planes: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
     """Mirror, rotate, scale and shift in one bilinear resampling, so that the image is blurred only once; what comes
-    from outside the frame repeats the mirrored border. images: [n, h, w], square."""
+    from outside the frame repeats the mirrored border. planes: [n, planes, h, w], square; those of one image, such as
+    the image and its heat map, move together."""
+    images = planes[:, 0]
     angle = uniform(images, -strength.degrees, strength.degrees, generator).deg2rad()
     zoom = 1 + uniform(images, -strength.scale, strength.scale, generator)
     sign = 1 - 2 * (uniform(images, 0, 1, generator) < strength.mirror).float()
     shift = [uniform(images, -2 * strength.shift, 2 * strength.shift, generator) for _ in "xy"]  # grid spans [-1, 1]
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     matrix = torch.stack([sign * cos, -sign * sin, shift[0], sin, cos, shift[1]], 1).view(-1, 2, 3)
-    grid = F.affine_grid(matrix, [len(images), 1, *images.shape[1:]], align_corners=False)
-    return F.grid_sample(images[:, None], grid, padding_mode="reflection", align_corners=False)[:, 0]
+    grid = F.affine_grid(matrix, list(planes.shape), align_corners=False)
+    return F.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
 
 
 def gain(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
@@ -68,27 +71,28 @@ def erase(images: torch.Tensor, strength: Strength, generator: torch.Generator) 
     return torch.where(inside & chosen[:, None, None], images.mean((1, 2), keepdim=True), images)
 
 
-def augment(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+def augment(planes: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
     """A randomly changed copy of each image.
 
-    Args: images: float [n, h, w] in [0, 1], square; generator: a CPU generator, the only source of chance.
-    Returns: float [n, h, w] in [0, 1].
+    Args: planes: float [n, planes, h, w] in [0, 1], square: the image, and what moves with it but keeps its values;
+    generator: a CPU generator, the only source of chance.
+    Returns: float [n, planes, h, w] in [0, 1].
     """
-    for step in (affine, gain, erase):
-        images = step(images, strength, generator)
-    return images
+    moved = affine(planes, strength, generator)
+    images = erase(gain(moved[:, 0], strength, generator), strength, generator)
+    return torch.cat([images[:, None], moved[:, 1:]], 1)
 
 
-def mixup(images: torch.Tensor, targets: torch.Tensor, alpha: float, generator: torch.Generator):
-    """Blend each image and its target with a random partner's: x = l x_i + (1 - l) x_j, one l ~ Beta(alpha, alpha) an
-    image, l >= 1/2 so that the first stays the main one (Zhang et al., ICLR 2018, eq. 1).
+def mixup(parts: Sequence[torch.Tensor], alpha: float, generator: torch.Generator) -> list[torch.Tensor]:
+    """Blend each image, its target and whatever else belongs to it with a random partner's: x = l x_i + (1 - l) x_j,
+    one l ~ Beta(alpha, alpha) an image, l >= 1/2 so that the first stays the main one (Zhang et al., ICLR 2018, eq. 1).
 
-    Args: images: [n, h, w]; targets: [n]; alpha: above 0, or 0 for no mixing. Returns: (images, targets).
+    Args: parts: [n, ...] each; alpha: above 0, or 0 for no mixing.
     """
     if alpha == 0:
-        return images, targets
-    gammas = torch._standard_gamma(torch.full((2, len(images)), alpha), generator=generator)
-    share = (gammas.max(0).values / gammas.sum(0)).nan_to_num(1).to(images.device)  # a small alpha draws 0 / 0
-    partner = torch.randperm(len(images), generator=generator).to(images.device)
-    blended = images.lerp(images[partner], 1 - share[:, None, None])
-    return blended, targets.lerp(targets[partner], 1 - share)
+        return list(parts)
+    n, device = len(parts[0]), parts[0].device
+    gammas = torch._standard_gamma(torch.full((2, n), alpha), generator=generator)
+    share = (gammas.max(0).values / gammas.sum(0)).nan_to_num(1).to(device)  # a small alpha draws 0 / 0
+    partner = torch.randperm(n, generator=generator).to(device)
+    return [part.lerp(part[partner], 1 - share.view(-1, *[1] * (part.ndim - 1))) for part in parts]

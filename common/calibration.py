@@ -156,7 +156,8 @@ class Calibration:
     threshold: on calibrated probabilities; threshold_rule: what it is, in words; chosen_on: the images that chose both,
     {"on": "val" or "out_of_fold", "hospitals": names, "hospital_left_out": whether the model of each image had seen no
     image of its hospital, "n", "malignant"}; achieved: what such a choice achieves on images that do not take part in
-    the choice, one entry for all hospitals and one for each of several (`cross_fit`).
+    the choice, one entry for all hospitals and one for each of several (`cross_fit`); found_threshold: the finder finds
+    nothing where it is less sure; 0 in views without a finder.
     """
 
     temperature: float = 1.0
@@ -165,6 +166,7 @@ class Calibration:
     threshold_rule: str = f"{STANDARD_THRESHOLD}, nothing chosen"
     chosen_on: dict = field(default_factory=dict)
     achieved: list[dict] = field(default_factory=list)
+    found_threshold: float = 0.0
 
     def __post_init__(self):
         """Raises: ValueError on a temperature, an offset or a threshold that no run can have."""
@@ -180,7 +182,8 @@ class Calibration:
         rates = ("recall", "recall_ci95", "specificity", "specificity_ci95")
         achieved = [one | {name: np.array(one[name], float).tolist() for name in rates} for one in stored["achieved"]]
         numbers = float(stored["temperature"]), float(stored.get("offset", 0)), float(stored["threshold"])
-        return cls(*numbers, str(stored["threshold_rule"]), stored["chosen_on"], achieved)
+        found = float(stored.get("found_threshold", 0))
+        return cls(*numbers, str(stored["threshold_rule"]), stored["chosen_on"], achieved, found)
 
     def probabilities(self, logits) -> np.ndarray:
         """Calibrated P(malignant) of a network's logits [n]."""

@@ -13,7 +13,8 @@ from common import metrics, parallel, training
 from common.calibration import sigmoid
 from common.data import Images, require_both_classes
 from common.folds import assign_folds
-from common.model import BreastResNet, Predictor, predict
+from common.looks import predict
+from common.model import BreastResNet, Predictor, TwoLooks
 from common.seed import set_seed
 from common.settings import Settings
 
@@ -40,15 +41,17 @@ class Scheme:
 @dataclass(frozen=True)
 class CrossValidation:
     """models: one a fold, repeats x folds of them; fold: int [repeats, n], the index in `models` of the one that has
-    not seen an image; logits: [repeats, n], that model's, not calibrated; refit: the models trained on all images."""
+    not seen an image; logits: [repeats, n], that model's, not calibrated; found: [repeats, n], how sure its finder is
+    of a lesion; refit: the models trained on all images."""
 
-    models: list[BreastResNet]
+    models: list[BreastResNet | TwoLooks]
     fold: np.ndarray
     logits: np.ndarray
-    refit: list[BreastResNet]
+    found: np.ndarray
+    refit: list[BreastResNet | TwoLooks]
 
     @property
-    def used(self) -> list[BreastResNet]:
+    def used(self) -> list[BreastResNet | TwoLooks]:
         """The models of the run: the refit ones, or those of the folds as an ensemble."""
         return self.refit or self.models
 
@@ -85,11 +88,10 @@ def train_fold(
     """Train on a fixed schedule, and predict the unseen: they never choose their own model's epoch.
 
     Args: trained, unseen: bool [n]. checkpoint: as `training.fit` takes it.
-    Returns: (model on the CPU, its logits [unseen.sum()] of the unseen).
+    Returns: (model on the CPU, its logits [unseen.sum()] of the unseen, how sure its finder is of a lesion in each).
     """
     model = training.fit(pool[trained], None, settings, seed, device, name, checkpoint).model
-    logits = predict(Predictor([model], settings.mirror), pool.pixels[unseen])
-    return model.cpu(), logits
+    return model.cpu(), *predict(Predictor([model], settings.mirror), pool[unseen])
 
 
 def model_seed(seed: int, i: int) -> int:
@@ -113,11 +115,11 @@ def cross_validate(pool: Images, settings: Settings, scheme: Scheme, partial: Pa
         checkpoint = partial and partial / f"{name.replace(' ', '_')}.pt"
         tasks.append((pool, trained, mask, settings, model_seed(scheme.seed, i), scheme.device, name, checkpoint))
     begin = functools.partial(set_seed, scheme.seed, max(scheme.threads // scheme.jobs, 1))
-    models, predicted = zip(*parallel.run(train_fold, tasks, scheme.jobs, begin))
-    folds, logits = len(models) - scheme.refit, np.empty(fold.shape)
+    models, predicted, sure = zip(*parallel.run(train_fold, tasks, scheme.jobs, begin))
+    folds, logits, found = len(models) - scheme.refit, np.empty(fold.shape), np.empty(fold.shape, np.float32)
     for i in range(folds):
-        logits[fold == i] = predicted[i]
-    return CrossValidation(list(models[:folds]), fold, logits, list(models[folds:]))
+        logits[fold == i], found[fold == i] = predicted[i], sure[i]
+    return CrossValidation(list(models[:folds]), fold, logits, found, list(models[folds:]))
 
 
 def assign_models(pool: Images, groups: np.ndarray, scheme: Scheme) -> np.ndarray:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from common.description import notice
 from common.errors import UserError
 from common.images import Images, concatenate, of_arrays
 from common.npzfile import SPLITS
+from common.tablefile import BOX, Listed
 
 __all__ = ["Images", "concatenate", "of_arrays"]
 WITHOUT_PATH = ("breastmnist", "phantom")  # as --data has them
@@ -53,6 +55,7 @@ class Found:
     size: int
     seed: int
     positive: str | None = None
+    view: str = "square"  # or frame, or lesion
 
     @property
     def synthetic(self) -> bool:
@@ -95,7 +98,7 @@ class Found:
         sets = [{"spec": one.spec, "hospital": one.hospital, "md5": one.md5} for one in self.sets]
         md5s = [one.md5 for one in self.sets]
         md5 = md5s[0] if len(md5s) == 1 else hashlib.md5("\n".join(md5s).encode()).hexdigest()
-        described = {"sets": sets, "size": self.size, "seed": self.seed, "positive": self.positive}
+        described = {"sets": sets, "size": self.size, "seed": self.seed, "positive": self.positive, "view": self.view}
         return described | {"md5": md5, "synthetic": self.synthetic}
 
 
@@ -112,6 +115,7 @@ def find(
     positive: str | None = None,
     kept: pd.DataFrame | None = None,
     undivided: str | None = None,
+    view: str = "auto",
 ) -> Found:
     """Locate (if need be, download) and identify data sets.
 
@@ -123,17 +127,25 @@ def find(
         positive: the class folder of malignant images; None for "malignant".
         kept: the table of an earlier run, whose splits are taken where it knows the images.
         undivided: a name for the only split of image files without splits; None: draw train, val and test.
+        view: what a model looks at: square, frame, lesion, or auto, as `choose_view` chooses.
 
     Raises: UserError when there is no such data set, when one is named twice, or of bad images.
     """
-    names = hospital_names(specs)
-    sets = [find_one(spec, name, root, size, seed, positive, kept, undivided) for spec, name in zip(specs, names)]
+    listings = [list_files(spec, positive) for spec in specs]
+    view = choose_view(listings) if view == "auto" else view
+    prepare = partial(preparation.prepare_files, size=size, whole=view != "square")
+    sets = []
+    for spec, hospital, listed in zip(specs, hospital_names(specs), listings):
+        if listed:
+            sets.append(find_files(spec, listed, hospital, seed, prepare, kept, undivided))
+        else:
+            sets.append(find_arrays(spec, hospital, root, size, seed))
     for i, one in enumerate(sets):
         if earlier := [other.spec for other in sets[:i] if other.md5 == one.md5]:
             raise UserError(f"--data {one.spec}: holds the same images as {earlier[0]}; name each data set once")
         for note in one.notes:
             print(f"note: {one.spec}: {note}", file=sys.stderr)
-    return Found(tuple(sets), size, seed, positive)
+    return Found(tuple(sets), size, seed, positive, view)
 
 
 def hospital_names(specs: Sequence[str]) -> list[str]:
@@ -148,14 +160,25 @@ def hospital_names(specs: Sequence[str]) -> list[str]:
     return names
 
 
-def find_one(spec, hospital, root, size, seed, positive, kept, undivided) -> DataSet:
-    """One data set; the arguments are those of `find`. Raises: UserError."""
+def list_files(spec: str, positive: str | None) -> Listed | None:
+    """The image files of a data set; None of one that is arrays. Raises: UserError."""
+    is_npz = spec.lower().endswith(".npz") and not os.path.isdir(spec)
+    return None if spec in WITHOUT_PATH or is_npz else imagetable.list_images(Path(spec), positive)
+
+
+def choose_view(listings: Sequence[Listed | None]) -> str:
+    """The view of data sets together: the middle square, as MedMNIST made its images, where one of them is arrays;
+    else the lesion where an image has a box, and the frame where none has."""
+    if not all(listings):
+        return "square"
+    return "lesion" if any(one and one.table["x"].notna().any() for one in listings) else "frame"
+
+
+def find_arrays(spec: str, hospital: str, root: str | None, size: int, seed: int) -> DataSet:
+    """BreastMNIST, phantoms, or a file with MedMNIST's keys; the arguments are those of `find`. Raises: UserError."""
     if spec == "phantom":
         return find_phantoms(size, seed)
-    path = npzfile.breastmnist_path(root, size) if spec == "breastmnist" else Path(spec)
-    if spec == "breastmnist" or path.suffix.lower() == ".npz" and not os.path.isdir(path):
-        return find_npz(spec, path, hospital, size)
-    return find_files(spec, path, hospital, size, seed, positive, kept, undivided)
+    return find_npz(spec, npzfile.breastmnist_path(root, size) if spec == "breastmnist" else Path(spec), hospital, size)
 
 
 def find_phantoms(size: int, seed: int) -> DataSet:
@@ -163,7 +186,8 @@ def find_phantoms(size: int, seed: int) -> DataSet:
 
     def read(split: str) -> Images:
         own_seed = len(SPLITS) * seed + SPLITS.index(split)
-        return of_arrays(*phantom.generate(PHANTOM_COUNTS[split], size, own_seed), split, "phantom")
+        pixels, labels, boxes = phantom.generate_with_boxes(PHANTOM_COUNTS[split], size, own_seed)
+        return of_arrays(pixels, labels, split, "phantom", **dict(zip(BOX, boxes.T)))
 
     md5 = hashlib.md5(f"phantom size {size} seed {seed}".encode()).hexdigest()
     return DataSet("phantom", "phantom", md5, read, synthetic=True)
@@ -175,17 +199,19 @@ def find_npz(spec: str, path: Path, hospital: str, size: int) -> DataSet:
     return DataSet(spec, hospital, md5, lambda split: of_arrays(*npzfile.read(path, size, split), split, hospital))
 
 
-def find_files(spec, path: Path, hospital: str, size, seed, positive, kept, undivided) -> DataSet:
+def find_files(spec, listed: Listed, hospital: str, seed, prepare_files: Callable, kept, undivided) -> DataSet:
     """Image files in a folder, a table or a public data set. Raises: UserError."""
-    listed = imagetable.list_images(path, positive)
+    path = Path(spec)
     table = listed.table.assign(_md5=preparation.md5s(listed.folder, listed.table["image"]))
     divided, notes = bool((table["split"] != "").all()), list(listed.notes)
     identity = hashlib.md5(table.to_csv(index=False).encode() + f"{divided or seed}".encode()).hexdigest()
+    if (table["hospital"] == "all").any():
+        raise UserError(f"{path}: a hospital is called all, as results call all hospitals together; rename it")
     table["hospital"] = [name or hospital for name in table["hospital"]]
     table["_file"] = [str(listed.folder / name) for name in table["image"]]
 
     def prepare(rows: pd.DataFrame) -> Images:
-        return Images(preparation.prepare_files(listed.folder, list(rows["image"]), size, path), rows)
+        return prepare_files(listed.folder, rows, where=path)
 
     if kept is not None and splits.are_known(table, kept):
         table, changes = splits.keep(table, kept)
@@ -219,7 +245,8 @@ def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str 
         raise UserError(f"{gone[0]}: holds the data of the run, but is not there; say with --data where they lie now")
     seed = described["seed"] if args.seed is None else args.seed
     positive = args.positive or described["positive"]
-    found = find(specs, args.data_root, args.size or described["size"], seed, positive, kept, undivided)
+    view = described.get("view", "square")  # which a file by version 1 lacks
+    found = find(specs, args.data_root, args.size or described["size"], seed, positive, kept, undivided, view)
     if not args.data and found.describe()["md5"] != described["md5"] and args.size is args.seed is None:
         print("note: the data have changed since the model was trained", file=sys.stderr)
     return found
@@ -267,8 +294,8 @@ def require_apart(found: Found) -> None:
     parts = [concatenate(*map(one.read, one.splits)) for one in found.sets]
     for i, (one, images) in enumerate(zip(found.sets, parts)):
         for earlier in parts[:i]:
-            known = fingerprints.fingerprint(earlier.pixels)
-            same = fingerprints.distance(images.pixels, known) <= fingerprints.SAME
+            known = fingerprints.fingerprint(earlier.squares)
+            same = fingerprints.distance(images.squares, known) <= fingerprints.SAME
             if same.any():
                 first = images.table["image"][int(np.argmax(same))]
                 raise UserError(

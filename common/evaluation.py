@@ -5,12 +5,14 @@ something. For its own images, a run's table says more: the group and the split 
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
 
-from common import comparison, fingerprints
+from common import comparison, fingerprints, lesion
+from common.answer import Answer
 from common.data import Images
 from common.errors import UserError
 from common.fingerprints import NEAR, SAME
@@ -54,7 +56,7 @@ def by_pictures(images: Images, trained_on: np.ndarray = NONE, chosen_on: np.nda
     """What images are to a model by its fingerprints, each uint8 [m, 32]; where there are none, all images count as
     clean."""
     groups = images.groups
-    trained, chosen = (fingerprints.distance(images.pixels, known) for known in (trained_on, chosen_on))
+    trained, chosen = (fingerprints.distance(images.squares, known) for known in (trained_on, chosen_on))
     near = np.minimum(trained, chosen) <= NEAR
     kinds = np.select([trained <= SAME, trained <= NEAR], KINDS[:2], KINDS[2])
     kinds = kinds if len(trained_on) else np.full(len(images), "")
@@ -82,16 +84,29 @@ class Predicted:
     """A model's predictions of images.
 
     probabilities: calibrated, [n]; out_of_fold: bool [n], whether models that were not trained on an image predicted
-    it; typicality: float32 [n], None where the model gives none; typicality_threshold: below it, an image is unlike
-    those of training.
+    it; answer: what the model said, None of stored predictions; given: what it says of the images that have a box when
+    it looks there, None where it does not look for lesions; typicality_threshold: below it, an image is unlike those of
+    training; found_threshold: where the finder is less sure, it finds no lesion.
     """
 
     images: Images
     probabilities: np.ndarray
     seen: Seen
     out_of_fold: np.ndarray
-    typicality: np.ndarray | None = None
+    answer: Answer | None = None
+    given: Answer | None = None
     typicality_threshold: float = 0.0
+    found_threshold: float = 0.0
+
+    @property
+    def typicality(self) -> np.ndarray | None:
+        """Of each image, float32 [n]; None where the model does not tell."""
+        return self.answer.typicality if self.answer else None
+
+    @property
+    def boxed(self) -> np.ndarray:
+        """Which images have a box, bool [n]."""
+        return np.isfinite(self.images.boxes[:, 0])
 
     @property
     def unlike(self) -> np.ndarray:
@@ -110,6 +125,34 @@ class Predicted:
         if self.out_of_fold.all():
             return "out-of-fold predictions"
         return "predictions" + ", out-of-fold where possible," * bool(self.out_of_fold.any()) + " of the model"
+
+
+def with_given_boxes(scored: Scored, predicted: Predicted) -> list[Scored]:
+    """The predictions by found boxes; and by given ones, of the images that have one, where a model takes them."""
+    if predicted.given is None:
+        return [scored]
+    boxed = predicted.boxed
+    given = replace(scored.only(boxed), probabilities=predicted.given.probabilities, boxes="given")
+    subsets = scored.subsets | ({} if boxed.all() else {"boxed": boxed})
+    return [replace(scored, subsets=subsets, boxes="found"), given]
+
+
+def finder(predicted: Predicted) -> dict:
+    """How well the windows are placed, of images with a box: how much they overlap those around the boxes (IoU), and in
+    which share their centre lies in the box; and of how many images nothing is found. {} without a finder."""
+    if predicted.given is None or predicted.answer is None:
+        return {}
+    found, true = predicted.answer.windows[predicted.boxed], predicted.given.windows
+    boxes = lesion.in_shares(torch.from_numpy(predicted.images.boxes), lesion.scale_of(predicted.images.sizes))
+    iou = lesion.overlap(*map(torch.from_numpy, (found, true))).numpy()
+    inside = lesion.holds_centre(torch.from_numpy(found), boxes[torch.from_numpy(predicted.boxed)]).numpy()
+    return {
+        "n": len(iou),
+        "iou_median": float(np.median(iou)),
+        "iou_below_0.3": float(np.mean(iou < 0.3)),
+        "centre_inside": float(np.mean(inside)),
+        "nothing_found": int(np.sum(predicted.answer.found < predicted.found_threshold)),
+    }
 
 
 def score(predicted: Predicted, on: str, by: str | None = None) -> Scored:
@@ -151,6 +194,12 @@ def notes(predicted: Predicted, groups: str) -> list[str]:
     if predicted.typicality is not None:
         below = f"typicality below {predicted.typicality_threshold:g}"
         said.append(f"{predicted.unlike.sum()} of {n} images are unlike the training images ({below}).")
+    if placed := finder(predicted):
+        said.append(
+            f"In {placed['centre_inside']:.0%} of {placed['n']} images with a box, the centre of the window lies in the "
+            f"box. In {placed['iou_below_0.3']:.0%}, its IoU with the window around the box is below 0.3. In "
+            f"{placed['nothing_found']} of {n} images the model finds no lesion."
+        )
     if held_out:
         which = "Each image" if held_out == n else f"Each of {held_out} of the {n} images"
         said.append(f"{which} is predicted by models that {OUT_OF_FOLD[groups]}.")

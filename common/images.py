@@ -9,16 +9,24 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from common import duplicates, tablefile
+from common import duplicates, fingerprints, tablefile
 
 
 @dataclass(frozen=True)
 class Images:
-    """Some images and what is known of them. pixels: uint8 [n, size, size]; table: a row per image, with
-    `tablefile.COLUMNS` and whatever else the data set has."""
+    """Some images and what is known of them.
+
+    pixels: uint8 [n, size, size], the middle square, or in the views frame and lesion the whole frame; table: a row per
+    image, with `tablefile.COLUMNS` and whatever else the data set has; squares: uint8 [n, 28, 28], the middle square of
+    each image, by which pictures are compared; sizes: int [n, 2], height and width of each frame as stored; windows: in
+    the view lesion, once they are placed, uint8 [n, size, size], what the network sees around the lesion.
+    """
 
     pixels: np.ndarray
     table: pd.DataFrame
+    squares: np.ndarray
+    sizes: np.ndarray
+    windows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -26,7 +34,38 @@ class Images:
     def __getitem__(self, chosen) -> "Images":
         """Some of the images. chosen: bool [n], or indices."""
         rows = np.arange(len(self))[chosen]
-        return Images(self.pixels[rows], self.table.iloc[rows].reset_index(drop=True))
+        windows = None if self.windows is None else self.windows[rows]
+        table = self.table.iloc[rows].reset_index(drop=True)
+        return Images(self.pixels[rows], table, self.squares[rows], self.sizes[rows], windows)
+
+    def look(self, name: str) -> np.ndarray:
+        """What is seen at one of the two looks, "window" or "frame", uint8 [n, size, size]."""
+        pictures = self.windows if name == "window" else self.pixels
+        assert pictures is not None  # the windows have been placed
+        return pictures
+
+    @property
+    def seen(self) -> np.ndarray:
+        """What a model takes: the pixels, or where windows are placed both, uint8 [n, 2, size, size]."""
+        return self.pixels if self.windows is None else np.stack([self.windows, self.pixels], 1)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """The box around each lesion in pixels of the frame, float64 [n, 4]; nan where it is unknown."""
+        return self.table[tablefile.BOX].to_numpy(float)
+
+    @property
+    def has_lesion(self) -> np.ndarray:
+        """What the boxes say of each image, float [n]: 1 with a box, 0 without a lesion, nan where it is unknown. An
+        image without a box shows no lesion if it is not malignant, and all malignant images of its hospital have one.
+        """
+        boxed, found = np.isfinite(self.boxes[:, 0]), np.full(len(self), np.nan)
+        for hospital in set(self.hospitals):
+            here, malignant = self.hospitals == hospital, self.labels == 1
+            if boxed[here].any() and boxed[here & malignant].all():
+                found[here] = 0
+        found[boxed] = 1
+        return found
 
     @property
     def labels(self) -> np.ndarray:
@@ -48,7 +87,7 @@ class Images:
     def groups(self) -> np.ndarray:
         """What must stay together: images of one patient, where patients are known, and near-duplicates. Connected
         components of both, int [n]. They are searched once, when first asked for."""
-        return duplicates.find_groups(self.pixels, self.patients)
+        return duplicates.find_groups(self.squares, self.patients)
 
     def are_of(self, *splits: str) -> np.ndarray:
         """Which images are of some splits, bool [n]."""
@@ -64,10 +103,18 @@ def concatenate(*parts: Images) -> Images:
     table = pd.concat([part.table for part in parts], ignore_index=True)
     others = [name for name in table.columns if name not in tablefile.COLUMNS]
     table[others] = table[others].fillna("")
-    return Images(np.concatenate([part.pixels for part in parts]), table)
+    pixels, squares, sizes = map(np.concatenate, zip(*((part.pixels, part.squares, part.sizes) for part in parts)))
+    windows = [part.windows for part in parts if part.windows is not None]
+    return Images(pixels, table, squares, sizes, np.concatenate(windows) if len(windows) == len(parts) else None)
 
 
 def of_arrays(pixels: np.ndarray, labels: np.ndarray, split: str, hospital: str, **more) -> Images:
-    """Images without files, called train/0, train/1, … by their split. more: other columns."""
+    """Images without files, called train/0, train/1, … by their split: the pixels are the frames. more: other
+    columns."""
     known = {"image": [f"{split}/{i}" for i in range(len(labels))], "label": labels, "split": split}
-    return Images(pixels, tablefile.arrange(pd.DataFrame(known | {"hospital": hospital} | more)))
+    return of_pixels(pixels, tablefile.arrange(pd.DataFrame(known | {"hospital": hospital} | more)))
+
+
+def of_pixels(pixels: np.ndarray, table: pd.DataFrame) -> Images:
+    """Images whose pixels, uint8 [n, size, size], are the frames."""
+    return Images(pixels, table, fingerprints.shrink(pixels), np.full((len(pixels), 2), pixels.shape[1:]))

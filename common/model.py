@@ -1,8 +1,9 @@
-"""ResNet-18 for small grey images (He et al., CVPR 2016; torchvision's layers and names)."""
+"""ResNet-18 for small grey images (He et al., CVPR 2016; torchvision's layers and names), by itself or as two looks at
+a lesion, and how the answers of several models become one."""
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,19 @@ GREY_MEAN, GREY_STD = 0.449, 0.226  # ImageNet's, averaged over the three colour
 COARSE = 32  # pixels a side, about which `texture` looks at: finer ones tell scanners apart (results/README.md)
 
 
+class Explained(NamedTuple):
+    """What models make of images, and by what.
+
+    evidence: what each position of each look adds to the logits, [n, looks, rows, columns], whose mean they are;
+    texture: what typicality is judged by, [n, features]; heat: how sure the finder is at each position of the frame
+    that a lesion is there, 0 to 1, [n, side, side]; None of a model that has no finder.
+    """
+
+    evidence: torch.Tensor
+    texture: torch.Tensor
+    heat: torch.Tensor | None = None
+
+
 class BreastResNet(nn.Module):
     """Grey images in, one logit each out: positive means malignant.
 
@@ -25,11 +39,12 @@ class BreastResNet(nn.Module):
 
     Args:
         stages: of the trunk, cut from the end: 2 to 4, or "auto".
+        finds: whether it also finds the lesion, by a heat map out of its third stage (or its last, if it has two).
 
     Raises: ValueError for another number of stages.
     """
 
-    def __init__(self, size: int, stages: int | str = "auto"):
+    def __init__(self, size: int, stages: int | str = "auto", finds: bool = False):
         super().__init__()
         if stages not in ("auto", 2, 3, 4):
             raise ValueError(f"no ResNet-18 has {stages!r} stages")
@@ -42,6 +57,7 @@ class BreastResNet(nn.Module):
             setattr(trunk, f"layer{stage}", nn.Identity())
         trunk.fc = nn.Linear(64 * 2 ** (self.stages - 1), 1)
         self.trunk = trunk.to(memory_format=torch.channels_last)  # a third faster on CPU
+        self.finder = nn.ConvTranspose2d(64 * 2 ** (min(self.stages, 3) - 1), 1, 2, 2) if finds else None
 
     def first_stage(self, images: torch.Tensor) -> torch.Tensor:
         """Its activations [n, 64, rows, columns]. images: float [n, size, size] in [0, 1]."""
@@ -49,19 +65,28 @@ class BreastResNet(nn.Module):
         trunk, inputs = self.trunk, inputs.contiguous(memory_format=torch.channels_last)
         return trunk.layer1(trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(inputs)))))
 
-    def last_stage(self, first: torch.Tensor) -> torch.Tensor:
-        """Its activations [n, channels, rows, columns]. first: those of the first stage."""
-        return self.trunk.layer4(self.trunk.layer3(self.trunk.layer2(first)))
+    def later_stages(self, first: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The last stage's activations [n, channels, rows, columns], and the logits of the heat map [n, side, side],
+        None without a finder. first: the first stage's activations."""
+        third = self.trunk.layer3(self.trunk.layer2(first))
+        return self.trunk.layer4(third), None if self.finder is None else self.finder(third)[:, 0]
+
+    def look(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """images: float [n, size, size] in [0, 1]. Returns: logits [n], and those of the heat map or None."""
+        last, heat = self.later_stages(self.first_stage(images))
+        return self.trunk.fc(self.trunk.avgpool(last).flatten(1))[:, 0], heat
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: float [n, size, size] in [0, 1]. Returns: logits [n]."""
-        return self.trunk.fc(self.trunk.avgpool(self.last_stage(self.first_stage(images))).flatten(1))[:, 0]
+        return self.look(images)[0]
 
-    def evidence(self, first: torch.Tensor) -> torch.Tensor:
-        """What each position adds to the logit: float [n, rows, columns], whose mean is the logit (class activation
-        mapping, Zhou et al., CVPR 2016). first: the first stage's activations."""
-        last = self.last_stage(first)
-        return (self.trunk.fc.weight @ last.flatten(2) + self.trunk.fc.bias).reshape(-1, *last.shape[2:])
+    def explain(self, images: torch.Tensor) -> Explained:
+        """The logits, as class activation maps whose means they are (Zhou et al., CVPR 2016), and what leads to them.
+        images: float [n, size, size] in [0, 1]."""
+        first = self.first_stage(images)
+        last, heat = self.later_stages(first)
+        evidence = (self.trunk.fc.weight @ last.flatten(2) + self.trunk.fc.bias).reshape(-1, 1, *last.shape[2:])
+        return Explained(evidence, self.texture(images, first), None if heat is None else heat.sigmoid())
 
     def texture(self, images: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """What typicality is judged by, float [n, 134]: logarithms of the mean magnitude and of the standard deviation,
@@ -88,37 +113,83 @@ class BreastResNet(nn.Module):
         return folded
 
 
+class TwoLooks(nn.Module):
+    """Looks at the window around a lesion and at the whole frame; the logit is the mean of both. The network that sees
+    the frame also finds the lesion."""
+
+    def __init__(self, window: BreastResNet, frame: BreastResNet):
+        super().__init__()
+        self.window, self.frame = window, frame
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of window and frame."""
+        return self.frame.size
+
+    @property
+    def stages(self) -> int:
+        """Of each trunk."""
+        return self.frame.stages
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: float [n, 2, size, size] in [0, 1], windows and frames. Returns: logits [n]."""
+        return (self.window(images[:, 0]) + self.frame(images[:, 1])) / 2
+
+    def explain(self, images: torch.Tensor) -> Explained:
+        """images: float [n, 2, size, size] in [0, 1], windows and frames."""
+        window, frame = self.window.explain(images[:, 0]), self.frame.explain(images[:, 1])
+        evidence, texture = (torch.cat(pair, 1) for pair in zip(window[:2], frame[:2]))
+        return Explained(evidence, texture, frame.heat)
+
+    def streamlined(self) -> "TwoLooks":
+        """As that of `BreastResNet`."""
+        return TwoLooks(self.window.streamlined(), self.frame.streamlined())
+
+
+def mirrored(images: torch.Tensor) -> torch.Tensor:
+    """Left and right changed, by a product that every runtime of ONNX takes. images: float [..., rows, columns]."""
+    column = torch.arange(images.shape[-1], device=images.device)
+    return images @ (column + column[:, None] == images.shape[-1] - 1).to(images.dtype)
+
+
 class Predictor(nn.Module):
     """One model, or the mean of an ensemble, as it is used: stored images in, logits out, not calibrated.
 
     This is the one place that says how members are averaged: their logits, each the mean over the image and its mirror
-    image, are averaged with equal weight. Their evidence maps likewise, those of mirror images mirrored back.
+    image, are averaged with equal weight. Their evidence and heat maps likewise, those of mirror images mirrored back.
     """
 
     def __init__(self, members: Sequence[nn.Module], mirror: bool):
         super().__init__()
-        self.members: Any = nn.ModuleList(members)  # each a BreastResNet
+        self.members: Any = nn.ModuleList(members)  # each a BreastResNet, or each a TwoLooks
         self.mirror = mirror
 
+    @property
+    def finder(self) -> "Predictor | None":
+        """What finds the lesion in whole frames, as `explain` of it says; None where the members do not look for it."""
+        frames = [member.frame if isinstance(member, TwoLooks) else member for member in self.members]
+        return Predictor(frames, self.mirror) if frames[0].finder is not None else None
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: uint8 [n, size, size]. Returns: logits [n], float32."""
+        """images: uint8 [n, size, size], or [n, 2, size, size] of two looks. Returns: logits [n], float32."""
         views = self.views(images)
         return torch.stack([member(view) for member in self.members for view in views]).mean(0)
 
     def views(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """What each member sees, float [n, size, size] in [0, 1]."""
+        """What each member sees, float in [0, 1] of the same shape."""
         images = images.float() / 255
-        return [images, images.flip(-1)] if self.mirror else [images]
+        return [images, mirrored(images)] if self.mirror else [images]
 
-    def evidence(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """images: uint8 [n, size, size]. Returns: what each position adds to the logits, [n, rows, columns], whose mean
-        they are; and the `texture` of the images to the first member, [n, 134]."""
-        views = self.views(images)
-        first = [[member.first_stage(view) for view in views] for member in self.members]
-        maps = [[member.evidence(stage) for stage in stages] for member, stages in zip(self.members, first)]
-        both = [torch.stack(sided).mean(0) for sided in zip(*maps)]
-        turned = (both[0] + both[1].flip(-1)) / 2 if self.mirror else both[0]
-        return turned, self.members[0].texture(views[0], first[0][0])
+    def explain(self, images: torch.Tensor) -> Explained:
+        """images: as `forward`. Returns: the members' mean, but the texture of the first, of the image as stored."""
+        of_views = [[member.explain(view) for member in self.members] for view in self.views(images)]
+
+        def mean(name: str) -> torch.Tensor:
+            maps = [torch.stack([getattr(one, name) for one in explained]).mean(0) for explained in of_views]
+            return (maps[0] + mirrored(maps[1])) / 2 if self.mirror else maps[0]
+
+        heat = None if of_views[0][0].heat is None else mean("heat")
+        return Explained(mean("evidence"), of_views[0][0].texture, heat)
 
 
 def device_of(name: str) -> torch.device:
@@ -130,7 +201,7 @@ def device_of(name: str) -> torch.device:
 
 @torch.inference_mode()
 def predict(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.ndarray:
-    """Logits, float64 [n], of uint8 images [n, size, size], in full precision, on the predictor's device."""
+    """Logits, float64 [n], of uint8 images, in full precision, on the predictor's device. images: as it takes them."""
     device = next(predictor.parameters()).device
     predictor.eval()
     parts = torch.from_numpy(images).split(batch)
@@ -138,11 +209,11 @@ def predict(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.nd
 
 
 @torch.inference_mode()
-def explain(predictor: Predictor, images: np.ndarray, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Evidence maps, float32 [n, rows, columns], and textures [n, 134], of uint8 images [n, size, size], as `predict`
-    does."""
+def explain(predictor: Predictor, images: np.ndarray, batch: int = 256) -> Explained:
+    """What leads to the logits of uint8 images, as `predict` takes them: float32 on the CPU."""
     device = next(predictor.parameters()).device
     predictor.eval()
-    parts = [predictor.evidence(part.to(device)) for part in torch.from_numpy(images).split(batch)]
-    maps, textures = (torch.cat([values.cpu() for values in given]).numpy() for given in zip(*parts))
-    return maps, textures
+    parts = [predictor.explain(part.to(device)) for part in torch.from_numpy(images).split(batch)]
+    evidence, texture = (torch.cat([getattr(one, name).cpu() for one in parts]) for name in ("evidence", "texture"))
+    heat = [one.heat.cpu() for one in parts if one.heat is not None]
+    return Explained(evidence, texture, torch.cat(heat) if heat else None)

@@ -91,9 +91,18 @@ def _contour_distance(rng: np.random.Generator, labels: np.ndarray, side: int) -
     return np.hypot(x, z) / np.take_along_axis(contour, angle.reshape(n, -1), 1).reshape(angle.shape)
 
 
-def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _box(inside: np.ndarray) -> list[float]:
+    """The box around some pixels, x, y, width and height in shares of the side; nan around none. inside: bool
+    [side, side]."""
+    ends = [np.flatnonzero(inside.any(axis))[[0, -1]] + (0, 1) for axis in (0, 1) if inside.any()]
+    (left, right), (top, bottom) = np.array(ends) / len(inside) if ends else np.full((2, 2), np.nan)
+    return [left, top, right - left, bottom - top]
+
+
+def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Echogenicity, dB, [n, side, side], of the tissue with a lesion in most images: darker content in the tissue's
-    place, sometimes a bright capsule, and below it a shadow (malignant, mostly) or enhancement (benign, mostly)."""
+    place, sometimes a bright capsule, and below it a shadow (malignant, mostly) or enhancement (benign, mostly). And
+    the box around the lesion, [n, 4], as `_box`."""
     n, side = tissue.shape[:2]
     present = (labels > 0) | (rng.random(n) >= NORMAL_SHARE)
     distance = _contour_distance(rng, labels, side)
@@ -103,7 +112,8 @@ def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, labels: np.ndarray
     capsule = np.maximum(_draw(rng, labels, 3, -2, 3), 0) * np.exp(-(((distance - 1.1) / 0.08) ** 2))
     path = np.cumsum(_step((1 - distance) / 0.2), 1) / side  # lesion above each pixel; soft, as the beam is wide
     cast = _draw(rng, labels, -20, 60, 40) * path
-    return tissue + present[:, None, None] * (inside * (content - tissue) + capsule - cast)
+    echo = tissue + present[:, None, None] * (inside * (content - tissue) + capsule - cast)
+    return echo, np.array([_box(shape) for shape in (distance <= 1) & present[:, None, None]])
 
 
 def _scan(rng: np.random.Generator, echo: np.ndarray) -> np.ndarray:
@@ -126,14 +136,21 @@ def generate(n: int, size: int, seed: int, malignant_share: float = 0.27) -> tup
     Args: malignant_share: in [0, 1], met exactly but for rounding (default: BreastMNIST's).
     Returns: (images uint8 [n, size, size], labels uint8 [n], 1 for malignant).
     """
+    return generate_with_boxes(n, size, seed, malignant_share)[:2]
+
+
+def generate_with_boxes(n: int, size: int, seed: int, malignant_share: float = 0.27):
+    """As `generate`, and the boxes around the lesions: float [n, 4], x, y, width and height in pixels; nan in images
+    without a lesion."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) < round(n * malignant_share)).astype(np.uint8)
-    images = np.empty((n, size, size), np.uint8)
+    images, boxes = np.empty((n, size, size), np.uint8), np.empty((n, 4))
     factor = -(-RENDER_SIDE // size)
     for start, stream in zip(range(0, n, CHUNK), rng.spawn(-(-n // CHUNK))):
         chunk = labels[start : start + CHUNK]
-        echo = _add_lesion(stream, _tissue(stream, len(chunk), size * factor), chunk)
+        echo, found = _add_lesion(stream, _tissue(stream, len(chunk), size * factor), chunk)
+        boxes[start : start + CHUNK] = found * size
         grey = (255 * (_scan(stream, echo) - BLACK) / (WHITE - BLACK)).clip(0, 255)
         blocks = grey.reshape(len(chunk), size, factor, size, factor)
         images[start : start + CHUNK] = blocks.mean((2, 4)).round()  # antialiasing
-    return images, labels
+    return images, labels, boxes

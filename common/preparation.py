@@ -1,19 +1,28 @@
-"""Image files on their way into memory: decoded and prepared as MedMNIST prepared its images, several at once."""
+"""Image files on their way into memory, several at once: the middle square, as MedMNIST prepared its images, or the
+whole frame."""
 
 import hashlib
 import itertools
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+import torch
 
 from common import imagefile
 from common.errors import UserError
+from common.fingerprints import SIDE
+from common.images import Images
 from common.parallel import cpu_count
 from common.progress import shown
+from common.window import frame_box, window
+
+AT_ONCE = 32  # frames in memory
 
 
 def md5s(folder: Path, names: Iterable[str]) -> list[str]:
@@ -30,29 +39,72 @@ def md5s(folder: Path, names: Iterable[str]) -> list[str]:
         return list(pool.map(md5, names))
 
 
-def prepare_file(path: Path, size: int) -> np.ndarray | UserError:
-    """The middle square of an image file at [size, size], or why there is none."""
+class Prepared(NamedTuple):
+    """An image file in memory. pixels: uint8 [size, size]; square: uint8 [28, 28], the middle; height, width: as
+    stored."""
+
+    pixels: np.ndarray
+    square: np.ndarray
+    height: int
+    width: int
+
+
+def read_frame(path: Path) -> np.ndarray:
+    """The only picture of an image file, uint8 [h, w]. Raises: UserError."""
+    image, *more = itertools.islice(imagefile.frames(path), 2)
+    if more:
+        raise UserError("holds several pictures; save each in a file of its own")
+    return image
+
+
+def prepare_file(path: Path, size: int, whole: bool) -> Prepared | UserError:
+    """The middle square of an image file or the whole frame, or why there is none."""
     try:
-        image, *more = itertools.islice(imagefile.frames(path), 2)
-        if more:
-            raise UserError("holds several pictures; save each in a file of its own")
-        return imagefile.prepare(image, size)
+        frame = read_frame(path)
     except UserError as error:
         return error
+    pixels = cut(frame, frame_box(*frame.shape), size) if whole else imagefile.prepare(frame, size)
+    return Prepared(pixels, imagefile.prepare(frame, SIDE), *frame.shape)
 
 
-def prepare_files(folder: Path, names: list[str], size: int, where: Path) -> np.ndarray:
-    """Decode and prepare image files; memory is that of the prepared images, uint8 [n, size, size].
-    Raises: UserError when an image is bad, after all bad images are named on stderr."""
-    pixels, bad = np.empty((len(names), size, size), np.uint8), 0
+def cut(frame: np.ndarray, box: torch.Tensor, size: int) -> np.ndarray:
+    """A window of a frame, uint8 [size, size]. frame: uint8 [h, w]; box: [1, 4]."""
+    return window(torch.from_numpy(frame.copy())[None], box, size)[0].byte().numpy()
+
+
+def prepare_files(folder: Path, table: pd.DataFrame, size: int, whole: bool, where: Path) -> Images:
+    """Decode and prepare image files; memory is that of the prepared images.
+
+    Args: table: a row per file; whole: whole frames, else middle squares; where: what to name in an error.
+    Raises: UserError when an image is bad, after all bad images are named on stderr.
+    """
+    names, good, bad = list(table["image"]), [], 0
     with ThreadPoolExecutor(cpu_count()) as pool, warnings.catch_warnings(action="ignore"):  # of harmless flaws
-        prepared = pool.map(lambda name: prepare_file(folder / name, size), names)
-        for i, found in enumerate(shown(prepared, "prepared", len(names))):
+        prepared = pool.map(lambda name: prepare_file(folder / name, size, whole), names)
+        for name, found in zip(names, shown(prepared, "prepared", len(names))):
             if isinstance(found, UserError):
-                print(f"warning: {folder / names[i]} {found}", file=sys.stderr)
+                print(f"warning: {folder / name} {found}", file=sys.stderr)
                 bad += 1
             else:
-                pixels[i] = found
+                good.append(found)
     if bad:
         raise UserError(f"{where}: {bad} of {len(names)} images cannot be used (see above); mend or remove them")
-    return pixels
+    pixels = np.array([one.pixels for one in good], np.uint8).reshape(-1, size, size)
+    squares = np.array([one.square for one in good], np.uint8).reshape(-1, SIDE, SIDE)
+    return Images(pixels, table, squares, np.array([one[2:] for one in good], int).reshape(-1, 2))
+
+
+def frames(images: Images) -> Iterator[np.ndarray]:
+    """The frame of each image, uint8 [h, w]: image files are read again. Raises: UserError that names the file."""
+    files = images.table["_file"] if "_file" in images.table else [""] * len(images)
+
+    def frame(path: str, pixels: np.ndarray) -> np.ndarray:
+        try:
+            return read_frame(Path(path)) if path else pixels
+        except UserError as error:
+            raise UserError(f"{path} {error}") from None
+
+    for start in range(0, len(images), AT_ONCE):  # a pool's map reads ahead of its caller without a bound
+        here = slice(start, start + AT_ONCE)
+        with ThreadPoolExecutor(cpu_count()) as pool, warnings.catch_warnings(action="ignore"):
+            yield from pool.map(frame, files[here], images.pixels[here])

@@ -24,7 +24,8 @@ class Scored:
     on: what they are called, such as "test"; probabilities: calibrated, [n]; groups: [n], the same for images that are
     drawn together in an interval; subsets: {name: bool [n]}, which are scored by themselves too; trained_on: whether
     the predicting model was trained on images among them; chose: what the images chose, such as "epoch"; unit: what a
-    case is, "image" or "patient"; by: {subset: {column: value}}, of subsets that are the images of a value.
+    case is, "image" or "patient"; by: {subset: {column: value}}, of subsets that are the images of a value; boxes:
+    "found" or "given", by which boxes the model looked at lesions; "" where it did not look for them.
     """
 
     on: str
@@ -36,6 +37,7 @@ class Scored:
     chose: tuple[str, ...] = ()
     unit: str = "image"
     by: dict[str, dict[str, str]] = field(default_factory=dict)
+    boxes: str = ""
 
     @property
     def labels(self) -> np.ndarray:
@@ -66,7 +68,7 @@ class Scored:
         by_patient = np.lexsort((-self.probabilities[known], patient_of))  # and the highest probability first
         first = known[by_patient[np.searchsorted(patient_of[by_patient], np.arange(len(malignant)))]]
         chosen, subsets = self.only(first), {name: mask[first] for name, mask in self.subsets.items()}
-        images = Images(chosen.images.pixels, chosen.images.table.assign(label=malignant))
+        images = replace(chosen.images, table=chosen.images.table.assign(label=malignant))
         return replace(chosen, images=images, subsets=subsets, unit="patient")
 
 
@@ -89,6 +91,7 @@ def parts(scored: Scored) -> list[tuple[dict, Scored]]:
             part = replace(part, trained_on=False, chose=()) if subset == "clean" else part
             about: dict = {"on": scored.on, "hospital": hospital, "unit": scored.unit, "subset": subset}
             about |= {"by": scored.by[subset]} if subset in scored.by else {}
+            about |= {"boxes": scored.boxes} if scored.boxes else {}
             found.append((about, part))
             patients = [patient for patient in part.images.patients if patient]
             if subset == ALL and len(set(patients)) < len(patients):
@@ -175,7 +178,9 @@ def below_chance(results: list[dict]) -> list[str]:
     ]
 
 
-def calibrate(images: Images, logits, groups, rule: Rule, on: str, by_hospital: bool = False) -> Calibration:
+def calibrate(
+    images: Images, logits, groups, rule: Rule, on: str, by_hospital: bool = False, found_threshold: float = 0.0
+) -> Calibration:
     """Fit temperature and offset and choose the operating point on images not trained on, never on test, and measure by
     cross-validation inside these images what such a choice achieves.
 
@@ -184,6 +189,7 @@ def calibrate(images: Images, logits, groups, rule: Rule, on: str, by_hospital: 
         rule: of the threshold.
         on: "val" or "out_of_fold".
         by_hospital: the model of each image has seen no image of its hospital.
+        found_threshold: of `looks.choose_found_threshold`.
     """
     labels, hospitals = images.labels, images.hospitals
     parts = hospitals if by_hospital else None
@@ -192,7 +198,7 @@ def calibrate(images: Images, logits, groups, rule: Rule, on: str, by_hospital: 
     chosen_on = {"on": on, "hospitals": names, "hospital_left_out": by_hospital}
     chosen_on |= {"n": len(labels), "malignant": int(labels.sum())}
     achieved = measure(images, logits, groups, rule, parts)
-    return Calibration(*chosen, rule.describe(describe_chosen_on(chosen_on)), chosen_on, achieved)
+    return Calibration(*chosen, rule.describe(describe_chosen_on(chosen_on)), chosen_on, achieved, found_threshold)
 
 
 def describe_chosen_on(chosen_on: dict) -> str:

@@ -45,6 +45,12 @@ class Settings:
     weights: str = setting(
         "imagenet", Kind(str, "WHAT"), "start from torchvision's ImageNet weights, from 'none', or from a FILE"
     )
+    view: str = setting(
+        "auto",
+        one_of("auto", "square", "frame", "lesion"),
+        "what is looked at: the middle square, the whole frame, or the lesion and the frame; auto: the square of .npz "
+        "data and phantoms, else the lesion where an image has a box, and the frame where none has",
+    )
     stages: int | str = setting(
         "auto", one_of("auto", 2, 3, 4), "residual stages of the trunk; auto: 3 for what is below 64 pixels, else all 4"
     )

@@ -1,5 +1,6 @@
 """Which image file is in which split: drawn, or as an earlier run had it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ def draw(images: Images, seed: int, path: Path) -> Images:
     except UserError:
         needed = "that takes ten separate images (patients, where known) of each class, or a column split in a table"
         raise UserError(f"{path}: cannot be divided into train, val and test; {needed}") from None
-    return Images(images.pixels, images.table.assign(split=np.array(SPLIT_OF_TENTH)[tenths]))
+    return replace(images, table=images.table.assign(split=np.array(SPLIT_OF_TENTH)[tenths]))
 
 
 def are_known(table: pd.DataFrame, kept: pd.DataFrame) -> bool:

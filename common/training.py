@@ -3,17 +3,19 @@
 import copy
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common import augment, loss, metrics
+from common import augment, lesion, looks, loss, metrics
 from common.calibration import negative_log_likelihood
 from common.data import Images
 from common.errors import UserError, reading
-from common.model import BreastResNet, Predictor, predict
+from common.model import Predictor, TwoLooks, explain, predict
 from common.progress import Progress
 from common.settings import Settings
 from common.weights import initial_model, read_tensors, write_tensors
@@ -25,9 +27,10 @@ class Diverged(UserError):
 
 @dataclass
 class Fit:
-    """A training run so far. `history`: one dict an epoch; `best_epoch`: the one whose weights `model` has."""
+    """A training run so far. `history`: one dict an epoch; `best_epoch`: the one whose weights `model` has. Of two
+    looks, each epoch says of which network it is, and the best one is that of the windows' network."""
 
-    model: BreastResNet
+    model: Any  # a BreastResNet, or a TwoLooks
     best_epoch: int = 0
     history: list[dict] = field(default_factory=list)
 
@@ -35,6 +38,36 @@ class Fit:
         """Whether the last epoch is done, or `patience` epochs brought no better one."""
         done = len(self.history)
         return done == epochs or done - self.best_epoch >= patience
+
+
+class Examples(NamedTuple):
+    """What one network is trained on. pixels: uint8 [n, size, size]; labels: uint8 [n]; boxes: float32 [n, 4] around
+    the lesions, in shares, nan where there is none, and all nan but for the first number, inf, where it is unknown;
+    None of a network that does not find lesions."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    boxes: torch.Tensor | None = None
+
+
+def frames_of(images: Images) -> Examples:
+    """Whole frames, to find lesions in and to tell malignant ones from others."""
+    boxes = lesion.in_shares(torch.from_numpy(images.boxes).float(), lesion.scale_of(images.sizes))
+    boxes[torch.from_numpy(np.isnan(images.has_lesion)), 0] = math.inf
+    return Examples(images.pixels, images.labels, boxes)
+
+
+def windows_of(images: Images) -> Examples:
+    """Windows around lesions."""
+    assert images.windows is not None  # they have been placed
+    return Examples(images.windows, images.labels)
+
+
+def heat_of(boxes: torch.Tensor, side: int) -> torch.Tensor:
+    """The heat maps of `Examples.boxes`, [n, side, side]: all nan where it is unknown whether there is a lesion."""
+    heat = lesion.ellipses(boxes, side)
+    heat[boxes[:, 0].isinf()] = math.nan
+    return heat
 
 
 def fit(
@@ -46,7 +79,40 @@ def fit(
     name: str = "train",
     checkpoint: Path | None = None,
 ) -> Fit:
-    """Train one model.
+    """Train one model: a network; in the view lesion one of frames, and then one of windows. These are placed around
+    the boxes that the training images have, else around those that the first network finds, and in `val` always so.
+
+    Args: as `fit_network`. Raises: as `fit_network`; UserError where no image has a box.
+    """
+    if settings.view != "lesion":
+        chooser = None if val is None else Examples(val.pixels, val.labels)
+        return fit_network(Examples(train.pixels, train.labels), chooser, settings, seed, device, name, checkpoint)
+    if not np.isfinite(train.boxes).any():
+        raise UserError("--view lesion: no training image has a box; give data with boxes, or --view frame")
+
+    def fit_look(look: str, train: Examples, val: Examples | None) -> Fit:
+        kept = checkpoint and checkpoint.with_stem(f"{checkpoint.stem}_{look}")
+        fitted = fit_network(train, val, settings, seed, device, f"{name} {look}", kept)
+        return replace(fitted, history=[{"network": look} | epoch for epoch in fitted.history])
+
+    frame = fit_look("frame", frames_of(train), None if val is None else frames_of(val))
+    finder = Predictor([frame.model], settings.mirror)
+    train = looks.look(finder, train, given=True).images
+    found = None if val is None else windows_of(looks.look(finder, val).images)
+    window = fit_look("window", windows_of(train), found)
+    return Fit(TwoLooks(window.model, frame.model), window.best_epoch, frame.history + window.history)
+
+
+def fit_network(
+    train: Examples,
+    val: Examples | None,
+    settings: Settings,
+    seed: int,
+    device: torch.device,
+    name: str,
+    checkpoint: Path | None = None,
+) -> Fit:
+    """Train one network.
 
     With `val` and patience above 0, the epoch with the lowest validation loss is kept and training stops when
     `settings.patience` epochs bring no lower one. Otherwise the schedule runs to its end and the last epoch is kept:
@@ -62,11 +128,12 @@ def fit(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     images, labels = torch.from_numpy(train.pixels).to(device), torch.from_numpy(train.labels).to(device)
+    boxes = None if train.boxes is None else train.boxes.to(device)
     class_weights = loss.class_weights(labels, settings.class_weights)
     strength = augment.Strength(scale=settings.zoom)
-    steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
+    steps = settings.epochs * math.ceil(len(images) / settings.batch_size)
 
-    model = initial_model(train.pixels.shape[-1], settings).to(device)
+    model = initial_model(images.shape[-1], settings, finds=boxes is not None).to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     optimiser = make_optimiser(model, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, settings.warmup))
@@ -83,15 +150,19 @@ def fit(
             epoch: dict = {"epoch": len(result.history) + 1, "lr": schedule.get_last_lr()[0]}
             model.train()
             for batch in torch.randperm(len(images), generator=generator).split(settings.batch_size):
-                inputs, targets = images[batch].float() / 255, labels[batch].float()
+                planes, targets = images[batch][:, None].float() / 255, labels[batch].float()
+                if boxes is not None:  # the heat map moves with the image
+                    planes = torch.cat([planes, heat_of(boxes[batch], images.shape[-1])[:, None]], 1)
                 if settings.augment:
-                    inputs = augment.augment(inputs, strength, generator)
-                inputs, targets = augment.mixup(inputs, targets, settings.mixup, generator)
+                    planes = augment.augment(planes, strength, generator)
+                planes, targets = augment.mixup((planes, targets), settings.mixup, generator)
                 with autocast(device, settings.precision):
-                    logits = model(inputs)
+                    logits, heat = model.look(planes[:, 0])
                 batch_loss = loss.training_loss(
                     logits.float(), targets, settings.loss, settings.label_smoothing, class_weights
                 )
+                if heat is not None:
+                    batch_loss = batch_loss + lesion.heat_loss(heat.float(), planes[:, 1])
                 optimiser.zero_grad()
                 batch_loss.backward()
                 optimiser.step()
@@ -148,11 +219,19 @@ def make_optimiser(model: torch.nn.Module, settings: Settings) -> torch.optim.Ad
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
-def validate(model: torch.nn.Module, val: Images, settings: Settings) -> dict:
-    """Validation loss (plain cross-entropy), accuracy and AUC of a model as it would be used."""
-    logits = predict(Predictor([model], settings.mirror), val.pixels)
+def validate(model: torch.nn.Module, val: Examples, settings: Settings) -> dict:
+    """Validation loss (plain cross-entropy, and of a network that finds lesions `lesion.heat_loss` too), accuracy and
+    AUC of a model as it would be used."""
+    predictor = Predictor([model], settings.mirror)
+    logits = predict(predictor, val.pixels)
+    val_loss = negative_log_likelihood(val.labels, logits)
+    if val.boxes is not None:
+        heat = explain(predictor, val.pixels).heat
+        assert heat is not None  # it finds lesions
+        logits_of_heat = heat.clamp(1e-6, 1 - 1e-6).logit()
+        val_loss += float(lesion.heat_loss(logits_of_heat, heat_of(val.boxes, val.pixels.shape[-1])))
     return {
-        "val_loss": negative_log_likelihood(val.labels, logits),
+        "val_loss": val_loss,
         "val_accuracy": float(metrics.rates(val.labels, logits >= 0)["accuracy"]),
         "val_auc": float(metrics.auc(val.labels, logits)),
     }

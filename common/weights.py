@@ -125,9 +125,10 @@ def initial_state(weights: str, size: int, stages: int) -> dict:
     return {name: tensor for name, tensor in trunk.items() if name in own}
 
 
-def initial_model(size: int, settings: Settings) -> BreastResNet:
-    """A model as training starts with it; its random layers come from torch's generator. Raises: UserError."""
-    model = BreastResNet(size, settings.stages)
+def initial_model(size: int, settings: Settings, finds: bool = False) -> BreastResNet:
+    """A model as training starts with it; its random layers come from torch's generator. finds: as `BreastResNet`.
+    Raises: UserError."""
+    model = BreastResNet(size, settings.stages, finds)
     if settings.weights != "none":
         model.trunk.load_state_dict(initial_state(settings.weights, size, model.stages), strict=False)
     return model

@@ -9,6 +9,10 @@ window(images, lesion_window(boxes, 2.0), side)       a square around each lesio
 
 import torch
 
+# Weights are multiples of 1 / FRACTION. Their products with grey levels, and the sums of these, are then exact in
+# float32: every runtime finds the same grey levels.
+FRACTION = 2**15
+
 
 def window(images: torch.Tensor, boxes: torch.Tensor, side: int, clip: bool = False) -> torch.Tensor:
     """Resize the part of each image inside its box, as Pillow's `resize((side, side), BILINEAR, box=box)` does.
@@ -45,7 +49,8 @@ def kernels(start: torch.Tensor, length: torch.Tensor, size: int, side: int, cli
     if clip:
         weights = weights * ((position > start[:, None]) & (position < (start + length)[:, None]))[:, None]
     weights = weights * ((centre >= 0) & (centre < size))[:, :, None]
-    return weights / weights.sum(2, keepdim=True).clamp(min=1e-6)
+    weights = (weights * 2**12).round()  # whole numbers, so that their sum is exact
+    return (weights / weights.sum(2, keepdim=True).clamp(min=1) * FRACTION).round() / FRACTION
 
 
 def to_grey_levels(values: torch.Tensor) -> torch.Tensor:

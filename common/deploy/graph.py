@@ -1,63 +1,119 @@
-"""Building the ONNX file: MedMNIST's preparation, the network, and all that its caller must know, in one graph."""
+"""Building the ONNX file: preparation, finder and networks as PyTorch exports them, and all that a caller must know."""
 
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
+from torch import nn
 
-from common import fingerprints
+from common import fingerprints, lesion
 from common.deploy import typicality
 from common.deploy.typicality import Typicality
 from common.errors import UserError, one_line
 from common.files import as_json
 from common.model import Predictor
 from common.run.folders import Run
+from common.window import frame_box, square_box, window
 
-VERSION = "3"  # of inputs, outputs and metadata; 1 took images of the model's size only, 2 no evidence
+VERSION = "4"  # of inputs, outputs and metadata; 1 took images of the model's size only, 2 no evidence, 3 no box
 OPSET, IR_VERSION = 18, 9  # of ONNX: onnxruntime 1.17 and later read them
 VERSIONS = f'<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}]>'
-
-# What common.imagefile.prepare does with Pillow. Resize computes on uint8 as Pillow does, in fixed point, and
-# exclude_outside gives its weights at the borders; of the two, more than one grey level apart has not been seen.
-PREPARATION = """
-preparation (uint8[batch, height, width] image) => (uint8[batch, {size}, {size}] prepared)
-<int64[1] channel_axis = {{1}}, int64[2] crop_axes = {{1, 2}}, int64[1] two = {{2}},
-    int64[2] sides = {{{size}, {size}}}>
-{{
-    image_sides = Shape <start = 1, end = 3> (image)
-    short_side = ReduceMin (image_sides)
-    crop_spare = Sub (image_sides, short_side)
-    crop_start = Div (crop_spare, two)
-    crop_end = Add (crop_start, short_side)
-    square = Slice (image, crop_start, crop_end, crop_axes)
-    square_channel = Unsqueeze (square, channel_axis)
-    prepared_channel = Resize <mode = "linear", antialias = 1, exclude_outside = 1,
-        coordinate_transformation_mode = "half_pixel", axes = [2, 3]> (square_channel, , , sides)
-    prepared = Squeeze (prepared_channel, channel_axis)
-}}
-"""
+BATCH, HEIGHT, WIDTH = (
+    torch.export.Dim(name, min=least) for name, least in (("batch", 1), ("height", 8), ("width", 8))
+)
 
 # The straight line calibrates: slope 1 / temperature, intercept the offset. Of an int8 network it also brings the
 # logits back to those of the fp32 one (see common.deploy.int8). calibrate.py changes the line in the file.
-HEAD = """
-head (float[batch, rows, columns] network_evidence)
-    => (float[batch] probability, float[batch] logit, float[batch, rows, columns] evidence)
+ONE_LOOK = """
+head (float[batch, rows, columns] frame_evidence, float[batch, some] frame_features)
+    => (float[batch] probability, float[batch] logit, float[batch, rows, columns] evidence, float[batch, some] features)
 <float slope = {{{slope!r}}}, float intercept = {{{intercept!r}}}, int64[2] positions = {{1, 2}}>
 {{
-    scaled_evidence = Mul (network_evidence, slope)
+    scaled_evidence = Mul (frame_evidence, slope)
     evidence = Add (scaled_evidence, intercept)
     logit = ReduceMean <keepdims = 0> (evidence, positions)
     probability = Sigmoid (logit)
+    features = Identity (frame_features)
 }}
 """
+TWO_LOOKS = """
+head (float[batch, rows, columns] window_evidence, float[batch, some] window_features,
+        float[batch, rows, columns] frame_evidence, float[batch, some] frame_features)
+    => (float[batch] probability, float[batch] logit, float[batch, rows, columns] evidence,
+        float[batch, rows, columns] evidence_frame, float[batch, all_features] features)
+<float slope = {{{slope!r}}}, float intercept = {{{intercept!r}}}, int64[2] positions = {{1, 2}}, float half = {{0.5}}>
+{{
+    scaled_window = Mul (window_evidence, slope)
+    scaled_frame = Mul (frame_evidence, slope)
+    evidence = Add (scaled_window, intercept)
+    evidence_frame = Add (scaled_frame, intercept)
+    both = Add (evidence, evidence_frame)
+    sum_of_logits = ReduceMean <keepdims = 0> (both, positions)
+    logit = Mul (sum_of_logits, half)
+    probability = Sigmoid (logit)
+    features = Concat <axis = 1> (window_features, frame_features)
+}}
+"""
+# The input `box` is one box an image, or one for all. It has a default, so that callers may leave it out.
+GIVEN_BOX = """
+given (uint8[batch, height, width] image, float[boxes, 4] box) => (float[batch, 4] given_box)
+<int64[1] four = {4}>
+{
+    images = Shape <start = 0, end = 1> (image)
+    one_an_image = Concat <axis = 0> (images, four)
+    given_box = Expand (box, one_an_image)
+}
+"""
+NO_BOX = np.full((1, 4), np.nan, np.float32)
 
 
-class Network(Predictor):
-    """A predictor that gives what is exported of it."""
+class Preparation(nn.Module):
+    """`image`, uint8 [batch, height, width], to what the first look takes, uint8 [batch, size, size]; and `window` and
+    `found`, as the file gives them where nothing is sought."""
 
-    forward = Predictor.evidence  # type: ignore[assignment]
+    def __init__(self, size: int, view: str):
+        super().__init__()
+        self.size, self.square = size, view == "square"
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        box = (square_box if self.square else frame_box)(image.shape[1], image.shape[2])
+        prepared = window(image, box, self.size, clip=self.square).to(torch.uint8)
+        boxes = box.expand(image.shape[0], 4).clone()
+        return prepared, boxes, torch.ones_like(boxes[:, 0])
+
+
+class Placement(nn.Module):
+    """`image`, the finder's heat, and a box an image, nan where it is to be found, to what the second look takes, uint8
+    [batch, size, size], and `window` and `found`."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def forward(self, image: torch.Tensor, heat: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        size = frame_box(image.shape[1], image.shape[2])[:, 2:]
+        found = lesion.in_pixels(lesion.box_of(heat), torch.cat([size, size], 1))
+        unknown = given.isnan()
+        placed = lesion.window_of(torch.where(unknown, found, given))
+        sure = torch.where(unknown[:, 0], heat.amax((1, 2)), torch.ones_like(heat[:, 0, 0]))
+        return window(image, placed, self.size).to(torch.uint8), placed, sure
+
+
+class Network(nn.Module):
+    """What is exported of the networks of one look: evidence [batch, rows, columns], features, and heat if they find
+    lesions."""
+
+    def __init__(self, predictor: Predictor):
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, prepared: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        explained = self.predictor.explain(prepared)
+        found = explained.evidence[:, 0], explained.texture
+        return found if explained.heat is None else (*found, explained.heat)
 
 
 def as_shipped(predictor: Predictor, fp16: bool) -> Predictor:
@@ -69,59 +125,140 @@ def as_shipped(predictor: Predictor, fp16: bool) -> Predictor:
     return shipped
 
 
-def export_network(predictor: Predictor, size: int) -> onnx.ModelProto:
-    """The network of `as_shipped` alone: `prepared`, uint8 [batch, size, size], to what `Predictor.evidence` returns:
-    `network_evidence`, float32 [batch, rows, columns], and `network_features`, float32 [batch, 134]."""
+def export(module: nn.Module, inputs: dict[str, tuple], outputs: list[str]) -> onnx.ModelProto:
+    """A module as an ONNX model. inputs: {name: (an example, its dynamic dimensions)}."""
+    examples, shapes = zip(*inputs.values())
     program = torch.onnx.export(
-        Network(predictor.members, predictor.mirror).eval(),
-        (torch.zeros(2, size, size, dtype=torch.uint8),),
-        input_names=["prepared"],
-        output_names=["network_evidence", "network_features"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        module.eval(),
+        examples,
+        input_names=list(inputs),
+        output_names=outputs,
+        dynamic_shapes=shapes,
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
     )
     assert program is not None  # it is None only for a path to save to
-    network = program.model_proto  # made anew each time it is asked for
-    network.ir_version = IR_VERSION
-    graph = network.graph
+    model = program.model_proto  # made anew each time it is asked for
+    model.ir_version = IR_VERSION
+    graph = model.graph
     for item in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         item.ClearField("metadata_props")  # the exporter's notes of the source lines behind it: paths of this machine
         item.ClearField("doc_string")
-    return network
+    return model
 
 
-def preparation(size: int) -> onnx.ModelProto:
-    """`image`, uint8 [batch, height, width], to `prepared`, uint8 [batch, size, size]."""
-    return onnx.parser.parse_model(VERSIONS + PREPARATION.format(size=size))
+def export_networks(predictor: Predictor, size: int) -> dict[str, onnx.ModelProto]:
+    """The networks of `as_shipped`, by what they look at: "frame", and in the view lesion "window". Each takes
+    `frame_prepared`, uint8 [batch, size, size], and gives `frame_evidence`, `frame_features` and, if it finds lesions,
+    `frame_heat`; or with window in the place of frame."""
+    looks = {"frame": predictor}
+    if finder := predictor.finder:
+        looks = {
+            "frame": finder,
+            "window": Predictor([member.window for member in predictor.members], predictor.mirror),
+        }
+    found = {}
+    for look, networks in looks.items():
+        outputs = [f"{look}_evidence", f"{look}_features"] + ["frame_heat"] * (look == "frame" and "window" in looks)
+        prepared = torch.zeros(2, size, size, dtype=torch.uint8), {0: BATCH}
+        found[look] = export(Network(networks), {f"{look}_prepared": prepared}, outputs)
+    return found
+
+
+@functools.cache
+def preparation(size: int, view: str) -> onnx.ModelProto:
+    """`image` to `frame_prepared`, and in the views square and frame to `window` and `found`."""
+    image = torch.zeros(2, 60, 80, dtype=torch.uint8), {0: BATCH, 1: HEIGHT, 2: WIDTH}
+    model = export(Preparation(size, view), {"image": image}, ["frame_prepared", "window", "found"])
+    if view == "lesion":  # which are found in the heat
+        del model.graph.output[1:]
+    return model
+
+
+@functools.cache
+def placement(size: int, heat_side: int) -> onnx.ModelProto:
+    """`image`, `frame_heat` and `given_box` to `window_prepared`, `window` and `found`."""
+    inputs = {
+        "image": (torch.zeros(2, 60, 80, dtype=torch.uint8), {0: BATCH, 1: HEIGHT, 2: WIDTH}),
+        "frame_heat": (torch.rand(2, heat_side, heat_side), {0: BATCH}),
+        "given_box": (torch.tensor([[10.0, 10, 30, 20], [5, 5, 60, 40]]), {0: BATCH}),
+    }
+    return export(Placement(size), inputs, ["window_prepared", "window", "found"])
+
+
+def join(parts: dict[str, onnx.ModelProto], outputs: list[str]) -> onnx.ModelProto:
+    """One model of several, in order, joined where an output and an input have the same name. What else is inside gets
+    the part's name before its own, where it has one. parts: {name: model}."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(onnx.parser.parse_model(VERSIONS + "whole () => () {}"))
+    values: dict[str, onnx.ValueInfoProto] = {}
+    inputs: dict[str, onnx.ValueInfoProto] = {}
+    for name, part in parts.items():
+        if not name.startswith("_"):
+            part = onnx.compose.add_prefix(part, f"{name}_", rename_inputs=False, rename_outputs=False)
+        inputs |= {value.name: value for value in part.graph.input if value.name not in values | inputs}
+        values |= {value.name: value for value in part.graph.output}
+        whole.graph.node.extend(part.graph.node)
+        whole.graph.initializer.extend(part.graph.initializer)
+        whole.graph.value_info.extend(part.graph.value_info)
+    whole.graph.input.extend(inputs.values())
+    whole.graph.output.extend(values[name] for name in outputs)
+    return whole
 
 
 def assemble(
-    network: onnx.ModelProto, size: int, fitted: Typicality, slope: float = 1.0, intercept: float = 0.0
+    networks: dict[str, onnx.ModelProto],
+    size: int,
+    view: str,
+    fitted: Typicality,
+    slope: float = 1.0,
+    intercept: float = 0.0,
 ) -> onnx.ModelProto:
-    """Preparation, network, head and typicality in one graph: `image` to the four outputs. slope, intercept: the
-    straight line that calibrates the network's logits."""
-    whole = preparation(size)
-    head = onnx.parser.parse_model(VERSIONS + HEAD.format(slope=slope, intercept=intercept))
-    parts = {"prepared": network, "network_evidence": head, "network_features": fitted.graph(VERSIONS)}
-    for joint, part in parts.items():
-        whole = onnx.compose.merge_models(whole, part, [(joint, joint)])
-    del whole.opset_import[1:]  # merge_models repeats it
+    """Preparation, networks, head and typicality in one graph. slope, intercept: the straight line that calibrates the
+    logits."""
+    parts = {"preparation": preparation(size, view), "frame": networks["frame"]}
+    outputs, head = ["probability", "logit", "evidence"], ONE_LOOK
+    if view == "lesion":
+        heat_side = networks["frame"].graph.output[2].type.tensor_type.shape.dim[1].dim_value
+        parts["_given"] = onnx.parser.parse_model(VERSIONS + GIVEN_BOX)
+        parts |= {"placement": placement(size, heat_side), "window": networks["window"]}
+        outputs, head = [*outputs, "evidence_frame"], TWO_LOOKS
+    parts["_head"] = onnx.parser.parse_model(VERSIONS + head.format(slope=slope, intercept=intercept))
+    parts["_typicality"] = fitted.graph(VERSIONS)
+    whole = join(parts, [*outputs, "typicality", "window", "found"])
+    if view == "lesion":
+        whole.graph.initializer.append(onnx.numpy_helper.from_array(NO_BOX, "box"))
     whole.graph.name, whole.producer_name = "breastmnist", "breastmnist-resnet18"
     return whole
 
 
+PREPARED = {"square": "of the middle square", "frame": "of the whole frame", "lesion": "of the window and of the frame"}
+OUTPUTS = [
+    "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]; "
+    f"{evidence}; typicality: about the share of training images that are at least as unusual, float32 [batch]; "
+    "window: x, y, width, height of what the network looked at, in pixels, float32 [batch, 4]; "
+    "found: how sure the finder is of a lesion, 0 to 1, float32 [batch]"
+    for evidence in (
+        "evidence: what each position of the window adds, float32 [batch, rows, columns], its mean the logit",
+        "evidence, evidence_frame: what each position of the window and of the frame adds, float32 [batch, rows, "
+        "columns]; the mean of both maps' means is the logit",
+    )
+]
+
+
 def metadata(run: Run, metrics: dict) -> dict[str, str]:
     """The file's metadata_props, all text. metrics: the run's metrics.json."""
-    size, dataset = run.data["size"], " + ".join(one["hospital"] for one in run.data["sets"])
+    size, view, dataset = run.data["size"], run.data["view"], " + ".join(one["hospital"] for one in run.data["sets"])
+    image = "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up"
+    box = "; box, which may be left out: float32 [batch, 4] or [1, 4], x, y, width, height of the lesion in pixels"
     return {
-        "input": "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up",
-        "outputs": "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]; "
-        "evidence: what each position of the centre crop adds, float32 [batch, rows, columns], its mean the logit; "
-        "typicality: about the share of training images that are at least as unusual, float32 [batch]",
-        "preparation": f"in the graph: centre crop to the short side, antialiased bilinear resize to {size}x{size}",
+        "input": image + box * (view == "lesion"),
+        "outputs": OUTPUTS[view == "lesion"],
+        "preparation": f"in the graph: antialiased bilinear resize to {size}x{size} {PREPARED[view]}",
         "input_size": str(size),
+        "view": view,
+        "found_threshold": repr(run.calibration.found_threshold),
         "classes": json.dumps(["normal or benign", "malignant"]),
         "positive_class": "malignant",
         "threshold": repr(run.calibration.threshold),

@@ -34,17 +34,18 @@ DESCRIPTION = (
 
 
 class Images(CalibrationDataReader):
-    """What onnxruntime's calibration reads: batches of uint8 images [n, size, size]."""
+    """What onnxruntime's calibration reads: batches of uint8 images [n, size, size], by the name of the input."""
 
-    def __init__(self, images: np.ndarray):
-        self.inputs = ({"prepared": batch} for batch in np.split(images, range(BATCH, len(images), BATCH)))
+    def __init__(self, name: str, images: np.ndarray):
+        parts = np.split(images, range(BATCH, len(images), BATCH))
+        self.inputs = ({name: batch} for batch in parts)
 
     def get_next(self) -> dict | None:
         return next(self.inputs, None)
 
 
 def quantize(network: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
-    """An int8 copy of what `graph.export_network` made. images: uint8 [n, size, size], of train only."""
+    """An int8 copy of one of `graph.export_networks`. images: uint8 [n, size, size], of train only."""
     weights = {tensor.name: tensor.dims for tensor in network.graph.initializer}
     convolutions = [node for node in network.graph.node if node.op_type == "Conv"]
     stem = [node.name for node in convolutions if weights[node.input[1]][1] == 1]  # of one input channel
@@ -55,7 +56,7 @@ def quantize(network: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
         quantize_static(
             fp32,
             int8,
-            Images(images),
+            Images(network.graph.input[0].name, images),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -83,9 +84,10 @@ def check(model: onnxfile.OnnxModel, reference: dict[str, parity.Expected], line
     is undefined cannot be lost."""
     answers, apart = {}, []
     for name, expected in reference.items():
-        found, logits, evidence = model.run(["probability", "logit", "evidence"], expected.images)
+        outputs = ["probability", "logit", *parity.evidence_of(model)]
+        found, logits, *maps = parity.answer(model, outputs, expected)
         answers[name] = expected.labels, expected.probabilities, found
-        apart.append(parity.mean_from_logit(logits, evidence))
+        apart.append(parity.mean_from_logit(logits, np.stack(maps, 1)))
     mean = {"mean_from_logit": max(apart)}
     parity.require([mean], parity.MEAN_BOUND)
     decide = [answers[name] for name in ("train", "val") if name in answers]  # data may have no val

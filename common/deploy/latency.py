@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from common.deploy import onnxfile
+from common.images import Images
 from common.run.folders import Run
 
 BATCHES = (1, 64)
@@ -39,20 +40,20 @@ print(json.dumps({"load_seconds": load, "peak_bytes": peak}))
 """
 
 
-def measure(files: dict[str, Path], run: Run, images: np.ndarray) -> dict:
+def measure(files: dict[str, Path], run: Run, images: Images) -> dict:
     """The "benchmark" of parity.json: {"latency": rows, "process": {model: ...}}. A row is of a number of threads, a
     batch size, and a file under onnxruntime or PyTorch eager; images per second are of the median.
 
-    Args: files: {model: path}; images: uint8 [n, size, size], of which the largest batch takes at most 64.
+    Args: files: {model: path}; images: of which the largest batch takes at most 64.
     """
     before, rows = torch.get_num_threads(), []
     for threads in THREADS:
         sessions = {model: onnxfile.open_session(path, threads) for model, path in files.items()}
         torch.set_num_threads(threads)
         for batch in dict.fromkeys(min(batch, len(images)) for batch in BATCHES):
-            given = images[:batch]
+            given = images.pixels[:batch]
             calls = {model: partial(session.run, None, {"image": given}) for model, session in sessions.items()}
-            calls["PyTorch"] = partial(run.probabilities, given)
+            calls["PyTorch"] = partial(run.answer, images[:batch])
             for model, call in calls.items():
                 p50, p95 = np.percentile(timings(call), (50, 95))
                 row = {"model": model, "threads": threads, "batch": batch}

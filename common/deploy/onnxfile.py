@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from common import fingerprints, imagefile
+from common.answer import Answer, whole
 from common.calibration import Calibration
 from common.description import describes_data
 from common.errors import FORMAT_ERRORS, UserError, one_line, reading
@@ -23,7 +25,8 @@ RUNTIME_ERRORS = tuple(
 ) + FORMAT_ERRORS  # fmt: skip
 # What a file takes and gives: {name: (type, number of dimensions)}; earlier files give less.
 REQUIRED = {"image": ("tensor(uint8)", 3), "probability": ("tensor(float)", 1), "logit": ("tensor(float)", 1)}
-OPTIONAL = {"evidence": ("tensor(float)", 3), "typicality": ("tensor(float)", 1)}
+OPTIONAL = {"evidence": ("tensor(float)", 3), "evidence_frame": ("tensor(float)", 3), "box": ("tensor(float)", 2)}
+OPTIONAL |= {"typicality": ("tensor(float)", 1), "window": ("tensor(float)", 2), "found": ("tensor(float)", 1)}
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class OnnxModel:
     dataset: str  # its name for people; says PHANTOM where it is one
     intended_use: str
     typicality_threshold: float  # below it an image is unlike those of training; 0 where the file gives no typicality
+    view: str  # square, frame or lesion
     trained_on: np.ndarray  # fingerprints of the training images, uint8 [n, 32]; none in an earlier export
     chosen_on: np.ndarray  # and of the validation images, which trained nothing
 
@@ -48,10 +52,22 @@ class OnnxModel:
         """Calibrated P(malignant), float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
         return self.run(["probability"], images)[0]
 
-    def evidence(self, images: np.ndarray) -> np.ndarray:
-        """What each position adds to the logit, float32 [n, rows, columns], of uint8 images [n, h, w]. Raises: as
-        `run`."""
-        return self.run(["evidence"], images)[0]
+    def evidence(self, images) -> tuple[np.ndarray, np.ndarray]:
+        """What each position of the first look adds to the logit, float32 [n, rows, columns], of `data.Images`, and the
+        window that it is of, [n, 4], in shares of the picture that their pixels show. Raises: as `run_images`."""
+        if self.view != "lesion":
+            return self.run(["evidence"], images.pixels)[0], whole(len(images))
+        evidence, windows = self.run_images(["evidence", "window"], images)
+        return evidence, in_shares(windows, images)
+
+    def answer(self, images, given: bool = False) -> Answer:
+        """What the file says of `data.Images`. given: with the boxes that the images have. Raises: as `run_images`."""
+        outputs = ["probability", *(name for name in ("typicality", "window", "found") if self.gives(name))]
+        boxes = images.boxes.astype(np.float32) if given else None
+        said = dict(zip(outputs, self.run_images(outputs, images, boxes=boxes)))
+        windows = in_shares(said["window"], images) if self.view == "lesion" else whole(len(images))
+        found = said.get("found", np.ones(len(images), np.float32))
+        return Answer(said["probability"], windows, found, said.get("typicality"))
 
     def unlike(self, typicality):
         """Whether images are unlike those of training, bool of the shape of `typicality`, float32 as the file gives."""
@@ -66,28 +82,39 @@ class OnnxModel:
         if not self.gives(output):
             raise UserError(f"{self.path}: an earlier export, which gives no {output}; export the run again")
 
-    def run_images(self, outputs: list[str], images) -> list[np.ndarray]:
-        """The named outputs, as `run`, of `data.Images`: of image files at their full size, one after the other.
+    def run_images(self, outputs: list[str], images, batch: int = 1, boxes=None) -> list[np.ndarray]:
+        """The named outputs, as `run`, of `data.Images`: of image files at their full size. boxes: as `run`.
         Raises: UserError, as `run` and for a file that cannot be read."""
-        if "_file" not in images.table:
-            return self.run(outputs, images.pixels)
-        found = [self.run(outputs, pixels[np.newaxis]) for pixels in whole_images(images)]
-        return [np.concatenate(given) for given in zip(*found)]
+        found = []
+        frames = zip(whole_images(images), [None] * len(images) if boxes is None else boxes)
+        for _, alike in groupby(frames, key=lambda pair: pair[0].shape):
+            while some := list(islice(alike, batch)):
+                stacked, placed = zip(*some)
+                found.append(self.run(outputs, np.stack(stacked), batch, None if boxes is None else np.stack(placed)))
+        return [np.concatenate(parts) for parts in zip(*found)]
 
-    def run(self, outputs: list[str], images: np.ndarray, batch: int = 64) -> list[np.ndarray]:
-        """The named outputs, float32 [n, ...] each, of uint8 images [n, h, w]; h and w from 8 up. Raises: UserError for
-        an output that an earlier file lacks, or that a damaged one does not give."""
+    def run(self, outputs: list[str], images: np.ndarray, batch: int = 64, boxes=None) -> list[np.ndarray]:
+        """The named outputs, float32 [n, ...] each, of uint8 images [n, h, w]; h and w from 8 up. boxes: float32
+        [n, 4], nan where the file finds it; only for a file that takes them. Raises: UserError for an output that an
+        earlier file lacks, or that a damaged one does not give."""
         for output in outputs:
             self.require(output)
-        parts = [images[start : start + batch] for start in range(0, len(images), batch)]
+        fed = {"image": images} | ({} if boxes is None else {"box": boxes})
+        starts = range(0, len(images), batch)
         try:
-            found = [np.concatenate(given) for given in zip(*(self.session.run(outputs, {"image": p}) for p in parts))]
+            made = [self.session.run(outputs, {n: v[s : s + batch] for n, v in fed.items()}) for s in starts]
+            found = [np.concatenate(given) for given in zip(*made)]
         except RUNTIME_ERRORS as error:
             raise UserError(f"{self.path}: cannot be computed ({one_line(str(error))}); export the run again") from None
         for output, values in zip(outputs, found):
             if values.shape[:1] != (len(images),) or not values.size or not np.isfinite(values).all():
                 raise UserError(f"{self.path}: gives no {output} for each image, it is damaged; export the run again")
         return found
+
+
+def in_shares(windows: np.ndarray, images) -> np.ndarray:
+    """Windows in pixels of the frames, [n, 4], in shares of these. images: `data.Images`."""
+    return windows / images.sizes[:, [1, 0, 1, 0]].astype(np.float32)
 
 
 def whole_images(images) -> Iterator[np.ndarray]:
@@ -118,7 +145,7 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         raise UserError(f"{path}: no such file; export.py makes one from a run folder")
     with reading(path, "not an ONNX file, or a damaged one", "export the run again", RUNTIME_ERRORS):
         session = open_session(path, threads)
-        ends = (*session.get_inputs(), *session.get_outputs())
+        ends = (*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs())
         found = {end.name: (end.type, len(end.shape)) for end in ends}  # a damaged name may be no UTF-8
     if not REQUIRED.items() <= found.items() <= (REQUIRED | OPTIONAL).items():
         raise UserError(
@@ -129,7 +156,8 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         unlike = float(props["typicality_threshold"]) if "typicality" in found else 0.0
         about = props["dataset"], props["intended_use"]
         marks = [fingerprints.decode(props.get(f"fingerprints_{name}", "")) for name in ("trained_on", "chosen_on")]
-        return OnnxModel(Path(path), session, read_calibration(props), read_data(props), *about, unlike, *marks)
+        view = props.get("view", "square")  # which an earlier export lacks
+        return OnnxModel(Path(path), session, read_calibration(props), read_data(props), *about, unlike, view, *marks)
 
 
 def read_calibration(props: dict) -> Calibration:

@@ -3,14 +3,17 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from PIL import Image
 
-from common import imagefile, metrics, phantom
+from common import imagefile, lesion, metrics, phantom
 from common.data import Images
 from common.deploy import graph, onnxfile
 from common.deploy.typicality import Typicality
 from common.errors import UserError
+from common.looks import look
 from common.metrics import STANDARD_THRESHOLD
-from common.model import explain
+from common.model import explain, predict
 from common.run.folders import Run
 
 # The most that a column of a row may be.
@@ -23,6 +26,7 @@ SPLIT_BOUNDS = MEAN_BOUND | {
     "typicality_difference": 0.01,  # a few training images, which may be as unusual to the last digit
 }
 ROUNDING_BOUND = {"max_difference": 0.01}  # of a probability: what weights in fp16 may cost
+FINDER_BOUND = {"windows_differ": 0.01}  # share of images: a border between two pixels may fall either way
 # Of the preparation in the graph, from Pillow's: both compute in fixed point, but round the weights differently.
 SIZE_BOUNDS = {
     "max_grey_difference": 1,  # grey levels
@@ -34,9 +38,11 @@ PHANTOMS = 4  # images of each size
 
 
 class Expected(NamedTuple):
-    """A split, and what PyTorch makes of its images: P(malignant) [n], evidence [n, rows, columns], texture [n, d]."""
+    """A split, and what PyTorch makes of its images: P(malignant) [n], evidence [n, looks, rows, columns], texture
+    [n, d]. images: with windows, in the view lesion; boxes: around which these are, [n, 4] in pixels."""
 
-    images: np.ndarray
+    images: Images
+    boxes: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
     evidence: np.ndarray
@@ -45,12 +51,36 @@ class Expected(NamedTuple):
 
 def expect(run: Run, splits: dict[str, Images]) -> dict[str, Expected]:
     """What exported files are held to. Raises: UserError on images of another size than the run's."""
-    return {
-        name: Expected(
-            s.pixels, s.labels, run.probabilities(s.pixels), run.evidence(s.pixels), explain(run.predictor, s.pixels)[1]
-        )
-        for name, s in splits.items()
-    }
+    expected = {}
+    for name, images in splits.items():
+        run.require_size(images)
+        seen, boxes, *_ = look(run.predictor, images)
+        explained = explain(run.predictor, seen.seen)
+        evidence = explained.evidence.numpy() / run.calibration.temperature + run.calibration.offset
+        probabilities = run.calibration.probabilities(predict(run.predictor, seen.seen))
+        expected[name] = Expected(seen, boxes, seen.labels, probabilities, evidence, explained.texture.numpy())
+    return expected
+
+
+def answer(model: onnxfile.OnnxModel, outputs: list[str], expected: Expected, batch: int = 64) -> list[np.ndarray]:
+    """The named outputs of a file for images as the run sees them: in the view lesion, of whole frames as stored, with
+    the boxes that the run found."""
+    if model.view == "lesion":
+        return model.run_images(outputs, expected.images, batch, expected.boxes)
+    return model.run(outputs, expected.images.pixels, batch)
+
+
+def compare_finders(model: onnxfile.OnnxModel, name: str, expected: Expected) -> dict:
+    """How many windows the file places otherwise than the run, where it finds the lesion by itself: "windows_differ",
+    a share of the images."""
+    (windows,) = model.run_images(["window"], expected.images)
+    wanted = lesion.window_of(torch.from_numpy(expected.boxes)).numpy()
+    return {"split": name, "n": len(windows), "windows_differ": float(np.mean((windows != wanted).any(1)))}
+
+
+def evidence_of(model: onnxfile.OnnxModel) -> list[str]:
+    """The outputs that are evidence."""
+    return [output for output in ("evidence", "evidence_frame") if model.gives(output)]
 
 
 def check(model: onnxfile.OnnxModel, reference: dict[str, Expected], fitted: Typicality) -> dict:
@@ -59,6 +89,8 @@ def check(model: onnxfile.OnnxModel, reference: dict[str, Expected], fitted: Typ
     typical = max(SPLIT_BOUNDS["typicality_difference"], 1.5 / (len(fitted.held_out) + 1))  # one of few is more
     splits = [compare_split(model, *split, fitted, batch) for split in reference.items() for batch in BATCHES]
     sizes = compare_sizes(model)
+    finders = [compare_finders(model, *split) for split in reference.items() if model.view == "lesion"]
+    require(finders, FINDER_BOUND)
     require(splits, SPLIT_BOUNDS | {"typicality_difference": typical})
     require(sizes, SIZE_BOUNDS)
     return {
@@ -68,6 +100,7 @@ def check(model: onnxfile.OnnxModel, reference: dict[str, Expected], fitted: Typ
         "evidence_tolerance": SPLIT_BOUNDS["evidence_difference"],
         "typicality_tolerance": typical,
         "rows": splits,
+        "finders": finders,
         "grey_tolerance": SIZE_BOUNDS["max_grey_difference"],
         "prepared_tolerance": SIZE_BOUNDS["max_difference"],
         "sizes": sizes,
@@ -79,7 +112,8 @@ def compare_rounding(run: Run, shipped: dict[str, Expected]) -> list[dict]:
     shipped: of the run with the predictor of `graph.as_shipped`."""
     rows = []
     for name, expected in shipped.items():
-        apart = np.abs(run.probabilities(expected.images) - expected.probabilities)
+        logits = predict(run.predictor, expected.images.seen)
+        apart = np.abs(run.calibration.probabilities(logits) - expected.probabilities)
         rows.append({"split": name, "n": len(apart), "max_difference": float(apart.max())})
     require(rows, ROUNDING_BOUND)
     return rows
@@ -93,15 +127,16 @@ def require(rows: list[dict], bounds: dict[str, float]) -> None:
 
 
 def mean_from_logit(logits: np.ndarray, evidence: np.ndarray) -> float:
-    """How far, at most, the mean of an evidence map [n, rows, columns] is from its logit [n]."""
-    return float(np.abs(evidence.mean((1, 2)) - logits).max())
+    """How far, at most, the mean of evidence maps [n, looks, rows, columns] is from their logit [n]."""
+    return float(np.abs(evidence.mean((1, 2, 3)) - logits).max())
 
 
 def compare_split(model: onnxfile.OnnxModel, name: str, expected: Expected, fitted: Typicality, batch: int) -> dict:
     """One split at one batch size; "labels_differ" counts those at 0.5 and at the operating point. An AUC that is
     undefined on both sides, a class being absent, does not differ."""
-    outputs = ["probability", "logit", "evidence", "typicality"]
-    found, logits, evidence, typicality = model.run(outputs, expected.images, batch)
+    outputs = ["probability", "logit", "typicality", *evidence_of(model)]
+    found, logits, typicality, *maps = answer(model, outputs, expected, batch)
+    evidence = np.stack(maps, 1)
     thresholds = STANDARD_THRESHOLD, model.calibration.threshold
     aucs = [metrics.auc(expected.labels, probabilities) for probabilities in (expected.probabilities, found)]
     return {
@@ -117,19 +152,28 @@ def compare_split(model: onnxfile.OnnxModel, name: str, expected: Expected, fitt
     }
 
 
+def prepare_by_pillow(image: np.ndarray, size: int, view: str) -> np.ndarray:
+    """What the network of the frame sees of an image, uint8 [size, size], as Pillow makes it. image: uint8 [h, w]."""
+    if view == "square":
+        return imagefile.prepare(image, size)
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
 def compare_sizes(model: onnxfile.OnnxModel) -> list[dict]:
     """The graph's preparation against Pillow's, and the probability that it costs, on phantoms of the model's own size,
     which must pass unchanged, and of others, small and large, wide and tall."""
-    size = model.data["size"]
-    preparation = onnxfile.open_session(graph.preparation(size).SerializeToString(), 1)
+    size, view = model.data["size"], model.view
+    preparation = onnxfile.open_session(graph.preparation(size, view).SerializeToString(), 1)
     own, _ = phantom.generate(PHANTOMS, size, seed=0)
     largest, _ = phantom.generate(PHANTOMS, max(max(sides) for sides in SIZES), seed=0)
     rows = []
     for images in [own, *(np.ascontiguousarray(largest[:, :height, :width]) for height, width in SIZES)]:
-        by_pillow = np.stack([imagefile.prepare(image, size) for image in images])
-        (by_graph,) = preparation.run(None, {"image": images})
+        by_pillow = np.stack([prepare_by_pillow(image, size, view) for image in images])
+        (by_graph,) = preparation.run(["frame_prepared"], {"image": images})
         grey = np.abs(by_graph.astype(int) - by_pillow)
-        apart = np.abs(model.probabilities(images) - model.probabilities(by_pillow))
+        apart = np.zeros(1)
+        if view != "lesion":  # whose window has more pixels than a frame that is prepared already
+            apart = np.abs(model.probabilities(images) - model.probabilities(by_pillow))
         row = {"height": images.shape[1], "width": images.shape[2], "n": len(images)}
         row |= {"max_grey_difference": int(grey.max()), "share_of_pixels": float(np.mean(grey > 0))}  # that differ
         rows.append(row | {"max_difference": float(apart.max())})

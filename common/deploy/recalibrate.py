@@ -63,7 +63,7 @@ def describe(model: onnx.ModelProto, chosen: Calibration, used: Images | None) -
     about |= {"calibrated_on": " + ".join(chosen.chosen_on["hospitals"]), "calibrated_on_n": str(chosen.chosen_on["n"])}
     if used is not None:
         known = fingerprints.decode(about.get("fingerprints_chosen_on", ""))
-        marks = np.concatenate([known, fingerprints.fingerprint(used.pixels)])
+        marks = np.concatenate([known, fingerprints.fingerprint(used.squares)])
         about["fingerprints_chosen_on"] = fingerprints.encode(marks)
     onnx.helper.set_model_props(model, about)
 

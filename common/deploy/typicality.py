@@ -21,11 +21,11 @@ LEAST_VARIANCE = 1e-6  # of a direction; with less, rounding would decide
 BATCH = 64
 
 GRAPH = """
-unusual (float[batch, features] network_features, float[features] usual, float[features, features] whitening,
+unusual (float[batch, some] features, float[some] usual, float[some, some] whitening,
     float[images] held_out) => (float[batch] typicality)
 <int64[1] one = {{1}}, float itself = {{1.0}}, float all = {{{all!r}}}>
 {{
-    apart = Sub (network_features, usual)
+    apart = Sub (features, usual)
     whitened = MatMul (apart, whitening)
     distance = ReduceSumSquare <keepdims = 1> (whitened, one)
     as_unusual = GreaterOrEqual (held_out, distance)
@@ -69,7 +69,7 @@ class Typicality:
         return len(self.held_out) + 1 <= 1 / THRESHOLD
 
     def graph(self, versions: str) -> onnx.ModelProto:
-        """`network_features`, float32 [batch, d], to `typicality`, float32 [batch]. versions: of the file and ONNX."""
+        """`features`, float32 [batch, d], to `typicality`, float32 [batch]. versions: of the file and ONNX."""
         model = onnx.parser.parse_model(versions + GRAPH.format(all=float(len(self.held_out) + 1)))
         for name in ("usual", "whitening", "held_out"):
             model.graph.initializer.append(onnx.numpy_helper.from_array(getattr(self, name), name))
@@ -100,9 +100,13 @@ def fit(features: np.ndarray, groups: np.ndarray) -> Typicality:
     return Typicality(*whiten(features), held_out)
 
 
-def fit_network(network: onnx.ModelProto, known: Images, threads: int) -> Typicality:
-    """Fit on what an exported network, fp32 or int8, makes of training images, with their groups kept together."""
-    session = onnxfile.open_session(network.SerializeToString(), threads)
-    parts = np.split(known.pixels, range(BATCH, len(known), BATCH))
-    features = [session.run(["network_features"], {"prepared": part})[0] for part in parts]
-    return fit(np.concatenate(features), known.groups)
+def fit_networks(networks: dict[str, onnx.ModelProto], known: Images, threads: int) -> Typicality:
+    """Fit on what exported networks, fp32 or int8, make of training images, with their groups kept together. known:
+    with windows, if a network looks at them."""
+    features = []
+    for look in sorted(networks, reverse=True):  # the window's before the frame's, as in the graph's head
+        session = onnxfile.open_session(networks[look].SerializeToString(), threads)
+        parts = np.split(known.look(look), range(BATCH, len(known), BATCH))
+        made = [session.run([f"{look}_features"], {f"{look}_prepared": part})[0] for part in parts]
+        features.append(np.concatenate(made))
+    return fit(np.concatenate(features, 1), known.groups)

@@ -35,11 +35,12 @@ def choose(args: argparse.Namespace, settings: Settings) -> tuple[Found, Setting
 
     def find(name: str) -> Found:
         args.data = [name]
-        return data.find(args.data, args.data_root, args.size, args.seed)
+        return data.find(args.data, args.data_root, args.size, args.seed, view=settings.view)
 
     params = read_params(args.params) if args.params else {}
     if args.data is not None:
-        return data.find(args.data, args.data_root, args.size, args.seed, args.positive), settings, ""
+        view = settings.view
+        return data.find(args.data, args.data_root, args.size, args.seed, args.positive, view=view), settings, ""
     if args.data_root is not None or hasattr(args, "weights") or "weights" in params:
         return find("breastmnist"), settings, ""
     from_scratch = replace(settings, weights="none")

@@ -14,12 +14,14 @@ import pandas as pd
 import torch
 
 from common import fingerprints
+from common.answer import Answer
 from common.calibration import Calibration, logit, sigmoid
 from common.data import Found, Images
 from common.description import describes_data
 from common.errors import UserError, reading
 from common.files import read_json, replacing, write_csv, write_json
-from common.model import BreastResNet, Predictor, explain, predict
+from common.looks import look
+from common.model import BreastResNet, Predictor, TwoLooks, explain, predict
 from common.settings import Settings
 from common.tablefile import COLUMNS
 from common.weights import read_tensors, write_tensors
@@ -87,7 +89,7 @@ def save_results(out: Path, found: Found, calibration: Calibration, rows: list[d
 def save_table(out: Path, images: Images, unread: pd.DataFrame | None = None) -> None:
     """Write split.csv: the table of all images of a run, and the group and fingerprint of each. unread: rows of image
     files that the run left unread, which have neither. Raises: UserError."""
-    marks = [row.tobytes().hex() for row in fingerprints.fingerprint(images.pixels)]
+    marks = [row.tobytes().hex() for row in fingerprints.fingerprint(images.squares)]
     table = images.table.assign(group=images.groups, fingerprint=marks)
     if unread is not None and len(unread):
         table = pd.concat([table, unread.assign(group=UNREAD, fingerprint="")])
@@ -121,10 +123,11 @@ def read_marks(texts: Iterable[str]) -> np.ndarray:
     return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, fingerprints.BITS // 8)
 
 
-def save_model(path: Path, model: BreastResNet, settings: Settings, seed: int, found: Found, trained_on: list) -> None:
+def save_model(path: Path, model, settings: Settings, seed: int, found: Found, trained_on: list) -> None:
     """A checkpoint of tensors and plain values only, so that it can be read without unpickling code.
 
-    Args: trained_on: names of the splits whose images fitted the weights of this model or of its ensemble.
+    Args: model: a BreastResNet or a TwoLooks; trained_on: names of the splits whose images fitted the weights of this
+    model or of its ensemble.
     """
     content = {
         "format": FORMAT,
@@ -138,7 +141,20 @@ def save_model(path: Path, model: BreastResNet, settings: Settings, seed: int, f
     write_tensors(path, content)
 
 
-def read_checkpoint(path: Path) -> tuple[dict, BreastResNet]:
+def empty_model(view: str, size: int, stages: int) -> BreastResNet | TwoLooks:
+    """The model of a view, with arbitrary weights."""
+    with torch.device("meta"):  # no time or chance for weights that are replaced
+        if view == "lesion":
+            model: BreastResNet | TwoLooks = TwoLooks(
+                BreastResNet(size, stages), BreastResNet(size, stages, finds=True)
+            )
+        else:
+            model = BreastResNet(size, stages)
+    model.to_empty(device="cpu")
+    return model
+
+
+def read_checkpoint(path: Path) -> tuple[dict, BreastResNet | TwoLooks]:
     """What `save_model` wrote, and the model of it, ready to predict. Raises: UserError when the file is anything
     else."""
     content = read_tensors(path, "a checkpoint", "train the run again")
@@ -149,9 +165,8 @@ def read_checkpoint(path: Path) -> tuple[dict, BreastResNet]:
         known = content["format"] == FORMAT and describes_data(content["data"])
         if not known or any(type(content[key]) is not kind for key, kind in kinds.items()):
             raise ValueError("not what save_model writes")
-        with torch.device("meta"):  # no time or chance for weights that are replaced
-            model = BreastResNet(content["data"]["size"], content["stages"])
-        model.to_empty(device="cpu").load_state_dict(content["state"])
+        model = empty_model(content["data"]["view"], content["data"]["size"], content["stages"])
+        model.load_state_dict(content["state"])
         if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
             raise ValueError("weights that are no numbers")
     return content, model.eval()
@@ -162,7 +177,7 @@ def rows_of(table: pd.DataFrame, images: Images) -> pd.DataFrame | None:
     split and its fingerprint. Hospitals may have other names, as folders may."""
     places = images.table[["image", "split"]].assign(_place=range(len(images)))  # "_": no column of the user's
     found = places.merge(table[table["group"] != UNREAD], on=["image", "split"])
-    marks = fingerprints.fingerprint(images.pixels)[found["_place"]]
+    marks = fingerprints.fingerprint(images.squares)[found["_place"]]
     bits = np.unpackbits(marks ^ read_marks(found["fingerprint"]), axis=1).sum(1)
     found = found.assign(_bits=bits)[bits <= fingerprints.SAME].sort_values(["_place", "_bits"])
     found = found.drop_duplicates("_place")
@@ -197,21 +212,36 @@ class Run:
     data: dict
     table: pd.DataFrame
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Calibrated P(malignant), float64 [n], of uint8 images [n, size, size]. Raises: UserError on another size."""
-        self.require_size(pixels)
-        return self.calibration.probabilities(predict(self.predictor, pixels))
+    def answer(self, images: Images, given: bool = False) -> Answer:
+        """What the models say of images. given: they look at the boxes that the images have, where they have one.
+        Raises: UserError on images of another size."""
+        self.require_size(images)
+        looked = look(self.predictor, images, given)
+        probabilities = self.calibration.probabilities(predict(self.predictor, looked.images.seen))
+        return Answer(probabilities, looked.windows, looked.found)
 
-    def require_size(self, pixels: np.ndarray) -> None:
-        """Raises: UserError when images [n, height, width] are not of the size that the run takes."""
-        size, (height, width) = self.data["size"], pixels.shape[1:]
-        if (height, width) != (size, size):
-            raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{width}; give --size {size}")
+    @property
+    def view(self) -> str:
+        """What the models look at: square, frame or lesion."""
+        return self.data["view"]
 
-    def evidence(self, pixels: np.ndarray) -> np.ndarray:
-        """What each position adds to the calibrated logit, float32 [n, rows, columns], of uint8 images [n, size, size]:
-        the mean of a map is the logit."""
-        return explain(self.predictor, pixels)[0] / self.calibration.temperature + self.calibration.offset
+    @property
+    def typicality_threshold(self) -> float:
+        """0: a run does not tell how usual an image is."""
+        return 0.0
+
+    def require_size(self, images: Images) -> None:
+        """Raises: UserError when images are not of the size that the run takes."""
+        size, height = self.data["size"], images.pixels.shape[1]
+        if height != size:
+            raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{height}; give --size {size}")
+
+    def evidence(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
+        """What each position of the first look adds to the calibrated logit, float32 [n, rows, columns], and the window
+        that it is of, [n, 4], as in `Look`."""
+        looked = look(self.predictor, images)
+        evidence = explain(self.predictor, looked.images.seen).evidence[:, 0].numpy()
+        return evidence / self.calibration.temperature + self.calibration.offset, looked.windows
 
     @property
     def trained_on(self) -> np.ndarray:

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from common import evidence
 from common.evidence import BENIGN, FULL, MALIGNANT, OPACITY
+from common.images import Images
 from common.show import figures
 
 SHOWN = 3  # of each outcome
@@ -28,15 +29,17 @@ def most_extreme(labels, probabilities, threshold: float, n: int) -> list[tuple[
     return [(outcome, i) for case, outcome in OUTCOMES.items() for i in of[case]]
 
 
-def sheet(model, images: np.ndarray, labels, probabilities, title: str) -> Figure:
+def sheet(model, images: Images, labels, probabilities, title: str) -> Figure:
     """Images of each outcome at the operating point, each beside its evidence, with a scale.
 
-    Args: model: a run or an .onnx file; images: uint8 [n, s, s]; labels: [n], 1 for malignant; probabilities: [n].
+    Args: model: a run or an .onnx file; labels: [n], 1 for malignant; probabilities: [n].
     """
     threshold = model.calibration.threshold
     shown = most_extreme(labels, probabilities, threshold, SHOWN)
-    stored = images[[i for _, i in shown]]
-    drawn = [np.asarray(evidence.overlay(*pair)) for pair in zip(stored, model.evidence(stored))]
+    some = images[[i for _, i in shown]]
+    stored, side = some.pixels, some.pixels.shape[-1]
+    maps, windows = model.evidence(some)
+    drawn = [np.asarray(evidence.overlay(*one)) for one in zip(stored, maps, side * windows)]
     pairs = np.stack([np.repeat(stored[..., None], 3, axis=-1), np.stack(drawn)], 1)
     captions = [f"image {i}: P = {probabilities[i]:.3f}\n{outcome}" for outcome, i in shown]
     frames = [figures.MODEL if outcome.startswith("true") else figures.CHOSEN for outcome, _ in shown]

@@ -122,6 +122,7 @@ def name_of(entry: dict, several: bool = True) -> str:
     elif entry["subset"] != "all":
         name = f"{entry['subset']} {name}"
     name += f", {entry['hospital']}" if several and entry["hospital"] != "all" else ""
+    name += ", boxes given" if entry.get("boxes") == "given" else ""
     return name + (", per patient" if entry["unit"] == "patient" else "")
 
 

@@ -1,0 +1,81 @@
+"""Where a model looks: the finder's boxes, the windows around them, and what the model then says.
+
+Models of the views square and frame look at the pixels. Those of the view lesion find it first, unless a box is given.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from common import lesion, model
+from common.answer import whole
+from common.images import Images
+from common.model import Predictor
+from common.preparation import cut, frames
+from common.progress import shown
+
+MISSED = 0.01  # share of lesions of which a finder is less sure than its threshold
+
+
+class Look(NamedTuple):
+    """Where a model looks. images: with their windows, in the view lesion; boxes: float32 [n, 4] in pixels, around
+    which these are placed, nan in other views; windows: float32 [n, 4], what the model sees first, in shares of the
+    picture that `Images.pixels` shows; found: how sure the finder is of a lesion, float32
+    [n], 1 where it was not asked."""
+
+    images: Images
+    boxes: np.ndarray
+    windows: np.ndarray
+    found: np.ndarray
+
+
+def look(predictor: Predictor, images: Images, given: bool = False) -> Look:
+    """Find the lesions and place windows around them. given: take the boxes that the images have, and find those of the
+    others. Raises: UserError, as `place_windows`."""
+    if predictor.finder is None:
+        none = np.full((len(images), 4), np.nan, np.float32)
+        return Look(images, none, whole(len(images)), np.ones(len(images), np.float32))
+    boxes, found = find_lesions(predictor.finder, images)
+    if given:
+        known = np.isfinite(images.boxes[:, 0])
+        boxes[known], found[known] = images.boxes[known], 1
+    return Look(place_windows(images, boxes), boxes, windows_of(boxes, images.sizes), found)
+
+
+def find_lesions(finder: Predictor, images: Images) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes, float32 [n, 4], in pixels of the frames, and how sure the finder is of each, float32 [n]."""
+    heat = model.explain(finder, images.pixels).heat
+    assert heat is not None  # a finder has one
+    return lesion.in_pixels(lesion.box_of(heat), lesion.scale_of(images.sizes)).numpy(), heat.amax((1, 2)).numpy()
+
+
+def choose_found_threshold(images: Images, found: np.ndarray) -> float:
+    """How sure a finder must be to find something: it is less sure of about 1 % of lesions. 0 where no box is known.
+    found: [n], of a finder that was not trained on these images."""
+    of_lesions = found[np.isfinite(images.boxes[:, 0])]
+    return float(np.quantile(of_lesions, MISSED, method="lower")) if len(of_lesions) and found.min() < 1 else 0.0
+
+
+def windows_of(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The windows around boxes, [n, 4] in pixels of the frames, in shares of these. sizes: [n, 2], height and width."""
+    return lesion.in_shares(lesion.window_of(torch.from_numpy(boxes)), lesion.scale_of(sizes)).numpy()
+
+
+def place_windows(images: Images, boxes: np.ndarray) -> Images:
+    """The images with windows around lesions, cut out of the frames as stored. boxes: [n, 4], in pixels of these.
+    Raises: UserError for a file that cannot be read again."""
+    side = images.pixels.shape[-1]
+    windows = np.empty_like(images.pixels)
+    pairs = zip(frames(images), lesion.window_of(torch.from_numpy(boxes)))
+    for i, (frame, box) in enumerate(shown(pairs, "windows", len(images))):
+        windows[i] = cut(frame, box[None], side)
+    return replace(images, windows=windows)
+
+
+def predict(predictor: Predictor, images: Images, given: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of images, float64 [n], not calibrated, and how sure the finder is of a lesion, float32 [n]. given: as
+    `look`. Raises: UserError, as `look`."""
+    looked = look(predictor, images, given)
+    return model.predict(predictor, looked.images.seen), looked.found
