@@ -38,19 +38,6 @@ def correlate(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.maximum(*(flat @ view.T for view in views))
 
 
-def highest_correlation(images: np.ndarray, others: np.ndarray, block: int = BLOCK) -> np.ndarray:
-    """The highest correlation of each image with any other one, as stored or mirrored: float [n]; -1 without others.
-
-    Args: images: uint8 [n, height, width]; others: uint8 [m, height, width], which may have another size.
-    """
-    vectors, known = unit_vectors(images), unit_vectors(others)
-    highest = np.full(len(images), -1.0)
-    for start in range(0, len(images), block):
-        here = slice(start, start + block)
-        highest[here] = correlate(vectors[here], known).max(1, initial=-1)
-    return highest
-
-
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # i, j, correlation, with i < j
 
 

@@ -89,17 +89,6 @@ def distance(images: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.minimum(*(nearest(fingerprint(view), known) for view in views))
 
 
-def count(images: np.ndarray, known: np.ndarray) -> dict[str, int]:
-    """How many images a model was trained on, how many are near-duplicates of these, and how many are new to the model.
-
-    Args: images: uint8 [n, height, width]; known: the model's fingerprints, uint8 [m, 32].
-    Returns: {"trained_on", "near_duplicates", "unseen"}, which add up to n.
-    """
-    bits = distance(images, known)
-    trained_on, alike = int(np.sum(bits <= SAME)), int(np.sum(bits <= NEAR))
-    return {"trained_on": trained_on, "near_duplicates": alike - trained_on, "unseen": len(images) - alike}
-
-
 def encode(fingerprints: np.ndarray) -> str:
     """Fingerprints as text, base64. fingerprints: uint8 [n, 32]."""
     return base64.b64encode(fingerprints.tobytes()).decode("ascii")

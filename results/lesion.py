@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -238,7 +239,7 @@ def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str
             optimiser.step()
             schedule.step()
             average.update_parameters(model)
-    return average.module.eval()
+    return cast(Heat, average.module.eval())
 
 
 def mixed(inputs, malignant, heat, alpha: float, generator: torch.Generator):

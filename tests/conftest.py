@@ -1,4 +1,4 @@
-"""What several test files share: to run scripts, and to read what they write. Data and models: common_fixtures.py."""
+"""What several test files share: to run scripts, read and damage files. Data and models: common_fixtures.py."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def refusal(function, *given) -> str:
         function(*given)
     assert (message := str(caught.value)) and "\n" not in message
     return message
+
+
+def damaged(content: bytes, changes: Iterable[tuple[float, int | bytes]]) -> bytes:
+    """A copy of a file with damage. changes: (place from 0 to 1, the bit to flip or the bytes to write there)."""
+    copy = bytearray(content)
+    for place, change in changes:
+        at = int(place * len(copy))
+        if isinstance(change, int):
+            copy[at] ^= 1 << change
+        else:
+            copy[at : at + len(change)] = change
+    return bytes(copy)
 
 
 def read_json(path):

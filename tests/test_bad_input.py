@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import REPO, one_line
+from conftest import REPO, damaged, one_line
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -319,14 +319,7 @@ def test_flipped_bits_and_foreign_bytes(name, good, tmp_path_factory, capfd):
     @hypothesis.settings(max_examples=100, derandomize=True, deadline=None, database=None)
     @hypothesis.given(DAMAGE)
     def damage(changes):
-        damaged = bytearray(good[name])
-        for place, change in changes:
-            at = int(place * len(damaged))
-            if isinstance(change, int):
-                damaged[at] ^= 1 << change
-            else:
-                damaged[at : at + len(change)] = change
-        line, shown = read(name, bytes(damaged), folder)
+        line, shown = read(name, damaged(good[name], changes), folder)
         refused.append(line)
         assert line or name not in CHECKSUMMED or shown == content
 

@@ -29,6 +29,33 @@ def test_what_is_no_table_is_refused(tmp_path):
         assert "t.csv" in refusal(patients.read, tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize(
+    "text, number",
+    [
+        ("image,patient\na.png,1\n,2\n", 3),
+        ("patient,image\n1\n", 2),
+        ('image,patient,note\n\na.png,1,"two\nlines"\n , ,\n', 4),
+    ],
+    ids=["empty", "short", "blank, after a blank line and a cell of two lines"],
+)
+def test_a_row_without_an_image_is_refused(text, number, tmp_path):
+    (table := tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    message = f"{table}: row {number}: names no image; fill in the cell or delete the row"
+    assert refusal(patients.read, table) == message
+
+
+@pytest.mark.parametrize("other", ["2", ""])
+def test_an_image_of_two_patients_is_refused(other, tmp_path):
+    (table := tmp_path / "t.csv").write_text(f"image,patient\na.png,1\nb.png,1\na.png,{other}\n", encoding="utf-8")
+    message = f"{table}: row 4: a.png is of patient '1' and patient '{other}'; keep the right row"
+    assert refusal(patients.read, table) == message
+
+
+def test_a_repeated_row_is_read_once(tmp_path):
+    (table := tmp_path / "t.csv").write_text("image,patient\nb/a.png,1\nc.png,\nb\\a.png,1\nc.png,\n", encoding="utf-8")
+    assert list(patients.read(table).items()) == [(tmp_path / "b" / "a.png", "1"), (tmp_path / "c.png", "")]
+
+
 def test_a_patient_gets_the_highest_probability_of_usual_images():
     rows = [("1", 0.2, False), ("1", 0.6, False), ("1", 0.9, True), ("2", 0.4, True), ("", 0.5, False)]
     answers = [
