@@ -1,9 +1,10 @@
 """Print P(malignant) of image files, by an .onnx file that export.py wrote. Needs numpy, Pillow and onnxruntime.
 
-IMAGE is a file, a folder, or a FILE.csv with the columns image and patient; each patient of a table gets one more row,
-by the image of the highest probability. A folder gives all images in it and in its folders; masks (image_mask.png,
-masks/), hidden files and other files are left out, and a note on stderr counts them. A file that you name is always
-predicted. Without IMAGE, or for "-", paths are read from stdin, one per line.
+IMAGE is a file, a folder, or a FILE.csv with the columns image and, where known, patient, x, y, width and height: the
+box around the lesion. Each patient of a table gets one more row, by the image of the highest probability. A folder
+gives all images in it and in its folders; masks (image_mask.png, masks/), hidden files and other files are left out,
+and a note on stderr counts them. A file that you name is always predicted. Without IMAGE, or for "-", paths are read
+from stdin, one per line.
 
 Formats: PNG, JPEG, BMP, TIFF, GIF, WebP, JPEG 2000, PGM and PPM; DICOM if pydicom is installed. Each page of a TIFF and
 each frame of a GIF, WebP or DICOM is a row. Colour becomes grey (Pillow's L), transparent pixels become black. 16 bits
@@ -13,6 +14,7 @@ Exit status: 0 if every file was predicted; 1 if a file could not be read, which
 Research only, not a medical device.
 """
 
+import argparse
 import importlib.metadata
 import json
 import math
@@ -31,7 +33,7 @@ from common import evidence, files, fingerprints, imagefile, imagefolder
 from common.calibration import sigmoid
 from common.deploy import onnxfile, patients
 from common.errors import UserError
-from common.kinds import FOLDER, SHARE, not_empty
+from common.kinds import FOLDER, SHARE, Kind, not_empty
 from common.run import command
 from common.show import tables
 
@@ -50,6 +52,8 @@ def parse_args():
     )
     overlays += "file is overwritten, and DIR may not be the folder of an IMAGE"
     command.add(parser, "--evidence", FOLDER, overlays, shown="none")
+    box = "the box around the lesion in pixels of the IMAGE, for a model that looks for lesions"
+    command.add(parser, "--box", Kind(read_box, "X,Y,WIDTH,HEIGHT"), box, shown="the table's, else the model finds it")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line (default: a table)")
     command.add_machine_flags(parser, device=False)
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
@@ -58,6 +62,14 @@ def parse_args():
     if not args.images and sys.stdin.isatty():
         parser.error("give image files or folders, or their paths on stdin")
     return args
+
+
+def read_box(text: str) -> tuple[float, ...]:
+    """A box out of a flag. Raises: argparse.ArgumentTypeError."""
+    try:
+        return patients.read_box(text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def warn_of_old_packages() -> None:
@@ -97,11 +109,12 @@ class Progress:
 
 
 class Page(NamedTuple):
-    """An image of a file; pages count from 1. pixels: uint8 [h, w]."""
+    """An image of a file; pages count from 1. pixels: uint8 [h, w]; known: what a table or --box says of it."""
 
     path: Path
     number: int
     pixels: np.ndarray
+    known: patients.Known
 
 
 def printable(path) -> str:
@@ -125,17 +138,18 @@ def check_evidence_folder(folder: str, named: list[str]) -> None:
             raise UserError(f"{where}; the next prediction would take the maps for images. Name another folder")
 
 
-def expand_tables(named: Iterable[str], patient_of: dict[str, str]) -> Iterator[str]:
-    """The paths, with the images that a table names in its place. patient_of: gets the patient of each of these."""
+def expand_tables(named: Iterable[str], box) -> Iterator[tuple[str, patients.Known]]:
+    """The paths, with the images that a table names in its place, and what is known of them. box: of --box, or None."""
     for name in named:
-        table = patients.read(Path(name)) if name.lower().endswith(patients.SUFFIXES) else {}
-        patient_of |= {str(path): patient for path, patient in table.items()}
-        yield from map(str, table) if table else [name]
+        if name.lower().endswith(patients.SUFFIXES):
+            yield from ((str(path), known) for path, known in patients.read(Path(name)).items())
+        else:
+            yield name, patients.Known(box=box)
 
 
-def read(named: Iterable[str], progress: Progress) -> Iterator[Page]:
+def read(named: Iterable[tuple[str, patients.Known]], progress: Progress) -> Iterator[Page]:
     """Every page of the files and folders. stderr names the files that cannot be read, and counts those left out."""
-    for name in named:
+    for name, known in named:
         listing = imagefolder.find(name)
         if left_out := imagefolder.describe_left_out(listing):
             progress.say(f"note: {printable(f'{name}: ' + '; '.join(left_out))}")
@@ -143,7 +157,7 @@ def read(named: Iterable[str], progress: Progress) -> Iterator[Page]:
             progress.files += 1
             try:
                 for number, pixels in enumerate(imagefile.frames(path), 1):
-                    yield Page(path, number, pixels)
+                    yield Page(path, number, pixels, known)
             except UserError as error:
                 progress.failed += 1
                 progress.say(f"error: {printable(path)} {error}")
@@ -161,25 +175,43 @@ def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
 def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, folder: Path | None) -> Iterator[dict]:
     """What the model says of each page, in order, as soon as its batch is done. folder: where overlays go, if any.
 
-    "flagged" is None for an image unlike those of training. "seen_in_training" is there if the file has fingerprints.
+    "flagged" is None for an image unlike those of training, and where no lesion is found; "call" says it in words.
+    "seen_in_training" is there if the file has fingerprints.
     """
-    outputs = ["logit"] + ["typicality"] * model.gives("typicality") + ["evidence"] * bool(folder)
+    outputs = ["logit", *(name for name in ("typicality", "window", "found") if model.gives(name))]
+    outputs += ["evidence"] * bool(folder)
     for batch in batches(pages):
         pixels = np.stack([page.pixels for page in batch])
-        given = dict(zip(outputs, model.run(outputs, pixels)))
+        given = dict(zip(outputs, model.run(outputs, pixels, boxes=boxes_of(model, batch))))
         probabilities, seen = sigmoid(given["logit"]), seen_in_training(model, pixels)
         for i, page in enumerate(batch):
-            answer = {"image": str(page.path), "page": page.number, "probability": float(probabilities[i])}
+            answer: dict = {"image": str(page.path), "page": page.number, "probability": float(probabilities[i])}
             answer |= {"logit": float(given["logit"][i]), "flagged": bool(probabilities[i] >= threshold)}
+            answer["call"] = "flagged for review" if answer["flagged"] else "not flagged"
+            if model.view == "lesion":
+                answer |= {"window": given["window"][i].tolist(), "found": float(given["found"][i])}
+                if answer["found"] < model.calibration.found_threshold:
+                    answer |= {"flagged": None, "call": "no lesion found"}
             if "typicality" in given:
                 typicality = given["typicality"][i]
                 answer |= {"typicality": float(typicality), "unlike_training": bool(model.unlike(typicality))}
-                answer["flagged"] = None if answer["unlike_training"] else answer["flagged"]
+                if answer["unlike_training"]:
+                    answer |= {"flagged": None, "call": "unlike the training images"}
             if seen is not None:
                 answer["seen_in_training"] = bool(seen[i])
             if folder:
-                answer["evidence"] = str(save_overlay(folder, page, given["evidence"][i]))
+                window = given["window"][i] if model.view == "lesion" else None
+                answer["evidence"] = str(save_overlay(folder, page, given["evidence"][i], window))
+            if page.known.patient:
+                answer["patient"] = page.known.patient
             yield answer
+
+
+def boxes_of(model: onnxfile.OnnxModel, batch: list[Page]) -> np.ndarray | None:
+    """The boxes of pages, float32 [n, 4], nan where unknown; None where none is known or the model takes none."""
+    if model.view != "lesion" or not any(page.known.box for page in batch):
+        return None
+    return np.array([page.known.box or (math.nan,) * 4 for page in batch], np.float32)
 
 
 def seen_in_training(model: onnxfile.OnnxModel, images: np.ndarray) -> np.ndarray | None:
@@ -190,13 +222,14 @@ def seen_in_training(model: onnxfile.OnnxModel, images: np.ndarray) -> np.ndarra
     return fingerprints.distance(images, known) <= fingerprints.SAME
 
 
-def save_overlay(folder: Path, page: Page, values: np.ndarray) -> Path:
-    """Write NAME_page1.png, or where there is one NAME_page1_2.png and so on. Raises: UserError."""
+def save_overlay(folder: Path, page: Page, values: np.ndarray, window) -> Path:
+    """Write NAME_page1.png, or where there is one NAME_page1_2.png and so on. window: where the map lies, in pixels,
+    None for the middle square or the frame. Raises: UserError."""
     name = f"{page.path.stem[:50]}_page{page.number}"  # not too long for a file system, even in UTF-8
     names = chain([name], (f"{name}_{number}" for number in count(2)))
     path = next(path for name in names if not (path := folder / f"{name}.png").exists())
     with files.replacing(path) as beside:
-        evidence.overlay(page.pixels, values).save(beside, "PNG")
+        evidence.overlay(page.pixels, values, window).save(beside, "PNG")
     return path
 
 
@@ -212,22 +245,25 @@ def heading(model: onnxfile.OnnxModel, threshold: float, rule: str, folder: Path
     if folder:
         full = f"deepest from {evidence.FULL:g} log-odds up"
         lines.append(f"{printable(folder)}: vermillion speaks for malignant, blue against, {full}")
-    return "\n".join([*lines, f"{'P(malignant)':>12}  {'typicality':>10}  {'':<26}  {'page':>4}  image"])
+    sure = f"{'found':>6}  {'window':<19}  " * (model.view == "lesion")
+    if sure:
+        lines.append("found: how sure the model is of a lesion. window: x,y,width,height of where it looks, in pixels")
+    return "\n".join([*lines, f"{'P(malignant)':>12}  {'typicality':>10}  {'':<26}  {sure}{'page':>4}  image"])
 
 
 def row(answer: dict) -> str:
     """What the model says of an image, under `heading`; n/a where an earlier file gives no typicality."""
-    marks = {None: "unlike the training images", True: "flagged for review", False: "not flagged"}
     typicality = tables.number(answer.get("typicality", math.nan))
     name = printable(answer["image"]) + "  (trained on this image)" * answer.get("seen_in_training", False)
-    mark = marks[answer["flagged"]]
-    return f"{answer['probability']:>12.4f}  {typicality:>10}  {mark:<26}  {answer['page']:>4}  {name}"
+    sure = ""
+    if "window" in answer:
+        sure = f"{answer['found']:>6.2f}  {','.join(f'{side:.0f}' for side in answer['window']):<19}  "
+    return f"{answer['probability']:>12.4f}  {typicality:>10}  {answer['call']:<26}  {sure}{answer['page']:>4}  {name}"
 
 
 def patient_row(answer: dict) -> str:
     """What the model says of a patient."""
-    marks = {None: "unlike the training images", True: "flagged for review", False: "not flagged"}
-    return f"{answer['probability']:>12.4f}  {marks[answer['flagged']]:<26}  {answer['images']:>6}  {answer['patient']}"
+    return f"{answer['probability']:>12.4f}  {answer['call']:<26}  {answer['images']:>6}  {answer['patient']}"
 
 
 def evidence_folder(args, model: onnxfile.OnnxModel, named: list[str]) -> Path:
@@ -254,19 +290,18 @@ def main():
     own = model.calibration
     threshold, rule = (own.threshold, own.threshold_rule) if args.threshold is None else (args.threshold, "--threshold")
     about = {"threshold": threshold, "dataset": model.dataset, "intended_use": model.intended_use}
-    patient_of: dict[str, str] = {}
-    named, folder = expand_tables(named_paths(args.images), patient_of), None
+    if args.box and model.view != "lesion":
+        raise UserError(f"--box: {args.model} does not look for lesions; leave --box out, or name another model")
+    named, folder = expand_tables(named_paths(args.images), args.box), None
     if args.evidence is not None:
         named = list(named)
-        folder = evidence_folder(args, model, named)
+        folder = evidence_folder(args, model, [name for name, _ in named])
 
     progress, answered = Progress(), []
     for answer in answers(model, read(named, progress), threshold, folder):
         if not (args.json or progress.images):
             print(heading(model, threshold, rule, folder))
-        if patient := patient_of.get(answer["image"]):
-            answer["patient"] = patient
-            answered.append(answer)
+        answered += [answer] * ("patient" in answer)
         print(json.dumps(answer | about) if args.json else row(answer), flush=True)
         progress.images += 1
         progress.show()

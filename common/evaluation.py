@@ -196,8 +196,8 @@ def notes(predicted: Predicted, groups: str) -> list[str]:
         said.append(f"{predicted.unlike.sum()} of {n} images are unlike the training images ({below}).")
     if placed := finder(predicted):
         said.append(
-            f"In {placed['centre_inside']:.0%} of {placed['n']} images with a box, the centre of the window lies in the "
-            f"box. In {placed['iou_below_0.3']:.0%}, its IoU with the window around the box is below 0.3. In "
+            f"In {placed['centre_inside']:.0%} of {placed['n']} images with a box, the centre of the window lies in "
+            f"the box. In {placed['iou_below_0.3']:.0%}, its IoU with the window around the box is below 0.3. In "
             f"{placed['nothing_found']} of {n} images the model finds no lesion."
         )
     if held_out:

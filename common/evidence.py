@@ -1,7 +1,7 @@
 """An evidence map in the image that it is of, and drawn over it. Needs numpy and Pillow."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from common import imagefile
 
@@ -37,9 +37,14 @@ def place(evidence: np.ndarray, height: int, width: int, window=None) -> np.ndar
 
 def overlay(image: np.ndarray, evidence: np.ndarray, window=None) -> Image.Image:
     """An image with what speaks for malignant in vermillion and what speaks against it in blue, the more the less
-    transparent, to the same scale in every picture. Args: image: uint8 [h, w]; evidence, window: as `place`."""
-    placed, picture = place(evidence, *image.shape[:2], window), Image.fromarray(image).convert("RGB")
+    transparent, to the same scale in every picture, and a line around the window where one is given. Args: image: uint8
+    [h, w]; evidence, window: as `place`."""
+    height, width = image.shape
+    placed, picture = place(evidence, height, width, window), Image.fromarray(image).convert("RGB")
     for colour, values in ((MALIGNANT, placed), (BENIGN, -placed)):
         opacity = 255 * OPACITY * np.clip(values / FULL, 0, 1)
         picture.paste(colour, mask=Image.fromarray(opacity.round().astype(np.uint8)))
+    if window is not None:
+        x, y, side_x, side_y = window
+        ImageDraw.Draw(picture).rectangle([x, y, x + side_x - 1, y + side_y - 1], outline="white")
     return picture

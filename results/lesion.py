@@ -30,6 +30,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from common import augment, imagefile, imagetable, metrics, training
 from common.folds import assign_folds
 from common.images import of_arrays
+from common.lesion import box_of, ellipses, heat_loss, overlap
 from common.model import BreastResNet, Predictor, predict
 from common.run import flags
 from common.settings import Settings
@@ -61,7 +62,8 @@ class Finder:
     gain: float = 1.0  # times the project's contrast and brightness
     epochs: int = 20
     rate: float = 3e-4
-    classifies: bool = False  # all four stages, and beside the heat map a logit of malignant, trained with mixup
+    classifies: bool = False  # all four stages, and beside the heat map a logit of malignant
+    mixup: bool = True  # of one that classifies
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ FINDERS = {
     "both, 40 epochs": Finder(classifies=True, epochs=40),
     "both, zoom 0.3": Finder(classifies=True, zoom=0.3, shift=0.15),
     "both, rate 1e-3": Finder(classifies=True, rate=1e-3),
+    "both, no mixup": Finder(classifies=True, mixup=False),
+    "both, no mixup, zoom 0.3": Finder(classifies=True, mixup=False, zoom=0.3, shift=0.15),
 }
 CLASSIFIERS = {
     "square": Classifier("square"),
@@ -187,21 +191,6 @@ class Heat(nn.Module):
         return self.head(third)[:, 0], trunk.fc(trunk.avgpool(trunk.layer4(third)).flatten(1))[:, 0]
 
 
-def ellipses(boxes: torch.Tensor, side: int) -> torch.Tensor:
-    """The ellipse in each box, float [n, side, side]: 1 inside. boxes: in shares of the side; nan: no lesion."""
-    position = (torch.arange(side) + 0.5) / side
-    start, size = boxes[:, :2], boxes[:, 2:]
-    across = (position - (start + size / 2)[..., None]) / (size / 2)[..., None]  # [n, 2, side]
-    return (across[:, 0, None, :].square() + across[:, 1, :, None].square() <= 1).float()
-
-
-def heat_loss(logits: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy and Dice's loss, whose sums are over the map of each image."""
-    p = logits.sigmoid()
-    overlap, total = (p * heat).sum((1, 2)), (p + heat).sum((1, 2))
-    return F.binary_cross_entropy_with_logits(logits, heat) + (1 - (2 * overlap + 1) / (total + 1)).mean()
-
-
 def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str, seed: int) -> Heat:
     """images: uint8 [n, size, size]; boxes: [n, 4] in shares of the side; labels: [n]."""
     torch.manual_seed(seed)
@@ -221,14 +210,12 @@ def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str
     model.train()
     for _ in range(finder.epochs):
         for batch in torch.randperm(len(images), generator=generator).split(settings.batch_size):
-            before = generator.get_state()
-            inputs = augment.affine(images[batch].float() / 255, strength, generator)
-            generator.set_state(before)
-            heat = F.avg_pool2d(augment.affine(targets[batch], strength, generator), 8)
-            inputs = augment.erase(augment.gain(inputs, strength, generator), strength, generator)
+            planes = torch.stack([images[batch].float() / 255, targets[batch]], 1)
+            planes = augment.augment(planes, strength, generator)
             malignant = torch.from_numpy(labels)[batch].float()
-            if finder.classifies:
-                inputs, malignant, heat = mixed(inputs, malignant, heat, settings.mixup, generator)
+            if finder.classifies and finder.mixup:
+                planes, malignant = augment.mixup((planes, malignant), settings.mixup, generator)
+            inputs, heat = planes.unbind(1)
             with training.autocast(CPU, settings.precision):
                 logits, logit = model.both(inputs)
             loss = heat_loss(logits.float(), heat)
@@ -240,14 +227,6 @@ def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str
             schedule.step()
             average.update_parameters(model)
     return cast(Heat, average.module.eval())
-
-
-def mixed(inputs, malignant, heat, alpha: float, generator: torch.Generator):
-    """Mixup of images, labels and heat maps with the same partners and shares."""
-    before = generator.get_state()
-    inputs, malignant = augment.mixup(inputs, malignant, alpha, generator)
-    generator.set_state(before)
-    return inputs, malignant, augment.mixup(heat, heat.amax((1, 2)), alpha, generator)[0]
 
 
 @torch.inference_mode()
@@ -288,18 +267,8 @@ def moments_box(heat: torch.Tensor, deviations: float = 2.0) -> torch.Tensor:
     return torch.cat([mean - deviations * spread, 2 * deviations * spread], 1)
 
 
-def hottest_part(heat: torch.Tensor, share: float = 0.5) -> torch.Tensor:
-    """The heat of the connected part above a share of the maximum that holds the maximum; 0 elsewhere."""
-    hottest = heat.amax((1, 2), keepdim=True)
-    hot, part = (heat >= share * hottest).float(), (heat == hottest).float()
-    for _ in range(heat.shape[1]):
-        part = F.max_pool2d(part[:, None], 3, 1, 1)[:, 0] * hot
-    return heat * part
-
-
 RULES = {
-    "hottest part": lambda heat: moments_box(hottest_part(heat)),
-    "hottest part above 0.3": lambda heat: moments_box(hottest_part(heat, 0.3)),
+    "hottest part": box_of,
     "whole map": moments_box,
     "squared map": lambda heat: moments_box(heat.square()),
     "largest part": lambda heat: moments_box(largest_part(heat)),
@@ -317,18 +286,11 @@ def in_shares(boxes: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
     return torch.cat([(boxes[:, :2] - views[:, :2]) / views[:, 2:], boxes[:, 2:] / views[:, 2:]], 1)
 
 
-def overlaps(found: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Intersection over union, [n]."""
-    start, end = torch.maximum(found[:, :2], true[:, :2]), torch.minimum(*(b[:, :2] + b[:, 2:] for b in (found, true)))
-    inner = (end - start).clamp(min=0).prod(1)
-    return inner / (found[:, 2:].prod(1) + true[:, 2:].prod(1) - inner)
-
-
 def score_boxes(hospital: Hospital, found: torch.Tensor, heat: np.ndarray) -> dict:
     """How well found boxes fit, over the images with a lesion; how well the highest heat tells these from others."""
     lesions = hospital.lesions
     found, true = found[lesions], hospital.boxes[lesions]
-    iou = overlaps(found, true).numpy()
+    iou = overlap(found, true).numpy()
     offset = (found[:, :2] + found[:, 2:] / 2 - true[:, :2]) / true[:, 2:]
     inside = ((offset >= 0) & (offset <= 1)).all(1).float().mean()
     ratio = (found[:, 2:].amax(1) / true[:, 2:].amax(1)).numpy()
@@ -608,7 +570,7 @@ def details(bench: Bench, way: str, placed: Placement, names: list[str]) -> str:
     (scored_on,) = (hospital for hospital in bench.hospitals.values() if hospital.name != way)
     boxes, heat, _ = bench.found(placed, bench.hospitals[way], scored_on)
     chosen = np.flatnonzero(scored_on.lesions)
-    iou = overlaps(boxes[chosen], scored_on.boxes[chosen]).numpy()
+    iou = overlap(boxes[chosen], scored_on.boxes[chosen]).numpy()
     longer = [max(scored_on.frames[i].shape) for i in chosen]
     size = (scored_on.boxes[chosen, 2:].amax(1) / torch.tensor(longer)).numpy()
     seed = placed.seeds[0]

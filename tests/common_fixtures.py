@@ -183,7 +183,7 @@ def made_once(tmp_path_factory) -> Callable:
 @pytest.fixture(scope="session")
 def network(shipped, made_once) -> onnx.ModelProto:
     """What `shipped` computes between preparation and head."""
-    return made_once("network.onnx", lambda: graph.export_network(shipped.predictor, 28))
+    return made_once("network.onnx", lambda: graph.export_networks(shipped.predictor, 28)["frame"])
 
 
 @pytest.fixture(scope="session")
@@ -195,7 +195,7 @@ def quantized(network, phantoms, made_once) -> onnx.ModelProto:
 @pytest.fixture(scope="session")
 def fitted(network, phantoms) -> typicality.Typicality:
     """What typicality is to `network`, fitted on phantoms."""
-    return typicality.fit_network(network, phantoms, 1)
+    return typicality.fit_networks({"frame": network}, phantoms, 1)
 
 
 @pytest.fixture(scope="session")
@@ -203,5 +203,5 @@ def onnx_model(untrained, network, fitted, tmp_path_factory) -> onnxfile.OnnxMod
     """The ONNX file of `untrained`, open."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     about = graph.metadata(untrained, files.read_json(untrained.path / "metrics.json"))
-    graph.write(graph.assemble(network, 28, fitted, 1 / 1.5, 0.1), about, path)
+    graph.write(graph.assemble({"frame": network}, 28, "square", fitted, 1 / 1.5, 0.1), about, path)
     return onnxfile.load(path, 1)

@@ -1,29 +1,57 @@
-"""A table of images and their patients for predict.py, and a patient's answer: that of the highest probability.
+"""A table of images, their patients and boxes for predict.py, and a patient's answer: that of the highest probability.
 
 Needs the standard library alone; training reads tables by common/imagetable.py, which is more forgiving.
 """
 
 import csv
+import math
 from pathlib import Path
+from typing import NamedTuple
 
 from common.errors import UserError
 
 SUFFIXES = (".csv", ".tsv")
 
 
-def read(table: Path) -> dict[Path, str]:
-    """{image file: its patient, "" unknown} of a table with the columns image and, if known, patient. Paths are
-    relative to the table. A row that repeats another counts once. Raises: UserError, with the row."""
-    found: dict[Path, str] = {}
+class Known(NamedTuple):
+    """What a table says of an image. patient: "" unknown; box: x, y, width and height of the lesion in pixels, None
+    unknown."""
+
+    patient: str = ""
+    box: tuple[float, ...] | None = None
+
+
+def read(table: Path) -> dict[Path, Known]:
+    """{image file: what is known} of a table with the columns image and, if known, patient, x, y, width and height.
+    Paths are relative to the table. A row that repeats another counts once. Raises: UserError, with the row."""
+    found: dict[Path, Known] = {}
     for number, row in read_rows(table).items():
         image, patient = row.get("image", ""), row.get("patient", "")
         if not image:
             raise UserError(f"{table}: row {number}: names no image; fill in the cell or delete the row")
-        before = found.setdefault(table.parent / image.replace("\\", "/"), patient)
-        if patient != before:
-            of_two = f"{image} is of patient {before!r} and patient {patient!r}"
+        cells = [row.get(name, "") for name in ("x", "y", "width", "height")]
+        try:
+            box = read_box(cells) if any(cells) else None
+        except ValueError as error:
+            raise UserError(f"{table}: row {number}: {error}") from None
+        before = found.setdefault(table.parent / image.replace("\\", "/"), Known(patient, box))
+        if patient != before.patient:
+            of_two = f"{image} is of patient {before.patient!r} and patient {patient!r}"
             raise UserError(f"{table}: row {number}: {of_two}; keep the right row")
+        if box != before.box:
+            raise UserError(f"{table}: row {number}: {image} has another box in a row above; keep the right row")
     return found
+
+
+def read_box(cells: list[str]) -> tuple[float, ...]:
+    """A box out of texts. Raises: ValueError on anything but four numbers, of which the last two are above 0."""
+    try:
+        box = tuple(map(float, cells))
+    except ValueError:
+        box = ()
+    if len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
+        raise ValueError(f"a box is x, y, width and height in pixels, not {', '.join(cells)!r}")
+    return box
 
 
 def read_rows(table: Path) -> dict[int, dict[str, str]]:
@@ -44,16 +72,16 @@ def read_rows(table: Path) -> dict[int, dict[str, str]]:
 
 
 def highest(answers: list[dict]) -> list[dict]:
-    """One answer for each patient: the image with the highest probability, and how many images there are. Images unlike
-    those of training count only where a patient has no others. answers: of predict.py, with "patient"."""
+    """One answer for each patient: the image with the highest probability, and how many images there are. Images
+    without a call count only where a patient has no others. answers: of predict.py, with "patient"."""
     by_patient: dict[str, list[dict]] = {}
     for answer in answers:
         if answer["patient"]:
             by_patient.setdefault(answer["patient"], []).append(answer)
     found = []
     for patient, images in by_patient.items():
-        usual = [answer for answer in images if not answer.get("unlike_training")] or images
+        usual = [answer for answer in images if answer["flagged"] is not None] or images
         first = max(usual, key=lambda answer: answer["probability"])
-        kept = ("probability", "flagged", "image", "page")
+        kept = ("probability", "flagged", "call", "image", "page")
         found.append({"patient": patient, "images": len(images)} | {name: first[name] for name in kept})
     return found

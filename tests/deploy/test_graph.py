@@ -29,7 +29,7 @@ def test_streamlining_changes_no_answer(untrained, phantoms):
 @pytest.mark.parametrize("size", [28, 64])
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28), (29, 28), (64, 64), (90, 47), (333, 500), (500, 333)])
 def test_preparation_is_pillow_s_to_one_grey_level(shape, size):
-    session = onnxfile.open_session(graph.preparation(size).SerializeToString(), 1)
+    session = onnxfile.open_session(graph.preparation(size, "square").SerializeToString(), 1)
     images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)  # noise: the hardest to resize
     (found,) = session.run(None, {"image": images})
     expected = np.stack([imagefile.prepare(image, size) for image in images])
@@ -39,7 +39,7 @@ def test_preparation_is_pillow_s_to_one_grey_level(shape, size):
 
 
 def test_a_straight_line_moves_the_logit_and_its_probability(network, fitted, onnx_model, phantoms):
-    session = onnxfile.open_session(graph.assemble(network, 28, fitted, 2.0, -0.25).SerializeToString(), 1)
+    session = onnxfile.open_session(graph.assemble({"frame": network}, 28, "square", fitted, 2.0, -0.25).SerializeToString(), 1)
     probability, logit, evidence, _ = session.run(None, {"image": phantoms.pixels})
     raw = (onnx_model.logits(phantoms.pixels) - 0.1) * 1.5, (onnx_model.evidence(phantoms.pixels) - 0.1) * 1.5
     expected = 2 * raw[0] - 0.25
@@ -95,8 +95,8 @@ def test_what_the_checker_refuses_is_one_line(onnx_model, tmp_path):
 
 def test_predictor_without_mirror_exports_too(phantoms):
     predictor = Predictor([untrained_member(3)], mirror=False)
-    session = onnxfile.open_session(graph.export_network(predictor, 28).SerializeToString(), 1)
-    for found, expected in zip(session.run(None, {"prepared": phantoms.pixels}), explain(predictor, phantoms.pixels)):
+    session = onnxfile.open_session(graph.export_networks(predictor, 28)["frame"].SerializeToString(), 1)
+    for found, expected in zip(session.run(None, {"frame_prepared": phantoms.pixels}), explain(predictor, phantoms.pixels)):
         assert np.allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -106,5 +106,5 @@ def test_features_are_those_of_the_first_member_in_fp32_and_near_them_in_int8(sh
     assert expected.shape == (48, 134) and expected.std(0).max() > 0.01
     for model, tolerance in ((network, 1e-4), (quantized, 0.1)):
         session = onnxfile.open_session(model.SerializeToString(), 1)
-        (found,) = session.run(["network_features"], {"prepared": phantoms.pixels})
+        (found,) = session.run(["frame_features"], {"frame_prepared": phantoms.pixels})
         assert np.allclose(found, expected, rtol=tolerance, atol=tolerance)

@@ -63,7 +63,7 @@ def test_another_preparation_is_seen(onnx_model, monkeypatch):
     own, other = parity.compare_sizes(onnx_model)
     assert own["max_grey_difference"] == 0
     parity.require([own, other], parity.SIZE_BOUNDS)
-    preparation = graph.preparation(28)
+    preparation = graph.preparation(28, "square")
     (resize,) = (node for node in preparation.graph.node if node.op_type == "Resize")
     for attribute in resize.attribute:
         if attribute.name in ("antialias", "exclude_outside"):
