@@ -28,6 +28,9 @@ class Strength:
     erasing: float = 0.25  # probability of a rectangle set to the image mean
 
 
+FINDING = Strength(scale=0.5, shift=0.20)  # of frames in which a lesion is to be found, wherever it is (lesion.md)
+
+
 def uniform(images: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
     """A draw from U(low, high) for each image, on the CPU so that a seed means the same on every device."""
     return (low + (high - low) * torch.rand(len(images), generator=generator)).to(images.device)

@@ -130,7 +130,7 @@ def fit_network(
     images, labels = torch.from_numpy(train.pixels).to(device), torch.from_numpy(train.labels).to(device)
     boxes = None if train.boxes is None else train.boxes.to(device)
     class_weights = loss.class_weights(labels, settings.class_weights)
-    strength = augment.Strength(scale=settings.zoom)
+    strength = augment.Strength(scale=settings.zoom) if boxes is None else augment.FINDING
     steps = settings.epochs * math.ceil(len(images) / settings.batch_size)
 
     model = initial_model(images.shape[-1], settings, finds=boxes is not None).to(device)

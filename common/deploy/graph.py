@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common import fingerprints, lesion
-from common.deploy import typicality
+from common.deploy import modelfile, typicality
 from common.deploy.typicality import Typicality
 from common.errors import UserError, one_line
 from common.files import as_json
@@ -228,7 +228,7 @@ def assemble(
     parts["_typicality"] = fitted.graph(VERSIONS)
     whole = join(parts, [*outputs, "typicality", "window", "found"])
     if view == "lesion":
-        whole.graph.initializer.append(onnx.numpy_helper.from_array(NO_BOX, "box"))
+        whole.graph.initializer.append(onnx.numpy_helper.from_array(NO_BOX, modelfile.BOX))
     whole.graph.name, whole.producer_name = "breastmnist", "breastmnist-resnet18"
     return whole
 
@@ -298,7 +298,7 @@ def write(model: onnx.ModelProto, about: dict[str, str], path: Path) -> None:
             cast = onnx.helper.make_node("Cast", [name], [tensor.name], to=onnx.TensorProto.FLOAT)
             model.graph.node.insert(0, cast)
     onnx.helper.set_model_props(model, about)
-    onnx.save(model, path)
+    modelfile.save(model, path)
 
 
 def check(path: Path) -> dict:

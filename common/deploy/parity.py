@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common import imagefile, lesion, metrics, phantom
+from common import imagefile, lesion, phantom
 from common.data import Images
 from common.deploy import graph, onnxfile
 from common.deploy.typicality import Typicality
@@ -131,21 +131,28 @@ def mean_from_logit(logits: np.ndarray, evidence: np.ndarray) -> float:
     return float(np.abs(evidence.mean((1, 2, 3)) - logits).max())
 
 
+def swapped(labels: np.ndarray, expected: np.ndarray, found: np.ndarray) -> float:
+    """How much two AUCs differ, without the pairs of a malignant and another image that are as close as the tolerance:
+    either may come first. Args: labels: [n]; expected, found: P(malignant) [n]."""
+    malignant, close = labels == 1, 2 * SPLIT_BOUNDS["max_difference"]
+    apart, other = (p[malignant][:, None] - p[~malignant] for p in (expected, found))
+    clear = np.abs(apart) > close
+    return float(np.mean(clear * (np.sign(apart) != np.sign(other)))) if apart.size else 0.0
+
+
 def compare_split(model: onnxfile.OnnxModel, name: str, expected: Expected, fitted: Typicality, batch: int) -> dict:
-    """One split at one batch size; "labels_differ" counts those at 0.5 and at the operating point. An AUC that is
-    undefined on both sides, a class being absent, does not differ."""
+    """One split at one batch size; "labels_differ" counts those at 0.5 and at the operating point."""
     outputs = ["probability", "logit", "typicality", *evidence_of(model)]
     found, logits, typicality, *maps = answer(model, outputs, expected, batch)
     evidence = np.stack(maps, 1)
     thresholds = STANDARD_THRESHOLD, model.calibration.threshold
-    aucs = [metrics.auc(expected.labels, probabilities) for probabilities in (expected.probabilities, found)]
     return {
         "split": name,
         "n": len(found),
         "batch": batch,
         "max_difference": float(np.abs(found - expected.probabilities).max()),
         "labels_differ": sum(int(np.sum((found >= t) != (expected.probabilities >= t))) for t in thresholds),
-        "auc_difference": 0.0 if np.isnan(aucs).all() else float(abs(aucs[0] - aucs[1])),
+        "auc_difference": swapped(expected.labels, expected.probabilities, found),
         "mean_from_logit": mean_from_logit(logits, evidence),
         "evidence_difference": float(np.abs(evidence - expected.evidence).max()),
         "typicality_difference": float(np.abs(typicality - fitted.p_values(expected.textures)).max()),

@@ -8,7 +8,7 @@ import onnx
 
 from common import fingerprints
 from common.calibration import Calibration
-from common.deploy import onnxfile
+from common.deploy import modelfile, onnxfile
 from common.errors import UserError
 from common.images import Images
 
@@ -74,4 +74,4 @@ def save(model: onnx.ModelProto, path: Path) -> None:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise UserError(f"the ONNX checker refuses the new file, nothing is written: {error}") from None
-    onnx.save(model, path)
+    modelfile.save(model, path)
