@@ -34,6 +34,11 @@ class Fit:
     best_epoch: int = 0
     history: list[dict] = field(default_factory=list)
 
+    @property
+    def last_network(self) -> list[dict]:
+        """The epochs of the only network, or of that of the windows."""
+        return [epoch for epoch in self.history if epoch.get("network") != "frame"]
+
     def has_ended(self, epochs: int, patience: int) -> bool:
         """Whether the last epoch is done, or `patience` epochs brought no better one."""
         done = len(self.history)
