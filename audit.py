@@ -102,7 +102,7 @@ def draw_augmented(pool: Images, title: str, seed: int):
     shown = np.concatenate([np.flatnonzero(pool.labels == c)[:SHOWN] for c in (1, 0)])
     stored = torch.from_numpy(pool.pixels[shown]).float() / 255
     generator = torch.Generator().manual_seed(seed)
-    copies = [augment(stored, Strength(), generator) for _ in range(COPIES)]
+    copies = [augment(stored[:, None], Strength(), generator)[:, 0] for _ in range(COPIES)]
     tiles = (torch.stack([stored, *copies], 1) * 255).round().byte().numpy()
     captions = [f"{name_of(pool, i)}: as stored, then augmented" for i in shown]
     return figures.image_sheet(tiles, captions, 1, title)

@@ -22,7 +22,7 @@ from common.settings import Kind, number, one_of
 from common.show import cases, clinical, figures, page, tables
 
 FIGURES = ["roc", "precision_recall", "reliability", "scores", "confusion", "evidence", "folds", "comparison"]
-FIGURES += ["decision", "subgroups"]
+FIGURES += ["decision", "subgroups", "windows"]
 FILES = [f"{figure}_{{}}.png" for figure in FIGURES]
 FILES += ["evaluation_{}.json", "predictions_{}.csv", "report_{}.html", "report.html"]
 Model = folders.Run | onnxfile.OnnxModel
@@ -153,6 +153,10 @@ def draw(model: Model, label: str, scored: Scored, predicted: Predicted, args) -
     }
     if not predicted.out_of_fold.any():
         drawn["evidence"] = "Evidence", cases.sheet(model, scored.images, *shown, title)
+    if predicted.answer and predicted.given:
+        boxed = predicted.boxed
+        placed = predicted.answer.windows[boxed], predicted.given.windows, evaluation.overlaps(predicted)
+        drawn["windows"] = "Windows", cases.windows(predicted.images[boxed], *placed, title)
     stored = folders.read_metrics(model.path) if isinstance(model, folders.Run) and not args.data else {}
     if folds := stored.get("folds"):
         title = f"{label}, {len(folds)} folds"

@@ -70,7 +70,8 @@ def main():
             rows = [row for one in scored for row in folders.prediction_rows(one.images, one.probabilities)]
             folders.save_results(out, found, calibration, rows, metrics)
             write_csv(out / "history.csv", fitted.history, found.notice)
-            figures.save(figures.training_curves(fitted.last_network, fitted.best_epoch, found.label), out / "curves.png")
+            curves = figures.training_curves(fitted.last_network, fitted.best_epoch, found.label)
+            figures.save(curves, out / "curves.png")
     lines = [tables.results_text(results, calibration, found.label, scoring.notes(scored, results))]
     print(*lines, f"written to {args.out}/", *filter(None, [notice]), sep="\n")
 

@@ -137,15 +137,21 @@ def with_given_boxes(scored: Scored, predicted: Predicted) -> list[Scored]:
     return [replace(scored, subsets=subsets, boxes="found"), given]
 
 
+def overlaps(predicted: Predicted) -> np.ndarray:
+    """Intersection over union of the window that was found and the one around the box, of images with a box, [n]."""
+    assert predicted.answer and predicted.given  # the model looks for lesions
+    pair = predicted.answer.windows[predicted.boxed], predicted.given.windows
+    return lesion.overlap(*map(torch.from_numpy, pair)).numpy()
+
+
 def finder(predicted: Predicted) -> dict:
     """How well the windows are placed, of images with a box: how much they overlap those around the boxes (IoU), and in
     which share their centre lies in the box; and of how many images nothing is found. {} without a finder."""
     if predicted.given is None or predicted.answer is None:
         return {}
-    found, true = predicted.answer.windows[predicted.boxed], predicted.given.windows
+    found = torch.from_numpy(predicted.answer.windows[predicted.boxed])
     boxes = lesion.in_shares(torch.from_numpy(predicted.images.boxes), lesion.scale_of(predicted.images.sizes))
-    iou = lesion.overlap(*map(torch.from_numpy, (found, true))).numpy()
-    inside = lesion.holds_centre(torch.from_numpy(found), boxes[torch.from_numpy(predicted.boxed)]).numpy()
+    iou, inside = overlaps(predicted), lesion.holds_centre(found, boxes[torch.from_numpy(predicted.boxed)]).numpy()
     return {
         "n": len(iou),
         "iou_median": float(np.median(iou)),

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 
 from common import evidence
 from common.evidence import BENIGN, FULL, MALIGNANT, OPACITY
@@ -12,6 +13,12 @@ from common.show import figures
 
 SHOWN = 3  # of each outcome
 OUTCOMES = {(1, 1): "true positive", (0, 1): "false positive", (1, 0): "false negative", (0, 0): "true negative"}
+WORST = USUAL = 8  # frames of `windows`
+SEEN = 224  # pixels a side of a frame there
+WINDOWS = (
+    "White: the window that the model found. Vermillion: the window around the given box. First the frames in which "
+    "both overlap least (IoU: intersection over union), then some of the others, from least to most."
+)
 NOTE = (
     "The most extreme images of each outcome at the operating point, {:.4f}; P is P(malignant). Evidence is counted in "
     "log-odds: the mean of an image's map is its logit. The scale is the same for every image."
@@ -53,3 +60,22 @@ def sheet(model, images: Images, labels, probabilities, title: str) -> Figure:
     bar = figure.colorbar(scale, ax=figure.axes, location="top", extend="both", fraction=0.02, aspect=50)
     bar.set_label("log-odds: speaks against malignant (blue), for it (vermillion)")
     return figure
+
+
+def windows(images: Images, found: np.ndarray, given: np.ndarray, overlaps: np.ndarray, title: str) -> Figure:
+    """Frames with the window that the model found and the one around the given box: those that overlap least, and some
+    that overlap as most do.
+
+    Args: images: with boxes; found, given: windows, [n, 4], as in `Answer`; overlaps: [n], their IoU.
+    """
+    order = np.argsort(overlaps, kind="stable")
+    usual = np.unique(np.linspace(WORST, max(len(order) - 1, WORST), USUAL).astype(int))
+    shown, tiles = [int(i) for i in dict.fromkeys([*order[:WORST], *order[usual[usual < len(order)]]])], []
+    for i in shown:
+        picture = Image.fromarray(images.pixels[i]).convert("RGB").resize((SEEN, SEEN), Image.Resampling.BILINEAR)
+        for window, colour in ((given[i], MALIGNANT), (found[i], "white")):
+            x, y, width, height = SEEN * window
+            ImageDraw.Draw(picture).rectangle([x, y, x + width, y + height], outline=colour, width=2)
+        tiles.append(np.asarray(picture)[None])
+    captions = [f"{images.table['image'][i]}: IoU {overlaps[i]:.2f}" for i in shown]
+    return figures.image_sheet(np.stack(tiles), captions, 4, title, note=WINDOWS)
