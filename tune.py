@@ -50,9 +50,9 @@ def build_parser():
     return parser
 
 
-def find(args) -> data.Found:
+def find(args, settings: Settings) -> data.Found:
     """The data of the command. Raises: UserError."""
-    return data.find(args.data, args.data_root, args.size, args.seed, args.positive)
+    return data.find(args.data, args.data_root, args.size, args.seed, args.positive, view=settings.view)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def fixed_settings(settings, found, args) -> dict:
 
 def work(url, fixed, settings, args) -> None:
     """Take part in a process of its own, which reads the images itself. Raises: UserError."""
-    take_part(url, fixed, data.load(find(args), "train", "val", optional=["val"]), settings, args)
+    take_part(url, fixed, data.load(find(args, settings), "train", "val", optional=["val"]), settings, args)
 
 
 def take_part(url, fixed, pool, settings, args) -> Outcome:
@@ -239,7 +239,8 @@ def main():
     parser = build_parser()
     args = parser.parse_args()
     settings = Settings.from_args(args)
-    found = find(args)
+    found = find(args, settings)
+    settings = replace(settings, view=found.view)
     pool = data.load(found, "train", "val", optional=["val"])
     weights.initial_model(args.size, settings)  # these two raise their errors before anything is written
     make_score(pool, settings, args)
