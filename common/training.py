@@ -135,7 +135,9 @@ def fit_network(
     images, labels = torch.from_numpy(train.pixels).to(device), torch.from_numpy(train.labels).to(device)
     boxes = None if train.boxes is None else train.boxes.to(device)
     class_weights = loss.class_weights(labels, settings.class_weights)
-    strength = augment.Strength(scale=settings.zoom) if boxes is None else augment.FINDING
+    strength, mixup = augment.Strength(scale=settings.zoom), settings.mixup
+    if boxes is not None:  # blended frames made the network worse at both (results/lesion.md)
+        strength, mixup = augment.FINDING, 0
     steps = settings.epochs * math.ceil(len(images) / settings.batch_size)
 
     model = initial_model(images.shape[-1], settings, finds=boxes is not None).to(device)
@@ -160,7 +162,7 @@ def fit_network(
                     planes = torch.cat([planes, heat_of(boxes[batch], images.shape[-1])[:, None]], 1)
                 if settings.augment:
                     planes = augment.augment(planes, strength, generator)
-                planes, targets = augment.mixup((planes, targets), settings.mixup, generator)
+                planes, targets = augment.mixup((planes, targets), mixup, generator)
                 with autocast(device, settings.precision):
                     logits, heat = model.look(planes[:, 0])
                 batch_loss = loss.training_loss(
