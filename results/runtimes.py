@@ -1,0 +1,173 @@
+"""Does an .onnx file answer alike in other runtimes? Each is installed into an environment of its own, and answers for
+the pictures of web/phantoms; what counts is the largest difference of a probability from onnxruntime's here.
+
+    python -m results.runtimes MODEL.onnx [MODEL.onnx ...]        prints the table of docs/runtimes.md
+
+The first run installs (pip, npm); `--keep DIR` holds the environments.
+"""
+
+import json
+import subprocess
+import venv
+from pathlib import Path
+
+import numpy as np
+
+from common import imagefile
+from common.deploy import onnxfile
+from common.kinds import FOLDER
+from common.run import command
+from results import log
+
+PICTURES = Path(__file__).parent.parent / "web/phantoms"
+BOX = [[60.0, 50.0, 90.0, 70.0]]
+READ = """
+import json, sys
+import numpy as np
+model, cases = sys.argv[1], json.load(open(sys.argv[2]))
+for case in cases:
+    case["image"] = np.fromfile(case["file"], np.uint8).reshape(1, *case["shape"])
+    case["box"] = np.float32(case["box"]) if case["box"] else None
+"""
+ONNXRUNTIME = """
+import onnxruntime
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 3  # without the warning that the default of box may be replaced
+session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+def run(image, box):
+    return session.run(["probability"], {"image": image} | ({} if box is None else {"box": box}))[0][0]
+version = onnxruntime.__version__
+"""
+OPENVINO = """
+import openvino
+compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+def run(image, box):
+    return None if box is not None else compiled({"image": image})["probability"][0]
+version = openvino.__version__.split("-")[0]
+"""
+OPENCV = """
+import cv2
+network = cv2.dnn.readNetFromONNX(model)
+def run(image, box):
+    if box is not None:
+        return None
+    network.setInput(image)
+    return network.forward("probability").ravel()[0]
+version = cv2.__version__
+"""
+SAY = """
+said = [run(case["image"], case["box"]) for case in cases]
+print(json.dumps({"version": version, "said": [None if p is None else float(p) for p in said]}))
+"""
+# With the default of `box` cut off, box is an ordinary input (docs/export.md).
+JAVASCRIPT = """
+import fs from "fs";
+import * as module from "%s";
+const ort = module.default ?? module;
+const [model, list] = process.argv.slice(2);
+const cases = JSON.parse(fs.readFileSync(list));
+const bytes = fs.readFileSync(model);
+const lesion = cases.some((one) => one.box);
+const session = await ort.InferenceSession.create(new Uint8Array(lesion ? bytes.subarray(2 + bytes[1]) : bytes));
+const said = [];
+for (const { file, shape, box } of cases) {
+  const feeds = { image: new ort.Tensor("uint8", new Uint8Array(fs.readFileSync(file)), [1, ...shape]) };
+  if (lesion) feeds.box = new ort.Tensor("float32", Float32Array.from(box ? box[0] : Array(4).fill(NaN)), [1, 4]);
+  said.push((await session.run(feeds)).probability.data[0]);
+}
+const { version } = JSON.parse(fs.readFileSync("node_modules/%s/package.json"));
+console.log(JSON.stringify({ version, said }));
+"""
+# {name: (what pip installs, program)}, and of JavaScript what npm installs.
+PYTHON = {
+    "onnxruntime (Python), the oldest": (["onnxruntime==1.17.0", "numpy<2"], ONNXRUNTIME),
+    "onnxruntime (Python)": (["onnxruntime", "numpy"], ONNXRUNTIME),
+    "OpenVINO": (["openvino", "numpy"], OPENVINO),
+    "OpenCV, cv2.dnn": (["opencv-python-headless>=5", "numpy"], OPENCV),
+}
+NODE = {"onnxruntime-node": "onnxruntime-node@1.20", "onnxruntime-web (in Node)": "onnxruntime-web"}
+
+
+def write_cases(model: onnxfile.OnnxModel, folder: Path) -> list[dict]:
+    """The pictures as raw files and, of a file that looks for lesions, each with and without a box."""
+    cases = []
+    for path in sorted(PICTURES.glob("*.png")):
+        (image,) = imagefile.frames(path)
+        raw = folder / f"{path.stem}.raw"
+        image.tofile(raw)
+        for box in [None, BOX] if model.view == "lesion" else [None]:
+            cases.append({"file": str(raw), "shape": image.shape, "box": box})
+    (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
+    return cases
+
+
+def expected(model: onnxfile.OnnxModel, cases: list[dict]) -> list[float]:
+    """What onnxruntime here says."""
+    said = []
+    for case in cases:
+        image = np.fromfile(case["file"], np.uint8).reshape(1, *case["shape"])
+        box = None if case["box"] is None else np.float32(case["box"])
+        said.append(float(model.run(["probability"], image, boxes=box)[0][0]))
+    return said
+
+
+def run_python(packages: list[str], program: str, place: Path, model: str, cases: Path) -> str:
+    """What a Python program prints in an environment with these packages."""
+    python = str(place / "bin/python")
+    if not (place / "complete").exists():
+        venv.create(place, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, capture_output=True)
+        (place / "complete").touch()
+    words = [python, "-c", READ + program + SAY, model, str(cases)]
+    return subprocess.run(words, check=True, capture_output=True, encoding="utf-8").stdout
+
+
+def run_node(package: str, place: Path, model: str, cases: Path) -> str:
+    """What Node prints with this package."""
+    place.mkdir(parents=True, exist_ok=True)
+    name = package.split("@")[0]
+    if not (place / "node_modules" / name).exists():
+        words = ["npm", "install", "--silent", "--ignore-scripts", package]  # the scripts fetch what GPUs need
+        subprocess.run(words, cwd=place, check=True, capture_output=True)
+    (place / "run.mjs").write_text(JAVASCRIPT % (name, name), encoding="utf-8")
+    words = ["node", "run.mjs", model, str(cases)]
+    return subprocess.run(words, cwd=place, check=True, capture_output=True, encoding="utf-8").stdout
+
+
+def try_runtime(name: str, keep: Path, model: str, cases: Path, wanted: list[float]) -> list[str]:
+    """The cells of a runtime: version, the inputs it takes, the largest difference; or why it does not work."""
+    place = keep / "".join(c for c in name if c.isalnum())
+    try:
+        python = PYTHON.get(name)
+        printed = run_python(*python, place, model, cases) if python else run_node(NODE[name], place, model, cases)
+    except (subprocess.CalledProcessError, OSError) as error:
+        lines = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        return ["", "does not work", lines[-1][:80] if lines else ""]
+    found = json.loads(printed.strip().splitlines()[-1])
+    pairs = [(p, q) for p, q in zip(found["said"], wanted) if p is not None]
+    inputs = "image" if None in found["said"] or len(set(wanted)) < 5 else "image, box"
+    return [found["version"], inputs, f"{max(abs(p - q) for p, q in pairs):.1e}"]
+
+
+def table(model: str, keep: Path) -> str:
+    """The rows of all runtimes for a file."""
+    opened = onnxfile.load(model, 1)
+    keep.mkdir(parents=True, exist_ok=True)
+    cases = write_cases(opened, keep)
+    wanted = expected(opened, cases)
+    place = keep / "cases.json"
+    rows = [[name, *try_runtime(name, keep, str(Path(model).resolve()), place, wanted)] for name in PYTHON | NODE]
+    return log.markdown("runtime | version | takes | largest difference of a probability", rows)
+
+
+def main():
+    parser = command.Parser(__doc__)
+    parser.add_argument("models", metavar="MODEL.onnx", nargs="+")
+    command.add(parser, "--keep", FOLDER, "folder of the environments", "runs/runtimes")
+    args = parser.parse_args()
+    for model in args.models:
+        print(f"`{Path(model).name}`\n\n{table(model, Path(args.keep).resolve())}\n")
+
+
+if __name__ == "__main__":
+    command.run(main)
