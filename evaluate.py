@@ -93,8 +93,8 @@ def predict(model: Model, images: Images) -> Predicted:
 
 def look_at_boxes(model: Model, images: Images) -> Answer | None:
     """What a model that looks for lesions says of the images that have a box, when it looks there; None of others."""
-    boxed = np.isfinite(images.boxes[:, 0])
-    return model.answer(images[boxed], given=True) if model.view == "lesion" and boxed.any() else None
+    looks = model.view == "lesion" and images.boxed.any()
+    return model.answer(images[images.boxed], given=True) if looks else None
 
 
 def predict_other(model: Model, scored: Scored, args) -> Predicted:
@@ -154,7 +154,7 @@ def draw(model: Model, label: str, scored: Scored, predicted: Predicted, args) -
     if not predicted.out_of_fold.any():
         drawn["evidence"] = "Evidence", cases.sheet(model, scored.images, *shown, title)
     if predicted.answer and predicted.given:
-        boxed = predicted.boxed
+        boxed = predicted.images.boxed
         placed = predicted.answer.windows[boxed], predicted.given.windows, evaluation.overlaps(predicted)
         drawn["windows"] = "Windows", cases.windows(predicted.images[boxed], *placed, title)
     stored = folders.read_metrics(model.path) if isinstance(model, folders.Run) and not args.data else {}

@@ -25,6 +25,10 @@ from common.tablefile import BOX, Listed
 
 __all__ = ["Images", "concatenate", "of_arrays"]
 WITHOUT_PATH = ("breastmnist", "phantom")  # as --data has them
+VIEWS = {
+    "frame": "the network looks at whole frames, since no image has a box",
+    "lesion": "the network looks at the lesion and at the frame, since images have boxes",
+}
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
 
 
@@ -132,7 +136,10 @@ def find(
     Raises: UserError when there is no such data set, when one is named twice, or of bad images.
     """
     listings = [list_files(spec, positive) for spec in specs]
-    view = choose_view(listings) if view == "auto" else view
+    if view == "auto":
+        view = choose_view(listings)
+        if view != "square":
+            print(f"note: --view {view}: {VIEWS[view]}", file=sys.stderr)
     prepare = partial(preparation.prepare_files, size=size, whole=view != "square")
     sets = []
     for spec, hospital, listed in zip(specs, hospital_names(specs), listings):

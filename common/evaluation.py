@@ -104,11 +104,6 @@ class Predicted:
         return self.answer.typicality if self.answer else None
 
     @property
-    def boxed(self) -> np.ndarray:
-        """Which images have a box, bool [n]."""
-        return np.isfinite(self.images.boxes[:, 0])
-
-    @property
     def unlike(self) -> np.ndarray:
         """Whether an image is unlike those of training, bool [n]; False where the model does not tell."""
         typicality = np.ones(len(self.images)) if self.typicality is None else self.typicality
@@ -131,7 +126,7 @@ def with_given_boxes(scored: Scored, predicted: Predicted) -> list[Scored]:
     """The predictions by found boxes; and by given ones, of the images that have one, where a model takes them."""
     if predicted.given is None:
         return [scored]
-    boxed = predicted.boxed
+    boxed = predicted.images.boxed
     given = replace(scored.only(boxed), probabilities=predicted.given.probabilities, boxes="given")
     subsets = scored.subsets | ({} if boxed.all() else {"boxed": boxed})
     return [replace(scored, subsets=subsets, boxes="found"), given]
@@ -140,7 +135,7 @@ def with_given_boxes(scored: Scored, predicted: Predicted) -> list[Scored]:
 def overlaps(predicted: Predicted) -> np.ndarray:
     """Intersection over union of the window that was found and the one around the box, of images with a box, [n]."""
     assert predicted.answer and predicted.given  # the model looks for lesions
-    pair = predicted.answer.windows[predicted.boxed], predicted.given.windows
+    pair = predicted.answer.windows[predicted.images.boxed], predicted.given.windows
     return lesion.overlap(*map(torch.from_numpy, pair)).numpy()
 
 
@@ -149,9 +144,12 @@ def finder(predicted: Predicted) -> dict:
     which share their centre lies in the box; and of how many images nothing is found. {} without a finder."""
     if predicted.given is None or predicted.answer is None:
         return {}
-    found = torch.from_numpy(predicted.answer.windows[predicted.boxed])
+    found = torch.from_numpy(predicted.answer.windows[predicted.images.boxed])
     boxes = lesion.in_shares(torch.from_numpy(predicted.images.boxes), lesion.scale_of(predicted.images.sizes))
-    iou, inside = overlaps(predicted), lesion.holds_centre(found, boxes[torch.from_numpy(predicted.boxed)]).numpy()
+    iou, inside = (
+        overlaps(predicted),
+        lesion.holds_centre(found, boxes[torch.from_numpy(predicted.images.boxed)]).numpy(),
+    )
     return {
         "n": len(iou),
         "iou_median": float(np.median(iou)),

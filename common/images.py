@@ -55,17 +55,20 @@ class Images:
         return self.table[tablefile.BOX].to_numpy(float)
 
     @property
-    def has_lesion(self) -> np.ndarray:
-        """What the boxes say of each image, float [n]: 1 with a box, 0 without a lesion, nan where it is unknown. An
-        image without a box shows no lesion if it is not malignant, and all malignant images of its hospital have one.
-        """
-        boxed, found = np.isfinite(self.boxes[:, 0]), np.full(len(self), np.nan)
+    def boxed(self) -> np.ndarray:
+        """Which images have a box, bool [n]."""
+        return np.isfinite(self.boxes[:, 0])
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """Of which images it is known whether and where there is a lesion, bool [n]. An image without a box shows none
+        if it is not malignant, and all malignant images of its hospital have a box."""
+        boxed, known, malignant = self.boxed, self.boxed, self.labels == 1
         for hospital in set(self.hospitals):
-            here, malignant = self.hospitals == hospital, self.labels == 1
+            here = self.hospitals == hospital
             if boxed[here].any() and boxed[here & malignant].all():
-                found[here] = 0
-        found[boxed] = 1
-        return found
+                known = known | here
+        return known
 
     @property
     def labels(self) -> np.ndarray:

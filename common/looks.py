@@ -39,8 +39,7 @@ def look(predictor: Predictor, images: Images, given: bool = False) -> Look:
         return Look(images, none, whole(len(images)), np.ones(len(images), np.float32))
     boxes, found = find_lesions(predictor.finder, images)
     if given:
-        known = np.isfinite(images.boxes[:, 0])
-        boxes[known], found[known] = images.boxes[known], 1
+        boxes[images.boxed], found[images.boxed] = images.boxes[images.boxed], 1
     return Look(place_windows(images, boxes), boxes, windows_of(boxes, images.sizes), found)
 
 
@@ -54,7 +53,7 @@ def find_lesions(finder: Predictor, images: Images) -> tuple[np.ndarray, np.ndar
 def choose_found_threshold(images: Images, found: np.ndarray) -> float:
     """How sure a finder must be to find something: it is less sure of about 1 % of lesions. 0 where no box is known.
     found: [n], of a finder that was not trained on these images."""
-    of_lesions = found[np.isfinite(images.boxes[:, 0])]
+    of_lesions = found[images.boxed]
     return float(np.quantile(of_lesions, MISSED, method="lower")) if len(of_lesions) and found.min() < 1 else 0.0
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,34 +46,37 @@ class Fit:
         return done == epochs or done - self.best_epoch >= patience
 
 
+class Boxes(NamedTuple):
+    """Where lesions are. boxes: float32 [n, 4], in shares, nan where there is none; annotated: bool [n], whether this
+    is known."""
+
+    boxes: torch.Tensor
+    annotated: torch.Tensor
+
+    def heat(self, batch, side: int) -> torch.Tensor:
+        """Heat maps to train on, [len(batch), side, side]; all nan where nothing is known. batch: indices."""
+        heat = lesion.ellipses(self.boxes[batch], side)
+        return heat.masked_fill(~self.annotated[batch, None, None], math.nan)
+
+
 class Examples(NamedTuple):
-    """What one network is trained on. pixels: uint8 [n, size, size]; labels: uint8 [n]; boxes: float32 [n, 4] around
-    the lesions, in shares, nan where there is none, and all nan but for the first number, inf, where it is unknown;
-    None of a network that does not find lesions."""
+    """What one network is trained on. pixels: uint8 [n, size, size]; labels: uint8 [n]; lesions: None of a network that
+    does not find them."""
 
     pixels: np.ndarray
     labels: np.ndarray
-    boxes: torch.Tensor | None = None
+    lesions: Boxes | None = None
 
 
 def frames_of(images: Images) -> Examples:
     """Whole frames, to find lesions in and to tell malignant ones from others."""
     boxes = lesion.in_shares(torch.from_numpy(images.boxes).float(), lesion.scale_of(images.sizes))
-    boxes[torch.from_numpy(np.isnan(images.has_lesion)), 0] = math.inf
-    return Examples(images.pixels, images.labels, boxes)
+    return Examples(images.pixels, images.labels, Boxes(boxes, torch.from_numpy(images.annotated)))
 
 
 def windows_of(images: Images) -> Examples:
     """Windows around lesions."""
-    assert images.windows is not None  # they have been placed
-    return Examples(images.windows, images.labels)
-
-
-def heat_of(boxes: torch.Tensor, side: int) -> torch.Tensor:
-    """The heat maps of `Examples.boxes`, [n, side, side]: all nan where it is unknown whether there is a lesion."""
-    heat = lesion.ellipses(boxes, side)
-    heat[boxes[:, 0].isinf()] = math.nan
-    return heat
+    return Examples(images.look("window"), images.labels)
 
 
 def fit(
@@ -92,8 +96,11 @@ def fit(
     if settings.view != "lesion":
         chooser = None if val is None else Examples(val.pixels, val.labels)
         return fit_network(Examples(train.pixels, train.labels), chooser, settings, seed, device, name, checkpoint)
-    if not np.isfinite(train.boxes).any():
+    if not (boxed := int(train.boxed.sum())):
         raise UserError("--view lesion: no training image has a box; give data with boxes, or --view frame")
+    found, unknown = len(train) - boxed, int((~train.annotated).sum())
+    said = f"{name}: {boxed} windows around given boxes, {found} around found ones"
+    print(said + f"; {unknown} images do not teach the finder" * bool(unknown), file=sys.stderr)
 
     def fit_look(look: str, train: Examples, val: Examples | None) -> Fit:
         kept = checkpoint and checkpoint.with_stem(f"{checkpoint.stem}_{look}")
@@ -103,8 +110,8 @@ def fit(
     frame = fit_look("frame", frames_of(train), None if val is None else frames_of(val))
     finder = Predictor([frame.model], settings.mirror)
     train = looks.look(finder, train, given=True).images
-    found = None if val is None else windows_of(looks.look(finder, val).images)
-    window = fit_look("window", windows_of(train), found)
+    chooser = None if val is None else windows_of(looks.look(finder, val).images)
+    window = fit_look("window", windows_of(train), chooser)
     return Fit(TwoLooks(window.model, frame.model), window.best_epoch, frame.history + window.history)
 
 
@@ -133,14 +140,14 @@ def fit_network(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     images, labels = torch.from_numpy(train.pixels).to(device), torch.from_numpy(train.labels).to(device)
-    boxes = None if train.boxes is None else train.boxes.to(device)
+    lesions = train.lesions and Boxes(*(part.to(device) for part in train.lesions))
     class_weights = loss.class_weights(labels, settings.class_weights)
     strength, mixup = augment.Strength(scale=settings.zoom), settings.mixup
-    if boxes is not None:  # blended frames made the network worse at both (results/lesion.md)
+    if lesions:  # blended frames made the network worse at both (results/lesion.md)
         strength, mixup = augment.FINDING, 0
     steps = settings.epochs * math.ceil(len(images) / settings.batch_size)
 
-    model = initial_model(images.shape[-1], settings, finds=boxes is not None).to(device)
+    model = initial_model(images.shape[-1], settings, finds=bool(lesions)).to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     optimiser = make_optimiser(model, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, settings.warmup))
@@ -158,8 +165,8 @@ def fit_network(
             model.train()
             for batch in torch.randperm(len(images), generator=generator).split(settings.batch_size):
                 planes, targets = images[batch][:, None].float() / 255, labels[batch].float()
-                if boxes is not None:  # the heat map moves with the image
-                    planes = torch.cat([planes, heat_of(boxes[batch], images.shape[-1])[:, None]], 1)
+                if lesions:  # the heat map moves with the image
+                    planes = torch.cat([planes, lesions.heat(batch, images.shape[-1])[:, None]], 1)
                 if settings.augment:
                     planes = augment.augment(planes, strength, generator)
                 planes, targets = augment.mixup((planes, targets), mixup, generator)
@@ -232,11 +239,13 @@ def validate(model: torch.nn.Module, val: Examples, settings: Settings) -> dict:
     predictor = Predictor([model], settings.mirror)
     logits = predict(predictor, val.pixels)
     val_loss = negative_log_likelihood(val.labels, logits)
-    if val.boxes is not None:
+    if val.lesions:
         heat = explain(predictor, val.pixels).heat
         assert heat is not None  # it finds lesions
         logits_of_heat = heat.clamp(1e-6, 1 - 1e-6).logit()
-        val_loss += float(lesion.heat_loss(logits_of_heat, heat_of(val.boxes, val.pixels.shape[-1])))
+        val_loss += float(
+            lesion.heat_loss(logits_of_heat, val.lesions.heat(range(len(val.labels)), len(val.pixels[0])))
+        )
     return {
         "val_loss": val_loss,
         "val_accuracy": float(metrics.rates(val.labels, logits >= 0)["accuracy"]),
