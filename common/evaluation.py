@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import torch
 
-from common import comparison, fingerprints, lesion
+from common import boxes, comparison, fingerprints
 from common.answer import Answer
 from common.data import Images
 from common.errors import UserError
@@ -135,8 +134,7 @@ def with_given_boxes(scored: Scored, predicted: Predicted) -> list[Scored]:
 def overlaps(predicted: Predicted) -> np.ndarray:
     """Intersection over union of the window that was found and the one around the box, of images with a box, [n]."""
     assert predicted.answer and predicted.given  # the model looks for lesions
-    pair = predicted.answer.windows[predicted.images.boxed], predicted.given.windows
-    return lesion.overlap(*map(torch.from_numpy, pair)).numpy()
+    return boxes.overlap(predicted.answer.windows[predicted.images.boxed], predicted.given.windows)
 
 
 def finder(predicted: Predicted) -> dict:
@@ -144,12 +142,9 @@ def finder(predicted: Predicted) -> dict:
     which share their centre lies in the box; and of how many images nothing is found. {} without a finder."""
     if predicted.given is None or predicted.answer is None:
         return {}
-    found = torch.from_numpy(predicted.answer.windows[predicted.images.boxed])
-    boxes = lesion.in_shares(torch.from_numpy(predicted.images.boxes), lesion.scale_of(predicted.images.sizes))
-    iou, inside = (
-        overlaps(predicted),
-        lesion.holds_centre(found, boxes[torch.from_numpy(predicted.images.boxed)]).numpy(),
-    )
+    images, found = predicted.images[predicted.images.boxed], predicted.answer.windows[predicted.images.boxed]
+    iou = overlaps(predicted)
+    inside = boxes.holds_centre(found, boxes.in_shares(images.boxes, images.sizes))
     return {
         "n": len(iou),
         "iou_median": float(np.median(iou)),

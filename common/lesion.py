@@ -76,11 +76,6 @@ def in_pixels(shares: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return torch.cat([start, size.clamp(min=1)], 1)
 
 
-def in_shares(boxes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Boxes in pixels, [n, 4], as boxes in shares. scale: as `in_pixels`."""
-    return boxes / scale
-
-
 def scale_of(sizes: np.ndarray) -> torch.Tensor:
     """Width, height, width and height of frames, float32 [n, 4]. sizes: [n, 2], height and width."""
     return torch.from_numpy(sizes[:, [1, 0, 1, 0]]).float()
@@ -89,17 +84,3 @@ def scale_of(sizes: np.ndarray) -> torch.Tensor:
 def window_of(boxes: torch.Tensor) -> torch.Tensor:
     """The square that the network sees of a lesion. boxes: [n, 4], in pixels. Returns: [n, 4]."""
     return lesion_window(boxes, FACTOR)
-
-
-def overlap(found: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of boxes, [n]; nan where one is nan. found, true: [n, 4]."""
-    start = torch.maximum(found[:, :2], true[:, :2])
-    end = torch.minimum(found[:, :2] + found[:, 2:], true[:, :2] + true[:, 2:])
-    inner = (end - start).clamp(min=0).prod(1)
-    return inner / (found[:, 2:].prod(1) + true[:, 2:].prod(1) - inner)
-
-
-def holds_centre(found: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Whether the centre of each found box lies in the true one, bool [n]. found, true: [n, 4]."""
-    offset = (found[:, :2] + found[:, 2:] / 2 - true[:, :2]) / true[:, 2:]
-    return ((offset >= 0) & (offset <= 1)).all(1)

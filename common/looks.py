@@ -11,6 +11,7 @@ import torch
 
 from common import lesion, model
 from common.answer import whole
+from common.boxes import in_shares
 from common.images import Images
 from common.model import Predictor
 from common.preparation import cut, frames
@@ -22,8 +23,8 @@ MISSED = 0.01  # share of lesions of which a finder is less sure than its thresh
 class Look(NamedTuple):
     """Where a model looks. images: with their windows, in the view lesion; boxes: float32 [n, 4] in pixels, around
     which these are placed, nan in other views; windows: float32 [n, 4], what the model sees first, in shares of the
-    picture that `Images.pixels` shows; found: how sure the finder is of a lesion, float32
-    [n], 1 where it was not asked."""
+    picture that `Images.pixels` shows; found: how sure the finder is of a lesion, float32 [n], 1 where it was not
+    asked."""
 
     images: Images
     boxes: np.ndarray
@@ -40,7 +41,8 @@ def look(predictor: Predictor, images: Images, given: bool = False) -> Look:
     boxes, found = find_lesions(predictor.finder, images)
     if given:
         boxes[images.boxed], found[images.boxed] = images.boxes[images.boxed], 1
-    return Look(place_windows(images, boxes), boxes, windows_of(boxes, images.sizes), found)
+    windows = windows_around(boxes)
+    return Look(place_windows(images, windows), boxes, in_shares(windows, images.sizes), found)
 
 
 def find_lesions(finder: Predictor, images: Images) -> tuple[np.ndarray, np.ndarray]:
@@ -57,20 +59,18 @@ def choose_found_threshold(images: Images, found: np.ndarray) -> float:
     return float(np.quantile(of_lesions, MISSED, method="lower")) if len(of_lesions) and found.min() < 1 else 0.0
 
 
-def windows_of(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The windows around boxes, [n, 4] in pixels of the frames, in shares of these. sizes: [n, 2], height and width."""
-    return lesion.in_shares(lesion.window_of(torch.from_numpy(boxes)), lesion.scale_of(sizes)).numpy()
+def windows_around(boxes: np.ndarray) -> np.ndarray:
+    """What the model sees around boxes, [n, 4] in pixels. Returns: float32 [n, 4], in pixels."""
+    return lesion.window_of(torch.from_numpy(boxes)).numpy()
 
 
-def place_windows(images: Images, boxes: np.ndarray) -> Images:
-    """The images with windows around lesions, cut out of the frames as stored. boxes: [n, 4], in pixels of these.
-    Raises: UserError for a file that cannot be read again."""
-    side = images.pixels.shape[-1]
-    windows = np.empty_like(images.pixels)
-    pairs = zip(frames(images), lesion.window_of(torch.from_numpy(boxes)))
-    for i, (frame, box) in enumerate(shown(pairs, "windows", len(images))):
-        windows[i] = cut(frame, box[None], side)
-    return replace(images, windows=windows)
+def place_windows(images: Images, windows: np.ndarray) -> Images:
+    """The images with windows, [n, 4] in pixels, cut out of the frames as stored. Raises: UserError for a file that
+    cannot be read again."""
+    seen, pairs = np.empty_like(images.pixels), zip(frames(images), windows)
+    for i, (frame, window) in enumerate(shown(pairs, "windows", len(images))):
+        seen[i] = cut(frame, window.tolist(), images.pixels.shape[-1])
+    return replace(images, windows=seen)
 
 
 def predict(predictor: Predictor, images: Images, given: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -5,14 +5,13 @@ import hashlib
 import itertools
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from common import imagefile
 from common.errors import UserError
@@ -20,7 +19,6 @@ from common.fingerprints import SIDE
 from common.images import Images
 from common.parallel import cpu_count
 from common.progress import shown
-from common.window import frame_box, window
 
 AT_ONCE = 32  # frames in memory
 
@@ -63,13 +61,17 @@ def prepare_file(path: Path, size: int, whole: bool) -> Prepared | UserError:
         frame = read_frame(path)
     except UserError as error:
         return error
-    pixels = cut(frame, frame_box(*frame.shape), size) if whole else imagefile.prepare(frame, size)
+    pixels = cut(frame, (0, 0, frame.shape[1], frame.shape[0]), size) if whole else imagefile.prepare(frame, size)
     return Prepared(pixels, imagefile.prepare(frame, SIDE), *frame.shape)
 
 
-def cut(frame: np.ndarray, box: torch.Tensor, size: int) -> np.ndarray:
-    """A window of a frame, uint8 [size, size]. frame: uint8 [h, w]; box: [1, 4]."""
-    return window(torch.from_numpy(frame.copy())[None], box, size)[0].byte().numpy()
+def cut(frame: np.ndarray, box: Sequence[float], size: int) -> np.ndarray:
+    """A window of a frame, uint8 [size, size]. frame: uint8 [h, w]; box: x, y, width and height in pixels."""
+    import torch  # which calibrate.py, where square views are read, does not need
+
+    from common.window import window
+
+    return window(torch.from_numpy(frame.copy())[None], torch.tensor([box]), size)[0].byte().numpy()
 
 
 def prepare_files(folder: Path, table: pd.DataFrame, size: int, whole: bool, where: Path) -> Images:

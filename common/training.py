@@ -13,6 +13,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import augment, lesion, looks, loss, metrics
+from common.boxes import in_shares
 from common.calibration import negative_log_likelihood
 from common.data import Images
 from common.errors import UserError, reading
@@ -70,7 +71,7 @@ class Examples(NamedTuple):
 
 def frames_of(images: Images) -> Examples:
     """Whole frames, to find lesions in and to tell malignant ones from others."""
-    boxes = lesion.in_shares(torch.from_numpy(images.boxes).float(), lesion.scale_of(images.sizes))
+    boxes = torch.from_numpy(in_shares(images.boxes, images.sizes))
     return Examples(images.pixels, images.labels, Boxes(boxes, torch.from_numpy(images.annotated)))
 
 

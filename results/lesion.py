@@ -28,9 +28,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import augment, imagefile, imagetable, metrics, training
+from common.boxes import overlap
 from common.folds import assign_folds
 from common.images import of_arrays
-from common.lesion import box_of, ellipses, heat_loss, overlap
+from common.lesion import box_of, ellipses, heat_loss
 from common.model import BreastResNet, Predictor, predict
 from common.run import flags
 from common.settings import Settings
@@ -290,7 +291,7 @@ def score_boxes(hospital: Hospital, found: torch.Tensor, heat: np.ndarray) -> di
     """How well found boxes fit, over the images with a lesion; how well the highest heat tells these from others."""
     lesions = hospital.lesions
     found, true = found[lesions], hospital.boxes[lesions]
-    iou = overlap(found, true).numpy()
+    iou = overlap(found.numpy(), true.numpy())
     offset = (found[:, :2] + found[:, 2:] / 2 - true[:, :2]) / true[:, 2:]
     inside = ((offset >= 0) & (offset <= 1)).all(1).float().mean()
     ratio = (found[:, 2:].amax(1) / true[:, 2:].amax(1)).numpy()
@@ -570,7 +571,7 @@ def details(bench: Bench, way: str, placed: Placement, names: list[str]) -> str:
     (scored_on,) = (hospital for hospital in bench.hospitals.values() if hospital.name != way)
     boxes, heat, _ = bench.found(placed, bench.hospitals[way], scored_on)
     chosen = np.flatnonzero(scored_on.lesions)
-    iou = overlap(boxes[chosen], scored_on.boxes[chosen]).numpy()
+    iou = overlap(boxes[chosen].numpy(), scored_on.boxes[chosen].numpy())
     longer = [max(scored_on.frames[i].shape) for i in chosen]
     size = (scored_on.boxes[chosen, 2:].amax(1) / torch.tensor(longer)).numpy()
     seed = placed.seeds[0]

@@ -3,7 +3,6 @@ no torch."""
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from common import fingerprints, imagefile
+from common import fingerprints
 from common.answer import Answer, whole
+from common.boxes import in_shares
 from common.calibration import Calibration
 from common.description import describes_data
 from common.errors import FORMAT_ERRORS, UserError, one_line, reading
@@ -58,14 +58,14 @@ class OnnxModel:
         if self.view != "lesion":
             return self.run(["evidence"], images.pixels)[0], whole(len(images))
         evidence, windows = self.run_images(["evidence", "window"], images)
-        return evidence, in_shares(windows, images)
+        return evidence, in_shares(windows, images.sizes)
 
     def answer(self, images, given: bool = False) -> Answer:
         """What the file says of `data.Images`. given: with the boxes that the images have. Raises: as `run_images`."""
         outputs = ["probability", *(name for name in ("typicality", "window", "found") if self.gives(name))]
         boxes = images.boxes.astype(np.float32) if given else None
         said = dict(zip(outputs, self.run_images(outputs, images, boxes=boxes)))
-        windows = in_shares(said["window"], images) if self.view == "lesion" else whole(len(images))
+        windows = in_shares(said["window"], images.sizes) if self.view == "lesion" else whole(len(images))
         found = said.get("found", np.ones(len(images), np.float32))
         return Answer(said["probability"], windows, found, said.get("typicality"))
 
@@ -85,9 +85,12 @@ class OnnxModel:
     def run_images(self, outputs: list[str], images, batch: int = 1, boxes=None) -> list[np.ndarray]:
         """The named outputs, as `run`, of `data.Images`: of image files at their full size. boxes: as `run`.
         Raises: UserError, as `run` and for a file that cannot be read."""
+        from common.preparation import frames  # predict.py, which needs no pandas, imports this file
+        from common.progress import shown
+
         found = []
-        frames = zip(whole_images(images), [None] * len(images) if boxes is None else boxes)
-        for _, alike in groupby(frames, key=lambda pair: pair[0].shape):
+        pairs = zip(shown(frames(images), "predicted", len(images)), [None] * len(images) if boxes is None else boxes)
+        for _, alike in groupby(pairs, key=lambda pair: pair[0].shape):
             while some := list(islice(alike, batch)):
                 stacked, placed = zip(*some)
                 found.append(self.run(outputs, np.stack(stacked), batch, None if boxes is None else np.stack(placed)))
@@ -110,25 +113,6 @@ class OnnxModel:
             if values.shape[:1] != (len(images),) or not values.size or not np.isfinite(values).all():
                 raise UserError(f"{self.path}: gives no {output} for each image, it is damaged; export the run again")
         return found
-
-
-def in_shares(windows: np.ndarray, images) -> np.ndarray:
-    """Windows in pixels of the frames, [n, 4], in shares of these. images: `data.Images`."""
-    return windows / images.sizes[:, [1, 0, 1, 0]].astype(np.float32)
-
-
-def whole_images(images) -> Iterator[np.ndarray]:
-    """The images of `data.Images`, uint8 [h, w]: image files at their full size, read one after the other.
-    Raises: UserError for a file that cannot be read."""
-    from common.progress import shown  # predict.py, which needs no tqdm, imports this file
-
-    files = images.table["_file"] if "_file" in images.table else [""] * len(images)
-    for path, pixels in zip(shown(files, "predicted", len(images)), images.pixels):
-        try:
-            (pixels,) = imagefile.frames(path) if path else [pixels]
-        except UserError as error:
-            raise UserError(f"{path} {error}") from None
-        yield pixels
 
 
 def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -3,15 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
-from common import imagefile, lesion, phantom
+from common import imagefile, phantom
 from common.data import Images
 from common.deploy import graph, onnxfile
 from common.deploy.typicality import Typicality
 from common.errors import UserError
-from common.looks import look
+from common.looks import look, windows_around
 from common.metrics import STANDARD_THRESHOLD
 from common.model import explain, predict
 from common.run.folders import Run
@@ -74,8 +73,8 @@ def compare_finders(model: onnxfile.OnnxModel, name: str, expected: Expected) ->
     """How many windows the file places otherwise than the run, where it finds the lesion by itself: "windows_differ",
     a share of the images."""
     (windows,) = model.run_images(["window"], expected.images)
-    wanted = lesion.window_of(torch.from_numpy(expected.boxes)).numpy()
-    return {"split": name, "n": len(windows), "windows_differ": float(np.mean((windows != wanted).any(1)))}
+    differ = (windows != windows_around(expected.boxes)).any(1)
+    return {"split": name, "n": len(windows), "windows_differ": float(np.mean(differ))}
 
 
 def evidence_of(model: onnxfile.OnnxModel) -> list[str]:

@@ -11,6 +11,7 @@ from common.calibration import Calibration
 from common.deploy import modelfile, onnxfile
 from common.errors import UserError
 from common.images import Images
+from common.preparation import frames
 
 DISTANCE = "distance"  # inside of the file: how unusual an image is, before it is compared with the held-out ones
 
@@ -44,7 +45,7 @@ def distances(model: onnx.ModelProto, images: Images, threads: int) -> np.ndarra
     inside.CopyFrom(model)
     inside.graph.output.append(onnx.helper.make_tensor_value_info(DISTANCE, onnx.TensorProto.FLOAT, ["batch", 1]))
     session = onnxfile.open_session(inside.SerializeToString(), threads)
-    found = [session.run([DISTANCE], {"image": pixels[np.newaxis]})[0] for pixels in onnxfile.whole_images(images)]
+    found = [session.run([DISTANCE], {"image": pixels[np.newaxis]})[0] for pixels in frames(images)]
     return np.concatenate(found)[:, 0]
 
 

@@ -1,0 +1,22 @@
+"""Boxes and windows as arrays [n, 4]: x, y, width and height, in pixels of the frames or in shares of their sides."""
+
+import numpy as np
+
+
+def in_shares(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Boxes in pixels, in shares, float32. sizes: [n, 2], height and width of the frames."""
+    return (boxes / sizes[:, [1, 0, 1, 0]]).astype(np.float32)
+
+
+def overlap(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Intersection over union, [n]; nan where a box is nan."""
+    start = np.maximum(found[:, :2], true[:, :2])
+    end = np.minimum(found[:, :2] + found[:, 2:], true[:, :2] + true[:, 2:])
+    inner = (end - start).clip(0).prod(1)
+    return inner / (found[:, 2:].prod(1) + true[:, 2:].prod(1) - inner)
+
+
+def holds_centre(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Whether the centre of each found box or window lies in the true box, bool [n]."""
+    offset = (found[:, :2] + found[:, 2:] / 2 - true[:, :2]) / true[:, 2:]
+    return ((offset >= 0) & (offset <= 1)).all(1)
