@@ -13,7 +13,7 @@ import onnx
 from common import data, fingerprints, recalibration
 from common.calibration import Calibration, calibrated, logit, reliability_rows
 from common.data import Images
-from common.deploy import onnxfile, recalibrate
+from common.deploy import onnxfile, recalibrate, sidecar
 from common.deploy.onnxfile import OnnxModel
 from common.errors import UserError
 from common.files import replacing, write_json
@@ -129,12 +129,13 @@ def main():
     args = parse_args()
     model = onnxfile.load(args.model, args.threads)
     file, out = onnx.load(args.model), args.out
-    names = [out.name] + [out.with_suffix(f".calibration.{kind}").name for kind in ("json", "png")] * bool(args.data)
+    kinds = [".json"] + [".calibration.json", ".calibration.png"] * bool(args.data)
+    names = [out.name, *(out.with_suffix(kind).name for kind in kinds)]
     with outputs.output(out.parent, names, data.paths(args.data or [])):
         lines = fit_to_images(model, file, args, out) if args.data else fit_to_prevalence(model, file, args)
-        with replacing(out) as beside:
+        with replacing(out) as beside, replacing(sidecar.path_of(out)) as described:
             recalibrate.save(file, beside)
-            onnxfile.load(beside, args.threads)  # as its users will
+            sidecar.write(beside, described, out.name, args.threads)
     print(*lines, f"written: {out}", sep="\n")
 
 

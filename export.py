@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from common import data, files
-from common.deploy import graph, int8, latency, onnxfile, parity, typicality
+from common.deploy import graph, int8, latency, onnxfile, parity, sidecar, typicality
 from common.run import flags, folders, outputs
 from common.run.provenance import provenance
 from common.seed import set_seed
@@ -85,11 +85,13 @@ def main():
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
     wanted = ["fp32", "int8"] if args.int8 else ["fp32"]
     parity_path = out.with_suffix(".parity.json")
-    names = [parity_path.name, *(paths[name].name for name in wanted)]
+    written = [path for name in wanted for path in (paths[name], sidecar.path_of(paths[name]))]
+    names = [parity_path.name, *(path.name for path in written)]
 
     with ExitStack() as whole:  # the files take their names together, after the last check
         whole.enter_context(outputs.output(out.parent, names, found.paths))
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
+        described = {name: whole.enter_context(files.replacing(sidecar.path_of(paths[name]))) for name in wanted}
         parity_file = whole.enter_context(files.replacing(parity_path))
         shipped = replace(run, predictor=graph.as_shipped(run.predictor, args.fp16))
         networks = graph.export_networks(shipped.predictor, size)
@@ -110,6 +112,8 @@ def main():
             stored["int8"] = {"model": paths["int8"].name, "file": graph.check(beside["int8"])} | checked
         if args.benchmark:
             stored["benchmark"] = latency.measure(beside, run, splits["train"])
+        for name in wanted:
+            sidecar.write(beside[name], described[name], paths[name].name, args.threads)
         stored["provenance"] = provenance(found, args.threads)
         files.write_json(parity_file, stored, found.notice)
     if paths["int8"].exists() and not args.int8:

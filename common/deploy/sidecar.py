@@ -1,0 +1,55 @@
+"""NAME.json beside NAME.onnx, for whoever cannot read the metadata inside: what a caller must know, the file's SHA-256,
+and test pictures with the answers to expect. Needs no torch."""
+
+import base64
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common import phantom
+from common.deploy import onnxfile
+from common.files import write_json
+
+NUMBERS = ("threshold", "typicality_threshold", "found_threshold", "temperature", "offset", "input_size")
+TEXTS = (
+    "threshold_rule", "positive_class", "view", "input", "outputs", "calibrated_on", "dataset", "version", "license",
+    "intended_use",
+)  # fmt: skip
+OUTPUTS = ("probability", "typicality", "window", "found")
+PICTURES, HEIGHT, WIDTH = 3, 96, 128  # of generated images, that hold no patient
+TOLERANCE = 1e-3  # of a probability, in another runtime
+
+
+def path_of(file: Path) -> Path:
+    """Where the JSON of an .onnx file lies."""
+    return file.with_suffix(".json")
+
+
+def describe(file: Path, name: str, threads: int) -> dict:
+    """What the JSON says of an .onnx file. name: that the file will have."""
+    model = onnxfile.load(file, threads)
+    about = model.session.get_modelmeta().custom_metadata_map
+    found = {key: float(about[key]) for key in NUMBERS if key in about}  # an earlier file has fewer
+    found |= {key: about[key] for key in TEXTS if key in about}
+    images = phantom.generate(PICTURES, WIDTH, seed=0, malignant_share=0.5)[0][:, :HEIGHT]
+    outputs = [output for output in OUTPUTS if model.gives(output)]
+    said = zip(*model.run(outputs, images))
+    answers = [dict(zip(outputs, (value.tolist() for value in values))) for values in said]
+    tests = [{"png": as_png(image)} | answer for image, answer in zip(images, answers)]
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    return {"file": name, "sha256": sha256} | found | {"tolerance": TOLERANCE, "tests": tests}
+
+
+def as_png(image: np.ndarray) -> str:
+    """A picture, uint8 [h, w], as a PNG in base64."""
+    with io.BytesIO() as buffer:
+        Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG")
+        return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def write(file: Path, beside: Path, name: str, threads: int) -> None:
+    """Write the JSON of an .onnx file. beside: the path to write to; name: that the .onnx file will have."""
+    write_json(beside, describe(file, name, threads))
