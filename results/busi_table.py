@@ -14,18 +14,24 @@ from common.run import command
 from common.tablefile import COLUMNS
 
 
+def table(busi: Path, splits: Path) -> pd.DataFrame:
+    """BUSI's images with absolute paths, and the splits of BreastMNIST. Raises: UserError."""
+    listed = imagetable.list_images(busi)
+    split_of = pd.read_csv(splits).set_index("image")["split"]
+    split_of.index = [image.split("/", 1)[1] for image in split_of.index]
+    found = listed.table.assign(split=listed.table["image"].map(split_of), hospital="busi")
+    found["image"] = [str((listed.folder / image).resolve()) for image in found["image"]]
+    return found[[*COLUMNS, "class"]]
+
+
 def main():
     parser = command.Parser(__doc__)
     for name in ("BUSI", "SPLITS", "TABLE"):
         parser.add_argument(name, type=Path)
     args = parser.parse_args()
-    listed = imagetable.list_images(args.BUSI)
-    splits = pd.read_csv(args.SPLITS).set_index("image")["split"]
-    splits.index = [image.split("/", 1)[1] for image in splits.index]
-    table = listed.table.assign(split=listed.table["image"].map(splits), hospital="busi")
-    table["image"] = [str((listed.folder / image).resolve()) for image in table["image"]]
-    table[[*COLUMNS, "class"]].to_csv(args.TABLE, index=False)
-    print(table.groupby("split").size())
+    found = table(args.BUSI, args.SPLITS)
+    found.to_csv(args.TABLE, index=False)
+    print(found.groupby("split").size().to_string())
 
 
 if __name__ == "__main__":

@@ -29,18 +29,21 @@ def parity(stem: str) -> dict:
     return json.loads((log.MODELS / f"{stem}.parity.json").read_text(encoding="utf-8"))
 
 
-def score(model: Path, images: str) -> dict:
-    """A row of hospitals.csv: one file on all images of one set."""
+def score(model: Path, images: str) -> list[dict]:
+    """Rows of hospitals.csv: one file on all images of one set, by image and by patient, by found and by given boxes."""
     with tempfile.TemporaryDirectory() as out:
         words = ["evaluate.py", str(model), "--data", images, "--split", "all"]
         found = log.run(words, out, f"{model.stem}/evaluation_all.json")
-    standard, chosen = (tables.named(found["results"], name) for name in ("standard", "operating point"))
-    name, scores = next(iter(standard.items()))  # the first are all images
     made, seen = found["provenance"], found["seen"]  # {} of a file of version 1, which has no fingerprints
-    row = {"file": model.name, "set": made["data"]["sets"][0]["hospital"], "n": scores["n"]}
-    row |= {"trained_on": seen["trained on"] if seen else "", "commit": made["commit"][:10]}
-    row |= log.columns(scores, auc="auc", accuracy="accuracy", brier="brier")
-    return row | log.columns(chosen[name], sensitivity="recall", specificity="specificity")
+    about = {"file": model.name, "set": made["data"]["sets"][0]["hospital"]}
+    whole = [entry for entry in found["results"] if entry["subset"] == "all"]
+    rows = []
+    for scores, chosen in zip(whole[::2], whole[1::2]):  # each at 0.5, then at the operating point
+        row = about | {"unit": scores["unit"], "boxes": scores.get("boxes", ""), "n": scores["n"]}
+        row |= {"trained_on": seen["trained on"] if seen else "", "commit": made["commit"][:10]}
+        row |= log.columns(scores, auc="auc", accuracy="accuracy", brier="brier")
+        rows.append(row | log.columns(chosen, sensitivity="recall", specificity="specificity"))
+    return rows
 
 
 def stored(about: dict) -> Iterator[tuple[str, dict, dict]]:
@@ -80,7 +83,8 @@ def hospital_rows() -> Iterator[list[str]]:
         if row["trained_on"] != "0":
             known = f"trained on {row['trained_on']} of them"
             cells = [known if row["trained_on"] else "how many it was trained on is unknown", "", "", "", ""]
-        yield [f"`{row['file']}`", f"{row['set']}, {row['n']} images", *cells]
+        what = f"{row['set']}, {row['n']} {row['unit']}s" + f", boxes {row['boxes']}" * bool(row["boxes"])
+        yield [f"`{row['file']}`", what, *cells]
 
 
 def int8_rows() -> Iterator[list[str]]:
@@ -117,7 +121,8 @@ def main():
     parser = log.parser(__doc__)
     parser.add_argument("sets", nargs="*", help="images of other hospitals, to be scored before")
     args = parser.parse_args()
-    scored = [score(model, images) for images in args.sets for model in sorted(log.MODELS.glob("*.onnx"))]
+    models = sorted(log.MODELS.glob("*.onnx"))
+    scored = [row for images in args.sets for model in models for row in score(model, images)]
     if scored:
         files.write_csv(log.FOLDER / "hospitals.csv", scored)
     print(*(log.markdown(header, rows()) for header, rows in TABLES.items()), sep="\n\n")

@@ -61,7 +61,8 @@ def at_hospitals() -> dict:
     """{fp32 file: {hospital: (AUC, low, high)}}, its own test images first."""
     found: dict = {}
     for row in log.read("hospitals.csv"):
-        if ".int8" not in row["file"] and row["trained_on"] == "0":
+        by_image_and_alone = row["unit"] == "image" and row["boxes"] != "given"
+        if ".int8" not in row["file"] and row["trained_on"] == "0" and by_image_and_alone:
             test = json.loads(card.metadata(row["file"])["metrics"])["test"]
             points = found.setdefault(row["file"], {"own test": log.limits(test, "auc")})
             points[PLACES.get(row["set"], row["set"])] = log.limits(row, "auc")

@@ -7,21 +7,32 @@ from conftest import REPO, read_json, run
 
 from common import data, metrics
 from common.deploy import onnxfile
-from results import card, log
+from results import busi_table, card, log
 
 MODELS = REPO / "models"
 FILES = sorted(MODELS.glob("*.onnx"))
 
 
 LARGE = [pytest.mark.slow]  # seconds each
+BUSI = REPO.parent / "shared/external/busi"
 
 
-@pytest.fixture(params=[pytest.param(file, marks=LARGE * ("128" in file.name), id=file.name) for file in FILES])
-def shipped(request, breastmnist):
-    """(model, its metadata, the test images at its size)."""
+@pytest.fixture(
+    params=[pytest.param(file, marks=LARGE * (file.stat().st_size > 7e6), id=file.name) for file in FILES],
+    scope="module",
+)
+def shipped(request, breastmnist, tmp_path_factory):
+    """(model, its metadata, the test images as the run had them): BreastMNIST's, or for a file that looks for lesions
+    the frames of BUSI that these were made of."""
     model = onnxfile.load(request.param, 1)
     about = model.session.get_modelmeta().custom_metadata_map
-    return model, about, data.load(breastmnist(int(about["input_size"])), "test")
+    if model.view != "lesion":
+        return model, about, data.load(breastmnist(int(about["input_size"])), "test")
+    if not BUSI.exists():
+        pytest.skip("BUSI's frames are not here")
+    table = tmp_path_factory.mktemp("busi") / "busi.csv"
+    busi_table.table(BUSI, BUSI.parent / "busi_splits.csv").to_csv(table, index=False)
+    return model, about, data.load(data.find([str(table)], None, int(about["input_size"]), view="lesion"), "test")
 
 
 def test_every_model_has_its_parity_file_and_a_place_in_the_card():
@@ -33,7 +44,8 @@ def test_every_model_has_its_parity_file_and_a_place_in_the_card():
 
 def test_a_shipped_file_gives_its_stored_metrics(shipped):
     model, about, test = shipped
-    found = metrics.summary(test.labels, model.probabilities(test.pixels))
+    said = model.answer(test).probabilities if model.view == "lesion" else model.probabilities(test.pixels)
+    found = metrics.summary(test.labels, said)
     if "quantization" in about:
         (row,) = [row for row in json.loads(about["quantization"])["rows"] if row["split"] == "test"]
         assert found["auc"] == pytest.approx(row["auc"], abs=5e-4)  # whole numbers, but not the same on every processor

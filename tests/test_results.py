@@ -53,7 +53,9 @@ def test_the_figure_shows_each_fp32_file_at_home_and_where_it_did_not_train(monk
     scores = {"auc": "0.8", "auc_low": "0.7", "auc_high": "0.9"}
     shipped = [("breastmnist.onnx", "0"), ("breastmnist.int8.onnx", "0"), ("breastmnist_128.onnx", "256")]
     shipped += [("breast_ultrasound_128.onnx", "")]  # how many is unknown
-    rows = [{"file": file, "set": "breast", "trained_on": n} | scores for file, n in shipped]
+    alone = {"set": "breast", "unit": "image", "boxes": "found"}
+    rows = [{"file": file, "trained_on": n} | alone | scores for file, n in shipped]
+    rows.append(rows[0] | {"boxes": "given", "auc": "0.99"})
     monkeypatch.setattr(log, "read", lambda name: rows)
     ((file, found),) = table.at_hospitals().items()
     assert file == "breastmnist.onnx" and found["BrEaST"] == (0.8, 0.7, 0.9) and 0.9 < found["own test"][0] < 0.93
@@ -70,7 +72,7 @@ def test_a_file_is_scored_on_all_images_of_a_set_and_the_card_reads_such_results
         return found
 
     monkeypatch.setattr(log, "run", script)
-    row = card.score(onnx_model.path, npz().paths[0])
+    (row,) = card.score(onnx_model.path, npz().paths[0])
     probabilities, labels = onnx_model.probabilities(phantoms.pixels), phantoms.labels
     expected = metrics.summary(labels, probabilities, onnx_model.calibration.threshold)
     assert (row["file"], row["set"], row["n"], row["trained_on"]) == ("model.onnx", "own", 48, 24)
@@ -82,7 +84,7 @@ def test_a_file_is_scored_on_all_images_of_a_set_and_the_card_reads_such_results
     assert (scores["threshold"], chosen["threshold"]) == (0.5, 0.4) and "brier_ci95" in scores
 
     earlier = with_metadata(onnx_model.path, tmp_path / "earlier.onnx", fingerprints_trained_on="")
-    assert card.score(earlier, npz().paths[0])["trained_on"] == ""
+    assert card.score(earlier, npz().paths[0])[0]["trained_on"] == ""
 
 
 def test_the_card_reads_files_of_version_1():
