@@ -30,7 +30,7 @@ def parity(stem: str) -> dict:
 
 
 def score(model: Path, images: str) -> list[dict]:
-    """Rows of hospitals.csv: one file on all images of one set, by image and by patient, by found and by given boxes."""
+    """Rows of hospitals.csv: one file on all images of one set, by image and patient, by found and given boxes."""
     with tempfile.TemporaryDirectory() as out:
         words = ["evaluate.py", str(model), "--data", images, "--split", "all"]
         found = log.run(words, out, f"{model.stem}/evaluation_all.json")

@@ -2,6 +2,7 @@
 
     python -m results.limits                  prints the table, in Markdown
     python -m results.limits breast busbra    writes results/limits.csv before
+    python -m results.limits breast busbra --files breast_ultrasound.onnx    measures this file alone, other rows stay
 
 Pictures are drawn from a seed, or cut at random from those that installed packages ship, where they are installed.
 """
@@ -16,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 from common import data, files, imagefile, metrics, phantom
 from common.deploy import onnxfile
 from common.errors import UserError
+from common.images import Images
 from common.run import flags
 from results import log
 
@@ -105,27 +107,36 @@ def pictures() -> Iterator[tuple[str, np.ndarray]]:
         yield from changed(image, g).items()
 
 
-def measure(model: onnxfile.OnnxModel, kind: str, images, labels: np.ndarray | None = None) -> dict:
-    """A row: the share marked of images, [h, w] each, and with labels the AUC of the marked and of the others."""
-    answers = [model.run(["typicality", "probability"], image[np.newaxis]) for image in images]
-    typicality, probability = np.concatenate(answers, 1)
-    marked = model.unlike(typicality)
-    aucs = ["" if labels is None else f"{metrics.auc(labels[m], probability[m]):.4f}" for m in (marked, ~marked)]
-    row = {"file": model.path.name, "kind": kind, "n": len(marked), "marked": f"{marked.mean():.4f}"}
-    return row | {"auc_marked": aucs[0], "auc_not_marked": aucs[1]}
+def measure(model: onnxfile.OnnxModel, kind: str, images: list[np.ndarray]) -> dict:
+    """A row: the share marked of pictures, [h, w] each."""
+    (typicality,) = np.concatenate([model.run(["typicality"], image[np.newaxis]) for image in images], 1)
+    return row(model, kind, model.unlike(typicality))
 
 
-def measure_all(sets: list[str]) -> Iterator[dict]:
-    """A row for each shipped file and kind of picture, breast ultrasound whose diagnosis is known last."""
+def measure_ultrasound(model: onnxfile.OnnxModel, kind: str, images: Images) -> dict:
+    """A row: the share marked of breast ultrasound, and the AUC of what is marked and of the others."""
+    answer = model.answer(images)
+    marked = model.unlike(answer.typicality)
+    aucs = [f"{metrics.auc(images.labels[m], answer.probabilities[m]):.4f}" for m in (marked, ~marked)]
+    return row(model, kind, marked, *aucs)
+
+
+def row(model: onnxfile.OnnxModel, kind: str, marked: np.ndarray, auc_marked="", auc_not_marked="") -> dict:
+    about = {"file": model.path.name, "kind": kind, "n": len(marked), "marked": f"{marked.mean():.4f}"}
+    return about | {"auc_marked": auc_marked, "auc_not_marked": auc_not_marked}
+
+
+def measure_all(sets: list[str], names: list[str]) -> Iterator[dict]:
+    """A row for each of the named files and kind of picture, breast ultrasound whose diagnosis is known last."""
     shown: dict[str, list[np.ndarray]] = {}
     for kind, picture in pictures():
         shown.setdefault(kind, []).append(np.clip(picture, 0, 255).astype(np.uint8, order="C"))
-    for model in (onnxfile.load(file, 1) for file in sorted(log.MODELS.glob("*.onnx"))):
+    for model in (onnxfile.load(log.MODELS / name, 1) for name in names):
         yield from (measure(model, kind, images) for kind, images in shown.items())
         for name in ["breastmnist", *sets]:
-            found = data.find([name], None, model.data["size"], undivided="all")
+            found = data.find([name], None, model.data["size"], undivided="all", view="square")
             images = data.load(found, *(["test"] if name == "breastmnist" else found.splits))
-            yield measure(model, found.name, images.pixels, images.labels)
+            yield measure_ultrasound(model, found.name, images)
 
 
 def table() -> str:
@@ -140,8 +151,13 @@ def table() -> str:
 def main():
     parser = log.parser(__doc__)
     parser.add_argument("sets", nargs="*", help="breast ultrasound of other hospitals, as evaluate.py's --data")
-    if sets := parser.parse_args().sets:
-        files.write_csv(log.FOLDER / "limits.csv", list(measure_all(sets)))
+    shipped = sorted(file.name for file in log.MODELS.glob("*.onnx"))
+    parser.add_argument("--files", nargs="+", choices=shipped, default=shipped, help="to measure (default: all)")
+    args = parser.parse_args()
+    if args.sets:
+        kept = [found for found in log.read("limits.csv") if found["file"] in set(shipped) - set(args.files)]
+        measured = sorted([*kept, *measure_all(args.sets, args.files)], key=lambda found: found["file"])
+        files.write_csv(log.FOLDER / "limits.csv", measured)
     print(table())
 
 

@@ -116,7 +116,7 @@ def test_limits_are_measured_on_pictures_on_test_and_on_all_images_of_a_set(
     monkeypatch.setenv("MEDMNIST_ROOT", str(breastmnist_root))
     monkeypatch.setattr(log, "MODELS", onnx_model.path.parent)
     monkeypatch.setattr(limits, "pictures", lambda: iter([("black", np.zeros((30, 40)))] * 3))
-    rows = list(limits.measure_all([str(tmp_path / "hospital")]))
+    rows = list(limits.measure_all([str(tmp_path / "hospital")], ["model.onnx"]))
     assert [(row["kind"], row["n"]) for row in rows] == [("black", 3), ("BreastMNIST", 156), ("hospital", 20)]
     assert rows[0]["auc_not_marked"] == "" and 0 <= float(rows[1]["auc_not_marked"]) <= 1
 
