@@ -19,13 +19,15 @@ import torch
 import torchvision
 from conftest import REPO
 from filelock import FileLock
+from PIL import Image
 
-from common import data, files, phantom, settings, weights
+from common import data, files, looks, phantom, settings, weights
 from common.calibration import Calibration
 from common.deploy import graph, int8, onnxfile, typicality
-from common.model import BreastResNet
+from common.model import BreastResNet, Predictor, TwoLooks
 from common.npzfile import breastmnist_path
 from common.run import folders
+from common.tablefile import BOX
 
 torch.set_num_threads(1)
 
@@ -128,11 +130,11 @@ def npz(tmp_path, stored):
     return write
 
 
-def untrained_member(seed: int) -> BreastResNet:
+def untrained_member(seed: int, finds: bool = False) -> BreastResNet:
     """An untrained model with batch statistics that are not the identity."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = BreastResNet(28, 2)
+        model = BreastResNet(28, 2, finds)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 for name, low, high in (("running_mean", -0.5, 0.5), ("running_var", 0.5, 2), ("weight", 0.5, 1.5)):
@@ -163,6 +165,32 @@ def untrained(stored, tmp_path_factory) -> folders.Run:
 def shipped(untrained) -> folders.Run:
     """`untrained` as a file keeps it, with rounded weights."""
     return replace(untrained, predictor=graph.as_shipped(untrained.predictor, fp16=True))
+
+
+BOXES = np.array([[30, 25, 24, 18], [5, 10, 30, 20], [60, 50, 20, 30], [48.5, 33, 17, 12]])
+
+
+@pytest.fixture(scope="session")
+def framed(tmp_path_factory) -> data.Images:
+    """Six frames in files of two shapes, at 28 pixels, with `BOXES` around the lesions of the first four."""
+    folder = tmp_path_factory.mktemp("framed")
+    pixels, labels = phantom.generate(6, 120, seed=2, malignant_share=2 / 3)
+    rows = [{"image": f"{i}.png", "label": label} for i, label in enumerate(labels)]
+    for i, image in enumerate(pixels):
+        Image.fromarray(image[:, :100] if i % 2 else image[:90]).save(folder / rows[i]["image"])
+        rows[i] |= dict(zip(BOX, BOXES[i] if i < len(BOXES) else [""] * 4))
+    files.write_csv(folder / "images.csv", rows)
+    return data.load(data.find([str(folder / "images.csv")], None, 28, undivided="all"), "all")
+
+
+@pytest.fixture(scope="session")
+def finding(untrained) -> folders.Run:
+    """A run in the view lesion, untrained, with mirror pass; in `framed` it finds something else in each frame."""
+    frame = untrained_member(9, finds=True)
+    frame.finder.weight.data *= 0.4
+    frame.finder.bias.data.fill_(-4.6)
+    predictor = Predictor([TwoLooks(untrained_member(4), frame)], mirror=True)
+    return replace(untrained, predictor=predictor, data=untrained.data | {"view": "lesion"})
 
 
 @pytest.fixture(scope="session")
@@ -204,4 +232,19 @@ def onnx_model(untrained, network, fitted, tmp_path_factory) -> onnxfile.OnnxMod
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     about = graph.metadata(untrained, files.read_json(untrained.path / "metrics.json"))
     graph.write(graph.assemble({"frame": network}, 28, "square", fitted, 1 / 1.5, 0.1), about, path)
+    return onnxfile.load(path, 1)
+
+
+@pytest.fixture(scope="session")
+def lesion_model(finding, framed, made_once, tmp_path_factory) -> onnxfile.OnnxModel:
+    """The ONNX file of `finding`, open; its typicality is fitted on `framed`."""
+
+    def make() -> onnx.ModelProto:
+        networks = graph.export_networks(graph.as_shipped(finding.predictor, fp16=False), 28)
+        fitted = typicality.fit_networks(networks, looks.look(finding.predictor, framed).images, 1)
+        return graph.assemble(networks, 28, "lesion", fitted, 1 / 1.5, 0.1)
+
+    path = tmp_path_factory.mktemp("lesion") / "model.onnx"
+    about = graph.metadata(finding, files.read_json(finding.path / "metrics.json"))
+    graph.write(made_once("lesion.onnx", make), about, path)
     return onnxfile.load(path, 1)

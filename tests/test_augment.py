@@ -21,21 +21,21 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.rand(40, SIDE, SIDE, generator=generator(1))
+    return torch.rand(40, 1, SIDE, SIDE, generator=generator(1))
 
 
 def moved(x: float, y: float, **amounts) -> tuple[torch.Tensor, torch.Tensor]:
     """Where 2000 bright spots, x and y pixels from the centre, come to: (x, y), [2000] each."""
     place = torch.arange(SIDE) - (SIDE - 1) / 2
     spot = torch.exp(-((place[None] - x) ** 2 + (place[:, None] - y) ** 2) / 8)
-    images = augment.affine(spot.repeat(2000, 1, 1), only(**amounts), generator())
+    images = augment.affine(spot.repeat(2000, 1, 1, 1), only(**amounts), generator())[:, 0]
     total = images.sum((1, 2))
     return (images.sum(1) * place).sum(1) / total, (images.sum(2) * place).sum(1) / total
 
 
 @pytest.mark.parametrize("n, side", [(1, 28), (3, 33)])
 def test_shape_type_and_range_stay(n, side):
-    images = torch.rand(n, side, side, generator=generator())
+    images = torch.rand(n, 2, side, side, generator=generator())
     before = images.clone()
     changed = augment.augment(images, Strength(), generator())
     assert changed.shape == images.shape and changed.dtype == torch.float32
@@ -49,21 +49,30 @@ def test_the_generator_is_the_only_chance(images):
     torch.manual_seed(1)
     assert torch.equal(first, augment.augment(images, Strength(), generator(5)))
     assert not torch.equal(first, augment.augment(images, Strength(), generator(6)))
-    of_one = augment.augment(images[:1].repeat(20, 1, 1), Strength(), generator()).flatten(1)
+    of_one = augment.augment(images[:1].repeat(20, 1, 1, 1), Strength(), generator()).flatten(1)
     assert (torch.cdist(of_one, of_one) + torch.eye(20)).min() > 0.1  # every image draws for itself
+
+
+def test_other_planes_move_with_the_image_and_keep_their_values():
+    images = torch.rand(30, 1, SIDE, SIDE, generator=generator())
+    moves = {"mirror": 0.5, "degrees": 10.0, "scale": 0.15, "shift": 0.1}
+    moved = augment.augment(images, only(**moves), generator(7))
+    both = augment.augment(images.repeat(1, 2, 1, 1), dataclasses.replace(Strength(), **moves), generator(7))
+    torch.testing.assert_close(both[:, 1:], moved)
+    assert ((both[:, 0] - both[:, 1]).abs().amax((1, 2)) > 0.001).all()  # of the image alone gain and erasing
 
 
 @pytest.mark.parametrize("probability, low, high", [(1.0, 1.0, 1.0), (0.5, 0.42, 0.58)])
 def test_mirror_is_an_exact_left_right_flip_and_no_strength_no_change(probability, low, high):
-    images = torch.rand(1000, 8, 8, generator=generator())
+    images = torch.rand(1000, 1, 8, 8, generator=generator())
     changed = augment.augment(images, only(mirror=probability), generator(2))
-    flipped, same = ((changed - expected).abs().amax((1, 2)) < 1e-5 for expected in (images.flip(2), images))
+    flipped, same = ((changed - expected).abs().amax((1, 2, 3)) < 1e-5 for expected in (images.flip(3), images))
     assert (flipped ^ same).all() and low <= flipped.float().mean() <= high
 
 
 def test_never_upside_down():
-    ramp = torch.linspace(0.2, 0.8, SIDE)[:, None].expand(2000, SIDE, SIDE)
-    changed = augment.augment(ramp, Strength(), generator())
+    ramp = torch.linspace(0.2, 0.8, SIDE)[:, None].expand(2000, 1, SIDE, SIDE)
+    changed = augment.augment(ramp, Strength(), generator())[:, 0]
     assert (changed[:, SIDE // 2 :].mean((1, 2)) > changed[:, : SIDE // 2].mean((1, 2)) + 0.05).all()
 
 
@@ -91,7 +100,7 @@ def test_scale_zooms_both_axes_alike_in_and_out(x, y):
 
 
 def test_border_is_mirrored_not_black():
-    bright = torch.full((200, SIDE, SIDE), 0.9)
+    bright = torch.full((200, 1, SIDE, SIDE), 0.9)
     assert augment.affine(bright, Strength(), generator()).min() > 0.899
 
 
@@ -131,7 +140,7 @@ def test_mixup_blends_targets_as_it_blends_images(alpha):
     n = 2000
     marks = torch.eye(n)[:, None]  # image i has its one bright pixel at i, so a blend shows its parts
     targets = torch.rand(n, generator=generator())
-    blended, blended_targets = augment.mixup(marks, targets, alpha, generator(4))
+    blended, blended_targets = augment.mixup((marks, targets), alpha, generator(4))
     shares = blended[:, 0]
     assert blended.shape == marks.shape and shares.diagonal().min() >= 0.5
     torch.testing.assert_close(shares.sum(1), torch.ones(n))
@@ -142,7 +151,7 @@ def test_mixup_blends_targets_as_it_blends_images(alpha):
 
 def test_mixup_of_alpha_zero_and_of_one_image_change_nothing(images):
     targets = torch.rand(40, generator=generator())
-    same, same_targets = augment.mixup(images, targets, 0, generator())
+    same, same_targets = augment.mixup((images, targets), 0, generator())
     assert same is images and same_targets is targets
-    one, _ = augment.mixup(images[:1], targets[:1], 0.4, generator())
+    one, _ = augment.mixup((images[:1], targets[:1]), 0.4, generator())
     torch.testing.assert_close(one, images[:1])

@@ -49,6 +49,8 @@ GROUPS = {
     "--augment, --mirror, --groups, --precision": WORD,
     "--class-weights": [*WORD, "Balanced"],
     "--loss": [*WORD, "hinge"],
+    "--view": [*WORD, "window", "lesion,frame"],
+    "--box": ["", "x", "1,2,3", "1,2,3,x", "1,2,3,nan", "1,2,3,inf", "1,2,3,0", "1,2,3,4,5", "1;2;3;4", "1,2,30,20"],
     "--device": [*WORD, "tpu", "cuda:9"],
     "--pool": [*WORD, "val", "train+test"],
     "--split": [*WORD, "testing"],

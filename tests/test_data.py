@@ -167,11 +167,54 @@ def test_counts_are_said(tmp_path, capsys):
 
 
 def test_image_files_are_prepared_as_medmnist_prepared_its_images(table):
-    images = read(table, undivided="all", splits=["all"])
+    images = read(table, undivided="all", splits=["all"], view="square")
     for pixels, name in zip(images.pixels[:5], images.table["image"]):
         (frame,) = imagefile.frames(Path(table).parent / name)
         np.testing.assert_array_equal(pixels, imagefile.prepare(frame, 28))
     assert images.pixels.shape == (48, 28, 28)
+
+
+@pytest.mark.parametrize("view", ["frame", "lesion"])
+def test_image_files_are_whole_frames_or_their_middle_squares_and_are_compared_by_these(table, view):
+    whole, square = (read(table, undivided="all", splits=["all"], view=name) for name in (view, "square"))
+    assert np.array_equal(whole.squares, square.squares) and np.array_equal(whole.squares, square.pixels)
+    for i, name in enumerate(whole.table["image"][:5]):
+        (frame,) = imagefile.frames(Path(table).parent / name)
+        squashed = np.asarray(Image.fromarray(frame).resize((28, 28), Image.Resampling.BILINEAR))
+        assert np.abs(whole.pixels[i].astype(int) - squashed).max() <= 1 and tuple(whole.sizes[i]) == frame.shape
+    assert (whole.groups == square.groups).all() and not np.array_equal(whole.pixels, square.pixels)
+
+
+def test_the_view_follows_the_data_unless_it_is_given(table, npz, tmp_path, capsys):
+    boxed = write_table(tmp_path / "boxed", ["a.png,1,1,1,4,4", "b.png,0,,,,"], "image,label,x,y,width,height")
+    own = npz().paths[0]
+    for specs, view in (([table], "frame"), ([boxed], "lesion"), ([table, boxed], "lesion"), ([own], "square"),
+                        ([boxed, own], "square"), (["phantom"], "square")):  # fmt: skip
+        capsys.readouterr()
+        found = data.find([str(spec) for spec in specs], None, 28, undivided="all")
+        assert found.view == found.describe()["view"] == view
+        assert (f"note: --view {view}: " in capsys.readouterr().err) == (view != "square")
+        for given in ("square", "frame", "lesion"):
+            assert data.find([str(spec) for spec in specs], None, 28, undivided="all", view=given).view == given
+        again = data.find_again(found.describe(), None, flags(), undivided="all")
+        assert again.view == view
+    earlier = {name: value for name, value in found.describe().items() if name != "view"}
+    assert data.find_again(earlier, None, flags()).view == "square"
+
+
+def test_a_hospital_may_not_be_called_as_all_are(tmp_path):
+    named = write_table(tmp_path / "set", ["a.png,1,all", "b.png,0,b"], "image,label,hospital")
+    assert "a hospital is called all" in refusal(data.find, [str(named)], None, 28)
+
+
+def test_where_no_box_means_no_lesion(phantoms):
+    """In a hospital whose malignant images all have boxes; in another, an image without a box is not known."""
+    images = phantoms[:12]
+    images.table["label"] = [1, 1, 0, 0] * 3
+    images.table["hospital"] = ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    images.table["x"] = [1, 1, 1, np.nan, 1, np.nan, 1, np.nan] + [np.nan] * 4
+    assert images.boxed.tolist() == [True, True, True, False, True, False, True, False] + [False] * 4
+    assert images.annotated.tolist() == [True, True, True, True, True, False, True, False] + [False] * 4
 
 
 def test_every_bad_file_is_named_and_nothing_is_read(table, capsys):

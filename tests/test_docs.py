@@ -15,7 +15,16 @@ from conftest import REPO
 PAGES = [*REPO.glob("*.md"), *REPO.glob("docs/*.md"), REPO / "models/README.md", REPO / "results/README.md"]
 RECORDS = [REPO / "docs/results.md", REPO / "results/README.md"]  # pages with commands of version 1
 GONE = {"--also", "--calibrate-on", "--compare-groups", "--upsample", "--frozen-stages"}  # flags of version 1
-OTHERS = {"--data-binary", "--index-url", "--prefix", "--bind", "--seeds", "--pwprompt", "--owner", "--check"}  # flags of other programs
+OTHERS = {
+    "--data-binary",
+    "--index-url",
+    "--prefix",
+    "--bind",
+    "--seeds",
+    "--pwprompt",
+    "--owner",
+    "--check",
+}  # flags of other programs
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 DECIMAL = re.compile(r"-?\d*\.\d+(?:e-?\d+)?")
 

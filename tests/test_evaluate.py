@@ -16,6 +16,7 @@ from conftest import REPO, read_csv, refusal
 import evaluate
 from common import data, evaluation, files, fingerprints, scoring
 from common.deploy import onnxfile
+from common.images import of_pixels
 from common.run import folders, standard
 
 
@@ -68,7 +69,7 @@ def test_a_run_has_stored_predictions_of_its_own_images_and_makes_those_of_other
     assert not found.out_of_fold.any() and found.probabilities.tolist() == np.linspace(0.2, 0.3, 12).tolist()
     found = evaluate.predict(folded, both)  # train, val, test
     assert found.out_of_fold.tolist() == [True] * 24 + [False] * 24 and found.probabilities[:24].tolist() == held_out
-    assert np.array_equal(found.probabilities[24:36], folded.probabilities(both.pixels[24:36]))
+    assert np.array_equal(found.probabilities[24:36], folded.answer(both[24:36]).probabilities)
 
     shutil.copy(npz().sets[0].spec, folded.path / "renamed.npz")
     again = evaluate.predict(folded, load(folded, parsed, "train", "--data", folded.path / "renamed.npz"))
@@ -76,7 +77,7 @@ def test_a_run_has_stored_predictions_of_its_own_images_and_makes_those_of_other
     other = npz(train_images=stored["train_images"][:, ::-1])  # the same names and labels, other pictures
     foreign = evaluate.predict(folded, load(folded, parsed, "train", "--data", other.sets[0].spec))
     assert not foreign.out_of_fold.any() and "trained on" not in foreign.seen.kinds
-    large = data.Images(train.pixels.repeat(2, 1).repeat(2, 2), train.table)
+    large = of_pixels(train.pixels.repeat(2, 1).repeat(2, 2), train.table)
     assert "takes images of 28×28, not 56×56; give --size 28" in refusal(evaluate.predict, folded, large)
 
 

@@ -10,6 +10,7 @@ from conftest import refusal
 from PIL import Image
 
 from common import data, evaluation, fingerprints, phantom, scoring
+from common.answer import Answer, whole
 from common.calibration import Calibration
 from common.evaluation import KINDS, Predicted, Seen
 
@@ -73,6 +74,11 @@ def test_of_a_run_s_own_images_its_table_says_more(trained_on, chosen_on, kinds,
     assert np.flatnonzero(seen.chose).tolist() == ([2] if chosen_on else [])
 
 
+def answer(typicality) -> Answer:
+    """What a model says of 24 images, of which it sees all."""
+    return Answer(np.linspace(0.01, 0.99, 24), whole(24), np.ones(24, np.float32), typicality)
+
+
 def predicted(seen=(), out_of_fold=(), chose=(), own=False, **more) -> Predicted:
     """Predictions of 24 images. seen, out_of_fold, chose: indices."""
     where = [np.isin(np.arange(24), index) for index in (seen, out_of_fold, chose)]
@@ -90,8 +96,8 @@ def test_subsets_are_those_that_say_something():
     assert subsets(predicted(seen=[1, 2], out_of_fold=[1])) == {"clean": 23}
     assert subsets(predicted(range(24), range(24), own=True)) == {}
     typicality = np.linspace(0, 1, 24, dtype=np.float32)
-    assert subsets(predicted(typicality=typicality, typicality_threshold=0.1)) == {"typical": 21, "unlike": 3}
-    assert subsets(predicted(typicality=typicality)) == {}
+    assert subsets(predicted(answer=answer(typicality), typicality_threshold=0.1)) == {"typical": 21, "unlike": 3}
+    assert subsets(predicted(answer=answer(typicality))) == {}
     assert subsets(predicted(), by="device") == {"device X": 8, "device Y": 8, "device unknown": 8}
     message = refusal(evaluation.score, predicted(), "test", "scanner")
     assert message.startswith("--by scanner: the images have no such column; they have image, label, split, hospital")
@@ -136,11 +142,59 @@ def test_what_the_images_are_to_the_model_is_said():
     assert "any image of its hospital" in said("hospital", out_of_fold=range(24))
     assert said("patient", out_of_fold=[1, 2]).startswith("Each of 2 of the 24 images is predicted by")
     typicality = np.linspace(0, 1, 24, dtype=np.float32)
-    text = said(typicality=typicality, typicality_threshold=0.1)
+    text = said(answer=answer(typicality), typicality_threshold=0.1)
     assert text.startswith("3 of 24 images are unlike the training images (typicality below 0.1). Of these 24")
     unknown = predicted()
     unknown = replace(unknown, seen=evaluation.by_pictures(unknown.images))
     assert evaluation.notes(unknown, "")[0].startswith("The model keeps no fingerprints")
+
+
+@pytest.fixture
+def looking() -> Predicted:
+    """Predictions of a model that looks for lesions. Every second image has a box: of two of these the window is the
+    one around it, of four its half lies in that, of six it lies mostly elsewhere."""
+    found = predicted(seen=[1, 2])
+    table = found.images.table.assign(x=np.nan, y=np.nan, width=np.nan, height=np.nan)
+    table.loc[::2, ["x", "y", "width", "height"]] = [30.0, 30, 15, 10]
+    windows, around = np.tile(np.float32([0.5, 0.2, 1 / 3, 1 / 3]), (24, 1)), np.float32([0.25, 2 / 9, 1 / 3, 1 / 3])
+    windows[::4] = around + np.float32([1 / 6, 0, 0, 0])
+    windows[:8:4] = around
+    sure = np.linspace(0, 0.96, 24, dtype=np.float32)
+    said = Answer(found.probabilities, windows, sure)
+    given = Answer(np.linspace(0.2, 0.3, 12), np.tile(around, (12, 1)), np.ones(12, np.float32))
+    return replace(found, images=replace(found.images, table=table), answer=said, given=given, found_threshold=0.1)
+
+
+def test_predictions_by_given_boxes_are_of_the_images_that_have_one(looking):
+    found, given = evaluation.with_given_boxes(evaluation.score(looking, "test"), looking)
+    assert (found.boxes, given.boxes, len(found.labels)) == ("found", "given", 24)
+    assert found.probabilities.tolist() == looking.probabilities.tolist()
+    assert np.flatnonzero(found.subsets["boxed"]).tolist() == list(range(0, 24, 2))
+    assert given.probabilities.tolist() == looking.given.probabilities.tolist()
+    assert given.labels.tolist() == LABELS[::2].tolist()
+    results = scoring.evaluate([found, given], Calibration(), 100)
+    assert {(entry["boxes"], entry["subset"], entry["n"]) for entry in results} == {
+        ("found", "all", 24), ("found", "clean", 22), ("found", "boxed", 12), ("given", "all", 12)
+    }  # fmt: skip
+    (alone,) = evaluation.with_given_boxes(evaluation.score(predicted(), "test"), predicted())
+    assert alone.boxes == "" and "boxes" not in scoring.evaluate([alone], Calibration(), 100)[0]
+
+
+def test_windows_are_measured_against_those_around_the_boxes(looking):
+    inner = 1 / 12 * 14 / 45
+    iou = [1, inner / (2 / 9 - inner), 1, inner / (2 / 9 - inner), *[1 / 3, inner / (2 / 9 - inner)] * 4]
+    assert evaluation.overlaps(looking) == pytest.approx(iou, abs=1e-5)
+    assert evaluation.finder(looking) == pytest.approx(
+        {"n": 12, "iou_median": np.median(iou), "iou_below_0.3": 0.5, "centre_inside": 1 / 6, "nothing_found": 3},
+        abs=1e-5,
+    )
+    said = " ".join(evaluation.notes(looking, ""))
+    assert (
+        "In 17% of 12 images with a box" in said
+        and "In 50%, its IoU" in said
+        and "In 3 of 24 images the model finds no lesion." in said
+    )
+    assert evaluation.finder(predicted()) == {} and "box" not in " ".join(evaluation.notes(predicted(), ""))
 
 
 def compare(a: Predicted, b: Predicted) -> dict:

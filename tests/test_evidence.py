@@ -31,3 +31,26 @@ def test_colour_says_the_sign_and_its_depth_how_much():
     assert (drawn[39, 49] == 120).all()
     deepest, beyond = (np.asarray(evidence.overlay(image, np.full((2, 2), n * evidence.FULL))) for n in (1, 5))
     assert np.array_equal(deepest, beyond)
+
+
+@pytest.mark.parametrize("window", [(12, 7, 20, 20), (-9.6, 5.4, 30, 30), (45, 25.3, 31, 31), (-5, -8, 80, 80)])
+def test_cells_tile_a_window_also_where_it_leaves_the_frame(window):
+    values = np.random.default_rng(1).normal(0, 3, (7, 7)).astype(np.float32)
+    placed = evidence.place(values, 40, 60, window)
+    left, top = round(window[0]), round(window[1])
+    side = round(window[0] + window[2]) - left
+    y, x = np.mgrid[:40, :60] + 0.5
+    cells = (y - top) * 7 / side - 0.5, (x - left) * 7 / side - 0.5
+    inside = (y > top) & (y < top + side) & (x > left) & (x < left + side)
+    expected = np.where(inside, map_coordinates(values, cells, order=1, mode="nearest"), 0)
+    np.testing.assert_allclose(placed, expected, atol=1e-4)
+
+
+def test_a_line_is_around_a_window_and_only_there():
+    image, values = np.full((40, 60), 120, np.uint8), np.zeros((7, 7))
+    drawn = np.asarray(evidence.overlay(image, values, (12, 7, 20, 18)))
+    white = (drawn == 255).all(2)
+    line = np.zeros((40, 60), bool)
+    line[7:25, [12, 31]] = line[[7, 24], 12:32] = True
+    assert np.array_equal(white, line) and (drawn[~white] == 120).all()
+    assert (np.asarray(evidence.overlay(image, values)) == 120).all()

@@ -19,7 +19,7 @@ from common.run import outputs
 def command(untrained, network, tmp_path, monkeypatch, capsys):
     """A function that runs export.py on `untrained` and returns what it prints; files go to tmp_path/out. The network
     is not exported again each time, and few sizes are tried."""
-    monkeypatch.setattr(graph, "export_network", lambda *_: network)
+    monkeypatch.setattr(graph, "export_networks", lambda *_: {"frame": network})
     monkeypatch.setattr(parity, "SIZES", ((90, 60), (8, 9)))
 
     def command(*flags) -> str:

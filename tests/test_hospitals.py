@@ -12,6 +12,7 @@ from common import crossvalidation, data, files, phantom
 from common.crossvalidation import Scheme
 from common.data import Images
 from common.errors import UserError
+from common.images import of_pixels
 
 TRAIN = "--weights none --stages 2 --epochs 1 --batch-size 16 --threads 1".split()
 
@@ -78,13 +79,13 @@ def test_each_hospital_is_predicted_by_a_model_that_has_not_seen_it(pool):
 def test_what_shares_a_group_with_the_unseen_hospital_is_not_trained_on(phantoms):
     pixels, hospitals = phantoms.pixels.copy(), np.array(["a", "b"] * 24)
     pixels[1] = pixels[0][:, ::-1]
-    pool = Images(pixels, phantoms.table.assign(hospital=hospitals))
+    pool = of_pixels(pixels, phantoms.table.assign(hospital=hospitals))
     unseen = {name: hospitals == name for name in "ab"}
     trained = {name: crossvalidation.trained_on(pool, pool.groups, unseen[name], name) for name in "ab"}
     assert not trained["a"][1] and not trained["b"][0]
     assert all((trained[name] ^ ~unseen[name]).sum() == 1 for name in "ab")
     pixels[1::2] = pixels[::2]
-    pool = Images(pixels, pool.table)
+    pool = of_pixels(pixels, pool.table)
     with pytest.raises(UserError, match="what a is trained on holds one class only"):
         crossvalidation.trained_on(pool, pool.groups, unseen["a"], "a")
 

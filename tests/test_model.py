@@ -55,7 +55,9 @@ def test_evidence_is_the_map_whose_mean_is_the_logit(uint8_images, members, mirr
         hook.remove()
         both = [(last.movedim(1, -1) @ member.trunk.fc.weight[0] + member.trunk.fc.bias) for last in seen]
         maps.append(np.mean([both[0], both[1].flip(-1)] if mirror else both, 0))
-    found, textures = model.explain(predictor, uint8_images, batch=4)
+    evidence, textures, heat = model.explain(predictor, uint8_images, batch=4)
+    found = evidence[:, 0].numpy()
+    assert evidence.shape[1] == 1 and heat is None
     assert found.dtype == np.float32 and found.shape == maps[0].shape
     np.testing.assert_allclose(found, np.mean(maps, 0), atol=2e-5)
     np.testing.assert_allclose(found.mean((1, 2)), model.predict(predictor, uint8_images), atol=1e-5)

@@ -67,6 +67,22 @@ def test_malignant_lesions_stand_and_are_rough_benign_ones_lie_flat_and_some_do_
     assert np.quantile(benign, 0.95) > np.quantile(malignant, 0.05)  # the classes overlap
 
 
+def test_the_box_of_a_lesion_touches_its_contour_on_all_sides_and_grows_with_the_image(monkeypatch):
+    drawn, contour = [], phantom._contour_distance
+    monkeypatch.setattr(phantom, "_contour_distance", lambda *given: drawn.append(contour(*given)) or drawn[-1])
+    images, labels, boxes = phantom.generate_with_boxes(40, 112, seed=6)
+    inside = np.concatenate(drawn) <= 1
+    assert [np.array_equal(*pair) for pair in zip((images, labels), phantom.generate(40, 112, seed=6))] == [True, True]
+    none = np.isnan(boxes).all(1)
+    assert 0 < none.sum() < 12 and not labels[none].any() and np.isfinite(boxes[~none]).all()
+    for lesion, (x, y, width, height) in zip(inside[~none], np.rint(boxes[~none]).astype(int)):
+        part = lesion[y : y + height, x : x + width]
+        assert part.sum() == lesion.sum() > 0
+        assert part[0].any() and part[-1].any() and part[:, 0].any() and part[:, -1].any()
+    small = phantom.generate_with_boxes(40, 28, seed=6)[2]
+    assert np.nanmax(np.abs(small * 4 - boxes)) <= 4
+
+
 @pytest.mark.slow
 def test_classes_are_learnable_but_overlap(phantoms):
     images, labels = phantoms

@@ -24,19 +24,20 @@ import predict
 from common import data, fingerprints, imagefile, phantom
 from common.calibration import sigmoid
 from common.deploy import graph
+from common.deploy.patients import Known
 from common.deploy.typicality import Typicality
 from common.evidence import overlay
 
 # Stands in for a trained network: the log-odds grow with the mean grey level. 128 is even odds.
 NETWORK = f"""
 <ir_version: 9, opset_import: ["": {graph.OPSET}]>
-network (uint8[batch, 28, 28] prepared) => (float[batch, 28, 28] network_evidence, float[batch, 28] network_features)
+network (uint8[batch, 28, 28] frame_prepared) => (float[batch, 28, 28] frame_evidence, float[batch, 28] frame_features)
 <float even = {{128.0}}, float scale = {{0.05}}, int64[1] rows = {{1}}>
 {{
-    grey = Cast <to = 1> (prepared)
+    grey = Cast <to = 1> (frame_prepared)
     above = Sub (grey, even)
-    network_evidence = Mul (above, scale)
-    network_features = ReduceMean <keepdims = 0> (grey, rows)
+    frame_evidence = Mul (above, scale)
+    frame_features = ReduceMean <keepdims = 0> (grey, rows)
 }}
 """
 ABOUT = {
@@ -66,7 +67,7 @@ def model(tmp_path_factory) -> Path:
     """A file of the stand-in, an earlier one: it gives no typicality."""
     path = tmp_path_factory.mktemp("model") / "model.onnx"
     fitted = Typicality(np.zeros(28, np.float32), np.eye(28, dtype=np.float32), np.zeros(1, np.float32))
-    assembled = graph.assemble(onnx.parser.parse_model(NETWORK), 28, fitted)
+    assembled = graph.assemble({"frame": onnx.parser.parse_model(NETWORK)}, 28, "square", fitted)
     del assembled.graph.output[3:]
     graph.write(assembled, ABOUT, path)
     return path
@@ -347,7 +348,7 @@ def test_a_closed_pipe_ends_it_quietly(start, folder):
 
 def test_batches_have_one_shape_and_fit_memory():
     shapes = [(20, 20)] * 40 + [(30, 20)] + [(20, 20)] + [(2500, 2000)] * 2
-    pages = [predict.Page(Path(), 1, np.broadcast_to(np.uint8(0), shape)) for shape in shapes]
+    pages = [predict.Page(Path(), 1, np.broadcast_to(np.uint8(0), shape), Known()) for shape in shapes]
     batches = list(predict.batches(iter(pages)))
     assert [len(batch) for batch in batches] == [16, 16, 8, 1, 1, 1, 1] and sum(batches, []) == pages
 

@@ -10,6 +10,7 @@ from common import calibration, data, intervals, metrics, scoring
 from common.calibration import Calibration
 from common.data import Images, concatenate
 from common.folds import assign_folds
+from common.images import of_pixels
 from common.scoring import Scored
 from common.thresholds import Rule
 
@@ -20,7 +21,7 @@ CHOSEN = Calibration(1.5, 0.0, 0.25)
 def images_of(labels, hospitals="a", patients="") -> Images:
     """Images without pixels to speak of."""
     blank = data.of_arrays(np.zeros((len(labels), 28, 28), np.uint8), np.array(labels), "test", "")
-    return Images(blank.pixels, blank.table.assign(hospital=hospitals, patient=patients))
+    return replace(blank, table=blank.table.assign(hospital=hospitals, patient=patients))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_clean_images_share_no_group_with_those_that_trained_or_chose(phantoms):
     pixels, patients = phantoms.pixels[20:26].copy(), ["p", "p", "", "", "", ""]
     pixels[1] = known[0].pixels[3][:, ::-1]  # another image of its patient, 0, is no near-duplicate
     pixels[2] = known[1].pixels[2]
-    test = Images(pixels, phantoms[20:26].table.assign(patient=patients))
+    test = of_pixels(pixels, phantoms[20:26].table.assign(patient=patients))
     scored = scoring.score_test(concatenate(test, *known), np.arange(26) < 6, np.arange(6) / 6)
     assert scored.subsets["clean"].tolist() == [False, False, False, True, True, True]
     assert scored.groups[0] == scored.groups[1] and len(set(scored.groups)) == 5

@@ -17,6 +17,7 @@ GOOD = {
     "batch-size": ["1", "1024"],
     "warmup": ["0", "1"],
     "weights": ["none", "imagenet", "some/file.pth"],
+    "view": ["auto", "square", "frame", "lesion"],
     "stages": ["auto", "2", "3", "4"],
     "loss": ["focal", "cross-entropy"],
     "label-smoothing": ["0", "0.99"],
@@ -96,7 +97,7 @@ def test_a_flag_wins_over_the_file_which_wins_over_the_default(params):
 
 def test_every_setting_survives_a_file(params):
     changed = Settings(
-        1e-3, 0.1, 3, 8, 0.5, "none", 4, "focal", 0.1, "balanced", 0.0, False, 0.5, 0, False, 0.5, "fp32"
+        1e-3, 0.1, 3, 8, 0.5, "none", "lesion", 4, "focal", 0.1, "balanced", 0.0, False, 0.5, 0, False, 0.5, "fp32"
     )
     assert parse("--params", params(changed.as_dict())) == changed
     assert not set(changed.as_dict().items()) & set(Settings().as_dict().items())  # every one is changed

@@ -9,11 +9,14 @@ import torch
 from conftest import refusal
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
-from common import augment, loss, training
+from common import augment, lesion, looks, loss, phantom, training
+from common.boxes import holds_centre, overlap
 from common.calibration import sigmoid
-from common.data import Images
-from common.model import BreastResNet, Predictor, predict
+from common.data import Images, of_arrays
+from common.model import BreastResNet, Predictor, explain, predict
 from common.seed import set_seed
+from common.settings import Settings
+from common.tablefile import BOX
 
 CPU = torch.device("cpu")
 
@@ -21,6 +24,10 @@ CPU = torch.device("cpu")
 def fit(train, val, settings, seed=0, checkpoint=None, **changed):
     """changed: settings, in the place of the given ones."""
     return training.fit(train, val, dataclasses.replace(settings, **changed), seed, CPU, checkpoint=checkpoint)
+
+
+def examples(images: Images) -> training.Examples:
+    return training.Examples(images.pixels, images.labels)
 
 
 def weights(model) -> dict[str, bytes]:
@@ -43,9 +50,9 @@ def seen(monkeypatch) -> list:
     """What the network is shown: a batch of float images for each step."""
     batches, original = [], augment.mixup
 
-    def mixup(images, *rest):
-        batches.append(images)
-        return original(images, *rest)
+    def mixup(parts, *rest):
+        batches.append(parts[0][:, 0])
+        return original(parts, *rest)
 
     monkeypatch.setattr(augment, "mixup", mixup)
     return batches
@@ -68,7 +75,7 @@ def test_training_lowers_the_loss_and_finds_what_it_trains_on(phantoms, quick):
     result = fit(phantoms[:24], None, quick, epochs=6, augment=False, mixup=0, lr=1e-3, ema=0.0, batch_size=8)
     losses = [entry["train_loss"] for entry in result.history]
     assert losses[-1] < 0.5 * losses[0] and losses[-1] < 0.3
-    measured = training.validate(result.model, phantoms[:24], quick)
+    measured = training.validate(result.model, examples(phantoms[:24]), quick)
     assert measured["val_auc"] > 0.95 and measured["val_accuracy"] > 0.9
 
 
@@ -200,6 +207,94 @@ def test_a_damaged_checkpoint_is_one_line(tiny, quick, tmp_path, change):
     assert str(file) in message and "begin anew without --resume" in message
 
 
+# the view lesion
+
+
+@pytest.fixture
+def boxed() -> Images:
+    """24 phantoms, of which three quarters have a box; those of the second hospital are all malignant."""
+    pixels, labels, boxes = phantom.generate_with_boxes(24, 28, seed=4, malignant_share=0.5)
+    images = of_arrays(pixels, labels, "train", "a", **dict(zip(BOX, boxes.T)))
+    images.table.loc[images.labels == 1, "hospital"] = np.repeat(["a", "b"], 6)
+    images.table.loc[images.hospitals == "b", BOX] = np.where(np.arange(6)[:, None] % 2, np.nan, [8.0, 9, 10, 6])
+    return images
+
+
+@pytest.fixture
+def looking(quick) -> Settings:
+    return dataclasses.replace(quick, view="lesion")
+
+
+def test_the_network_of_frames_is_trained_first_and_that_of_windows_where_it_finds_lesions(boxed, looking, monkeypatch):
+    trained, fit_network = [], training.fit_network
+
+    def recorded(train, val, *given):
+        trained.append((train, val, fit_network(train, val, *given)))
+        return trained[-1][2]
+
+    monkeypatch.setattr(training, "fit_network", recorded)
+    result = fit(boxed, boxed, looking)
+    (frames, chooser, first), (windows, found, second) = trained
+    assert np.array_equal(frames.pixels, boxed.pixels) and np.array_equal(frames.labels, boxed.labels)
+    assert frames.lesions.annotated.tolist() == boxed.annotated.tolist() and 0 < sum(~boxed.annotated) < 6
+    np.testing.assert_allclose(frames.lesions.boxes, boxed.boxes / 28, rtol=1e-6)
+    finder = Predictor([first.model], looking.mirror)
+    given, sought = (looks.look(finder, boxed, given).images.windows for given in (True, False))
+    assert np.array_equal(windows.pixels, given) and np.array_equal(found.pixels, sought)
+    assert windows.lesions is found.lesions is None and not np.array_equal(given, sought)
+    assert weights(result.model.frame) == weights(first.model) and weights(result.model.window) == weights(second.model)
+    assert result.best_epoch == second.best_epoch
+    assert [entry["network"] for entry in result.history] == ["frame"] * 2 + ["window"] * 2
+    assert result.history[2:] == [{"network": "window"} | entry for entry in second.history]
+
+
+def test_a_map_is_of_its_box_and_of_nothing_that_is_not_known(boxed):
+    frames = training.frames_of(boxed)
+    heat = frames.lesions.heat(torch.arange(24), 28)
+    for one, known, box in zip(heat, boxed.annotated, frames.lesions.boxes):
+        assert torch.equal(one.isnan(), torch.full((28, 28), not known))
+        assert not known or one.mean() == pytest.approx(float(np.pi / 4 * box[2:].prod().nan_to_num(0)), abs=0.02)
+    assert torch.equal(frames.lesions.heat(torch.tensor([3]), 28), heat[3:4])
+
+
+def test_a_network_of_frames_learns_to_find(quick):
+    pixels, labels, boxes = phantom.generate_with_boxes(48, 28, seed=4, malignant_share=1)
+    images = of_arrays(pixels, labels, "train", "a", **dict(zip(BOX, boxes.T)))
+    settings = dataclasses.replace(quick, lr=3e-3, ema=0.0, epochs=12, batch_size=8, augment=False, mirror=False)
+    fitted = training.fit_network(training.frames_of(images), None, settings, 0, CPU, "test")
+    found, _ = looks.find_lesions(Predictor([fitted.model], False), images)
+    assert np.mean(holds_centre(found, boxes)) > 0.8 and np.median(overlap(found, boxes)) > 0.4
+    measured = training.validate(fitted.model, training.frames_of(images), settings)
+    logits = predict(Predictor([fitted.model], False), images.pixels)
+    plain = -np.log(sigmoid(logits)).mean()
+    heat = explain(Predictor([fitted.model], False), images.pixels).heat
+    truth = training.frames_of(images).lesions.heat(torch.arange(48), 28)
+    assert measured["val_loss"] == pytest.approx(plain + float(lesion.heat_loss(heat.logit(), truth)), rel=1e-3)
+
+
+def test_an_interrupted_training_of_two_networks_ends_with_the_same_bits(boxed, looking, tmp_path, monkeypatch):
+    whole, original, left = fit(boxed, boxed, looking), loss.training_loss, iter(range(6))
+
+    def interrupted(*given):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loss, "training_loss", interrupted)
+        fit(boxed, boxed, looking, checkpoint=tmp_path / "model.pt")
+    assert {path.name for path in tmp_path.iterdir()} == {"model_frame.pt", "model_window.pt"}
+    assert outcome(fit(boxed, boxed, looking, checkpoint=tmp_path / "model.pt")) == outcome(whole)
+
+
+def test_what_teaches_the_finder_is_said_and_without_a_box_nothing_is_trained(boxed, tiny, looking, capsys):
+    fit(boxed, None, looking, epochs=1)
+    given, unknown = sum(boxed.boxed), sum(~boxed.annotated)
+    said = f"train: {given} windows around given boxes, {24 - given} around found ones; {unknown} images do not teach"
+    assert said in capsys.readouterr().err
+    assert "--view lesion: no training image has a box" in refusal(fit, tiny, None, looking)
+
+
 # schedule, optimiser, validation
 
 
@@ -227,7 +322,7 @@ def test_weight_decay_is_for_matrices_and_filters(quick):
 def test_validation_is_plain_cross_entropy_of_the_model_as_used(phantoms, quick, mirror):
     model = BreastResNet(28, 2).train()
     before = weights(model)
-    measured = training.validate(model, phantoms, dataclasses.replace(quick, mirror=mirror))
+    measured = training.validate(model, examples(phantoms), dataclasses.replace(quick, mirror=mirror))
     assert weights(model) == before
     logits = predict(Predictor([model], mirror), phantoms.pixels)
     assert measured["val_loss"] == pytest.approx(log_loss(phantoms.labels, sigmoid(logits)), abs=1e-6)

@@ -48,17 +48,18 @@ pytestmark = [
 
 # What graph.py puts between preparation and head, with a filter and a mean in the network's place.
 NETWORK = """
-standin (uint8[batch, 28, 28] prepared) => (float[batch, 26, 26] network_evidence, float[batch, 28] network_features) <
+standin (uint8[batch, 28, 28] frame_prepared)
+  => (float[batch, 26, 26] frame_evidence, float[batch, 28] frame_features) <
   int64[1] channels = {1}, float bias = {-12.2},
   float[2, 1, 3, 3] edges = {0.2, 1, 0.2, 0, 0, 0, -0.2, -1, -0.2, 0.3, 0, -0.3, 1, 0, -1, 0.3, 0, -0.3}
 > {
-  stored = Cast <to = 1> (prepared)
+  stored = Cast <to = 1> (frame_prepared)
   grey = Unsqueeze (stored, channels)
   contrast = Conv (grey, edges)
   strength = Relu (contrast)
   mean = ReduceMean <keepdims = 0> (strength, channels)
-  network_evidence = Add (mean, bias)
-  network_features = ReduceMean <keepdims = 0> (stored, channels)
+  frame_evidence = Add (mean, bias)
+  frame_features = ReduceMean <keepdims = 0> (stored, channels)
 }
 """
 
@@ -68,7 +69,7 @@ def standin(earlier: bool = False, unusual: bool = False, **changed) -> bytes:
     typicality; unusual: every image is more unusual than the 405 held-out ones, where else none is."""
     held_out = np.full(405, 0 if unusual else np.inf, np.float32)
     fitted = Typicality(np.zeros(28, np.float32), np.eye(28, dtype=np.float32), held_out)
-    model = graph.assemble(onnx.parser.parse_model(graph.VERSIONS + NETWORK), 28, fitted)
+    model = graph.assemble({"frame": onnx.parser.parse_model(graph.VERSIONS + NETWORK)}, 28, "square", fitted)
     if earlier:
         del model.graph.output[2:]
     metrics = {"test": {"n": 156, "auc": 0.92, "auc_ci95": [0.86, 0.96], "accuracy": None}}

@@ -7,6 +7,6 @@ def test_a_batch_holds_no_more_images_than_there_are(untrained, onnx_model, phan
     monkeypatch.setattr(latency, "process", lambda path: {})
     monkeypatch.setattr(latency, "timings", lambda call: [0.5] * (call() is not None))
     for n, batches in ((48, [1, 48]), (1, [1])):
-        rows = latency.measure({"fp32": onnx_model.path}, untrained, phantoms.pixels[:n])["latency"]
+        rows = latency.measure({"fp32": onnx_model.path}, untrained, phantoms[:n])["latency"]
         assert [row["batch"] for row in rows if row["model"] == "fp32"] == batches
         assert all(row["images_per_second"] == row["batch"] / 0.5 for row in rows)

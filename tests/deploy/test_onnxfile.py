@@ -14,10 +14,10 @@ from common.errors import UserError
 
 def test_an_earlier_file_has_no_evidence(onnx_model, phantoms, tmp_path):
     earlier = onnx.load(onnx_model.path)
-    del earlier.graph.output[2:]  # neither evidence nor typicality
+    del earlier.graph.output[2:]  # neither evidence nor what follows it
     onnx.save(earlier, tmp_path / "earlier.onnx")
     with pytest.raises(UserError, match="an earlier export, which gives no evidence; export the run again"):
-        onnxfile.load(tmp_path / "earlier.onnx", 1).evidence(phantoms.pixels)
+        onnxfile.load(tmp_path / "earlier.onnx", 1).evidence(phantoms)
 
 
 def copied(onnx_model, folder, **about: str) -> onnxfile.OnnxModel:
@@ -78,7 +78,7 @@ def test_image_files_are_given_at_their_full_size(onnx_model, phantoms, tmp_path
     expected = [onnx_model.logits(image[np.newaxis, :, : 80 - i])[0] for i, image in enumerate(pixels)]
     assert found.tolist() == expected
     (found,) = onnx_model.run_images(["logit"], data.of_arrays(small, labels, "all", "a"))
-    assert np.array_equal(found, onnx_model.logits(small))
+    assert found.tolist() == [onnx_model.logits(image[np.newaxis])[0] for image in small]
     Path(files[1]).write_bytes(b"damaged")
     with pytest.raises(UserError, match="1.png"):
         onnx_model.run_images(["logit"], data.of_arrays(small, labels, "all", "a", _file=files))

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.deploy import graph, parity
+from common.deploy import graph, parity, typicality
 from common.errors import UserError
 
 
@@ -16,7 +16,7 @@ def test_every_image_is_compared_and_a_difference_is_seen(shipped, onnx_model, f
     calibration = replace(shipped.calibration, threshold=expected.probabilities[-1] + 5e-4)
     other = expected._replace(
         probabilities=expected.probabilities + 1e-3 * last,
-        evidence=expected.evidence + 0.49 * last[:, np.newaxis, np.newaxis],
+        evidence=expected.evidence + 0.49 * last[:, np.newaxis, np.newaxis, np.newaxis],
         textures=expected.textures + 99 * last[:, np.newaxis],
     )
     row = parity.compare_split(replace(onnx_model, calibration=calibration), "train", other, fitted, 1)
@@ -37,7 +37,7 @@ def test_what_rounded_weights_change_is_bounded(untrained, shipped, phantoms, mo
         parity.compare_rounding(untrained, reference)
 
 
-@pytest.mark.parametrize("bounds", [parity.SPLIT_BOUNDS, parity.SIZE_BOUNDS])
+@pytest.mark.parametrize("bounds", [parity.SPLIT_BOUNDS, parity.SIZE_BOUNDS, parity.FINDER_BOUND])
 def test_bounds(bounds):
     parity.require([bounds], bounds)
     for name, bound in bounds.items():
@@ -63,11 +63,34 @@ def test_another_preparation_is_seen(onnx_model, monkeypatch):
     own, other = parity.compare_sizes(onnx_model)
     assert own["max_grey_difference"] == 0
     parity.require([own, other], parity.SIZE_BOUNDS)
-    preparation = graph.preparation(28, "square")
-    (resize,) = (node for node in preparation.graph.node if node.op_type == "Resize")
-    for attribute in resize.attribute:
-        if attribute.name in ("antialias", "exclude_outside"):
-            attribute.i = 0
-    monkeypatch.setattr(graph, "preparation", lambda size: preparation)
+    of_frames = graph.preparation(28, "frame")
+    monkeypatch.setattr(graph, "preparation", lambda size, view: of_frames)
     with pytest.raises(UserError, match="max_grey_difference"):
         parity.require(parity.compare_sizes(onnx_model), parity.SIZE_BOUNDS)
+
+
+def test_a_file_that_looks_for_lesions_is_compared_at_the_same_windows_and_its_finder_apart(
+    finding, lesion_model, framed, monkeypatch
+):
+    monkeypatch.setattr(parity, "SIZES", ((90, 60),))
+    shipped = replace(finding, predictor=graph.as_shipped(finding.predictor, fp16=False))
+    reference = parity.expect(shipped, {"train": framed})
+    expected = reference["train"]
+    assert expected.evidence.shape == (6, 2, 7, 7) and expected.textures.shape == (6, 268)
+    fitted = typicality.fit(expected.textures, framed.groups)
+    checked = parity.check(lesion_model, reference, fitted)
+    assert [(row["n"], row["batch"]) for row in checked["rows"]] == [(6, 1), (6, 64)]
+    assert checked["finders"] == [{"split": "train", "n": 6, "windows_differ": 0}]
+    assert [row["max_difference"] for row in checked["sizes"]] == [0, 0]
+
+    evidence = expected.evidence + np.float32([0, 0.49])[:, np.newaxis, np.newaxis]  # of the frame's network
+    row = parity.compare_split(lesion_model, "train", expected._replace(evidence=evidence), fitted, 1)
+    assert row["evidence_difference"] == pytest.approx(0.49, abs=1e-3) and row["max_difference"] < 1e-5
+    boxes = expected.boxes.copy()
+    boxes[2] += [3, 0, 0, 0]
+    elsewhere = expected._replace(boxes=boxes)
+    assert parity.compare_finders(lesion_model, "train", elsewhere)["windows_differ"] == pytest.approx(1 / 6)
+    row = parity.compare_split(lesion_model, "train", elsewhere, fitted, 1)
+    assert row["max_difference"] > 1e-5  # it looks where it is told
+    with pytest.raises(UserError, match="windows_differ"):
+        parity.check(lesion_model, {"train": elsewhere}, fitted)

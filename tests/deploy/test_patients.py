@@ -8,6 +8,7 @@ from conftest import one_line, refusal
 from PIL import Image
 
 from common.deploy import patients
+from common.deploy.patients import Known
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,10 @@ from common.deploy import patients
 )
 def test_a_table_names_images_beside_it(text, tmp_path):
     (tmp_path / "t.csv").write_text(text, encoding="utf-8")
-    assert patients.read(tmp_path / "t.csv") == {tmp_path / "a.png": "1", tmp_path / "b" / "c.png": ""}
+    assert patients.read(tmp_path / "t.csv") == {
+        tmp_path / "a.png": Known("1"),
+        tmp_path / "b" / "c.png": Known(""),
+    }
 
 
 def test_what_is_no_table_is_refused(tmp_path):
@@ -53,7 +57,10 @@ def test_an_image_of_two_patients_is_refused(other, tmp_path):
 
 def test_a_repeated_row_is_read_once(tmp_path):
     (table := tmp_path / "t.csv").write_text("image,patient\nb/a.png,1\nc.png,\nb\\a.png,1\nc.png,\n", encoding="utf-8")
-    assert list(patients.read(table).items()) == [(tmp_path / "b" / "a.png", "1"), (tmp_path / "c.png", "")]
+    assert list(patients.read(table).items()) == [
+        (tmp_path / "b" / "a.png", Known("1")),
+        (tmp_path / "c.png", Known("")),
+    ]
 
 
 def test_a_patient_gets_the_highest_probability_of_usual_images():
@@ -64,13 +71,15 @@ def test_a_patient_gets_the_highest_probability_of_usual_images():
             "probability": p,
             "unlike_training": odd,
             "flagged": None if odd else p > 0.5,
+            "call": f"{p}, {odd}",
             "image": "",
             "page": 1,
         }
         for who, p, odd in rows
     ]
-    found = [(one["patient"], one["probability"], one["flagged"], one["images"]) for one in patients.highest(answers)]
-    assert found == [("1", 0.6, True, 3), ("2", 0.4, None, 1)]
+    names = ("patient", "probability", "flagged", "images", "call")
+    found = [tuple(one[name] for name in names) for one in patients.highest(answers)]
+    assert found == [("1", 0.6, True, 3, "0.6, False"), ("2", 0.4, None, 1, "0.4, True")]
 
 
 def test_predict_gives_a_row_for_each_patient(onnx_model, runs, tmp_path):

@@ -55,7 +55,9 @@ def test_a_group_that_is_all_and_features_that_never_vary_are_no_error():
 @pytest.mark.parametrize("kind", ["fp32", "int8"])
 def test_phantoms_are_like_phantoms_and_other_pictures_are_not(kind, network, quantized, phantoms):
     chosen = {"fp32": network, "int8": quantized}[kind]
-    fitted = typicality.fit_networks({"frame": chosen}, data.of_arrays(*phantom.generate(300, 28, seed=1), "train", "phantom"), 1)
+    fitted = typicality.fit_networks(
+        {"frame": chosen}, data.of_arrays(*phantom.generate(300, 28, seed=1), "train", "phantom"), 1
+    )
     session = onnxfile.open_session(graph.assemble({"frame": chosen}, 28, "square", fitted).SerializeToString(), 1)
     others = np.random.default_rng(0).integers(0, 256, (20, 90, 60), dtype=np.uint8)
     black, white = np.zeros((1, 50, 50), np.uint8), np.full((1, 50, 50), 255, np.uint8)

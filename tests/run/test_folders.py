@@ -101,7 +101,7 @@ def test_a_table_survives_its_file_and_knows_its_images_again(tmp_path):
 
 def test_images_that_a_run_did_not_read_keep_their_split(tmp_path, phantoms):
     """As those of test under --no-test: they have no fingerprint yet, and are in no group of those that were read."""
-    test = data.Images(phantoms.pixels[3:5], phantoms[3:5].table.assign(split="test"))
+    test = dataclasses.replace(phantoms[3:5], table=phantoms[3:5].table.assign(split="test"))
     folders.save_table(tmp_path, phantoms[:3], test.table)
     table = folders.read_table(tmp_path / "split.csv")
     assert table["split"].tolist() == ["train"] * 3 + ["test"] * 2
@@ -130,10 +130,25 @@ def test_a_model_survives_its_file_which_holds_plain_values(tmp_path, phantoms, 
     run = folders.load(str(tmp_path))
     assert run.data == found.describe() | {"trained_on": ["train"]} and run.calibration == CALIBRATION
     expected = predict(Predictor([model], mirror), phantoms.pixels)
-    np.testing.assert_allclose(run.probabilities(phantoms.pixels), sigmoid(expected / 2.5 + 0.1), atol=1e-7)
-    assert "takes images of 28×28, not 64×64" in refusal(run.probabilities, np.zeros((1, 64, 64), np.uint8))
+    np.testing.assert_allclose(run.answer(phantoms).probabilities, sigmoid(expected / 2.5 + 0.1), atol=1e-7)
+    assert "takes images of 28×28, not 64×64" in refusal(
+        run.answer, data.of_arrays(*phantom.generate(1, 64, seed=0), "test", "a")
+    )
     for marks, part in ((run.trained_on, phantoms[:24]), (run.chosen_on, phantoms[24:36])):
         assert np.array_equal(marks, fingerprints.fingerprint(part.pixels))
+
+
+def test_two_looks_survive_their_file(tmp_path, finding, framed, saved):
+    (two_looks,) = finding.predictor.members
+    saved(member=two_looks)
+    described = torch.load(tmp_path / "model.pt")["data"]
+    assert refusal(folders.load, tmp_path).startswith(f"{tmp_path / 'model.pt'}: not a checkpoint")  # of one look
+    change_checkpoint(tmp_path / "model.pt", data=described | {"view": "lesion"})
+    run = folders.load(tmp_path)
+    assert run.view == "lesion" and run.predictor.finder is not None
+    found, expected = (one.answer(framed) for one in (run, dataclasses.replace(finding, calibration=CALIBRATION)))
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-7)
+    assert np.array_equal(found.windows, expected.windows) and np.array_equal(found.found, expected.found)
 
 
 def test_equal_runs_give_equal_bytes(tmp_path, model, saved):
@@ -158,7 +173,7 @@ def test_an_ensemble_is_read_in_order_of_its_folds(tmp_path, phantoms, saved):
     biases = [member.trunk.fc.bias.item() for member in run.predictor.members]
     assert biases == [model.trunk.fc.bias.item() for model in reversed(models)]
     expected = predict(Predictor(models, True), phantoms.pixels)
-    np.testing.assert_allclose(run.probabilities(phantoms.pixels), sigmoid(expected / 2.5 + 0.1), atol=1e-6)
+    np.testing.assert_allclose(run.answer(phantoms).probabilities, sigmoid(expected / 2.5 + 0.1), atol=1e-6)
 
 
 @pytest.mark.parametrize("changed", ["mirror", "md5"])

@@ -60,7 +60,7 @@ def exported(untrained, onnx_model, tmp_path):
 
 
 def test_the_files_of_export_are_the_users_unless_export_wrote_them(exported, runs, monkeypatch, network):
-    monkeypatch.setattr(graph, "export_network", lambda *_: network)
+    monkeypatch.setattr(graph, "export_networks", lambda *_: {"frame": network})
     monkeypatch.setattr(parity, "SIZES", ((90, 60),))
     command = ["export.py", exported, "--fp16", "--threads", 1]  # as `network` is
     assert "model.onnx: would be overwritten" in one_line(runs(*command, status=2)[1])

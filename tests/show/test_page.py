@@ -1,4 +1,5 @@
 import base64
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -52,7 +53,7 @@ def report(tmp_path):
     def write(text: str = "A text", hospital=None, **more) -> tuple[str, Page]:
         patients = {"hospital": hospital or [text] * 5, "patient": ["q", "q", "", "p", "p"]}
         images = data.of_arrays(np.zeros((5, 28, 28), np.uint8), LABELS, "test", text)
-        images = data.Images(images.pixels, images.table.assign(**patients))
+        images = replace(images, table=images.table.assign(**patients))
         scored = scoring.Scored(text, images, PROBABILITIES, np.arange(5), {"clean": np.arange(5) < 2})
         calibration = Calibration(1.5, 0.0, 0.25, text)
         evaluation = scoring.summary(scoring.evaluate([scored], calibration, 50), calibration)

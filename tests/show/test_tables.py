@@ -22,7 +22,7 @@ def scored() -> scoring.Scored:
 
 def evaluated(scored, hospitals=None, patients="", **more) -> list[dict]:
     table = scored.images.table.assign(hospital=hospitals or "a", patient=patients)
-    images = data.Images(scored.images.pixels, table)
+    images = replace(scored.images, table=table)
     return scoring.evaluate([replace(scored, images=images, **more)], Calibration(), 100)
 
 
