@@ -75,29 +75,31 @@ def network(look: str, finds: bool) -> onnx.ModelProto:
     return model
 
 
-def standin(
-    view: str = "square", earlier: bool = False, unusual: bool = False, lacks: str = "", says: str = "", **changed
-) -> bytes:
-    """The file of a stand-in model, with some metadata changed (None leaves a key out). earlier: of a version without
-    view, evidence and typicality; unusual: every image is more unusual than the 405 held-out ones, where else none is;
-    lacks: an output that is left out; says: another view, which its metadata claim."""
+@cache
+def assembled(view: str, unusual: bool) -> bytes:
+    """A stand-in model without metadata. unusual: every image is more unusual than the 405 held-out ones, where else
+    none is."""
     looks = ["frame", "window"] if view == "lesion" else ["frame"]
     held_out = np.full(405, 0 if unusual else np.inf, np.float32)
     features = 28 * len(looks)
     fitted = Typicality(np.zeros(features, np.float32), np.eye(features, dtype=np.float32), held_out)
     networks = {look: network(look, view == "lesion" and look == "frame") for look in looks}
-    model = graph.assemble(networks, 28, view, fitted)
-    kept = [
-        out for out in model.graph.output if out.name != lacks and (not earlier or out.name in ("probability", "logit"))
-    ]
+    return graph.assemble(networks, 28, view, fitted).SerializeToString()
+
+
+def standin(view="square", earlier=False, unusual=False, lacks="", says="", **changed) -> bytes:
+    """The file of a stand-in model, with some metadata changed (None leaves a key out). earlier: of a version without
+    view, evidence and typicality; lacks: an output that is left out; says: another view, which its metadata claim."""
+    model = onnx.load_model_from_string(assembled(view, unusual))
+    left = {"probability", "logit"} if earlier else {output.name for output in model.graph.output} - {lacks}
+    kept = [output for output in model.graph.output if output.name in left]
     del model.graph.output[:]
     model.graph.output.extend(kept)
     props = {
         "positive_class": "malignant", "threshold": str(THRESHOLD), "threshold_rule": "a rule", "input_size": "28",
         "dataset": "A + B, B", "intended_use": "research only, not a medical device", "version": "4",
-        "view": says or view,
-        "chosen_on": json.dumps(CHOSEN_ON), "typicality_threshold": "0.01", "found_threshold": str(LEAST_FOUND),
-        "achieved": json.dumps([RATES, RATES | {"hospital": "A"}, WORST]),
+        "view": says or view, "found_threshold": str(LEAST_FOUND), "typicality_threshold": "0.01",
+        "chosen_on": json.dumps(CHOSEN_ON), "achieved": json.dumps([RATES, RATES | {"hospital": "A"}, WORST]),
     }  # fmt: skip
     if earlier:
         changed = {"version": "2", "view": None, "achieved": None, "chosen_on": None} | changed
@@ -532,7 +534,6 @@ def test_a_bad_model_file_is_refused_as_a_whole(visit):
     page.get_by_role("button", name="Use this page’s own model").click()
     says(page, "#estimate", "Estimated probability")  # of the image that waited
     expect(page.get_by_role("alert").first).to_be_empty()
-    assert len(page.workers) == 1
 
 
 def test_files_that_hold_no_single_image_are_answered_in_words(visit):
@@ -603,7 +604,6 @@ def test_progress_of_the_download_and_the_last_choice_counts(visit):
     waiting.pop().fulfill(body=standin())
     page.wait_for_timeout(300)
     says(page, "#about", "other.onnx: research only")
-    assert len(page.workers) == 1
 
 
 def test_altered_pixels_are_an_error(visit):
