@@ -1,5 +1,6 @@
-"""The web page in headless Chromium, beside onnxruntime and Pillow in Python."""
+"""The web page in headless Chromium, beside onnxruntime in Python."""
 
+import csv
 import io
 import json
 import re
@@ -15,70 +16,93 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import REPO
-from PIL import Image
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from common import evidence, imagefile, phantom
 from common.deploy import graph
 from common.deploy.typicality import Typicality
-from web import make_phantoms
+from web import make_site
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -r web/requirements.txt")
 
-(DEFAULT,) = re.findall(r'DEFAULT_MODEL = "(.+)"', (REPO / "web" / "app.js").read_text())
+DEFAULT = make_site.default_model()
 SHIPPED = REPO / "models" / DEFAULT
-RUNTIME = REPO / "web" / "node_modules" / "onnxruntime-web"
+MODULES = REPO / "web" / "node_modules"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
-THRESHOLD = 0.29
-IMAGE, ANOTHER_MODEL = "Choose a file", "Choose another .onnx file"
-RULE = "largest threshold with a sensitivity of at least 0.95 on the validation images of BreastMNIST"
-CHOSEN_ON = {"on": "val", "hospitals": ["BreastMNIST"], "hospital_left_out": False, "n": 78, "malignant": 21}
-TWO_HOSPITALS = {"on": "out_of_fold", "hospitals": ["A", "B, B"], "hospital_left_out": True, "n": 880, "malignant": 266}
-RATES = {"recall": 0.952, "recall_ci95": [0.81, 1.0], "specificity": 0.614, "specificity_ci95": [None, None]}
-AT_ONE = {"hospital": "B, B", "recall": 0.111, "specificity": 0.222}  # of several hospitals, after the entry of all
+THRESHOLD, LEAST_FOUND, FULL = 0.29, 0.5, 4.0
+IMAGES, ANOTHER_MODEL = "Choose files", "Choose another model file (.onnx)"
+CHOSEN_ON = {"on": "out_of_fold", "hospitals": ["A", "B, B"], "hospital_left_out": True, "n": 880, "malignant": 264}
+RATES = {"recall": 0.952, "recall_ci95": [0.81, 1.0], "specificity": 0.614, "specificity_ci95": [0.5, 0.7]}
+WORST = RATES | {"hospital": "B, B", "recall": 0.87}
+NBSP = "\u00a0"
 
 expect = playwright.expect
 expect.set_options(timeout=30_000)  # milliseconds; a busy machine takes seconds to compile the runtime
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"),
-    pytest.mark.skipif(not RUNTIME.is_dir(), reason="no web/node_modules/onnxruntime-web: run npm ci in web/"),
+    pytest.mark.skipif(not (MODULES / "axe-core").is_dir(), reason="no web/node_modules: run npm ci in web/"),
 ]
 
-# What graph.py puts between preparation and head, with a filter and a mean in the network's place.
+# Stand-ins for networks: what graph.py puts between preparation and head, with a filter and means in their place.
 NETWORK = """
-standin (uint8[batch, 28, 28] frame_prepared)
-  => (float[batch, 26, 26] frame_evidence, float[batch, 28] frame_features) <
-  int64[1] channels = {1}, float bias = {-12.2},
+standin (uint8[batch, 28, 28] LOOK_prepared)
+    => (float[batch, 26, 26] LOOK_evidence, float[batch, 28] LOOK_features, float[batch, 14, 14] LOOK_heat) <
+  int64[1] channels = {1}, float bias = {-12.2}, float white = {255.0},
   float[2, 1, 3, 3] edges = {0.2, 1, 0.2, 0, 0, 0, -0.2, -1, -0.2, 0.3, 0, -0.3, 1, 0, -1, 0.3, 0, -0.3}
 > {
-  stored = Cast <to = 1> (frame_prepared)
+  stored = Cast <to = 1> (LOOK_prepared)
   grey = Unsqueeze (stored, channels)
   contrast = Conv (grey, edges)
   strength = Relu (contrast)
   mean = ReduceMean <keepdims = 0> (strength, channels)
-  frame_evidence = Add (mean, bias)
-  frame_features = ReduceMean <keepdims = 0> (stored, channels)
+  LOOK_evidence = Add (mean, bias)
+  LOOK_features = ReduceMean <keepdims = 0> (stored, channels)
+  coarse = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (grey)
+  flat = Squeeze (coarse, channels)
+  LOOK_heat = Div (flat, white)
 }
 """
 
 
-def standin(earlier: bool = False, unusual: bool = False, **changed) -> bytes:
-    """The file of a stand-in model, with some metadata changed (None leaves a key out). earlier: without evidence and
-    typicality; unusual: every image is more unusual than the 405 held-out ones, where else none is."""
-    held_out = np.full(405, 0 if unusual else np.inf, np.float32)
-    fitted = Typicality(np.zeros(28, np.float32), np.eye(28, dtype=np.float32), held_out)
-    model = graph.assemble({"frame": onnx.parser.parse_model(graph.VERSIONS + NETWORK)}, 28, "square", fitted)
-    if earlier:
+def network(look: str, finds: bool) -> onnx.ModelProto:
+    """A stand-in that looks at the frame or the window. Of one that finds lesions, heat is brightness."""
+    model = onnx.parser.parse_model(graph.VERSIONS + NETWORK.replace("LOOK", look))
+    if not finds:
         del model.graph.output[2:]
-    metrics = {"test": {"n": 156, "auc": 0.92, "auc_ci95": [0.86, 0.96], "accuracy": None}}
+    return model
+
+
+@cache
+def assembled(view: str, unusual: bool) -> bytes:
+    """A stand-in model without metadata. unusual: every image is more unusual than the 405 held-out ones, where else
+    none is."""
+    looks = ["frame", "window"] if view == "lesion" else ["frame"]
+    held_out = np.full(405, 0 if unusual else np.inf, np.float32)
+    features = 28 * len(looks)
+    fitted = Typicality(np.zeros(features, np.float32), np.eye(features, dtype=np.float32), held_out)
+    networks = {look: network(look, view == "lesion" and look == "frame") for look in looks}
+    return graph.assemble(networks, 28, view, fitted).SerializeToString()
+
+
+def standin(view="square", earlier=False, unusual=False, lacks="", says="", **changed) -> bytes:
+    """The file of a stand-in model, with some metadata changed (None leaves a key out). earlier: of a version without
+    view, evidence and typicality; lacks: an output that is left out; says: another view, which its metadata claim."""
+    model = onnx.load_model_from_string(assembled(view, unusual))
+    left = {"probability", "logit"} if earlier else {output.name for output in model.graph.output} - {lacks}
+    kept = [output for output in model.graph.output if output.name in left]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
     props = {
-        "classes": '["normal or benign", "malignant"]', "positive_class": "malignant", "threshold": str(THRESHOLD),
-        "threshold_rule": RULE, "input_size": "28", "dataset": "BreastMNIST", "metrics": json.dumps(metrics),
-        "intended_use": "research only, not a medical device", "chosen_on": json.dumps(CHOSEN_ON),
-        "typicality_threshold": "0.01", "achieved": json.dumps([RATES, AT_ONE]),
+        "positive_class": "malignant", "threshold": str(THRESHOLD), "threshold_rule": "a rule", "input_size": "28",
+        "dataset": "A + B, B", "intended_use": "research only, not a medical device", "version": "4",
+        "view": says or view, "found_threshold": str(LEAST_FOUND), "typicality_threshold": "0.01",
+        "chosen_on": json.dumps(CHOSEN_ON), "achieved": json.dumps([RATES, RATES | {"hospital": "A"}, WORST]),
     }  # fmt: skip
+    if earlier:
+        changed = {"version": "2", "view": None, "achieved": None, "chosen_on": None} | changed
     onnx.helper.set_model_props(model, {key: text for key, text in (props | changed).items() if text is not None})
     return model.SerializeToString()
 
@@ -105,7 +129,7 @@ def pictures() -> dict[str, bytes]:
         "own_size.png": encoded(grey.resize((28, 28))),
         "smallest.png": encoded(grey.resize((8, 8))),
         "strip.png": encoded(grey.resize((9, 70))),
-        "colour.png": encoded(colour.crop((0, 0, 200, 240))),
+        "dark.png": encoded(grey.point(lambda level: level // 8)),
         "opaque.png": encoded(opaque),
         "palette.png": encoded(colour.quantize(64)),
         "one_bit.png": encoded(grey.convert("1")),
@@ -116,15 +140,47 @@ def pictures() -> dict[str, bytes]:
     }
 
 
-def grey_levels(name: str) -> np.ndarray:
-    """A picture, uint8 [h, w], as Pillow reads it."""
-    return np.asarray(Image.open(io.BytesIO(pictures()[name])).convert("L"))
+@cache
+def spot() -> bytes:
+    """A dark picture of 200×150 with a bright oval, which a stand-in takes for a lesion: 30 to 70 across, 60 to 90
+    down."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 60, (150, 200), np.uint8))
+    ImageDraw.Draw(picture).ellipse((30, 60, 70, 90), fill=250)
+    return encoded(picture)
+
+
+def grey_levels(content: bytes) -> np.ndarray:
+    """A picture, uint8 [1, h, w], as Pillow reads it."""
+    return np.asarray(Image.open(io.BytesIO(content)).convert("L"))[np.newaxis]
+
+
+@cache
+def session_of(model: bytes | Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options)
+
+
+def in_python(model: bytes | Path, content: bytes, box=None) -> dict[str, np.ndarray]:
+    """What a model says of a picture, by name, without the batch."""
+    session = session_of(model)
+    inputs: dict[str, np.ndarray] = {"image": grey_levels(content)}
+    inputs |= {"box": np.array([box], np.float32)} if box else {}
+    names = [output.name for output in session.get_outputs()]
+    return {name: values[0] for name, values in zip(names, session.run(None, inputs))}
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[str]:
-    """The address of the page, served as docs/web.md says."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=REPO))
+def site(tmp_path_factory) -> Iterator[str]:
+    """The address of the page, served from the folder that web/make_site.py writes."""
+    folder = tmp_path_factory.mktemp("site")
+    make_site.make_site(folder)
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/web/"
     server.shutdown()
@@ -140,11 +196,11 @@ def browser():
 
 @pytest.fixture
 def visit(browser, site):
-    """A function that opens the page: `model` is the file in the shipped one's place (None: there is none; SHIPPED:
-    itself). In the end the page may have asked for nothing from elsewhere."""
+    """A function that opens the page: `model` is the file in the shipped one's place (SHIPPED: itself). In the end the
+    page may have asked for nothing from elsewhere."""
     opened = []
 
-    def open_page(model: bytes | Path | None, **options):
+    def open_page(model: bytes | Path, ready: bool = True, before=lambda page: None, **options):
         page = browser.new_page(**options)
         page.requested = []
         page.on("request", lambda request: page.requested.append(request.url))
@@ -152,352 +208,451 @@ def visit(browser, site):
             "window.refused = []; addEventListener('securitypolicyviolation', (e) => refused.push(e.blockedURI))"
         )
         if model != SHIPPED:
-            answer = {"status": 404} if model is None else {"body": model}
-            page.route(f"**/models/{DEFAULT}", lambda route: route.fulfill(**answer))
+            page.route("**/models/*.json", lambda route: route.fulfill(status=404))
+            page.route(f"**/models/{DEFAULT}", lambda route: route.fulfill(body=model))
+        before(page)
         page.goto(site)
         opened.append(page)
+        if ready:
+            expect(page.locator("#status")).to_have_text("Ready.")
         return page
 
     yield open_page
     for page in opened:
-        assert all(url.startswith(site.removesuffix("web/")) for url in page.requested), page.requested
+        own = (site.removesuffix("web/"), "blob:", "data:")
+        assert all(url.startswith(own) for url in page.requested), page.requested
         page.close()
 
 
-def says(page, place: str, text: str):
+def says(page, place: str, text: str | re.Pattern):
     """Wait until a text stands in a place of the page, a CSS selector."""
     expect(page.locator(place)).to_contain_text(text)
 
 
-def give(page, name: str, content: bytes, label: str = IMAGE):
-    page.get_by_label(label).set_input_files({"name": name, "mimeType": "", "buffer": content})
+def give(page, files: dict[str, bytes], label: str = IMAGES):
+    given = [{"name": name, "mimeType": "", "buffer": content} for name, content in files.items()]
+    page.get_by_label(label).set_input_files(given)
 
 
 def choose(page, name: str, content: bytes | None = None):
-    """Give the page a file, of `pictures` where its content is not given, and wait for its answer."""
-    give(page, name, pictures()[name] if content is None else content)
-    says(page, "#given-caption", name)
+    """Give the page a picture, of `pictures` where its content is not given, and wait for its answer."""
+    give(page, {name: pictures()[name] if content is None else content})
+    says(page, "#caption", name)
+    answered(page)
 
 
-def pixels(page, canvas: str) -> np.ndarray:
-    """Colours and opacity of a canvas, uint8 [height, width, 4]."""
-    script = "(c) => [c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
-    width, *rgba = page.locator(canvas).evaluate(script)
-    return np.uint8(rgba).reshape(-1, width, 4)
+def answered(page):
+    """Wait until nothing is due."""
+    expect(page.locator("#status")).to_have_text(re.compile(r"^(\d+) of \1 images? answered\.$"))
 
 
-@pytest.mark.parametrize("shipped", [False, True], ids=["stand-in", "shipped"])
-def test_answers_are_those_of_onnxruntime_and_pillow_in_python(shipped, visit):
-    """The page's number, words and small image, for every picture."""
-    model = SHIPPED if shipped else standin()
-    page, session = visit(model), onnxruntime.InferenceSession(model)
-    about, sides = session.get_modelmeta().custom_metadata_map, set()
-    size, threshold = int(about["input_size"]), float(about["threshold"])
-    for name in pictures():
-        grey = grey_levels(name)
-        (expected,), (typicality,) = session.run(["probability", "typicality"], {"image": grey[np.newaxis]})
-        choose(page, name)
-        shown = float(page.locator("#probability").get_attribute("value"))
-        assert shown == pytest.approx(expected, abs=1e-4), name
-        assert np.array_equal(pixels(page, "#seen")[:, :, 0], imagefile.prepare(grey, size)), name
-        words = page.locator("#statement").inner_text()
-        if typicality < 0.01:
-            assert words.endswith("no call."), words
-            continue
-        side, called = ("above", "flagged for review") if expected >= threshold else ("below", "not flagged")
-        ((p, point),) = re.findall(rf"^P\(malignant\) = ([\d.]+), {side} the operating point ([\d.]+): ", words)
-        assert [float(p), float(point)] == pytest.approx([expected, threshold], abs=6e-4), words
-        assert words.endswith(f": {called}."), words
-        assert page.locator("#promise").inner_text().startswith(f"Operating point: {about['threshold_rule']}.")
-        sides.add(side)
-    assert shipped or sides == {"above", "below"}
+def saved(page, button: str) -> bytes:
+    """A file that the page lets the browser save."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    return Path(download.value.path()).read_bytes()
+
+
+def table(page) -> list[dict]:
+    return list(csv.DictReader(io.StringIO(saved(page, "Download as CSV").decode("utf-8-sig"))))
+
+
+@pytest.mark.parametrize("view", ["square", "lesion", "shipped"])
+def test_several_images_get_the_answers_of_onnxruntime_in_python(view, visit):
+    """Number, call, window and certainty of every picture, by the table that the page saves."""
+    model = SHIPPED if view == "shipped" else standin(view)
+    page, calls = visit(model), set()
+    about = session_of(model).get_modelmeta().custom_metadata_map
+    give(page, pictures())
+    answered(page)
+    rows = table(page)
+    assert [row["image"] for row in rows] == list(pictures())
+    for row, content in zip(rows, pictures().values()):
+        expected = in_python(model, content)
+        call = "flagged for review" if expected["probability"] >= float(about["threshold"]) else "not flagged"
+        if expected["typicality"] < 0.01:
+            call = "unlike the training images"
+        elif view == "lesion" and expected["found"] < LEAST_FOUND:
+            call = "no lesion found"
+        assert row["call"] == call, row
+        if "flagged" in call:
+            assert float(row["probability_uncorrected"]) == pytest.approx(expected["probability"], abs=1e-4), row
+        else:
+            assert row["probability"] == row["probability_uncorrected"] == ""
+        calls.add(call)
+        assert float(row["typicality"]) == pytest.approx(expected["typicality"], abs=0.01)
+        window = [float(row[f"window_{side}"]) for side in ("x", "y", "width", "height")]
+        if "window" in expected:
+            assert window == pytest.approx(expected["window"].tolist()), row
+            assert float(row["found"]) == pytest.approx(expected["found"], abs=1e-5)
+        else:
+            rows_, columns = imagefile.centre(*grey_levels(content).shape[1:])
+            assert window == [columns.start, rows_.start, *[columns.stop - columns.start] * 2]
+    assert calls >= ({"no lesion found"} if view == "lesion" else {"flagged for review"}), calls
     assert page.evaluate("refused") == [] and any(url.endswith(".wasm") for url in page.requested)
 
 
-def test_policy_refuses_other_sites_inline_code_and_eval(visit):
+def test_policy_refuses_other_sites_inline_code_and_eval_also_in_the_worker(visit):
     page = visit(standin())
     page.evaluate("fetch('https://example.org/').catch(() => 0)")
     page.evaluate("document.body.append(Object.assign(new Image(), {src: 'https://example.org/x.png'}))")
     page.evaluate("document.body.setAttribute('style', 'color: red')")
     evaluated = "new Promise((done) => setTimeout(() => { try { done(eval('1')) } catch (e) { done(e.name) } }, 100))"
     assert page.evaluate(evaluated) == "EvalError"
+    assert page.evaluate("try { new Worker('worker.js') } catch (e) { e.name }") == "TypeError"
     refused = ["https://example.org/", "https://example.org/x.png", "inline"]
     assert set(page.evaluate("refused")) >= set(refused)
-    page.requested = [url for url in page.requested if url not in refused]
+    (worker,) = page.workers
+    assert worker.evaluate("fetch('https://example.org/w').then(() => 'sent', () => 'refused')") == "refused"
+    page.requested = [url for url in page.requested if "example.org" not in url]
 
 
-def test_every_phantom_answers_by_keyboard(visit):
-    page = visit(standin(), reduced_motion="reduce")
-    reached = []
-    for _ in range(7):
-        page.keyboard.press("Tab")
-        focused = page.evaluate_handle("document.activeElement")
-        reached.append(focused.evaluate("(e) => e.dataset.phantom ?? e.id"))
-        ringed = focused.evaluate("(e) => getComputedStyle(e.type === 'file' ? e.nextElementSibling : e).outlineStyle")
-        assert ringed == "solid", reached
-        if reached[-1] in make_phantoms.SAMPLES:
-            page.keyboard.press("Enter")
-            says(page, "#given-caption", reached[-1])
-    assert reached == ["file", *make_phantoms.SAMPLES, "overlaid", "model-file"]
-    says(page, "#caution", "phantom: generated, not ultrasound")
-    with page.expect_file_chooser():
-        page.get_by_label(IMAGE).press("Space")
-    page.locator("summary").press("Enter")
-    expect(page.get_by_role("row", name="threshold_rule")).to_contain_text(RULE)
+def test_a_page_inside_another_page_shows_nothing_to_click(site, browser):
+    page = browser.new_page()
+    page.goto(f"{site}examples/README.md")  # a page without a policy
+    page.evaluate("document.body.append(Object.assign(document.createElement('iframe'), {src: '../'}))")
+    inner = page.frame_locator("iframe")
+    expect(inner.locator("#framed")).to_be_visible()
+    expect(inner.locator("#main")).to_be_hidden()
+    page.close()
 
 
-def hand_over(page, kind: str, files: dict[str, bytes]):
-    """Paste or drop files, all at the same moment."""
-    script = """([kind, files]) => {
-      for (const [name, bytes] of Object.entries(files)) {
-        const data = new DataTransfer();
-        data.items.add(new File([new Uint8Array(bytes)], name));
-        const Kind = { paste: ClipboardEvent, drop: DragEvent }[kind];
-        document.body.dispatchEvent(new Kind(kind, { clipboardData: data, dataTransfer: data, bubbles: true }));
-      }
-    }"""
-    page.evaluate(script, [kind, {name: list(content) for name, content in files.items()}])
+def rectangle(page) -> list[int]:
+    """x, y, width and height of the user's rectangle, as read aloud."""
+    return [int(number) for number in re.findall(r"\d+", page.locator("#box").get_attribute("aria-label"))]
 
 
-def test_phone_and_desktop_light_and_dark(visit):
-    page = visit(standin(), color_scheme="light")
-    background = "getComputedStyle(document.body).backgroundColor"
-    assert page.evaluate(background) == "rgb(255, 255, 255)"
-    page.emulate_media(color_scheme="dark")
-    assert page.evaluate(background) == "rgb(21, 24, 27)"
-    hand_over(page, "drop", {"wide.png": pictures()["wide.png"]})
-    says(page, "#given-caption", "wide.png")
-    page.locator("summary").click()
-    for width in (320, 360, 1280):
-        page.set_viewport_size({"width": width, "height": 800})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing to scroll to sideways
+def shown_window(page) -> list[float]:
+    """Where the window is drawn, in shares of the picture."""
+    frame, window = (page.locator(part).bounding_box() for part in ("#frame", "#window"))
+    scale = [frame["width"], frame["height"]] * 2
+    place = [window["x"] - frame["x"], window["y"] - frame["y"], window["width"], window["height"]]
+    return [length / side for length, side in zip(place, scale)]
 
 
-def test_evidence_lies_over_the_picture_as_predict_draws_it(visit):
-    session, page = onnxruntime.InferenceSession(standin()), visit(standin())
-    for name in ("landscape.png", "own_size.png", "smallest.png"):
-        grey = grey_levels(name)
-        choose(page, name)
-        logit, values = session.run(["logit", "evidence"], {"image": grey[np.newaxis]})
-        square = imagefile.centre(*grey.shape)
-        expected, stored = np.asarray(evidence.overlay(grey, values[0]))[square], grey[square][:, :, np.newaxis]
-        colours, opacity = np.split(pixels(page, "#overlay"), [3], axis=2)
-        over = stored * (1 - opacity / 255) + colours * (opacity / 255)
-        assert np.abs(over - expected).max() < 4, name  # a browser keeps colours multiplied by their opacity
-        assert np.abs(expected - stored).max() > 50  # it was not empty
-        shown = page.locator("#mean").inner_text().replace("−", "-")
-        assert float(shown) == pytest.approx(logit[0], abs=0.006)
-        frame, crop, map_ = (page.locator(part).bounding_box() for part in ("#given", "#crop", "#overlay"))
-        assert map_ == pytest.approx(crop, abs=1.5)  # pixels; the page may move between the two questions
-        left = (map_["x"] - frame["x"]) / frame["width"]
-        assert left == pytest.approx(square[1].start / grey.shape[1], abs=0.01)
-    page.get_by_label("Show where the answer comes from").uncheck()
-    expect(page.locator("#overlay")).to_be_hidden()
-    choose(page, "portrait.png")
-    expect(page.locator("#overlay")).to_be_hidden()  # until it is asked for again
-    page.get_by_label("Show where the answer comes from").check()
-    expect(page.locator("#overlay")).to_be_visible()
+def point(page, x: float, y: float) -> tuple[float, float]:
+    """A place of the picture, given in its pixels, on the screen."""
+    page.locator("#frame").scroll_into_view_if_needed()
+    frame = page.locator("#frame").bounding_box()
+    return frame["x"] + x * frame["width"] / 200, frame["y"] + y * frame["height"] / 150
 
 
-def test_where_the_evidence_is_strongest_is_said_in_words(visit):
-    page = visit(standin())
-    corner = np.zeros((90, 150), np.uint8)
-    corner[60:, 90:120] = np.random.default_rng(0).integers(0, 256, (30, 30))  # the lower right ninth of the square
-    choose(page, "corner.png", encoded(Image.fromarray(corner)))
-    words = page.locator("#where").inner_text()
-    assert words.startswith("What speaks for malignant is strongest in the lower right ninth of the square: ")
-    assert page.get_by_role("status").last.inner_text().endswith(words)
-    described = page.get_by_role("img", name="Evidence over the image").get_attribute("aria-describedby")
-    assert page.locator(f"#{described}").inner_text() == words
-    choose(page, "black.png", encoded(Image.new("L", (60, 60))))
-    says(page, "#where", "Nothing speaks for malignant. What speaks against")
+def drag(page, start: tuple[float, float], end: tuple[float, float]):
+    page.mouse.move(*point(page, *start))
+    page.mouse.down()
+    page.mouse.move(*point(page, *end), steps=5)
+    page.mouse.up()
 
 
-def test_an_earlier_file_answers_without_evidence_or_typicality(visit):
-    page = visit(standin(earlier=True))
-    choose(page, "portrait.png")
-    for part in ("#evidence", "#overlay"):
+def check_answer(page, model: bytes, box):
+    """The page's table and drawn window are those of the file for this box."""
+    answered(page)
+    expected, (row,) = in_python(model, spot(), box), table(page)
+    window = [float(row[f"window_{side}"]) for side in ("x", "y", "width", "height")]
+    assert window == pytest.approx(expected["window"].tolist()), row
+    assert shown_window(page) == pytest.approx((expected["window"] / [200, 150, 200, 150]).tolist(), abs=0.01)
+    assert row["rectangle"] == ("drawn" if box else "found")
+    probability = expected["probability"]
+    assert not row["probability"] or float(row["probability"]) == pytest.approx(probability, abs=1e-4)
+
+
+def test_the_found_window_is_corrected_by_mouse_and_keyboard_and_the_answer_follows(visit):
+    model = standin("lesion")
+    page = visit(model, viewport={"width": 1280, "height": 900})
+    choose(page, "spot.png", spot())
+    check_answer(page, model, None)
+    x, y, width, height = found = rectangle(page)
+    assert 30 < x + width / 2 < 70 and 60 < y + height / 2 < 90
+    drag(page, (100, 20), (160, 70))  # a new one
+    assert rectangle(page) == pytest.approx([100, 20, 60, 50], abs=1)
+    check_answer(page, model, rectangle(page))
+    drag(page, (130, 40), (120, 60))  # moved
+    assert rectangle(page) == pytest.approx([90, 40, 60, 50], abs=2)
+    drag(page, (150, 90), (130, 110))  # by a corner
+    assert rectangle(page) == pytest.approx([90, 40, 40, 70], abs=3)
+    check_answer(page, model, rectangle(page))
+    page.mouse.click(*point(page, 50, 75))  # the lesion is here
+    x, y, width, height = rectangle(page)
+    assert [x + width / 2, y + height / 2] == pytest.approx([50, 75], abs=2)
+    for key, change in (("ArrowRight", [2, 0, 0, 0]), ("ArrowUp", [0, -2, 0, 0]), ("Shift+ArrowRight", [0, 0, 2, 0]),
+                        ("Shift+ArrowUp", [0, 0, 0, -2])):  # fmt: skip
+        before = rectangle(page)
+        page.keyboard.press(key)
+        assert rectangle(page) == np.add(before, change).tolist(), key
+    check_answer(page, model, rectangle(page))
+    says(page, "#announced", page.locator("#headline").inner_text())
+    page.get_by_role("button", name="Back to what the model found").click()
+    check_answer(page, model, None)
+    assert rectangle(page) == found
+    expect(page.get_by_role("button", name="Back to what the model found")).to_be_disabled()
+
+
+def test_a_tap_marks_the_lesion_where_none_was_found(visit):
+    model = standin("lesion")
+    page = visit(model, has_touch=True, viewport={"width": 390, "height": 844})
+    choose(page, "dark.png", encoded(Image.open(io.BytesIO(spot())).point(lambda level: level // 3)))
+    expect(page.locator("#headline")).to_have_text("No answer.")
+    says(page, "#estimate", "The model found no lesion in this image.")
+    for part in ("#scale", "#shares"):
         expect(page.locator(part)).to_be_hidden()
-    says(page, "#called", "flagged")
-    assert page.locator("#where").text_content() == ""
+    page.touchscreen.tap(*point(page, 50, 75))
+    says(page, "#estimate", "Estimated probability of malignancy")
+    x, y, width, height = rectangle(page)
+    assert [x + width / 2, y + height / 2] == pytest.approx([50, 75], abs=3)
 
 
-def test_a_picture_unlike_those_of_training_gets_no_call(visit):
+def test_evidence_lies_where_predict_draws_it(visit):
+    model = standin("lesion")
+    page = visit(model, viewport={"width": 1280, "height": 900})
+    choose(page, "spot.png", spot())
+    given = in_python(model, spot())
+    script = "(c) => [c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    for look, window, values in (
+        (None, given["window"], given["evidence"]),
+        ("the whole picture", [0, 0, 200, 150], given["evidence_frame"]),
+    ):
+        if look:
+            page.get_by_label(look).check()
+        width, *rgba = page.locator("#overlay").evaluate(script)
+        painted = np.uint8(rgba).reshape(-1, width, 4)
+        x, y, across, down = np.rint(window).astype(int)
+        placed = evidence.place(values, down, across, [0, 0, across, down])
+        assert painted.shape[:2] == placed.shape
+        opacity = 255 * np.clip(np.abs(placed) / FULL, 0, 1)
+        assert np.abs(painted[:, :, 3] - opacity).max() <= 1.5
+        strong = opacity > 100
+        assert np.array_equal((painted[:, :, 0] > painted[:, :, 2])[strong], (placed > 0)[strong]) and strong.any()
+    page.get_by_label("Strength of the colours").fill("100")
+    assert page.locator("#overlay").evaluate("(c) => getComputedStyle(c).opacity") == "1"
+    says(page, "#where", re.compile("strongest in the .* part of the picture"))
+    picture = Image.open(io.BytesIO(saved(page, "Download the picture")))
+    assert picture.width == 640 and picture.height > 480  # the picture enlarged, and words below
+    assert np.asarray(picture.convert("L"))[:480].std() > 10
+
+
+def test_an_earlier_file_answers_for_its_middle_square(visit):
+    page = visit(standin(earlier=True, typicality_threshold=None))
+    choose(page, "landscape.png")
+    assert shown_window(page) == pytest.approx([(99 // 2) / 240, 0, 141 / 240, 1], abs=0.01)
+    says(page, "#looked", f"The model did not look outside the square: 41{NBSP}% of the picture.")
+    says(page, "#estimate", "if cancer is as common among your patients as in the model’s own images.")
+    says(page, "#rates", "is not known")
+    for part in ("#evidence", "#overlay", "#correct", "#shares"):
+        expect(page.locator(part)).to_be_hidden()
+
+
+def test_words_of_an_answer_and_the_share_of_cancers(visit):
+    model = standin("frame")
+    page, probability = visit(model), float(in_python(model, pictures()["portrait.png"])["probability"])
+    choose(page, "portrait.png")
+    assert probability > THRESHOLD
+    expect(page.locator("#headline")).to_have_text("Flagged for review.")
+    words = f"Estimated probability of malignancy {probability:.0%}, if about 30 of 100 of your patients have cancer."
+    expect(page.locator("#estimate")).to_have_text(words.replace("%", f"{NBSP}%"))
+    rates = page.locator("#rates").inner_text()
+    assert rates.startswith(f"At hospitals that it had not seen, the model missed 5 of 100 malignant images (95{NBSP}%")
+    assert "interval 0 to 19). It flagged 39 of 100 other images by mistake (95" in rates
+    assert rates.endswith("At the worst of these 2 hospitals it missed 13 of 100.")
+    says(page, "#announced", "Flagged for review. Estimated probability")
+    level = page.locator("#result").get_attribute("data-level")
+    page.get_by_label("Of 100 of your patients").fill("0.7")
+    odds = probability / (1 - probability) * (0.007 / 0.993) / (0.3 / 0.7)
+    says(page, "#estimate", "if about 7 of 1000 of your patients have cancer.")
+    (row,) = table(page)
+    assert float(row["probability"]) == pytest.approx(odds / (1 + odds), abs=1e-4)
+    assert row["call"] == "flagged for review" and row["share_of_cancers"] == "0.007"
+    page.get_by_label("Of 100 of your patients").fill("100")
+    says(page, "#share-error", "Enter a number from 0.1 to 99.")
+    says(page, "#estimate", "30 of 100")
+    assert level in ("low", "high")
+    answer = page.locator(".answer").inner_text()
+    assert not re.search("log-odds|threshold|\\.png|\\.onnx|a rule|P\\(|B, B", answer), answer
+
+
+def test_an_image_unlike_those_of_training_or_not_flagged(visit):
     page = visit(standin(unusual=True))
     choose(page, "portrait.png")
-    words = "This picture is unlike the images that the model was trained on: no call."
-    expect(page.locator("#statement")).to_have_text(words)
-    says(page, "#promise", "0.2\u00a0% are as unusual (typicality 0.0025). Below 1\u00a0% nothing is called")
-    for part in (".number", ".scale", "#calibrated"):
+    expect(page.locator("#headline")).to_have_text("No answer.")
+    says(page, "#estimate", "This image is unlike the images that the model learned from.")
+    for part in ("#scale", "#rates", "#meaning", "#shares"):
         expect(page.locator(part)).to_be_hidden()
-    result = page.locator("#result").inner_text()
-    assert "flagged" not in result and "calibrated" not in result
-    assert page.get_by_role("status").last.inner_text().startswith(f"{words} Of the images")
-    give(page, "own.onnx", standin(unusual=True, typicality_threshold="0.002"), ANOTHER_MODEL)
-    says(page, "#called", "flagged")
-    expect(page.locator(".number")).to_be_visible()
+    assert "%" not in page.locator(".answer").inner_text()
+    within = json.dumps(CHOSEN_ON | {"hospital_left_out": False})
+    give(page, {"other.onnx": standin(threshold="1", chosen_on=within)}, ANOTHER_MODEL)
+    expect(page.locator("#headline")).to_have_text("Not flagged.")
+    expect(page.locator("#result")).to_have_attribute("data-level", "none")
+    says(page, "#meaning", "Not flagged does not mean that there is no cancer.")
+    says(page, "#rates", "At a hospital that it has not seen, it can be wrong more often.")
 
 
-WITHIN = "by cross-validation within the images that chose the threshold"
-AT_EACH = "at each hospital with the threshold that the others choose"
+def test_phantoms_and_models_of_phantoms_say_what_they_are(visit):
+    page = visit(standin())
+    page.get_by_role("button", name="no lesion").click()
+    says(page, "#caution", "generated, not ultrasound. The answer means nothing.")
+    page.locator("[data-image='examples/benign.png']").click()
+    expect(page.locator("#caution")).to_be_empty()
+    page.locator("[data-image='examples/benign.png']").click()  # is not added again
+    answered(page)
+    assert [row["image"] for row in table(page)] == ["phantom no_lesion.png", "example benign.png"]
+    give(page, {"own.onnx": standin(dataset="PHANTOM data (generated, not ultrasound)")}, ANOTHER_MODEL)
+    says(page, "#synthetic", "learned from generated pictures")
+    says(page, "#caution", "The model has only seen generated pictures.")
 
 
-@pytest.mark.parametrize(
-    "changed, chose, measured",
-    [
-        ({}, "78 images of BreastMNIST chose the operating point, 21", WITHIN),
-        ({"chosen_on": json.dumps(TWO_HOSPITALS)}, "880 images of A + B, B chose the operating point, 266", AT_EACH),
-        ({"metrics_of": "the fp32 file"}, "78 images of BreastMNIST chose", f"{WITHIN}, with the fp32 file"),
-    ],
-    ids=["one hospital", "two hospitals", "int8"],
-)
-def test_who_chose_the_operating_point_and_what_it_achieves_on_other_images(changed, chose, measured, visit):
-    page = visit(standin(**changed))
-    says(page, "#about", f"On 156 test images{', with the fp32 file' * bool('metrics_of' in changed)}: AUC 0.920")
-    choose(page, "portrait.png")
-    promise = page.locator("#promise").inner_text()
-    assert promise.startswith(f"Operating point: {RULE}. {chose}")
-    rates = "sensitivity 0.952 (0.810 to 1.000), specificity 0.614; 95 % intervals in brackets"
-    assert f" Expected at this threshold: {rates}. The rates were measured {measured}. " in promise
-    assert "0.111" not in promise and "a third hospital" in promise
+BAD = {
+    "its threshold is “high”": {"threshold": "high"}, "its threshold is “1.5”": {"threshold": "1.5"},
+    "its threshold is “”": {"threshold": ""}, "its threshold is “NaN”": {"threshold": "NaN"},
+    "it has no threshold": {"threshold": None}, "its input_size is “100000”": {"input_size": "100000"},
+    "its input_size is “28.5”": {"input_size": "28.5"}, "its view is “whole”": {"says": "whole"},
+    "its version is “5”": {"version": "5"}, "its positive_class is “benign”": {"positive_class": "benign"},
+    "its typicality_threshold is “rare”": {"typicality_threshold": "rare"},
+    "it has no typicality_threshold": {"typicality_threshold": None},
+    "its chosen_on cannot be read": {"chosen_on": '{"n": 3, "malignant": 4}'},
+    "its achieved cannot be read": {"achieved": json.dumps([RATES | {"recall": 95}])},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"achieved": None, "chosen_on": None, "metrics_at_threshold": json.dumps({"out_of_fold, X": RATES})},
-        {"achieved": "[]", "chosen_on": "{}"},
-        {"achieved": json.dumps([RATES | {"recall": None}]), "chosen_on": "{}"},
-    ],
-    ids=["of version 1", "too few images", "undefined"],
-)
-def test_nothing_is_promised_where_the_file_does_not_say_it(changed, visit):
-    page = visit(standin(**changed))
-    choose(page, "portrait.png")
-    promise = page.locator("#promise").inner_text()
-    assert promise.startswith(f"Operating point: {RULE}. At other hospitals the file can miss more: ")
-    assert "Expected" not in promise and "X" not in promise
-
-
-@pytest.mark.parametrize(
-    "key, text",
-    [
-        ("threshold", "high"), ("threshold", ""), ("threshold", "1.5"), ("input_size", "28.5"), ("input_size", "0"),
-        ("typicality_threshold", "rare"), ("chosen_on", "{"), ("chosen_on", '{"hospitals": "A"}'), ("chosen_on", "1"),
-        ("achieved", "{}"), ("achieved", "[1, null]"), ("achieved", '[{"recall": "high"}]'),
-        ("achieved", '[{"recall": 0.9, "recall_ci95": 0.8}]'), ("achieved", "NaN"), ("metrics", "none"),
-        ("metrics", '{"test": {"n": {"toString": 1}, "auc": 0.9}}'), ("metrics", '{"test": {"n": 9, "auc": [0.9]}}'),
-    ],
-)  # fmt: skip
-def test_malformed_metadata_leave_the_former_model_with_its_own_text(key, text, visit):
+def test_a_bad_model_file_is_refused_as_a_whole(visit):
     page = visit(standin())
     choose(page, "portrait.png")
-    shown = [page.locator(place).inner_text() for place in ("#statement", "#promise", "#about")]
-    give(page, "other.onnx", standin(**{key: text}), ANOTHER_MODEL)
-    says(page, "[role=alert]", f"other.onnx is not a model that export.py wrote (its {key} ")
-    expect(page.locator("#result")).to_be_hidden()
-    choose(page, "portrait.png")
-    assert [page.locator(place).inner_text() for place in ("#statement", "#promise", "#about")] == shown
-    expect(page.locator("#model-name")).to_have_text(DEFAULT)
-
-
-def test_the_text_is_of_the_model_that_answers_when_a_second_choice_fails_first(visit):
-    page = visit(standin())
-    says(page, "#about", DEFAULT)
-    hand_over(page, "drop", {"slow.onnx": standin(threshold="0.5"), "broken.onnx": b"nothing"})
-    says(page, "[role=alert]", "broken.onnx is not a model")
-    choose(page, "portrait.png")
-    says(page, "#compared", f"the operating point {THRESHOLD:.3f}")
-    says(page, "#about", f"{DEFAULT}, research only")
-
-
-def test_long_texts_of_the_metadata_are_cut(visit):
-    page = visit(standin(fingerprints_trained_on="ab/+" * 6000))
-    page.locator("summary").click()
-    row = page.get_by_role("row", name="fingerprints_trained_on")
-    expect(row).to_contain_text("ab/+… (24000 characters)")
-
-
-def test_roles_names_and_disclaimer(visit):
-    page = visit(standin())
-    expect(page.get_by_role("status").first).to_have_text(f"{DEFAULT} is ready.")
-    says(page, "#about", "On 156 test images: AUC 0.920 (0.860 to 0.960);")
-    expect(page.get_by_role("banner")).to_contain_text("Research only. Not a medical device.")
-    hand_over(page, "paste", {"colour.png": pictures()["colour.png"]})
-    says(page, "#given-caption", "colour.png")
-    says(page, "#given-caption", "colour turned grey")
-    for role, name in (
-        ("heading", "Choose an image"),
-        ("group", "or a phantom: generated, not ultrasound"),
-        ("region", "Result"),
-        ("img", "The image colour.png"),
-        ("img", "The same at 28×28 pixels"),
-    ):
-        expect(page.get_by_role(role, name=name)).to_be_visible()
-    expect(page.get_by_role("status").last).to_contain_text(page.locator("#statement").inner_text())
-
-
-def test_errors_name_the_cause_and_the_way_out(visit):
-    page, huge = visit(standin()), encoded(Image.new("1", (10000, 5001)))
-    choose(page, "portrait.png")
-    for name, label, content, message in (
-        ("notes.txt", IMAGE, b"no image", "is not an image that this browser can read. PNG, JPEG, WebP and BMP work"),
-        ("thin.png", IMAGE, encoded(Image.new("L", (300, 7))), "has 300×7 pixels; the model needs 8×8 or more."),
-        ("huge.png", IMAGE, huge, "has 10000×5001 pixels; this page reads up to 50 million."),
-        ("OTHER.ONNX", IMAGE, standin(), "is a model: choose it with “Choose another .onnx file”, below."),
-        ("a.png", ANOTHER_MODEL, pictures()["opaque.png"], "is not an .onnx file. An image goes to “Choose a file”"),
-        ("html.onnx", ANOTHER_MODEL, b"<!DOCTYPE html><p>not found", "is not a model that export.py wrote"),
-        ("cut.onnx", ANOTHER_MODEL, standin()[:900], "is not a model that export.py wrote"),
-        ("bare.onnx", ANOTHER_MODEL, standin(threshold=None), "is not a model that export.py wrote"),
-    ):
-        give(page, name, content, label)
-        says(page, "[role=alert]", f"{name} {message}")
+    files = {message: standin(**changed) for message, changed in BAD.items()}
+    files |= {
+        "it has no found_threshold": standin("lesion", found_threshold=None),
+        "its output window is missing": standin("lesion", lacks="window"),
+        "its output found is missing": standin(lacks="found"),
+        "its input box does not fit": standin(says="lesion"),
+        "it is no .onnx file": b"<!DOCTYPE html><p>not found",
+        "the file ends too early": standin()[:900],
+    }
+    for message, content in files.items():
+        give(page, {"bad.onnx": content}, ANOTHER_MODEL)
+        says(page, "[role=alert]#error", f"bad.onnx is not a model that this page can use: {message}")
         expect(page.locator("#result")).to_be_hidden()
-    choose(page, "portrait.png")  # the model from before still answers
-    expect(page.get_by_role("alert")).to_be_empty()
+        expect(page.locator("#details")).to_be_hidden()
+        assert page.locator("#about").inner_text() == "No model is loaded."
+        assert page.locator("#rows").inner_text().split("\t")[1] == "waiting"
+    page.get_by_role("button", name="Use this page’s own model").click()
+    says(page, "#estimate", "Estimated probability")  # of the image that waited
+    expect(page.get_by_role("alert").first).to_be_empty()
 
 
-def test_missing_model_says_how_to_make_one_and_a_model_of_phantoms_says_what_it_is(visit):
-    page = visit(None)
-    says(page, "[role=alert]", f"models/{DEFAULT} cannot be loaded (404). Make one with “python export.py RUN --out")
-    page.get_by_role("button", name="benign").click()
-    says(page, "[role=alert]", "cannot be loaded")
-    phantoms = "PHANTOM data (generated, not ultrasound)"
-    give(page, "own.onnx", standin(threshold="0.0012344", dataset=phantoms), ANOTHER_MODEL)
-    says(page, "#given-caption", "benign.png")  # answered after all
-    says(page, "#statement", "above the operating point 0.001: ")
-    expect(page.locator("#promise")).not_to_contain_text("hospitals")
-    says(page, "#about", "own.onnx, research only")
-    says(page, "#synthetic", phantoms)
-    for place in (page.locator("#caution"), page.get_by_role("alert")):
-        expect(place).to_be_empty()
-    choose(page, "portrait.png")
-    says(page, "#caution", "only seen phantoms")
+def test_files_that_hold_no_single_image_are_answered_in_words(visit):
+    page, grey = visit(standin()), Image.new("L", (30, 30))
+    frames = {"save_all": True, "append_images": [Image.new("L", (30, 30), 99)]}
+    deep = Image.fromarray(np.full((30, 30), 4095, np.uint16))
+    wrong = {
+        "film.gif": (encoded(grey, "gif"), "is a GIF, which can hold several frames. Save the image"),
+        "scan": (b"\0" * 128 + b"DICM" + b"\0" * 99, "is a DICOM file, which this page does not read."),
+        "pages.tif": (encoded(grey, "tiff"), "is a TIFF file, which can hold several pages."),
+        "moving.png": (encoded(grey, "png", **frames), "holds several frames."),
+        "moving.webp": (encoded(grey.convert("RGB"), "webp", **frames), "holds several frames."),
+        "deep.png": (encoded(deep), "holds 16 bits per pixel"),
+        "notes.txt": (b"no image", "is not an image that this browser can read. PNG, JPEG, WebP and BMP work."),
+        "thin.png": (encoded(Image.new("L", (300, 7))), "has 300×7 pixels; the model needs 8×8 or more."),
+        "huge.png": (
+            encoded(Image.new("1", (10000, 5001))),
+            "has 10000×5001 pixels; this page reads up to 50 million.",
+        ),
+    }
+    give(page, {name: content for name, (content, _) in wrong.items()} | {"=1+1.png": pictures()["portrait.png"]})
+    answered(page)
+    for name, (_, message) in wrong.items():
+        page.get_by_role("button", name=name).click()
+        expect(page.locator("#problem")).to_contain_text(f"{name} {message}")
+        expect(page.locator("#result")).to_be_hidden()
+    page.get_by_role("button", name="=1+1.png").click()
+    says(page, "#estimate", "Estimated probability")
+    assert {row["call"] for row in table(page)[:-1]} == {"cannot be read"} and table(page)[-1]["image"] == "'=1+1.png"
+    page.get_by_role("button", name="Empty the list").click()
+    expect(page.locator("#list")).to_be_hidden()
 
 
-def test_last_choice_wins_while_the_model_is_on_its_way(visit):
-    page = visit(standin())
-    waiting = []
-    page.route(f"**/models/{DEFAULT}", lambda route: waiting.append(route))
+def test_a_model_that_does_not_arrive_can_be_fetched_again(visit):
+    answers = [{"status": 404}, {"body": standin()}, {"body": standin()}]
+    sums = [{"body": json.dumps({"sha256": "0" * 64})}, {"status": 404}]
+
+    def before(page):
+        page.route(f"**/models/{DEFAULT}", lambda route: route.fulfill(**answers.pop(0)))
+        page.route("**/models/*.json", lambda route: route.fulfill(**sums.pop(0)))
+
+    page = visit(standin(), ready=False, before=before)
+    says(page, "#error", "The model could not be loaded. Check your connection, then try again.")
+    give(page, {"portrait.png": pictures()["portrait.png"]})
+    expect(page.get_by_role("row", name="portrait.png")).to_contain_text("waiting")
+    page.get_by_role("button", name="Try again").click()
+    says(page, "#error", "The model arrived damaged: its checksum differs.")
+    page.get_by_role("button", name="Try again").click()
+    says(page, "#estimate", "Estimated probability")
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+    page.route("**/node_modules/**", lambda route: route.fulfill(status=404))
+    answers.append({"body": standin()})
+    sums.append({"status": 404})
     page.reload()
-    for name in ("malignant.png", "benign.png"):
-        page.locator(f"[data-phantom='{name}']").click()
-        expect(page.locator("#status")).to_have_text("Waiting for the model…")
-    waiting[-1].fulfill(body=standin())  # an earlier one is of the page before it was loaded again
-    says(page, "#given-caption", "benign.png")
-    says(page, "#about", f"{DEFAULT}, research only")
+    says(page, "#error", "A part of this page could not be loaded. Check your connection, then try again.")
 
 
-def test_missing_runtime_and_altered_pixels_are_errors(visit):
-    page = visit(standin())
-    page.add_init_script(
+def test_progress_of_the_download_and_the_last_choice_counts(visit):
+    waiting = []
+    page = visit(
+        standin(),
+        ready=False,
+        before=lambda page: page.route(f"**/models/{DEFAULT}", lambda route: waiting.append(route)),
+    )
+    expect(page.locator("#status")).to_have_text("Loading the model…")
+    give(page, {"other.onnx": standin(threshold="0.5")}, ANOTHER_MODEL)
+    choose(page, "portrait.png")
+    waiting.pop().fulfill(body=standin())
+    page.wait_for_timeout(300)
+    says(page, "#about", "other.onnx: research only")
+
+
+def test_altered_pixels_are_an_error(visit):
+    page = visit(standin(), before=lambda page: page.add_init_script(
         "const read = OffscreenCanvasRenderingContext2D.prototype.getImageData;"
         "OffscreenCanvasRenderingContext2D.prototype.getImageData = function (...box) {"
         "  const image = read.apply(this, box); image.data[40] ^= 1; return image; }"
-    )
-    page.reload()
-    page.get_by_role("button", name="benign").click()
-    says(page, "[role=alert]", "This browser alters the pixels")
-    page.route("**/node_modules/**", lambda route: route.fulfill(status=404))
-    page.reload()
-    says(page, "[role=alert]", "run “npm ci” in the folder web/")
+    ))  # fmt: skip
+    give(page, {"portrait.png": pictures()["portrait.png"]})
+    says(page, "#problem", "This browser alters the pixels")
+
+
+def hand_over(page, kind: str, name: str, content: bytes):
+    """Paste or drop a file."""
+    script = """([kind, name, bytes]) => {
+      const data = new DataTransfer();
+      data.items.add(new File([new Uint8Array(bytes)], name));
+      const Kind = { paste: ClipboardEvent, drop: DragEvent }[kind];
+      document.body.dispatchEvent(new Kind(kind, { clipboardData: data, dataTransfer: data, bubbles: true }));
+    }"""
+    page.evaluate(script, [kind, name, list(content)])
+
+
+def test_everyone_can_use_it(visit):
+    """axe-core finds nothing in light and dark; no width needs scrolling sideways; the keyboard reaches everything."""
+    axe = (MODULES / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+    page = visit(standin("lesion"), before=lambda page: page.add_init_script(axe), reduced_motion="reduce")
+    hand_over(page, "paste", "pasted.png", spot())
+    hand_over(page, "drop", "dropped.png", pictures()["wide.png"])
+    says(page, "#caption", "dropped.png")
+    answered(page)
+    page.locator("summary").click()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for picture in ("pasted.png", "dropped.png"):
+            page.get_by_role("button", name=picture).click()
+            says(page, "#caption", picture)
+            found = page.evaluate(
+                "axe.run().then(({violations}) => violations.map(({id, nodes}) => [id, nodes[0].html]))"
+            )
+            assert found == []
+    for width in (320, 390, 1280, 1920):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, width
+    page.locator("#file").focus()
+    reached = ["file"]
+    while reached[-1] != "model-file" and len(reached) < 40:
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.image || ''"))
+        ring = "(e) => getComputedStyle(e.type === 'file' ? e.nextElementSibling : e).outlineStyle"
+        assert page.evaluate_handle("document.activeElement").evaluate(ring) == "solid", reached
+    assert {"csv", "share", "box", "opacity", "png", "examples/normal.png", "phantoms/benign.png"} <= set(reached)

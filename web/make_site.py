@@ -1,0 +1,39 @@
+"""Copy the page, the runtime and a model into one folder that any static host can serve.
+
+python -m web.make_site FOLDER
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+RUNTIME = "web/node_modules/onnxruntime-web/dist"
+PAGE = ["web/*.html", "web/*.css", "web/*.js", "web/*.svg", "web/phantoms/*.png", "web/examples/*"]
+PAGE += [f"{RUNTIME}/ort.wasm.bundle.min.mjs", f"{RUNTIME}/ort-wasm-simd-threaded.wasm"]
+
+
+def default_model() -> str:
+    """The name of the model that the page loads."""
+    (name,) = re.findall(r'DEFAULT_MODEL = "(.+)"', (REPO / "web" / "app.js").read_text(encoding="utf-8"))
+    return name
+
+
+def make_site(folder: Path) -> None:
+    """Write the page to folder/web, and its model with a checksum, which the page compares, to folder/models."""
+    model = f"models/{default_model()}"
+    for file in [file for pattern in (*PAGE, model) for file in REPO.glob(pattern)]:
+        target = folder / file.relative_to(REPO)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    checksum = {"sha256": hashlib.sha256((folder / model).read_bytes()).hexdigest()}
+    (folder / model).with_suffix(".json").write_text(json.dumps(checksum), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    make_site(Path(sys.argv[1]))

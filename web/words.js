@@ -1,0 +1,127 @@
+// What the page says of an answer, for people who do not know the model.
+
+const SPACE = "\u00a0"; // does not break
+
+/** "flagged", "not flagged", or why there is no call: "unlike" the training images, or "nothing found". */
+export function callOf({ threshold, rare, leastFound }, { probability, typicality, found }) {
+  if (typicality < Math.fround(rare)) return "unlike"; // false where either is not known
+  if (found < leastFound) return "nothing found";
+  return probability >= threshold ? "flagged" : "not flagged";
+}
+
+export const CALLS = { // as predict.py says them
+  flagged: "flagged for review",
+  "not flagged": "not flagged",
+  unlike: "unlike the training images",
+  "nothing found": "no lesion found",
+};
+export const isCall = (call) => call === "flagged" || call === "not flagged";
+
+/** The share of malignant images that a model's probabilities assume; undefined where its file does not say. */
+export function ownShare({ chosenOn: { n, malignant } }) {
+  return malignant > 0 && malignant < n ? malignant / n : undefined;
+}
+
+/** A probability where another share of images is malignant: the odds are multiplied by the ratio of the odds of both
+ *  shares (Elkan, IJCAI 2001). */
+export function corrected(probability, from, to) {
+  if (from === undefined) return probability;
+  const odds = (share) => share / (1 - share);
+  const shifted = (odds(probability) * odds(to)) / odds(from);
+  return Number.isFinite(shifted) ? shifted / (1 + shifted) : 1; // of a probability of 1
+}
+
+export function percent(probability) {
+  if (probability < 0.01) return `less than 1${SPACE}%`;
+  if (probability > 0.99) return `more than 99${SPACE}%`;
+  return `${Math.round(100 * probability)}${SPACE}%`;
+}
+
+/** “30 of 100”; of small shares “7 of 1000”. */
+function outOf(share) {
+  const of = share > 0 && share < 0.01 ? 1000 : 100;
+  return `${Math.round(of * share)} of ${of}`;
+}
+
+export function headline(call) {
+  return { flagged: "Flagged for review.", "not flagged": "Not flagged." }[call] ?? "No answer.";
+}
+
+/** The sentence after the headline. share: of the patients who have cancer; undefined where it is not known. */
+export function estimate(call, probability, share) {
+  if (call === "unlike") {
+    return "This image is unlike the images that the model learned from. Check that it is a single breast-ultrasound " +
+      "image without text over the tissue.";
+  }
+  if (call === "nothing found") {
+    return "The model found no lesion in this image. That does not mean that there is none. If you see one, mark it in " +
+      "the picture: click on it, or draw a rectangle around it.";
+  }
+  const among = share === undefined
+    ? "if cancer is as common among your patients as in the model’s own images"
+    : `if about ${outOf(share)} of your patients have cancer`;
+  return `Estimated probability of malignancy ${percent(probability)}, ${among}.`;
+}
+
+export function meaning(call) {
+  if (call === "flagged") {
+    return "Flagged means: someone trained in breast ultrasound should look at this image again. It does not mean cancer.";
+  }
+  return call === "not flagged" ? "Not flagged does not mean that there is no cancer." : "";
+}
+
+/** A share of images that went wrong, with its interval. right: the share that went well. */
+function wrong(right, interval) {
+  const limits = interval.includes(null) ? "" : ` (95${SPACE}% interval ${interval.map((rate) => Math.round(100 * (1 - rate))).reverse().join(" to ")})`;
+  return [outOf(1 - right), limits];
+}
+
+/** How often the model is wrong on images that chose nothing. */
+export function rates({ achieved: [all, ...each], chosenOn }) {
+  if (!all || all.recall === null || all.specificity === null) {
+    return "How often the model is wrong at a hospital that it has not seen is not known. It can miss more cancers there.";
+  }
+  const [missed, missedLimits] = wrong(all.recall, all.recall_ci95);
+  const [alarms, alarmLimits] = wrong(all.specificity, all.specificity_ci95);
+  const where = chosenOn.hospital_left_out ? "At hospitals that it had not seen" : "At the hospitals that it learned from";
+  const worst = Math.min(...each.map(({ recall }) => recall ?? 1));
+  const last = chosenOn.hospital_left_out
+    ? each.length > 1 && `At the worst of these ${each.length} hospitals it missed ${outOf(1 - worst)}.`
+    : "At a hospital that it has not seen, it can be wrong more often.";
+  const sentences = [
+    `${where}, the model missed ${missed} malignant images${missedLimits}.`,
+    `It flagged ${alarms} other images by mistake${alarmLimits}.`,
+    last,
+  ];
+  return sentences.filter(Boolean).join(" ");
+}
+
+export const isSynthetic = ({ props }) => props.dataset.startsWith("PHANTOM");
+
+/** Why an answer means nothing, or "". generated: whether the image is a phantom. */
+export function caution(model, generated) {
+  if (generated === isSynthetic(model)) return "";
+  if (generated) return "This picture is a phantom: generated, not ultrasound. The answer means nothing.";
+  return "The model has only seen generated pictures. Its answer means nothing for ultrasound.";
+}
+
+/** What of the picture was looked at. share: of the picture that lies in the window. */
+export function looked({ view, size }, { evidenceFrame }, share) {
+  const rest = percent(1 - share);
+  if (share > 0.999) return `The model looked at the whole picture, at ${size}×${size} points.`;
+  if (view !== "lesion") return `The model did not look outside the square: ${rest} of the picture.`;
+  if (evidenceFrame) {
+    return `The model looked closely at the square, and at the whole picture only coarsely: ${rest} of it lies outside the square.`;
+  }
+  return `The model used only the square for its answer: ${rest} of the picture lies outside the square.`;
+}
+
+const LOOKS_AT = {
+  square: "the square in the middle of an image",
+  frame: "the whole image",
+  lesion: "the surroundings of a lesion, which it finds or you mark",
+};
+
+export function about({ name, props, view, size }) {
+  return `${name}: ${props.intended_use}. It looks at ${LOOKS_AT[view]}, at ${size}×${size} points. It learned from ${props.dataset}.`;
+}
