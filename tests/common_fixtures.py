@@ -187,6 +187,7 @@ def framed(tmp_path_factory) -> data.Images:
 def finding(untrained) -> folders.Run:
     """A run in the view lesion, untrained, with mirror pass; in `framed` it finds something else in each frame."""
     frame = untrained_member(9, finds=True)
+    assert frame.finder is not None
     frame.finder.weight.data *= 0.4
     frame.finder.bias.data.fill_(-4.6)
     predictor = Predictor([TwoLooks(untrained_member(4), frame)], mirror=True)

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from common import evidence, imagefile, phantom
-from common.deploy import graph
+from common.deploy import graph, modelfile
 from common.deploy.typicality import Typicality
 from web import make_site
 
@@ -104,7 +104,7 @@ def standin(view="square", earlier=False, unusual=False, lacks="", says="", **ch
     if earlier:
         changed = {"version": "2", "view": None, "achieved": None, "chosen_on": None} | changed
     onnx.helper.set_model_props(model, {key: text for key, text in (props | changed).items() if text is not None})
-    return model.SerializeToString()
+    return modelfile.serialized(model)
 
 
 def encoded(image: Image.Image, kind: str = "png", **options) -> bytes:

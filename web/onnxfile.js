@@ -11,7 +11,6 @@ const OUTPUTS = { all: ["probability", "logit"], 4: ["evidence", "typicality", "
 
 const [VARINT, EIGHT_BYTES, DELIMITED, FOUR_BYTES] = [0, 1, 2, 5]; // wire types
 const [GRAPH, METADATA_PROPS, KEY, VALUE] = [7, 14, 1, 2]; // fields of ModelProto and StringStringEntryProto (onnx.proto)
-const [INITIALIZER, TENSOR_NAME] = [5, 8]; // of GraphProto and TensorProto
 const text = (bytes) => new TextDecoder().decode(bytes);
 
 /** The fields of a message: {number, content: bytes of a delimited one, raw: the bytes of all of it}. */
@@ -49,24 +48,11 @@ function metadata(bytes) {
   }));
 }
 
-/** The bytes of a number as a varint. */
-function varint(number) {
-  const bytes = [];
-  for (; number > 127; number = Math.floor(number / 128)) bytes.push((number % 128) + 128);
-  return [...bytes, number];
-}
-
-/** A copy of a file without the default of its input `box`: onnxruntime-web takes no input that has a default. */
-export async function withBoxNeeded(bytes) {
-  const isDefault = ({ number, content }) => number === INITIALIZER &&
-    delimited(content).some((field) => field.number === TENSOR_NAME && text(field.content) === "box");
-  const parts = [...fields(bytes)].flatMap(({ number, content, raw }) => {
-    if (number !== GRAPH) return [raw];
-    const kept = [...fields(content)].filter((field) => !isDefault(field)).map((field) => field.raw);
-    const length = kept.reduce((sum, part) => sum + part.length, 0);
-    return [Uint8Array.of(GRAPH * 8 + DELIMITED, ...varint(length)), ...kept];
-  });
-  return new Uint8Array(await new Blob(parts).arrayBuffer());
+/** A file without the default of its input `box`, which is its first message (common/deploy/modelfile.py):
+ *  onnxruntime-web takes no input that has a default. */
+export function withBoxNeeded(bytes) {
+  const [{ number, raw }] = fields(bytes);
+  return number === GRAPH ? bytes.subarray(raw.length) : bytes;
 }
 
 // ---- metadata

@@ -20,7 +20,7 @@ const jobs = {
     await startRuntime().catch(() => {
       throw new Error("runtime");
     });
-    const graph = about.view === "lesion" ? await withBoxNeeded(bytes) : bytes;
+    const graph = about.view === "lesion" ? withBoxNeeded(bytes) : bytes;
     session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
     checkSession(session, about);
     return about;
