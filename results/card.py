@@ -18,7 +18,7 @@ from common.run import flags
 from common.show import tables
 from results import log
 
-STEMS = ("breastmnist", "breastmnist_128", "breast_ultrasound_128")
+STEMS = ("breastmnist", "breastmnist_128", "breast_ultrasound")
 
 
 def metadata(file: str) -> dict:

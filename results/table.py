@@ -35,6 +35,15 @@ def mean_and_std(row: dict, metric: str) -> tuple[float, float]:
     return float(row[metric]), float(row[f"{metric}_std"] or "nan")
 
 
+def part_of(run: dict, part: str) -> dict | list[dict]:
+    """What a file says of a part: a split, "SPLIT, HOSPITAL", or folds or repeats."""
+    if part in run["splits"] or part in run:
+        return run["splits"].get(part) or run[part]
+    on, hospital = part.split(", ")
+    about = {"on": on, "hospital": hospital, "unit": "image", "subset": "all", "threshold_name": "standard"}
+    return next(entry for entry in run["results"] if about.items() <= entry.items())
+
+
 def score(scores: dict | list[dict], metric: str) -> str:
     """Of one run with its interval, of several with their spread."""
     return log.spread([one[metric] for one in scores]) if isinstance(scores, list) else log.cell(scores, metric)
@@ -49,7 +58,7 @@ def table() -> str:
         made = run["provenance"]
         weights = f"weights {made['weights_md5'][:8]}" if made["weights_md5"] else "downloaded weights"
         source = f"`{made['command']}`, {made['precision']}, {weights}" if row["file"] != file else ""
-        scores, file = run["splits"].get(row["part"]) or run[row["part"]], row["file"]
+        scores, file = part_of(run, row["part"]), row["file"]
         rows.append([row["what"], str(made["data"]["size"]), source, *(score(scores, metric) for metric in METRICS)])
     for row in log.read("published.csv"):
         cells = [tables.plus_minus(*mean_and_std(row, metric)) for metric in METRICS]
