@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from common import data, files
-from common.deploy import graph, int8, latency, onnxfile, parity, sidecar, typicality
+from common.deploy import graph, int8, latency, metadata, onnxfile, parity, sidecar, typicality
 from common.run import flags, folders, outputs
 from common.run.provenance import provenance
 from common.seed import set_seed
@@ -80,7 +80,7 @@ def main():
     found = data.find_again(run.data, run.table, args)
     splits = {name: images for name in data.SPLITS if len(images := data.load(found, name, optional=["val", "test"]))}
     size, view = run.data["size"], run.data["view"]
-    about = graph.metadata(run, folders.read_metrics(run.path))
+    about = metadata.describe(run, folders.read_metrics(run.path))
     out = Path(args.out or run.path / "model.onnx")
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
     wanted = ["fp32", "int8"] if args.int8 else ["fp32"]

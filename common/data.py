@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from common import fingerprints, imagetable, npzfile, phantom, preparation, splits
-from common.description import notice
+from common.description import hospital_names, notice
 from common.errors import UserError
-from common.images import Images, concatenate, of_arrays
+from common.images import Images, concatenate, counts, of_arrays
 from common.npzfile import SPLITS
 from common.tablefile import BOX, Listed
 
@@ -153,18 +153,6 @@ def find(
         for note in one.notes:
             print(f"note: {one.spec}: {note}", file=sys.stderr)
     return Found(tuple(sets), size, seed, positive, view)
-
-
-def hospital_names(specs: Sequence[str]) -> list[str]:
-    """A name for each data set: of its file or folder, together with the folder around it where two are the same, or
-    where it is "all", as results call all hospitals together. Raises: UserError where two cannot be told apart."""
-    places = [Path(os.path.abspath(spec)) for spec in specs]
-    short = [path.name if os.path.isdir(path) else path.stem for path in places]
-    clear = [name != "all" and short.count(name) == 1 for name in short]
-    names = [name if one else f"{path.parent.name}/{name}" for path, name, one in zip(places, short, clear)]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"--data: two data sets are called {twice[0]}; rename a folder, or name each data set once")
-    return names
 
 
 def list_files(spec: str, positive: str | None) -> Listed | None:
@@ -309,19 +297,3 @@ def require_apart(found: Found) -> None:
                     f"--data {one.spec}: {same.sum()} of its {len(images)} images are in another data set too, such as "
                     f"{first}; name each image once"
                 )
-
-
-def counts(table: pd.DataFrame) -> str:
-    """How many images, malignant ones and patients each hospital has in each split, as a table in words."""
-    width = max(map(len, ["data set", *table["hospital"]]))
-    lines = [f"{'data set':<{width}}{'split':>8}{'images':>8}{'malignant':>11}{'benign or normal':>18}{'patients':>10}"]
-    for (hospital, split), part in table.groupby(["hospital", "split"], sort=False):
-        known, malignant = part["patient"][part["patient"] != ""], int(part["label"].sum())
-        cells = f"{len(part):>8}{malignant:>11}{len(part) - malignant:>18}{known.nunique() or 'unknown':>10}"
-        lines.append(f"{hospital:<{width}}{split:>8}{cells}")
-    if (table["patient"] == "").all():
-        lines.append("No patients are known: only near-duplicates are kept together.")
-    elif unknown := int((table["patient"] == "").sum()):
-        which = f"{unknown} image{'s' * (unknown > 1)}"
-        lines.append(f"The patient of {which} is unknown: of these, only near-duplicates are kept together.")
-    return "\n".join(lines)

@@ -121,3 +121,19 @@ def of_arrays(pixels: np.ndarray, labels: np.ndarray, split: str, hospital: str,
 def of_pixels(pixels: np.ndarray, table: pd.DataFrame) -> Images:
     """Images whose pixels, uint8 [n, size, size], are the frames."""
     return Images(pixels, table, fingerprints.shrink(pixels), np.full((len(pixels), 2), pixels.shape[1:]))
+
+
+def counts(table: pd.DataFrame) -> str:
+    """How many images, malignant ones and patients each hospital has in each split, as a table in words."""
+    width = max(map(len, ["data set", *table["hospital"]]))
+    lines = [f"{'data set':<{width}}{'split':>8}{'images':>8}{'malignant':>11}{'benign or normal':>18}{'patients':>10}"]
+    for (hospital, split), part in table.groupby(["hospital", "split"], sort=False):
+        known, malignant = part["patient"][part["patient"] != ""], int(part["label"].sum())
+        cells = f"{len(part):>8}{malignant:>11}{len(part) - malignant:>18}{known.nunique() or 'unknown':>10}"
+        lines.append(f"{hospital:<{width}}{split:>8}{cells}")
+    if (table["patient"] == "").all():
+        lines.append("No patients are known: only near-duplicates are kept together.")
+    elif unknown := int((table["patient"] == "").sum()):
+        which = f"{unknown} image{'s' * (unknown > 1)}"
+        lines.append(f"The patient of {which} is unknown: of these, only near-duplicates are kept together.")
+    return "\n".join(lines)

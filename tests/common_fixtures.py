@@ -23,7 +23,7 @@ from PIL import Image
 
 from common import data, files, looks, phantom, settings, weights
 from common.calibration import Calibration
-from common.deploy import graph, int8, onnxfile, typicality
+from common.deploy import graph, int8, metadata, onnxfile, typicality
 from common.model import BreastResNet, Predictor, TwoLooks
 from common.npzfile import breastmnist_path
 from common.run import folders
@@ -189,7 +189,7 @@ def finding(untrained) -> folders.Run:
     frame = untrained_member(9, finds=True)
     assert frame.finder is not None
     frame.finder.weight.data *= 0.4
-    frame.finder.bias.data.fill_(-4.6)
+    torch.nn.init.constant_(frame.finder.bias, -4.6)  # type: ignore[arg-type]
     predictor = Predictor([TwoLooks(untrained_member(4), frame)], mirror=True)
     return replace(untrained, predictor=predictor, data=untrained.data | {"view": "lesion"})
 
@@ -231,7 +231,7 @@ def fitted(network, phantoms) -> typicality.Typicality:
 def onnx_model(untrained, network, fitted, tmp_path_factory) -> onnxfile.OnnxModel:
     """The ONNX file of `untrained`, open."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    about = graph.metadata(untrained, files.read_json(untrained.path / "metrics.json"))
+    about = metadata.describe(untrained, files.read_json(untrained.path / "metrics.json"))
     graph.write(graph.assemble({"frame": network}, 28, "square", fitted, 1 / 1.5, 0.1), about, path)
     return onnxfile.load(path, 1)
 
@@ -246,6 +246,6 @@ def lesion_model(finding, framed, made_once, tmp_path_factory) -> onnxfile.OnnxM
         return graph.assemble(networks, 28, "lesion", fitted, 1 / 1.5, 0.1)
 
     path = tmp_path_factory.mktemp("lesion") / "model.onnx"
-    about = graph.metadata(finding, files.read_json(finding.path / "metrics.json"))
+    about = metadata.describe(finding, files.read_json(finding.path / "metrics.json"))
     graph.write(made_once("lesion.onnx", make), about, path)
     return onnxfile.load(path, 1)

@@ -31,7 +31,7 @@ from PIL import Image
 
 from common import files, imagefile, npzfile, weights
 from common.calibration import Calibration
-from common.deploy import graph, onnxfile
+from common.deploy import graph, metadata, onnxfile
 from common.errors import UserError
 from common.run import folders
 from common.settings import Settings, read_params
@@ -211,7 +211,7 @@ def good(tmp_path_factory, untrained, stored, phantoms) -> dict[str, bytes]:
     torch.save(checkpoint | {"state": ones}, folder / "model.pt")  # so small that damage often meets its structure
     opset = onnx.helper.make_opsetid("", graph.OPSET)
     tiny = onnx.helper.make_model(onnx.parser.parse_graph(TINY), opset_imports=[opset], ir_version=10)
-    graph.write(tiny, graph.metadata(untrained, folders.read_metrics(untrained.path)), folder / "model.onnx")
+    graph.write(tiny, metadata.describe(untrained, folders.read_metrics(untrained.path)), folder / "model.onnx")
     picture, *others = (Image.fromarray(image) for image in stored["test_images"][:3])
     for name, how in IMAGE_FILES.items():
         pages: dict[str, Any] = {"append_images": others, "save_all": True} if "pages" in name else {}

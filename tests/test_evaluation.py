@@ -156,8 +156,8 @@ def looking() -> Predicted:
     found = predicted(seen=[1, 2])
     table = found.images.table.assign(x=np.nan, y=np.nan, width=np.nan, height=np.nan)
     table.loc[::2, ["x", "y", "width", "height"]] = [30.0, 30, 15, 10]
-    windows, around = np.tile(np.float32([0.5, 0.2, 1 / 3, 1 / 3]), (24, 1)), np.float32([0.25, 2 / 9, 1 / 3, 1 / 3])
-    windows[::4] = around + np.float32([1 / 6, 0, 0, 0])
+    windows, around = np.tile(np.float32([0.5, 0.2, 1 / 3, 1 / 3]), (24, 1)), np.float32([0.25, 2 / 9, 1 / 3, 1 / 3])  # type: ignore[arg-type]
+    windows[::4] = around + np.float32([1 / 6, 0, 0, 0])  # type: ignore[arg-type]
     windows[:8:4] = around
     sure = np.linspace(0, 0.96, 24, dtype=np.float32)
     said = Answer(found.probabilities, windows, sure)

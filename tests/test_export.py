@@ -10,7 +10,7 @@ from PIL import Image
 
 import export
 from common import files
-from common.deploy import graph, int8, latency, onnxfile, parity
+from common.deploy import graph, int8, latency, metadata, onnxfile, parity
 from common.errors import UserError
 from common.run import outputs
 
@@ -60,7 +60,7 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
 
 def test_a_file_of_a_model_of_phantoms_says_so(untrained):
     of_phantoms = replace(untrained, data=untrained.data | {"synthetic": True})
-    about = graph.metadata(of_phantoms, {"splits": {}, "results": []})
+    about = metadata.describe(of_phantoms, {"splits": {}, "results": []})
     assert about["dataset"] == "PHANTOM data (generated, not ultrasound)"
 
 

@@ -1,7 +1,6 @@
 """Building the ONNX file: preparation, finder and networks as PyTorch exports them, and all that a caller must know."""
 
 import functools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,11 @@ import onnx
 import torch
 from torch import nn
 
-from common import fingerprints, lesion
-from common.deploy import modelfile, typicality
+from common import lesion
+from common.deploy import modelfile
 from common.deploy.typicality import Typicality
 from common.errors import UserError, one_line
-from common.files import as_json
 from common.model import Predictor
-from common.run.folders import Run
 from common.window import frame_box, square_box, window
 
 VERSION = "4"  # of inputs, outputs and metadata; 1 took images of the model's size only, 2 no evidence, 3 no box
@@ -231,59 +228,6 @@ def assemble(
         whole.graph.initializer.append(onnx.numpy_helper.from_array(NO_BOX, modelfile.BOX))
     whole.graph.name, whole.producer_name = "breastmnist", "breastmnist-resnet18"
     return whole
-
-
-PREPARED = {"square": "of the middle square", "frame": "of the whole frame", "lesion": "of the window and of the frame"}
-OUTPUTS = [
-    "probability: calibrated P(malignant), float32 [batch]; logit: its log-odds, float32 [batch]; "
-    f"{evidence}; typicality: about the share of training images that are at least as unusual, float32 [batch]; "
-    "window: x, y, width, height of what the network looked at, in pixels, float32 [batch, 4]; "
-    "found: how sure the finder is of a lesion, 0 to 1, float32 [batch]"
-    for evidence in (
-        "evidence: what each position of the window adds, float32 [batch, rows, columns], its mean the logit",
-        "evidence, evidence_frame: what each position of the window and of the frame adds, float32 [batch, rows, "
-        "columns]; the mean of both maps' means is the logit",
-    )
-]
-
-
-def metadata(run: Run, metrics: dict) -> dict[str, str]:
-    """The file's metadata_props, all text. metrics: the run's metrics.json."""
-    size, view, dataset = run.data["size"], run.data["view"], " + ".join(one["hospital"] for one in run.data["sets"])
-    image = "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up"
-    box = "; box, which may be left out: float32 [batch, 4] or [1, 4], x, y, width, height of the lesion in pixels"
-    return {
-        "input": image + box * (view == "lesion"),
-        "outputs": OUTPUTS[view == "lesion"],
-        "preparation": f"in the graph: antialiased bilinear resize to {size}x{size} {PREPARED[view]}",
-        "input_size": str(size),
-        "view": view,
-        "found_threshold": repr(run.calibration.found_threshold),
-        "classes": json.dumps(["normal or benign", "malignant"]),
-        "positive_class": "malignant",
-        "threshold": repr(run.calibration.threshold),
-        "threshold_rule": run.calibration.threshold_rule,
-        "typicality_threshold": repr(typicality.THRESHOLD),
-        "typicality_rule": typicality.RULE,
-        "temperature": repr(run.calibration.temperature),
-        "offset": repr(run.calibration.offset),
-        "calibrated_on": " + ".join(run.calibration.chosen_on.get("hospitals", [])),
-        "calibrated_on_n": str(run.calibration.chosen_on.get("n", 0)),
-        "chosen_on": json.dumps(run.calibration.chosen_on),
-        "achieved": json.dumps(as_json(run.calibration.achieved)),
-        "fingerprints_trained_on": fingerprints.encode(run.trained_on),
-        "fingerprints_chosen_on": fingerprints.encode(run.chosen_on),
-        "members": str(len(run.predictor.members)),
-        "mirror": "on" if run.predictor.mirror else "off",
-        "dataset": "PHANTOM data (generated, not ultrasound)" if run.data["synthetic"] else dataset,
-        "dataset_source": json.dumps(run.data),
-        "dataset_md5": run.data["md5"],
-        "metrics": json.dumps(metrics["splits"]),
-        "results": json.dumps(metrics["results"]),
-        "version": VERSION,
-        "license": "Apache-2.0",
-        "intended_use": "research only, not a medical device",
-    }
 
 
 def write(model: onnx.ModelProto, about: dict[str, str], path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from common import fingerprints, imagefile, looks, phantom
 from common.calibration import sigmoid
-from common.deploy import graph, onnxfile
+from common.deploy import graph, metadata, onnxfile
 from common.errors import UserError
 from common.model import Predictor, explain, predict
 
@@ -76,7 +76,7 @@ def test_a_file_knows_what_it_was_trained_on_by_fingerprints_alone(onnx_model, p
 def test_several_hospitals_are_named(untrained):
     sets = [{"spec": f"/data/{name}", "hospital": name, "md5": name} for name in ("busi", "breast")]
     several = replace(untrained, data=untrained.data | {"sets": sets})
-    about = graph.metadata(several, {"splits": {}, "results": [{"auc": None}]})
+    about = metadata.describe(several, {"splits": {}, "results": [{"auc": None}]})
     assert about["dataset"] == "busi + breast" and json.loads(about["dataset_source"])["sets"] == sets
     assert json.loads(about["results"]) == [{"auc": None}]
 

@@ -1,0 +1,45 @@
+"""What predict.py prints of answers: lines of a table. Needs numpy and Pillow."""
+
+import math
+from pathlib import Path
+
+from common import evidence
+from common.show import tables
+
+
+def printable(path) -> str:
+    """A path without characters that would command a terminal or break a line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
+
+
+def heading(model, threshold: float, rule: str, folder: Path | None) -> str:
+    """What the table stands under: the model, what its operating point means, the scale of overlays, the columns."""
+    lines = [f"{model.path.name}, trained on {model.dataset}: {model.intended_use}"]
+    lines.append(f"flagged for review from {threshold:.4f} up: {rule}")
+    if threshold == model.calibration.threshold and (expected := tables.promise(model.calibration)):
+        lines.append(expected)
+    if (rare := model.typicality_threshold) > 0:
+        share = f"as {rare:.0%} of images like those are"
+        lines.append(f"unlike the training images below a typicality of {rare:g}, {share}")
+    if folder:
+        full = f"deepest from {evidence.FULL:g} log-odds up"
+        lines.append(f"{printable(folder)}: vermillion speaks for malignant, blue against, {full}")
+    sure = f"{'found':>6}  {'window':<19}  " * (model.view == "lesion")
+    if sure:
+        lines.append("found: how sure the model is of a lesion. window: x,y,width,height of where it looks, in pixels")
+    return "\n".join([*lines, f"{'P(malignant)':>12}  {'typicality':>10}  {'':<26}  {sure}{'page':>4}  image"])
+
+
+def row(answer: dict) -> str:
+    """What the model says of an image, under `heading`; n/a where an earlier file gives no typicality."""
+    typicality = tables.number(answer.get("typicality", math.nan))
+    name = printable(answer["image"]) + "  (trained on this image)" * answer.get("seen_in_training", False)
+    sure = ""
+    if "window" in answer:
+        sure = f"{answer['found']:>6.2f}  {','.join(f'{side:.0f}' for side in answer['window']):<19}  "
+    return f"{answer['probability']:>12.4f}  {typicality:>10}  {answer['call']:<26}  {sure}{answer['page']:>4}  {name}"
+
+
+def patient_row(answer: dict) -> str:
+    """What the model says of a patient."""
+    return f"{answer['probability']:>12.4f}  {answer['call']:<26}  {answer['images']:>6}  {answer['patient']}"
