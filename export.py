@@ -55,6 +55,13 @@ def write_int8(networks: dict, fp32: onnxfile.OnnxModel, reference, known, about
     return checked
 
 
+def warn_of_few(fitted: typicality.Typicality) -> None:
+    """Say so where there are too few training images for any image to be unlike them."""
+    if fitted.marks_nothing:
+        few = f"of {len(fitted.held_out)} training images none can be marked as unlike them; that takes 100"
+        print(f"note: typicality: {few}", file=sys.stderr)
+
+
 def report(label: str, stored: dict) -> str:
     """The tables in parity.json, each under a title."""
     titled = {f"{label}, PyTorch against onnxruntime": stored["rows"]}
@@ -98,9 +105,7 @@ def main():
         reference = parity.expect(shipped, splits)
         known = data.concatenate(*(reference[name].images for name in splits if name != "test"))  # for typicality
         fitted = typicality.fit_networks(networks, known, args.threads)
-        if fitted.marks_nothing:
-            few = f"of {len(known)} training images none can be marked as unlike them; that takes 100"
-            print(f"note: typicality: {few}", file=sys.stderr)
+        warn_of_few(fitted)
         line = 1 / run.calibration.temperature, run.calibration.offset
         model = graph.assemble(networks, size, view, fitted, *line)
         fp32 = write_and_load(model, about, beside["fp32"], args.threads)
