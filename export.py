@@ -123,9 +123,8 @@ def main():
         files.write_json(parity_file, stored, found.notice)
     if paths["int8"].exists() and not args.int8:
         print(f"warning: {paths['int8']} is of an earlier export; --int8 makes it anew", file=sys.stderr)
-    print(report(found.label, stored))
-    for name in wanted:
-        print(f"{paths[name]}: {paths[name].stat().st_size / 1e6:.1f} MB")
+    sizes = [f"{paths[name]}: {paths[name].stat().st_size / 1e6:.1f} MB" for name in wanted]
+    print(report(found.label, stored), *sizes, sep="\n")
 
 
 if __name__ == "__main__":
