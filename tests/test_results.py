@@ -98,11 +98,11 @@ def test_the_card_reads_files_of_version_1():
     "trained_on, words", [("256", "trained on 256 of them"), ("", "how many it was trained on is unknown")]
 )
 def test_figures_of_images_that_a_file_was_or_may_have_been_trained_on_are_not_shown(trained_on, words, monkeypatch):
-    row = next(row for row in log.read("hospitals.csv") if row["file"] == "breastmnist_128.onnx")
+    row = next(row for row in log.read("hospitals.csv") if row["file"] == "breast_ultrasound_128.onnx")
     rows = [row | {"trained_on": trained_on}]
     monkeypatch.setattr(log, "read", lambda name: rows)
     assert [*card.hospital_rows()] == [
-        ["`breastmnist_128.onnx`", "breast/images.csv, 256 images", words, "", "", "", ""]
+        ["`breast_ultrasound_128.onnx`", "breast/images.csv, 256 images", words, "", "", "", ""]
     ]
 
 
