@@ -44,7 +44,7 @@ def overlay(image: np.ndarray, evidence: np.ndarray, window=None) -> Image.Image
     for colour, values in ((MALIGNANT, placed), (BENIGN, -placed)):
         opacity = 255 * OPACITY * np.clip(values / FULL, 0, 1)
         picture.paste(colour, mask=Image.fromarray(opacity.round().astype(np.uint8)))
-    if window is not None:
+    if window is not None and np.rint(window).tolist() != [0, 0, width, height]:
         x, y, side_x, side_y = window
         ImageDraw.Draw(picture).rectangle([x, y, x + side_x - 1, y + side_y - 1], outline="white")
     return picture

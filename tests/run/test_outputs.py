@@ -67,7 +67,7 @@ def test_the_files_of_export_are_the_users_unless_export_wrote_them(exported, ru
     (exported / "model.onnx").unlink()
     for _ in range(2):
         runs(*command)  # replaces its own
-    assert set(outputs.listed(exported)) == {"model.onnx", "model.parity.json"}
+    assert set(outputs.listed(exported)) == {"model.onnx", "model.json", "model.parity.json"}
     into = [*command, "--int8", "--out", exported / "mine" / "a.onnx"]
     for name in ("a.onnx", "a.int8.onnx", "a.parity.json", "run.json"):
         assert refused(runs, into, exported / "mine", name)
