@@ -54,3 +54,4 @@ def test_a_line_is_around_a_window_and_only_there():
     line[7:25, [12, 31]] = line[[7, 24], 12:32] = True
     assert np.array_equal(white, line) and (drawn[~white] == 120).all()
     assert (np.asarray(evidence.overlay(image, values)) == 120).all()
+    assert (np.asarray(evidence.overlay(image, values, (0, 0, 60, 40))) == 120).all()  # the whole picture

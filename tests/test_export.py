@@ -1,16 +1,20 @@
 """export.py in process, on an ensemble of untrained models: what it stores, and what it refuses."""
 
+import base64
+import hashlib
+import io
 import json
 import re
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import export
 from common import files
-from common.deploy import graph, int8, latency, metadata, onnxfile, parity
+from common.deploy import graph, int8, latency, metadata, onnxfile, parity, sidecar
 from common.errors import UserError
 from common.run import outputs
 
@@ -38,7 +42,7 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
         monkeypatch.setattr(latency, name, few)
     printed = command("--fp16", "--int8", "--benchmark")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "model.onnx", "model.int8.onnx", "model.parity.json", "run.json"
+        "model.onnx", "model.json", "model.int8.onnx", "model.int8.json", "model.parity.json", "run.json"
     }  # fmt: skip
     for heading in ("PyTorch against onnxruntime", "against Pillow", "int8 against fp32", "images per second"):
         assert heading in printed
@@ -56,6 +60,20 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
     assert json.loads(about[1].pop("quantization"))["rows"] == stored["int8"]["rows"]
     assert about[1].pop("metrics_of") == "the fp32 file" and about[0] == about[1]
     assert rough.path.stat().st_size < 0.6 * exact.path.stat().st_size
+
+
+def test_a_description_beside_a_file_names_its_bytes_and_the_answers_to_expect(onnx_model, lesion_model, tmp_path):
+    for model in (onnx_model, lesion_model):
+        sidecar.write(model.path, tmp_path / "a.json", "a.onnx", 1)
+        said = files.read_json(tmp_path / "a.json")
+        assert said["file"] == "a.onnx" and said["sha256"] == hashlib.sha256(model.path.read_bytes()).hexdigest()
+        assert (said["threshold"], said["input_size"], said["view"]) == (0.4, 28, model.view)
+        assert len(said["tests"]) == 3
+        for test in said["tests"]:
+            image = np.asarray(Image.open(io.BytesIO(base64.b64decode(test.pop("png")))))
+            assert image.shape == (96, 128) and set(test) == {"probability", "typicality", "window", "found"}
+            for (name, expected), found in zip(test.items(), model.run(list(test), image[np.newaxis])):
+                np.testing.assert_allclose(found[0], expected, atol=1e-6, err_msg=name)
 
 
 def test_a_file_of_a_model_of_phantoms_says_so(untrained):
