@@ -195,7 +195,7 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
             if seen is not None:
                 answer["seen_in_training"] = bool(seen[i])
             if folder:
-                window = given["window"][i] if model.view == "lesion" else None
+                window = given["window"][i] if model.view != "square" else None
                 answer["evidence"] = str(save_overlay(folder, page, given["evidence"][i], window))
             if page.known.patient:
                 answer["patient"] = page.known.patient
