@@ -44,24 +44,27 @@ def heat_loss(logits: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, heat) + dice.mean()
 
 
-def hottest_part(heat: torch.Tensor) -> torch.Tensor:
-    """The heat of the connected cells around the hottest one that have at least HOT of its heat; 0 elsewhere.
-    heat: [n, rows, columns]."""
+def hottest_part(heat: torch.Tensor, share: float = HOT) -> torch.Tensor:
+    """The heat of the connected cells around the hottest one that have at least a share of its heat; 0 elsewhere. Cells
+    count that are reached in as many steps as the map has rows. heat: [n, rows, columns]."""
     hottest = heat.amax((1, 2), keepdim=True)
-    hot, part = (heat >= HOT * hottest).float(), (heat >= hottest).float()
+    hot, part = (heat >= share * hottest).float(), (heat >= hottest).float()
     for _ in range(heat.shape[1]):  # the part grows by a cell in all directions, where it is hot
         part = F.max_pool2d(part[:, None], 3, 1, 1)[:, 0] * hot
     return heat * part
 
 
 def box_of(heat: torch.Tensor) -> torch.Tensor:
-    """The box of the hottest part: its centre of heat, and DEVIATIONS standard deviations to either side.
+    """The box of a lesion, float32 [n, 4] in shares: `box_around` the hottest part. heat: [n, s, s], above 0."""
+    return box_around(hottest_part(heat))
 
-    Args: heat: [n, s, s], above 0. Returns: float32 [n, 4], in shares.
-    """
-    side, part = heat.shape[1], hottest_part(heat)
+
+def box_around(heat: torch.Tensor) -> torch.Tensor:
+    """The centre of all heat, and DEVIATIONS standard deviations to either side. Returns: float32 [n, 4], in shares.
+    heat: [n, s, s]."""
+    side = heat.shape[1]
     position = (torch.arange(side, device=heat.device) + 0.5) / side
-    share = part / part.sum((1, 2), keepdim=True).clamp(min=1e-9)
+    share = heat / heat.sum((1, 2), keepdim=True).clamp(min=1e-9)
     along = torch.stack([share.sum(1), share.sum(2)], 1)  # [n, 2, s]: of columns, of rows
     mean = (along * position).sum(2)
     of_a_cell = 1 / (12 * side**2)  # the variance inside a cell, without which the box of a single cell has no size

@@ -24,14 +24,13 @@ from typing import cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import augment, imagefile, imagetable, metrics, training
-from common.boxes import overlap
+from common.boxes import holds_centre, overlap
 from common.folds import assign_folds
 from common.images import of_arrays
-from common.lesion import box_of, ellipses, heat_loss
+from common.lesion import box_around, box_of, ellipses, heat_loss, hottest_part
 from common.model import BreastResNet, Predictor, predict
 from common.run import flags
 from common.settings import Settings
@@ -174,31 +173,12 @@ def freeze(model: BreastResNet) -> BreastResNet:
 # ---- the finder
 
 
-class Heat(nn.Module):
-    """Frames in, float [n, size, size] in [0, 1]; logits of a heat map out, [n, size / 8, size / 8]."""
-
-    def __init__(self, size: int, settings: Settings):
-        super().__init__()
-        self.trunk = initial_model(size, settings)
-        self.head = nn.ConvTranspose2d(256, 1, 2, 2)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.both(images)[0]
-
-    def both(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The heat map's logits, and one logit of malignant for each frame, [n]."""
-        trunk = self.trunk.trunk
-        third = trunk.layer3(trunk.layer2(self.trunk.first_stage(images)))
-        return self.head(third)[:, 0], trunk.fc(trunk.avgpool(trunk.layer4(third)).flatten(1))[:, 0]
-
-
-def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str, seed: int) -> Heat:
+def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str, seed: int) -> BreastResNet:
     """images: uint8 [n, size, size]; boxes: [n, 4] in shares of the side; labels: [n]."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     settings = Settings(weights=weights, stages=4 if finder.classifies else 3, lr=finder.rate)
-    model = Heat(finder.size, settings)
-    freeze(model.trunk)
+    model = freeze(initial_model(finder.size, settings, finds=True))
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     optimiser = training.make_optimiser(model, settings)
     steps = finder.epochs * -(-len(images) // settings.batch_size)
@@ -218,8 +198,9 @@ def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str
                 planes, malignant = augment.mixup((planes, malignant), settings.mixup, generator)
             inputs, heat = planes.unbind(1)
             with training.autocast(CPU, settings.precision):
-                logits, logit = model.both(inputs)
-            loss = heat_loss(logits.float(), heat)
+                logit, heat_logits = model.look(inputs)
+            assert heat_logits is not None  # it finds lesions
+            loss = heat_loss(heat_logits.float(), heat)
             if finder.classifies:
                 loss = loss + F.binary_cross_entropy_with_logits(logit.float(), malignant)
             optimiser.zero_grad()
@@ -227,21 +208,27 @@ def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str
             optimiser.step()
             schedule.step()
             average.update_parameters(model)
-    return cast(Heat, average.module.eval())
+    return cast(BreastResNet, average.module.eval())
 
 
 @torch.inference_mode()
-def logits_of(model: Heat, images: torch.Tensor) -> np.ndarray:
+def logits_of(model: BreastResNet, images: torch.Tensor) -> np.ndarray:
     """Logits of malignant, [n], the mean of image and mirror image. images: uint8 [n, size, size]."""
     parts = (part.float() / 255 for part in images.split(64))
-    return torch.cat([(model.both(x)[1] + model.both(x.flip(-1))[1]) / 2 for x in parts]).double().numpy()
+    return torch.cat([(model(x) + model(x.flip(-1))) / 2 for x in parts]).double().numpy()
 
 
 @torch.inference_mode()
-def heat_of(model: nn.Module, images: torch.Tensor) -> np.ndarray:
+def heat_of(model: BreastResNet, images: torch.Tensor) -> np.ndarray:
     """Heat maps in [0, 1], the mean of image and mirror image. images: uint8 [n, size, size]."""
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        _, heat = model.look(x)
+        assert heat is not None  # it finds lesions
+        return heat
+
     parts = (part.float() / 255 for part in images.split(64))
-    return torch.cat([((model(x) + model(x.flip(-1)).flip(-1)) / 2).sigmoid() for x in parts]).numpy()
+    return torch.cat([((logits(x) + logits(x.flip(-1)).flip(-1)) / 2).sigmoid() for x in parts]).numpy()
 
 
 def largest_part(heat: torch.Tensor, share: float = 0.5) -> torch.Tensor:
@@ -256,24 +243,13 @@ def largest_part(heat: torch.Tensor, share: float = 0.5) -> torch.Tensor:
     return heat * hot * (mass >= mass.amax((1, 2), keepdim=True) - 1e-6)
 
 
-def moments_box(heat: torch.Tensor, deviations: float = 2.0) -> torch.Tensor:
-    """The box from mean - `deviations` to mean + `deviations` standard deviations, [n, 4] in shares of the side.
-    Two deviations of an ellipse reach from edge to edge."""
-    position = (torch.arange(heat.shape[1]) + 0.5) / heat.shape[1]
-    share = heat / heat.sum((1, 2), keepdim=True).clamp(min=1e-9)
-    along = torch.stack([share.sum(1), share.sum(2)], 1)  # [n, 2, s]: of columns, of rows
-    mean = (along * position).sum(2)
-    within = 1 / (12 * heat.shape[1] ** 2)  # the variance inside a cell, without which a single cell is a point
-    spread = ((along * position.square()).sum(2) - mean.square() + within).clamp(min=within).sqrt()
-    return torch.cat([mean - deviations * spread, 2 * deviations * spread], 1)
-
-
 RULES = {
     "hottest part": box_of,
-    "whole map": moments_box,
-    "squared map": lambda heat: moments_box(heat.square()),
-    "largest part": lambda heat: moments_box(largest_part(heat)),
-    "largest part above 0.3": lambda heat: moments_box(largest_part(heat, 0.3)),
+    "hottest part above 0.3": lambda heat: box_around(hottest_part(heat, 0.3)),
+    "whole map": box_around,
+    "squared map": lambda heat: box_around(heat.square()),
+    "largest part": lambda heat: box_around(largest_part(heat)),
+    "largest part above 0.3": lambda heat: box_around(largest_part(heat, 0.3)),
 }
 
 
@@ -292,8 +268,7 @@ def score_boxes(hospital: Hospital, found: torch.Tensor, heat: np.ndarray) -> di
     lesions = hospital.lesions
     found, true = found[lesions], hospital.boxes[lesions]
     iou = overlap(found.numpy(), true.numpy())
-    offset = (found[:, :2] + found[:, 2:] / 2 - true[:, :2]) / true[:, 2:]
-    inside = ((offset >= 0) & (offset <= 1)).all(1).float().mean()
+    inside = holds_centre(found.numpy(), true.numpy()).mean()
     ratio = (found[:, 2:].amax(1) / true[:, 2:].amax(1)).numpy()
     low, middle, high = np.quantile(ratio, [0.1, 0.5, 0.9])
     values = {"iou": np.median(iou), "iou_below_0.3": np.mean(iou < 0.3), "centre_inside": float(inside)}

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import math
 import random
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -162,6 +163,21 @@ def test_the_kept_weights_are_the_exponential_moving_average_buffers_included(ti
 # checkpoints
 
 
+@contextmanager
+def interrupted(monkeypatch, batches: int):
+    """Ctrl-C comes after so many batches of a training."""
+    original, left = loss.training_loss, iter(range(batches))
+
+    def counted(*given):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loss, "training_loss", counted)
+        yield
+
+
 SLOW = [pytest.param(batches, has_val, marks=pytest.mark.slow) for batches in (0, 1, 6, 8) for has_val in (True, False)]
 
 
@@ -172,15 +188,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(tiny, quick, tmp_path, 
     changed = {"epochs": 3, "batch_size": 6, "patience": 5 if has_val else 0}
     val, file = tiny if has_val else None, tmp_path / "checkpoint.pt"
     whole = fit(tiny, val, quick, **changed)
-    original, left = loss.training_loss, iter(range(batches))
-
-    def interrupted(*given):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return original(*given)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loss, "training_loss", interrupted)
+    with interrupted(monkeypatch, batches):
         fit(tiny, val, quick, checkpoint=file, **changed)
     assert file.exists() == (batches >= 3)
     torch.manual_seed(99)
@@ -273,15 +281,8 @@ def test_a_network_of_frames_learns_to_find(quick):
 
 
 def test_an_interrupted_training_of_two_networks_ends_with_the_same_bits(boxed, looking, tmp_path, monkeypatch):
-    whole, original, left = fit(boxed, boxed, looking), loss.training_loss, iter(range(6))
-
-    def interrupted(*given):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return original(*given)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loss, "training_loss", interrupted)
+    whole = fit(boxed, boxed, looking)
+    with interrupted(monkeypatch, batches=6):
         fit(boxed, boxed, looking, checkpoint=tmp_path / "model.pt")
     assert {path.name for path in tmp_path.iterdir()} == {"model_frame.pt", "model_window.pt"}
     assert outcome(fit(boxed, boxed, looking, checkpoint=tmp_path / "model.pt")) == outcome(whole)
