@@ -11,7 +11,7 @@ import torch
 
 # Weights are multiples of 1 / FRACTION. Their products with grey levels, and the sums of these, are then exact in
 # float32: every runtime finds the same grey levels.
-FRACTION = 2**15
+FRACTION = 2**16
 
 
 def window(images: torch.Tensor, boxes: torch.Tensor, side: int, clip: bool = False) -> torch.Tensor:
@@ -49,7 +49,7 @@ def kernels(start: torch.Tensor, length: torch.Tensor, size: int, side: int, cli
     if clip:
         weights = weights * ((position > start[:, None]) & (position < (start + length)[:, None]))[:, None]
     weights = weights * ((centre >= 0) & (centre < size))[:, :, None]
-    weights = (weights * 2**12).round()  # whole numbers, so that their sum is exact
+    weights = (weights * 2**14).round()  # whole numbers: the sum of a thousand is exact too
     return (weights / weights.sum(2, keepdim=True).clamp(min=1) * FRACTION).round() / FRACTION
 
 
