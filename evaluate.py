@@ -49,7 +49,7 @@ def parse_args():
 
 
 def open_model(name: str, args) -> Model:
-    """A run folder or an .onnx file; both have probabilities(), evidence(), calibration, data, path, and the
+    """A run folder or an .onnx file; both have answer(), evidence(), calibration, data, view, path, and the
     fingerprints trained_on and chosen_on."""
     return onnxfile.load(name, args.threads) if name.endswith(".onnx") else folders.load(name, device_of(args.device))
 
@@ -60,12 +60,12 @@ def name_of(path) -> str:
     return path.stem if path.suffix in (".onnx", ".csv") else path.name
 
 
-def find_images(model: Model, args) -> Found:
-    """The data sets to evaluate on: those of the model, or of the flags. Images without splits are not divided, unless
-    the flags ask for a split."""
+def find_images(model: Model, view: str, args) -> Found:
+    """The data sets to evaluate on, for a model of a view: those of `model`, or of the flags. Images without splits are
+    not divided, unless the flags ask for a split."""
     kept = model.table if isinstance(model, folders.Run) else None
     undivided = "all" if args.data and args.split in (None, "all") else None
-    return data.find_again(model.data, kept, args, undivided)
+    return data.find_again(model.data | {"view": view}, kept, args, undivided)
 
 
 def load_images(found: Found, split: str) -> Images:
@@ -108,9 +108,9 @@ def predict_other(model: Model, scored: Scored, args) -> Predicted:
         probabilities, out_of_fold = (np.array([row[name] for row in rows]) for name in ("probability", "out_of_fold"))
         return Predicted(images, probabilities, evaluation.by_pictures(images), out_of_fold)
     other = open_model(given, args)
-    if other.data["size"] != images.pixels.shape[-1]:
+    if (other.data["size"], other.view) != (images.pixels.shape[-1], model.view):
         at_its_size = argparse.Namespace(**vars(args) | {"size": other.data["size"]})
-        images = load_images(find_images(model, at_its_size), scored.on)
+        images = load_images(find_images(model, other.view, at_its_size), scored.on)
     return predict(other, images)
 
 
@@ -218,7 +218,7 @@ def main():
     args = parse_args()
     set_seed(0, args.threads)
     model = open_model(args.model, args)
-    found, name = find_images(model, args), name_of(args.model)
+    found, name = find_images(model, model.view, args), name_of(args.model)
     split = args.split or ("test" if "test" in found.splits else "all")
     at_home = model.path if model.path.is_dir() else model.path.with_suffix("")
     folder = at_home if args.out is None else Path(args.out, name)

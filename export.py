@@ -31,6 +31,8 @@ def parse_args():
     args = parser.parse_args()
     if args.out is not None and not args.out.endswith(".onnx"):
         parser.error(f"argument --out: {args.out!r} does not end in .onnx")
+    if args.out and (beside := sidecar.path_of(Path(args.out)).name) in (*folders.FILES, outputs.LIST):
+        parser.error(f"argument --out: beside {args.out} comes {beside}, which is a file of runs; take another name")
     return args
 
 

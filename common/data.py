@@ -25,7 +25,7 @@ from common.tablefile import BOX, Listed
 
 __all__ = ["Images", "concatenate", "of_arrays"]
 WITHOUT_PATH = ("breastmnist", "phantom")  # as --data has them
-VIEWS = {
+VIEW_NOTES = {
     "frame": "the network looks at whole frames, since no image has a box",
     "lesion": "the network looks at the lesion and at the frame, since images have boxes",
 }
@@ -139,7 +139,7 @@ def find(
     if view == "auto":
         view = choose_view(listings)
         if view != "square":
-            print(f"note: --view {view}: {VIEWS[view]}", file=sys.stderr)
+            print(f"note: --view {view}: {VIEW_NOTES[view]}", file=sys.stderr)
     prepare = partial(preparation.prepare_files, size=size, whole=view != "square")
     sets = []
     for spec, hospital, listed in zip(specs, hospital_names(specs), listings):
@@ -240,8 +240,8 @@ def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str 
         raise UserError(f"{gone[0]}: holds the data of the run, but is not there; say with --data where they lie now")
     seed = described["seed"] if args.seed is None else args.seed
     positive = args.positive or described["positive"]
-    view = described.get("view", "square")  # which a file by version 1 lacks
-    found = find(specs, args.data_root, args.size or described["size"], seed, positive, kept, undivided, view)
+    size, view = args.size or described["size"], described["view"]
+    found = find(specs, args.data_root, size, seed, positive, kept, undivided, view)
     if not args.data and found.describe()["md5"] != described["md5"] and args.size is args.seed is None:
         print("note: the data have changed since the model was trained", file=sys.stderr)
     return found

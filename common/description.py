@@ -7,14 +7,14 @@ from pathlib import Path
 from common.errors import UserError
 
 LARGEST = 1024  # pixels a side; a model of more is no file of ours
-KINDS = {"size": int, "seed": int, "md5": str, "synthetic": bool, "trained_on": list, "sets": list}
+KINDS = {"size": int, "seed": int, "md5": str, "synthetic": bool, "trained_on": list, "sets": list, "view": str}
 VIEWS = ("square", "frame", "lesion")
 
 
 def describes_data(value) -> bool:
     """Whether a value out of a file is what `data.Found.describe` gives, and "trained_on", the splits of training."""
     known = isinstance(value, dict) and all(type(value.get(key)) is kind for key, kind in KINDS.items())
-    sized = known and 8 <= value["size"] <= LARGEST and value.get("view", "square") in VIEWS
+    sized = known and 8 <= value["size"] <= LARGEST and value["view"] in VIEWS
     return sized and all({"spec", "hospital", "md5"} <= set(one) for one in value["sets"])
 
 

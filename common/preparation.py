@@ -80,20 +80,20 @@ def prepare_files(folder: Path, table: pd.DataFrame, size: int, whole: bool, whe
     Args: table: a row per file; whole: whole frames, else middle squares; where: what to name in an error.
     Raises: UserError when an image is bad, after all bad images are named on stderr.
     """
-    names, good, bad = list(table["image"]), [], 0
+    names, bad = list(table["image"]), 0
+    pixels, squares = np.empty((len(names), size, size), np.uint8), np.empty((len(names), SIDE, SIDE), np.uint8)
+    sizes = np.empty((len(names), 2), int)
     with ThreadPoolExecutor(cpu_count()) as pool, warnings.catch_warnings(action="ignore"):  # of harmless flaws
         prepared = pool.map(lambda name: prepare_file(folder / name, size, whole), names)
-        for name, found in zip(names, shown(prepared, "prepared", len(names))):
+        for i, found in enumerate(shown(prepared, "prepared", len(names))):
             if isinstance(found, UserError):
-                print(f"warning: {folder / name} {found}", file=sys.stderr)
+                print(f"warning: {folder / names[i]} {found}", file=sys.stderr)
                 bad += 1
             else:
-                good.append(found)
+                pixels[i], squares[i], *sizes[i] = found
     if bad:
         raise UserError(f"{where}: {bad} of {len(names)} images cannot be used (see above); mend or remove them")
-    pixels = np.array([one.pixels for one in good], np.uint8).reshape(-1, size, size)
-    squares = np.array([one.square for one in good], np.uint8).reshape(-1, SIDE, SIDE)
-    return Images(pixels, table, squares, np.array([one[2:] for one in good], int).reshape(-1, 2))
+    return Images(pixels, table, squares, sizes)
 
 
 def frames(images: Images) -> Iterator[np.ndarray]:

@@ -7,6 +7,7 @@ results/README.md says which defaults were measured, and how.
 import argparse
 from dataclasses import dataclass, field, fields
 
+from common.description import VIEWS
 from common.errors import UserError
 from common.files import read_json
 from common.kinds import (
@@ -47,7 +48,7 @@ class Settings:
     )
     view: str = setting(
         "auto",
-        one_of("auto", "square", "frame", "lesion"),
+        one_of("auto", *VIEWS),
         "what is looked at: the middle square, the whole frame, or the lesion and the frame; auto: the square of .npz "
         "data and phantoms, else the lesion where an image has a box, and the frame where none has",
     )

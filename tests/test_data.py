@@ -198,8 +198,6 @@ def test_the_view_follows_the_data_unless_it_is_given(table, npz, tmp_path, caps
             assert data.find([str(spec) for spec in specs], None, 28, undivided="all", view=given).view == given
         again = data.find_again(found.describe(), None, flags(), undivided="all")
         assert again.view == view
-    earlier = {name: value for name, value in found.describe().items() if name != "view"}
-    assert data.find_again(earlier, None, flags()).view == "square"
 
 
 def test_a_hospital_may_not_be_called_as_all_are(tmp_path):

@@ -7,6 +7,8 @@ import shutil
 import sys
 from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -41,7 +43,7 @@ def parsed(monkeypatch):
 
 
 def load(model, parsed, split: str, *words) -> data.Images:
-    return evaluate.load_images(evaluate.find_images(model, parsed(*words, "--split", split)), split)
+    return evaluate.load_images(evaluate.find_images(model, model.view, parsed(*words, "--split", split)), split)
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_a_run_has_stored_predictions_of_its_own_images_and_makes_those_of_other
     assert found.probabilities.tolist() == held_out and found.out_of_fold.all()
     assert found.how == "out-of-fold predictions"
     scored = evaluation.score(found, "train")
-    notes = evaluate.notes_of(folded, evaluate.find_images(folded, parsed()), scored, found, [])
+    notes = evaluate.notes_of(folded, evaluate.find_images(folded, "square", parsed()), scored, found, [])
     assert notes[0].endswith("models that were not trained on any image of its hospital.")
     found = evaluate.predict(folded, test)
     assert not found.out_of_fold.any() and found.probabilities.tolist() == np.linspace(0.2, 0.3, 12).tolist()
@@ -137,6 +139,18 @@ def test_a_model_trained_on_other_data_sees_the_images_of_the_first(own, onnx_mo
     assert np.array_equal(found.probabilities, scored.probabilities)
 
 
+def test_a_model_of_another_view_sees_the_images_as_it_looks_at_them(lesion_model, framed, onnx_model, parsed):
+    folder, taken = Path(framed.table["_file"][0]).parent, {}
+    args = parsed("--against", onnx_model.path, "--data", folder, "--split", "all")
+    for model in (lesion_model, onnx_model):
+        taken[model.view] = evaluate.load_images(evaluate.find_images(model, model.view, args), "all")
+    assert (taken["square"].pixels != taken["lesion"].pixels).any()
+    scored = evaluation.score(evaluate.predict(lesion_model, taken["lesion"]), "all")
+    with patch.object(evaluate, "predict", lambda model, images: images):
+        other = evaluate.predict_other(lesion_model, scored, args)
+    assert np.array_equal(other.pixels, taken["square"].pixels)
+
+
 @pytest.mark.parametrize("words", [[], ["--seed", 3], ["--size", 28]])
 def test_data_that_are_as_they_were_are_no_news(own, parsed, capsys, words):
     load(own, parsed, "test", *words)
@@ -178,7 +192,7 @@ def test_busi_as_everybody_downloads_it_is_known_by_a_model_of_breastmnist(onnx_
 
 def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist, breastmnist_root, parsed, monkeypatch):
     args = parsed("--data", "breastmnist", "--data-root", breastmnist_root, "--split", "val")
-    found = evaluate.find_images(own, args)
+    found = evaluate.find_images(own, "square", args)
     scored = evaluation.score(evaluate.predict(own, evaluate.load_images(found, "val")), "val")
     name, content = evaluate.official_result(found, scored, "run", args)
     assert name.startswith("breastmnist_val_[AUC]") and len(content.splitlines()) == 78

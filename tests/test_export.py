@@ -62,6 +62,14 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
     assert rough.path.stat().st_size < 0.6 * exact.path.stat().st_size
 
 
+@pytest.mark.parametrize("name", ["metrics", "calibration", "run"])
+def test_a_file_whose_description_would_take_the_place_of_another_is_refused(monkeypatch, capsys, name):
+    monkeypatch.setattr(sys, "argv", ["export.py", "runs/train", "--out", f"runs/train/{name}.onnx"])
+    with pytest.raises(SystemExit):
+        export.main()
+    assert f"beside runs/train/{name}.onnx comes {name}.json, which is a file of runs" in capsys.readouterr().err
+
+
 def test_a_description_beside_a_file_names_its_bytes_and_the_answers_to_expect(onnx_model, lesion_model, tmp_path):
     for model in (onnx_model, lesion_model):
         sidecar.write(model.path, tmp_path / "a.json", "a.onnx", 1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from common.deploy import onnxfile
-from common.images import Images
+from common.images import Images, of_pixels
 from common.run.folders import Run
 
 BATCHES = (1, 64)
@@ -47,13 +47,14 @@ def measure(files: dict[str, Path], run: Run, images: Images) -> dict:
     Args: files: {model: path}; images: of which the largest batch takes at most 64.
     """
     before, rows = torch.get_num_threads(), []
+    frames = of_pixels(images.pixels, images.table.drop(columns="_file", errors="ignore"))  # none is read again
     for threads in THREADS:
         sessions = {model: onnxfile.open_session(path, threads) for model, path in files.items()}
         torch.set_num_threads(threads)
         for batch in dict.fromkeys(min(batch, len(images)) for batch in BATCHES):
-            given = images.pixels[:batch]
-            calls = {model: partial(session.run, None, {"image": given}) for model, session in sessions.items()}
-            calls["PyTorch"] = partial(run.answer, images[:batch])
+            given = frames[:batch]
+            calls = {m: partial(session.run, None, {"image": given.pixels}) for m, session in sessions.items()}
+            calls["PyTorch"] = partial(run.answer, given)
             for model, call in calls.items():
                 p50, p95 = np.percentile(timings(call), (50, 95))
                 row = {"model": model, "threads": threads, "batch": batch}

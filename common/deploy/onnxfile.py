@@ -40,9 +40,13 @@ class OnnxModel:
     dataset: str  # its name for people; says PHANTOM where it is one
     intended_use: str
     typicality_threshold: float  # below it an image is unlike those of training; 0 where the file gives no typicality
-    view: str  # square, frame or lesion
     trained_on: np.ndarray  # fingerprints of the training images, uint8 [n, 32]; none in an earlier export
     chosen_on: np.ndarray  # and of the validation images, which trained nothing
+
+    @property
+    def view(self) -> str:
+        """What the networks look at: square, frame or lesion."""
+        return self.data["view"]
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
@@ -82,12 +86,14 @@ class OnnxModel:
         if not self.gives(output):
             raise UserError(f"{self.path}: an earlier export, which gives no {output}; export the run again")
 
-    def run_images(self, outputs: list[str], images, batch: int = 1, boxes=None) -> list[np.ndarray]:
-        """The named outputs, as `run`, of `data.Images`: of image files at their full size. boxes: as `run`.
+    def run_images(self, outputs: list[str], images, batch: int | None = None, boxes=None) -> list[np.ndarray]:
+        """The named outputs, as `run`, of `data.Images`: of image files at their full size. batch: None for one image
+        file at a time, and for 64 images that are no files; boxes: as `run`.
         Raises: UserError, as `run` and for a file that cannot be read."""
         from common.preparation import frames  # predict.py, which needs no pandas, imports this file
         from common.progress import shown
 
+        batch = batch or (1 if "_file" in images.table else 64)
         found = []
         pairs = zip(shown(frames(images), "predicted", len(images)), [None] * len(images) if boxes is None else boxes)
         for _, alike in groupby(pairs, key=lambda pair: pair[0].shape):
@@ -140,8 +146,7 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         unlike = float(props["typicality_threshold"]) if "typicality" in found else 0.0
         about = props["dataset"], props["intended_use"]
         marks = [fingerprints.decode(props.get(f"fingerprints_{name}", "")) for name in ("trained_on", "chosen_on")]
-        view = props.get("view", "square")  # which an earlier export lacks
-        return OnnxModel(Path(path), session, read_calibration(props), read_data(props), *about, unlike, view, *marks)
+        return OnnxModel(Path(path), session, read_calibration(props), read_data(props), *about, unlike, *marks)
 
 
 def read_calibration(props: dict) -> Calibration:
@@ -152,7 +157,7 @@ def read_calibration(props: dict) -> Calibration:
 
 def read_data(props: dict) -> dict:
     """What a file says of the data of its run. Raises: ValueError or KeyError on what export.py does not write."""
-    data = json.loads(props["dataset_source"])
+    data = {"view": "square"} | json.loads(props["dataset_source"])  # the only view of earlier versions
     if "sets" not in data:  # of an export by version 1
         sets = [data, *data.get("also", [])]
         data["sets"] = [{"spec": one["name"], "hospital": one["name"], "md5": one["md5"]} for one in sets]

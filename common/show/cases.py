@@ -1,5 +1,7 @@
 """Cases that a model gets right and wrong, each beside its evidence."""
 
+from pathlib import Path
+
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
@@ -21,8 +23,10 @@ WINDOWS = (
 )
 NOTE = (
     "The most extreme images of each outcome at the operating point, {:.4f}; P is P(malignant). Evidence is counted in "
-    "log-odds: the mean of an image's map is its logit. The scale is the same for every image."
+    "log-odds{}. The scale is the same for every image."
 )
+OF_ALL = ": the mean of an image's map is its logit"
+OF_WINDOW = " and is of the window alone: the logit is the mean of this map and of the frame's, which is not shown"
 
 
 def most_extreme(labels, probabilities, threshold: float, n: int) -> list[tuple[str, int]]:
@@ -50,7 +54,8 @@ def sheet(model, images: Images, labels, probabilities, title: str) -> Figure:
     pairs = np.stack([np.repeat(stored[..., None], 3, axis=-1), np.stack(drawn)], 1)
     captions = [f"image {i}: P = {probabilities[i]:.3f}\n{outcome}" for outcome, i in shown]
     frames = [figures.MODEL if outcome.startswith("true") else figures.CHOSEN for outcome, _ in shown]
-    figure = figures.image_sheet(pairs, captions, SHOWN, title, frames=frames, note=NOTE.format(threshold))
+    note = NOTE.format(threshold, OF_WINDOW if model.view == "lesion" else OF_ALL)
+    figure = figures.image_sheet(pairs, captions, SHOWN, title, frames=frames, note=note)
     # the colours of `evidence.overlay`, over a mid grey
     grey = np.full(3, 0.5)
     low, high = (OPACITY * np.array(to_rgb(colour)) + (1 - OPACITY) * grey for colour in (BENIGN, MALIGNANT))
@@ -77,5 +82,5 @@ def windows(images: Images, found: np.ndarray, given: np.ndarray, overlaps: np.n
             x, y, width, height = SEEN * window
             ImageDraw.Draw(picture).rectangle([x, y, x + width, y + height], outline=colour, width=2)
         tiles.append(np.asarray(picture)[None])
-    captions = [f"{images.table['image'][i]}: IoU {overlaps[i]:.2f}" for i in shown]
+    captions = [f"{Path(images.table['image'][i]).name}: IoU {overlaps[i]:.2f}" for i in shown]
     return figures.image_sheet(np.stack(tiles), captions, 4, title, note=WINDOWS)
