@@ -59,7 +59,7 @@ SAY = """
 said = [run(case["image"], case["box"]) for case in cases]
 print(json.dumps({"version": version, "said": [None if p is None else float(p) for p in said]}))
 """
-# With the default of `box` cut off, box is an ordinary input (docs/export.md).
+# With the default of `box` cut off, box is an ordinary input (docs/onnx.md).
 JAVASCRIPT = """
 import fs from "fs";
 import * as module from "%s";

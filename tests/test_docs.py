@@ -1,4 +1,4 @@
-"""README and docs: their links lead somewhere, their flags exist, and their console blocks print what they show.
+"""README and docs: links lead somewhere, flags exist, console blocks print what they show, and sentences are short.
 
 A console block holds commands after "$" and below each, in order, lines of its output; lines may be left out. The words
 and whole numbers must be the same; decimals may differ by 0.05, because a processor that trains in bf16, or adds in
@@ -13,6 +13,7 @@ import pytest
 from conftest import REPO
 
 PAGES = [*REPO.glob("*.md"), *REPO.glob("docs/*.md"), REPO / "models/README.md", REPO / "results/README.md"]
+PROSE = sorted({*PAGES, *REPO.glob("results/*.md")})
 RECORDS = [REPO / "docs/results.md", REPO / "results/README.md"]  # pages with commands of version 1
 GONE = {"--also", "--calibrate-on", "--compare-groups", "--upsample", "--frozen-stages"}  # flags of version 1
 OTHERS = {
@@ -25,6 +26,7 @@ OTHERS = {
     "--owner",
     "--check",
 }  # flags of other programs
+MOST_WORDS = 30  # of a sentence; longer ones need a second reading
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 DECIMAL = re.compile(r"-?\d*\.\d+(?:e-?\d+)?")
 
@@ -39,7 +41,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(REPO)))
 def test_every_link_and_every_file_named_is_there(page):
     text = read(page)
     for link in re.findall(r"\]\((?!https?:)(.*?)\)", text):
@@ -49,6 +51,32 @@ def test_every_link_and_every_file_named_is_there(page):
         assert not anchor or anchor in anchors(target), link
     for name in re.findall(r"`((?:common|tests|results|web)/[\w/]+\.(?:py|csv|png))`", text):
         assert (REPO / name).exists(), name
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a page's prose, without code blocks, tables, headings and front matter.
+
+    A list item is a paragraph of its own. A span of code counts as one word, and a link as its words.
+    """
+    text = re.sub(r"\A---\n.*?^---$|^```.*?^```$|^<!--.*?-->$", "", text, flags=re.M | re.S)
+    text = re.sub(r"(?<=\n\n)(?: {4}.*\n|\n)+", "\n", text)  # indented code
+    text = re.sub(r"^ *(?:\||#|!\[).*$", "", text, flags=re.M)
+    text = re.sub(r"`[^`]+`", "CODE", text)
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
+    paragraphs = re.split(r"\n\s*\n|^\s*(?:[-*]|\d+\.) | · ", text, flags=re.M)
+    ends = re.compile(r"(?<=[.!?])(?<!et al\.)[*)\]\"]*\s+")
+    return [" ".join(one.split()) for paragraph in paragraphs for one in ends.split(paragraph) if one.strip()]
+
+
+def test_a_page_is_divided_into_its_sentences():
+    text = "# Head\n\nOne `a b. c` two. Three [four](x.md).\n\n    code. Code\n\n- **Five.** Six et al. 7\n- 8\n  9\n"
+    assert sentences(text) == ["One CODE two.", "Three four.", "**Five.", "Six et al. 7", "8 9"]
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(REPO)))
+def test_no_sentence_is_long(page):
+    long = [sentence for sentence in sentences(read(page)) if len(sentence.split()) > MOST_WORDS]
+    assert not long, "\n".join(f"{len(sentence.split())} words: {sentence}" for sentence in long)
 
 
 def test_the_first_page_is_short_and_the_version_has_one_home():
