@@ -93,7 +93,7 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> l
     recalibrate.describe(file, chosen, images)
     lines = [tables.recalibration_text(fitted, model.calibration, chosen), seen]
     lines.append(recalibration.halving(unit, args.unit, fitted))
-    if len(images) >= TYPICAL and model.gives("typicality"):
+    if len(images) >= TYPICAL:
         recalibrate.refit_typicality(file, recalibrate.distances(file, images, args.threads))
     else:
         lines.append(f"Typicality stays that of the training images: to fit it takes {TYPICAL} images.")

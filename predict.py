@@ -173,8 +173,7 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
     "flagged" is None for an image unlike those of training, and where no lesion is found; "call" says it in words.
     "seen_in_training" is there if the file has fingerprints.
     """
-    outputs = ["logit", *(name for name in ("typicality", "window", "found") if model.gives(name))]
-    outputs += ["evidence"] * bool(folder)
+    outputs = ["logit", "typicality", "window", "found"] + ["evidence"] * bool(folder)
     for batch in batches(pages):
         pixels = np.stack([page.pixels for page in batch])
         given = dict(zip(outputs, model.run(outputs, pixels, boxes=boxes_of(model, batch))))
@@ -187,11 +186,10 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
                 answer |= {"window": given["window"][i].tolist(), "found": float(given["found"][i])}
                 if answer["found"] < model.calibration.found_threshold:
                     answer |= {"flagged": None, "call": "no lesion found"}
-            if "typicality" in given:
-                typicality = given["typicality"][i]
-                answer |= {"typicality": float(typicality), "unlike_training": bool(model.unlike(typicality))}
-                if answer["unlike_training"]:
-                    answer |= {"flagged": None, "call": "unlike the training images"}
+            typicality = given["typicality"][i]
+            answer |= {"typicality": float(typicality), "unlike_training": bool(model.unlike(typicality))}
+            if answer["unlike_training"]:
+                answer |= {"flagged": None, "call": "unlike the training images"}
             if seen is not None:
                 answer["seen_in_training"] = bool(seen[i])
             if folder:
@@ -228,10 +226,9 @@ def save_overlay(folder: Path, page: Page, values: np.ndarray, window) -> Path:
     return path
 
 
-def evidence_folder(args, model: onnxfile.OnnxModel, named: list[str]) -> Path:
+def evidence_folder(args, named: list[str]) -> Path:
     """The folder of --evidence, made if absent. Raises: UserError if it cannot be used."""
     check_evidence_folder(args.evidence, named)
-    model.require("evidence")
     with files.writing_to(folder := Path(args.evidence)):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -257,7 +254,7 @@ def main():
     named, folder = expand_tables(named_paths(args.images), args.box), None
     if args.evidence is not None:
         named = list(named)
-        folder = evidence_folder(args, model, [name for name, _ in named])
+        folder = evidence_folder(args, [name for name, _ in named])
 
     progress, answered = Progress(), []
     for answer in answers(model, read(named, progress), threshold, folder):

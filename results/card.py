@@ -18,7 +18,7 @@ from common.run import flags
 from common.show import tables
 from results import log
 
-STEMS = ("breastmnist", "breastmnist_128", "breast_ultrasound_128")
+STEMS = ("breast_ultrasound", "breastmnist_28")
 
 
 def metadata(file: str) -> dict:
@@ -34,13 +34,13 @@ def score(model: Path, images: str) -> list[dict]:
     with tempfile.TemporaryDirectory() as out:
         words = ["evaluate.py", str(model), "--data", images, "--split", "all"]
         found = log.run(words, out, f"{model.stem}/evaluation_all.json")
-    made, seen = found["provenance"], found["seen"]  # {} of a file of version 1, which has no fingerprints
+    made, seen = found["provenance"], found["seen"]
     about = {"file": model.name, "set": made["data"]["sets"][0]["hospital"]}
     whole = [entry for entry in found["results"] if entry["subset"] == "all"]
     rows = []
     for scores, chosen in zip(whole[::2], whole[1::2]):  # each at 0.5, then at the operating point
         row = about | {"unit": scores["unit"], "boxes": scores.get("boxes", ""), "n": scores["n"]}
-        row |= {"trained_on": seen["trained on"] if seen else "", "commit": made["commit"][:10]}
+        row |= {"trained_on": seen["trained on"], "commit": made["commit"][:10]}
         row |= log.columns(scores, auc="auc", accuracy="accuracy", brier="brier")
         rows.append(row | log.columns(chosen, sensitivity="recall", specificity="specificity"))
     return rows
@@ -48,14 +48,9 @@ def score(model: Path, images: str) -> list[dict]:
 
 def stored(about: dict) -> Iterator[tuple[str, dict, dict]]:
     """What a file's metadata say of each part of the images: (its name, metrics at 0.5, those at the threshold)."""
-    if "results" in about:
-        results = json.loads(about["results"])
-        standard, chosen = (tables.named(results, name) for name in ("standard", "operating point"))
-        yield from ((name, scores, chosen[name]) for name, scores in standard.items())
-    else:  # an export of version 1
-        keys = ("metrics", "calibration", "metrics_at_threshold")
-        scores, calibration, chosen = (json.loads(about[key]) for key in keys)
-        yield from ((name.replace("_", " "), scores[name] | calibration[name], chosen[name]) for name in scores)
+    results = json.loads(about["results"])
+    standard, chosen = (tables.named(results, name) for name in ("standard", "operating point"))
+    yield from ((name, scores, chosen[name]) for name, scores in standard.items())
 
 
 def splits() -> Iterator[tuple[list[str], str, dict, dict]]:
@@ -77,12 +72,11 @@ def threshold_rows() -> Iterator[list[str]]:
 
 
 def hospital_rows() -> Iterator[list[str]]:
-    """Every file at other hospitals; what a model was trained on, or may have been, is said, not scored."""
+    """Every file at other hospitals; what a model was trained on is said, not scored."""
     for row in log.read("hospitals.csv"):
         cells = [log.cell(row, name) for name in ("auc", "accuracy", "brier", "sensitivity", "specificity")]
         if row["trained_on"] != "0":
-            known = f"trained on {row['trained_on']} of them"
-            cells = [known if row["trained_on"] else "how many it was trained on is unknown", "", "", "", ""]
+            cells = [f"trained on {row['trained_on']} of them", "", "", "", ""]
         what = f"{row['set']}, {row['n']} {row['unit']}s" + f", boxes {row['boxes']}" * bool(row["boxes"])
         yield [f"`{row['file']}`", what, *cells]
 

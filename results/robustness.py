@@ -23,7 +23,7 @@ from common.run import command
 from results import log
 
 SIZE = 224  # side of the input images; lengths below are in pixels of such an image
-SHOWN = ("breast_ultrasound_128.onnx", "breastmnist_128.onnx")  # in results/README.md
+SHOWN = ("breast_ultrasound.onnx", "breastmnist_28.onnx")  # in results/README.md
 GREY_OF_A_DB = 255 / 60  # a display that spreads 60 dB over black to white
 LABELS = ("RT BREAST", "LT BREAST 3 O'CLOCK", "AXILLA", "L12-5  60 dB", "D1 1.24 cm", "D2 0.87 cm", "TRANS", "MI 0.8")
 

@@ -62,7 +62,7 @@ def test_the_tables_of_the_card_are_made_from_the_files(header, rows):
 
 @pytest.mark.slow
 def test_models_of_two_sizes_are_compared_each_at_its_own(breastmnist_root, tmp_path):
-    small, large = MODELS / "breastmnist.onnx", MODELS / "breastmnist_128.onnx"
+    small, large = MODELS / "breastmnist_28.onnx", MODELS / "breast_ultrasound.onnx"
     flags = ["--data-root", breastmnist_root, "--bootstrap", 100, "--threads", 1, "--out", tmp_path]
     run("evaluate.py", small, "--against", large, *flags)
     found = read_json(tmp_path / "breastmnist" / "evaluation_test.json")["comparison"]["differences"]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from common_fixtures import with_metadata
 from conftest import REPO, read_json
 from PIL import Image
 
@@ -51,14 +50,13 @@ def test_where_a_script_fails_its_line_and_exit_status_are_all(tmp_path, capfd):
 
 def test_the_figure_shows_each_fp32_file_at_home_and_where_it_did_not_train(monkeypatch):
     scores = {"auc": "0.8", "auc_low": "0.7", "auc_high": "0.9"}
-    shipped = [("breastmnist.onnx", "0"), ("breastmnist.int8.onnx", "0"), ("breastmnist_128.onnx", "256")]
-    shipped += [("breast_ultrasound_128.onnx", "")]  # how many is unknown
+    shipped = [("breastmnist_28.onnx", "0"), ("breastmnist_28.int8.onnx", "0"), ("breast_ultrasound.onnx", "256")]
     alone = {"set": "breast", "unit": "image", "boxes": "found"}
     rows = [{"file": file, "trained_on": n} | alone | scores for file, n in shipped]
     rows.append(rows[0] | {"boxes": "given", "auc": "0.99"})
     monkeypatch.setattr(log, "read", lambda name: rows)
     ((file, found),) = table.at_hospitals().items()
-    assert file == "breastmnist.onnx" and found["BrEaST"] == (0.8, 0.7, 0.9) and 0.9 < found["own test"][0] < 0.93
+    assert file == "breastmnist_28.onnx" and found["BrEaST"] == (0.8, 0.7, 0.9) and 0.9 < found["own test"][0] < 0.93
 
 
 def test_a_file_is_scored_on_all_images_of_a_set_and_the_card_reads_such_results(
@@ -83,27 +81,15 @@ def test_a_file_is_scored_on_all_images_of_a_set_and_the_card_reads_such_results
     assert name == "all" and scores["n"] == chosen["n"] == 48
     assert (scores["threshold"], chosen["threshold"]) == (0.5, 0.4) and "brier_ci95" in scores
 
-    earlier = with_metadata(onnx_model.path, tmp_path / "earlier.onnx", fingerprints_trained_on="")
-    assert card.score(earlier, npz().paths[0])[0]["trained_on"] == ""
 
-
-def test_the_card_reads_files_of_version_1():
-    split, at = {"n": 4, "auc": 0.9}, {"n": 4, "recall": 1.0}
-    parts = {"metrics": split, "calibration": {"brier": 0.1}, "metrics_at_threshold": at}
-    about = {key: json.dumps({"out_of_fold": value}) for key, value in parts.items()}
-    assert [*card.stored(about)] == [("out of fold", split | {"brier": 0.1}, at)]
-
-
-@pytest.mark.parametrize(
-    "trained_on, words", [("256", "trained on 256 of them"), ("", "how many it was trained on is unknown")]
-)
-def test_figures_of_images_that_a_file_was_or_may_have_been_trained_on_are_not_shown(trained_on, words, monkeypatch):
-    row = next(row for row in log.read("hospitals.csv") if row["file"] == "breast_ultrasound_128.onnx")
-    rows = [row | {"trained_on": trained_on}]
-    monkeypatch.setattr(log, "read", lambda name: rows)
-    assert [*card.hospital_rows()] == [
-        ["`breast_ultrasound_128.onnx`", "breast/images.csv, 256 images", words, "", "", "", ""]
-    ]
+def test_figures_of_images_that_a_file_was_trained_on_are_not_shown(monkeypatch):
+    row = {"file": "a.onnx", "set": "breast", "unit": "image", "boxes": "", "n": "256", "trained_on": "200"}
+    row |= log.columns(
+        dict.fromkeys(names := ("auc", "accuracy", "brier"), 0.9) | {f"{name}_ci95": [0, 1] for name in names},
+        **{name: name for name in names},
+    )
+    monkeypatch.setattr(log, "read", lambda name: [row])
+    assert [*card.hospital_rows()] == [["`a.onnx`", "breast, 256 images", "trained on 200 of them", "", "", "", ""]]
 
 
 def test_limits_are_measured_on_pictures_on_test_and_on_all_images_of_a_set(

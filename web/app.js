@@ -8,7 +8,7 @@ import { csv, png, save } from "./save.js";
 import { makeEditor, place, rectangleIn, windowOf } from "./window.js";
 import * as words from "./words.js";
 
-const DEFAULT_MODEL = "breast_ultrasound_128.onnx"; // in ../models
+const DEFAULT_MODEL = "breast_ultrasound.onnx"; // in ../models
 const QUIET = 700; // milliseconds without a change before an answer is read aloud
 
 const $ = (id) => document.getElementById(id);

@@ -23,10 +23,10 @@ RUNTIME_ERRORS = tuple(
     kind for kind in vars(onnxruntime_pybind11_state).values()
     if isinstance(kind, type) and issubclass(kind, Exception)
 ) + FORMAT_ERRORS  # fmt: skip
-# What a file takes and gives: {name: (type, number of dimensions)}; earlier files give less.
-REQUIRED = {"image": ("tensor(uint8)", 3), "probability": ("tensor(float)", 1), "logit": ("tensor(float)", 1)}
-OPTIONAL = {"evidence": ("tensor(float)", 3), "evidence_frame": ("tensor(float)", 3), "box": ("tensor(float)", 2)}
-OPTIONAL |= {"typicality": ("tensor(float)", 1), "window": ("tensor(float)", 2), "found": ("tensor(float)", 1)}
+# What a file takes and gives: {name: (type, number of dimensions)}.
+REQUIRED = {"image": ("tensor(uint8)", 3), "evidence": ("tensor(float)", 3), "window": ("tensor(float)", 2)}
+REQUIRED |= dict.fromkeys(("probability", "logit", "typicality", "found"), ("tensor(float)", 1))
+OPTIONAL = {"evidence_frame": ("tensor(float)", 3), "box": ("tensor(float)", 2)}  # of the view lesion
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class OnnxModel:
     data: dict  # of the run that it came from, as `data.Found.describe`, and "trained_on"
     dataset: str  # its name for people; says PHANTOM where it is one
     intended_use: str
-    typicality_threshold: float  # below it an image is unlike those of training; 0 where the file gives no typicality
-    trained_on: np.ndarray  # fingerprints of the training images, uint8 [n, 32]; none in an earlier export
+    typicality_threshold: float  # below it an image is unlike those of training
+    trained_on: np.ndarray  # fingerprints of the training images, uint8 [n, 32]
     chosen_on: np.ndarray  # and of the validation images, which trained nothing
 
     @property
@@ -66,25 +66,15 @@ class OnnxModel:
 
     def answer(self, images, given: bool = False) -> Answer:
         """What the file says of `data.Images`. given: with the boxes that the images have. Raises: as `run_images`."""
-        outputs = ["probability", *(name for name in ("typicality", "window", "found") if self.gives(name))]
         boxes = images.boxes.astype(np.float32) if given else None
-        said = dict(zip(outputs, self.run_images(outputs, images, boxes=boxes)))
-        windows = in_shares(said["window"], images.sizes) if self.view == "lesion" else whole(len(images))
-        found = said.get("found", np.ones(len(images), np.float32))
-        return Answer(said["probability"], windows, found, said.get("typicality"))
+        outputs = ["probability", "typicality", "window", "found"]
+        probabilities, typicality, windows, found = self.run_images(outputs, images, boxes=boxes)
+        windows = in_shares(windows, images.sizes) if self.view == "lesion" else whole(len(images))
+        return Answer(probabilities, windows, found, typicality)
 
     def unlike(self, typicality):
         """Whether images are unlike those of training, bool of the shape of `typicality`, float32 as the file gives."""
         return typicality < np.float32(self.typicality_threshold)
-
-    def gives(self, output: str) -> bool:
-        """Whether the file has an output, which an earlier one may lack."""
-        return output in (given.name for given in self.session.get_outputs())
-
-    def require(self, output: str) -> None:
-        """Raises: UserError for an output that an earlier file lacks."""
-        if not self.gives(output):
-            raise UserError(f"{self.path}: an earlier export, which gives no {output}; export the run again")
 
     def run_images(self, outputs: list[str], images, batch: int | None = None, boxes=None) -> list[np.ndarray]:
         """The named outputs, as `run`, of `data.Images`: of image files at their full size. batch: None for one image
@@ -104,10 +94,8 @@ class OnnxModel:
 
     def run(self, outputs: list[str], images: np.ndarray, batch: int = 64, boxes=None) -> list[np.ndarray]:
         """The named outputs, float32 [n, ...] each, of uint8 images [n, h, w]; h and w from 8 up. boxes: float32
-        [n, 4], nan where the file finds it; only for a file that takes them. Raises: UserError for an output that an
-        earlier file lacks, or that a damaged one does not give."""
-        for output in outputs:
-            self.require(output)
+        [n, 4], nan where the file finds it; only for a file that takes them. Raises: UserError for an output that a
+        damaged file does not give."""
         fed = {"image": images} | ({} if boxes is None else {"box": boxes})
         starts = range(0, len(images), batch)
         try:
@@ -143,7 +131,7 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         )
     with reading(path, "an ONNX file without this project's metadata", "export.py writes one with it"):
         props = session.get_modelmeta().custom_metadata_map
-        unlike = float(props["typicality_threshold"]) if "typicality" in found else 0.0
+        unlike = float(props["typicality_threshold"])
         about = props["dataset"], props["intended_use"]
         marks = [fingerprints.decode(props.get(f"fingerprints_{name}", "")) for name in ("trained_on", "chosen_on")]
         return OnnxModel(Path(path), session, read_calibration(props), read_data(props), *about, unlike, *marks)
@@ -151,17 +139,12 @@ def load(path: str | Path, threads: int) -> OnnxModel:
 
 def read_calibration(props: dict) -> Calibration:
     """The calibration out of a file's metadata. Raises: as `Calibration.read`."""
-    more = {"chosen_on": "{}", "achieved": "[]"}  # which an export by version 1 lacks
-    return Calibration.read(props | {name: json.loads(props.get(name, none)) for name, none in more.items()})
+    return Calibration.read(props | {name: json.loads(props[name]) for name in ("chosen_on", "achieved")})
 
 
 def read_data(props: dict) -> dict:
     """What a file says of the data of its run. Raises: ValueError or KeyError on what export.py does not write."""
-    data = {"view": "square"} | json.loads(props["dataset_source"])  # the only view of earlier versions
-    if "sets" not in data:  # of an export by version 1
-        sets = [data, *data.get("also", [])]
-        data["sets"] = [{"spec": one["name"], "hospital": one["name"], "md5": one["md5"]} for one in sets]
-        data["positive"] = None
+    data = json.loads(props["dataset_source"])
     if not describes_data(data):
         raise ValueError("dataset_source")
     return data

@@ -1,6 +1,5 @@
 """What predict.py prints of answers: lines of a table. Needs numpy and Pillow."""
 
-import math
 from pathlib import Path
 
 from common import evidence
@@ -18,9 +17,8 @@ def heading(model, threshold: float, rule: str, folder: Path | None) -> str:
     lines.append(f"flagged for review from {threshold:.4f} up: {rule}")
     if threshold == model.calibration.threshold and (expected := tables.promise(model.calibration)):
         lines.append(expected)
-    if (rare := model.typicality_threshold) > 0:
-        share = f"as {rare:.0%} of images like those are"
-        lines.append(f"unlike the training images below a typicality of {rare:g}, {share}")
+    rare = model.typicality_threshold
+    lines.append(f"unlike the training images below a typicality of {rare:g}, as {rare:.0%} of images like those are")
     if folder:
         full = f"deepest from {evidence.FULL:g} log-odds up"
         lines.append(f"{printable(folder)}: vermillion speaks for malignant, blue against, {full}")
@@ -31,8 +29,8 @@ def heading(model, threshold: float, rule: str, folder: Path | None) -> str:
 
 
 def row(answer: dict) -> str:
-    """What the model says of an image, under `heading`; n/a where an earlier file gives no typicality."""
-    typicality = tables.number(answer.get("typicality", math.nan))
+    """What the model says of an image, under `heading`."""
+    typicality = tables.number(answer["typicality"])
     name = printable(answer["image"]) + "  (trained on this image)" * answer.get("seen_in_training", False)
     sure = ""
     if "window" in answer:
