@@ -26,7 +26,6 @@ OPERATORS = {
     "Add", "AveragePool", "Conv", "ConvTranspose", "Div", "Flatten", "Gemm", "MatMul", "MaxPool", "Mul", "Relu",
     "Reshape", "Sigmoid", "Sub",
 }  # fmt: skip
-FLIPS: list[Callable] = [lambda picture: picture, mirrored]
 BOUNDS = {"max_difference": 1e-5, "logit_difference": 1e-4}  # from the whole file: of a probability, of a logit
 
 
@@ -52,13 +51,24 @@ class Plain(nn.Module):
     def __init__(self, predictor: Predictor, calibration: Calibration):
         super().__init__()
         self.predictor, self.calibration = predictor, calibration
+        first = predictor.members[0]
+        picture = torch.zeros(1, 1, first.size, first.size)
+        _, heat = look(first.frame if isinstance(first, TwoLooks) else first, picture)
+        for maps in (picture, heat):
+            if maps is not None:  # a constant: torch exports `mirrored` as one only below 64 pixels
+                self.register_buffer(f"mirror_{maps.shape[-1]}", mirrored(torch.eye(maps.shape[-1])))
+
+    def flipped(self, maps: torch.Tensor) -> torch.Tensor:
+        """As `mirrored`. maps: float [1, 1, side, side]."""
+        return maps @ getattr(self, f"mirror_{maps.shape[-1]}")
 
     def forward(self, first: torch.Tensor, second: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         logits, heats = [], []
+        flips: list[Callable] = [torch.clone, self.flipped] if self.predictor.mirror else [torch.clone]
         for member in self.predictor.members:
             networks = [member.window, member.frame] if isinstance(member, TwoLooks) else [member]
             for network, picture in zip(networks, (first, second)):
-                for flip in FLIPS[: 1 + self.predictor.mirror]:
+                for flip in flips:
                     logit, heat = look(network, flip(picture))
                     logits.append(logit)
                     heats += [] if heat is None else [flip(heat)]
@@ -74,6 +84,9 @@ def export(run: Run) -> onnx.ModelProto:
     exported = graph.export(Plain(run.predictor, run.calibration), inputs, outputs)
     model = onnx.version_converter.convert_version(exported, OPSET)
     model.ir_version = IR_VERSION
+    for node in model.graph.node:
+        if node.op_type == "Reshape":  # to shapes without 0; not every converter knows the attribute allowzero
+            del node.attribute[:]
     model.graph.name, model.producer_name = "breastmnist_plain", "breastmnist-resnet18"
     return model
 

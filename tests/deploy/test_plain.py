@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 import pytest
 
-from common import looks
+from common import looks, phantom
 from common.deploy import graph, metadata, onnxfile, parity, plain
 from common.errors import UserError
-from common.model import explain
+from common.model import BreastResNet, Predictor, explain, predict
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +60,14 @@ def test_other_pictures_and_other_operators_are_refused(path, finding, lesion_mo
 def test_predict_and_others_say_which_file_they_take(path):
     with pytest.raises(UserError, match=re.escape("not FILE.plain.onnx")):
         onnxfile.load(path, 1)
+
+
+def test_larger_pictures_need_no_other_operators(finding):
+    predictor = graph.as_shipped(Predictor([BreastResNet(128, 2).eval()], mirror=True), fp16=False)
+    larger = replace(finding, predictor=predictor, data={"size": 128, "view": "frame"})
+    model = plain.export(larger)
+    assert {node.op_type for node in model.graph.node} <= plain.OPERATORS
+    image = phantom.generate(1, 128, seed=0)[0]
+    session = onnxfile.open_session(model.SerializeToString(), 1)
+    (found,) = session.run(["logit"], {"frame": image[:, np.newaxis] / np.float32(255)})
+    assert np.allclose(found[0], predict(predictor, image) / 1.5 + 0.1, atol=1e-5)
