@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from common import data, files
-from common.deploy import graph, int8, latency, metadata, onnxfile, parity, sidecar, typicality
+from common.deploy import graph, int8, latency, metadata, onnxfile, parity, plain, sidecar, typicality
 from common.run import flags, folders, outputs
 from common.run.provenance import provenance
 from common.seed import set_seed
@@ -25,6 +25,10 @@ def parse_args():
     flags.add_switch(parser, "--int8", f"also write FILE.int8.onnx, {smaller}")
     half = "keep the weights as fp16, half the size; answers change by less than a hundredth of a probability"
     flags.add_switch(parser, "--fp16", half)
+    network_only = (
+        "the networks without preparation, for OpenCV, ncnn, TFLite and CoreML; it must answer like FILE.onnx"
+    )
+    flags.add_switch(parser, "--plain", f"also write FILE.plain.onnx, {network_only}")
     flags.add_switch(parser, "--benchmark", "also measure latency, load time and memory")
     flags.add_data_flags(parser, of_run=True)
     flags.add_machine_flags(parser, device=False)
@@ -57,11 +61,16 @@ def write_int8(networks: dict, fp32: onnxfile.OnnxModel, reference, known, about
     return checked
 
 
-def warn_of_few(fitted: typicality.Typicality) -> None:
-    """Say so where there are too few training images for any image to be unlike them."""
+def write_fp32(networks: dict, run, known, about, path, threads) -> tuple[onnxfile.OnnxModel, typicality.Typicality]:
+    """Make the fp32 file, with typicality from the `known` images. Say so where they are too few for any image to be
+    unlike them."""
+    fitted = typicality.fit_networks(networks, known, threads)
     if fitted.marks_nothing:
         few = f"of {len(fitted.held_out)} training images none can be marked as unlike them; that takes 100"
         print(f"note: typicality: {few}", file=sys.stderr)
+    line = 1 / run.calibration.temperature, run.calibration.offset
+    model = graph.assemble(networks, run.data["size"], run.data["view"], fitted, *line)
+    return write_and_load(model, about, path, threads), fitted
 
 
 def report(label: str, stored: dict) -> str:
@@ -75,6 +84,8 @@ def report(label: str, stored: dict) -> str:
     if "int8" in stored:
         bounds = f"labels agree at least {int8.LEAST_AGREEMENT:.0%}, AUC loss at most {int8.MOST_AUC_LOSS}"
         titled[f"int8 against fp32; needed on {int8.DECIDING}: {bounds}"] = stored["int8"]["rows"]
+    if "plain" in stored:
+        titled["the network-only file against the whole file"] = stored["plain"]["rows"]
     if "benchmark" in stored:
         titled["latency"] = stored["benchmark"]["latency"]
         process = stored["benchmark"]["process"].items()
@@ -88,11 +99,10 @@ def main():
     run = folders.load(args.run)
     found = data.find_again(run.data, run.table, args)
     splits = {name: images for name in data.SPLITS if len(images := data.load(found, name, optional=["val", "test"]))}
-    size, view = run.data["size"], run.data["view"]
     about = metadata.describe(run, folders.read_metrics(run.path))
     out = Path(args.out or run.path / "model.onnx")
-    paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx")}
-    wanted = ["fp32", "int8"] if args.int8 else ["fp32"]
+    paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx"), "plain": out.with_suffix(".plain.onnx")}
+    wanted = ["fp32", *["int8"] * args.int8, *["plain"] * args.plain]
     parity_path = out.with_suffix(".parity.json")
     written = [path for name in wanted for path in (paths[name], sidecar.path_of(paths[name]))]
     names = [parity_path.name, *(path.name for path in written)]
@@ -103,28 +113,29 @@ def main():
         described = {name: whole.enter_context(files.replacing(sidecar.path_of(paths[name]))) for name in wanted}
         parity_file = whole.enter_context(files.replacing(parity_path))
         shipped = replace(run, predictor=graph.as_shipped(run.predictor, args.fp16))
-        networks = graph.export_networks(shipped.predictor, size)
+        networks = graph.export_networks(shipped.predictor, run.data["size"])
         reference = parity.expect(shipped, splits)
         known = data.concatenate(*(reference[name].images for name in splits if name != "test"))  # for typicality
-        fitted = typicality.fit_networks(networks, known, args.threads)
-        warn_of_few(fitted)
-        line = 1 / run.calibration.temperature, run.calibration.offset
-        model = graph.assemble(networks, size, view, fitted, *line)
-        fp32 = write_and_load(model, about, beside["fp32"], args.threads)
-        stored = {"model": out.name, "file": graph.check(beside["fp32"])} | parity.check(fp32, reference, fitted)
+        fp32, fitted = write_fp32(networks, run, known, about, beside["fp32"], args.threads)
+        stored = {"model": out.name, "file": graph.check(fp32.path)} | parity.check(fp32, reference, fitted)
         if args.fp16:
             stored["rounding"] = parity.compare_rounding(run, reference)
         if args.int8:
             checked = write_int8(networks, fp32, reference, known, about, beside["int8"], args.threads)
             stored["int8"] = {"model": paths["int8"].name, "file": graph.check(beside["int8"])} | checked
+        if args.plain:
+            plain.write(shipped, about, beside["plain"])
+            rows = plain.check(beside["plain"], fp32, reference["train"], args.threads)
+            stored["plain"] = {"model": paths["plain"].name, "file": graph.check(beside["plain"]), "rows": rows}
         if args.benchmark:
-            stored["benchmark"] = latency.measure(beside, run, splits["train"])
+            stored["benchmark"] = latency.measure({n: beside[n] for n in wanted if n != "plain"}, run, splits["train"])
         for name in wanted:
-            sidecar.write(beside[name], described[name], paths[name].name, args.threads)
+            answers = plain.answer_tests if name == "plain" else sidecar.answer_tests
+            sidecar.write(beside[name], described[name], paths[name].name, args.threads, answers)
         stored["provenance"] = provenance(found, args.threads)
         files.write_json(parity_file, stored, found.notice)
-    if paths["int8"].exists() and not args.int8:
-        print(f"warning: {paths['int8']} is of an earlier export; --int8 makes it anew", file=sys.stderr)
+    for name in [name for name in paths if name not in wanted and paths[name].exists()]:
+        print(f"warning: {paths[name]} is of an earlier export; --{name} makes it anew", file=sys.stderr)
     sizes = [f"{paths[name]}: {paths[name].stat().st_size / 1e6:.1f} MB" for name in wanted]
     print(report(found.label, stored), *sizes, sep="\n")
 

@@ -60,21 +60,22 @@ class BreastResNet(nn.Module):
         self.finder = nn.ConvTranspose2d(64 * 2 ** (min(self.stages, 3) - 1), 1, 2, 2) if finds else None
 
     def first_stage(self, images: torch.Tensor) -> torch.Tensor:
-        """Its activations [n, 64, rows, columns]. images: float [n, size, size] in [0, 1]."""
-        inputs = ((images - GREY_MEAN) / GREY_STD)[:, None]
+        """Its activations [n, 64, rows, columns]. images: float [n, size, size] or [n, 1, size, size] in [0, 1]."""
+        inputs = (images - GREY_MEAN) / GREY_STD
+        inputs = inputs[:, None] if images.ndim == 3 else inputs
         trunk, inputs = self.trunk, inputs.contiguous(memory_format=torch.channels_last)
         return trunk.layer1(trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(inputs)))))
 
     def later_stages(self, first: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The last stage's activations [n, channels, rows, columns], and the logits of the heat map [n, side, side],
+        """The last stage's activations [n, channels, rows, columns], and the logits of the heat map [n, 1, side, side],
         None without a finder. first: the first stage's activations."""
         third = self.trunk.layer3(self.trunk.layer2(first))
-        return self.trunk.layer4(third), None if self.finder is None else self.finder(third)[:, 0]
+        return self.trunk.layer4(third), None if self.finder is None else self.finder(third)
 
     def look(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """images: float [n, size, size] in [0, 1]. Returns: logits [n], and those of the heat map or None."""
         last, heat = self.later_stages(self.first_stage(images))
-        return self.trunk.fc(self.trunk.avgpool(last).flatten(1))[:, 0], heat
+        return self.trunk.fc(self.trunk.avgpool(last).flatten(1))[:, 0], None if heat is None else heat[:, 0]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: float [n, size, size] in [0, 1]. Returns: logits [n]."""
@@ -86,7 +87,7 @@ class BreastResNet(nn.Module):
         first = self.first_stage(images)
         last, heat = self.later_stages(first)
         evidence = (self.trunk.fc.weight @ last.flatten(2) + self.trunk.fc.bias).reshape(-1, 1, *last.shape[2:])
-        return Explained(evidence, self.texture(images, first), None if heat is None else heat.sigmoid())
+        return Explained(evidence, self.texture(images, first), None if heat is None else heat[:, 0].sigmoid())
 
     def texture(self, images: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """What typicality is judged by, float [n, 134]: logarithms of the mean magnitude and of the standard deviation,

@@ -21,6 +21,7 @@ from results import log
 
 PICTURES = Path(__file__).parent.parent / "web/phantoms"
 BOX = [[60.0, 50.0, 90.0, 70.0]]
+INSTALL_SECONDS = 200  # the most that pip or npm may take for a runtime
 READ = """
 import json, sys
 import numpy as np
@@ -111,42 +112,58 @@ def expected(model: onnxfile.OnnxModel, cases: list[dict]) -> list[float]:
     return said
 
 
-def run_python(packages: list[str], program: str, place: Path, model: str, cases: Path) -> str:
-    """What a Python program prints in an environment with these packages."""
-    python = str(place / "bin/python")
-    if not (place / "complete").exists():
-        venv.create(place, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, capture_output=True)
-        (place / "complete").touch()
-    words = [python, "-c", READ + program + SAY, model, str(cases)]
-    return subprocess.run(words, check=True, capture_output=True, encoding="utf-8").stdout
-
-
-def run_node(package: str, place: Path, model: str, cases: Path) -> str:
-    """What Node prints with this package."""
+def install(name: str, keep: Path) -> Path:
+    """The folder of a runtime's environment, which is installed where it is not there yet. keep: holds the folders.
+    Raises: CalledProcessError, TimeoutExpired or OSError where pip or npm cannot install it."""
+    packages = PYTHON[name][0] if name in PYTHON else [NODE[name]]
+    place = keep / "".join(c for c in packages[0] if c.isalnum())
+    if (place / "complete").exists():
+        return place
     place.mkdir(parents=True, exist_ok=True)
-    name = package.split("@")[0]
-    if not (place / "node_modules" / name).exists():
-        words = ["npm", "install", "--silent", "--ignore-scripts", package]  # the scripts fetch what GPUs need
-        subprocess.run(words, cwd=place, check=True, capture_output=True)
-    (place / "run.mjs").write_text(JAVASCRIPT % (name, name), encoding="utf-8")
-    words = ["node", "run.mjs", model, str(cases)]
-    return subprocess.run(words, cwd=place, check=True, capture_output=True, encoding="utf-8").stdout
+    if name in PYTHON:
+        venv.create(place, with_pip=True, clear=True)
+        words = [str(place / "bin/python"), "-m", "pip", "install", "--quiet", "--retries", "1"]
+    else:  # the scripts of the packages fetch what GPUs need
+        words = ["npm", "install", "--loglevel", "error", "--ignore-scripts", "--fetch-retries", "1"]
+    how = {"cwd": place, "check": True, "capture_output": True, "encoding": "utf-8", "timeout": INSTALL_SECONDS}
+    subprocess.run([*words, *packages], **how)  # type: ignore[call-overload]
+    (place / "complete").touch()
+    return place
+
+
+def answers(name: str, place: Path, model: str, cases: Path) -> dict:
+    """What a runtime says of the cases: {"version", "said": probabilities, None where it takes no box}. place: of
+    `install`. Raises: CalledProcessError."""
+    if name in PYTHON:
+        words = [str(place / "bin/python"), "-c", READ + PYTHON[name][1] + SAY]
+    else:
+        package = NODE[name].split("@")[0]
+        (place / "run.mjs").write_text(JAVASCRIPT % (package, package), encoding="utf-8")
+        words = ["node", "run.mjs"]
+    done = subprocess.run([*words, model, str(cases)], cwd=place, check=True, capture_output=True, encoding="utf-8")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def largest_difference(said: list, wanted: list[float]) -> float:
+    """Of the probabilities that a runtime gives. said: None where it gives none."""
+    return max(abs(p - q) for p, q in zip(said, wanted) if p is not None)
+
+
+def reason(error: Exception) -> str:
+    """Why a runtime cannot be installed or does not work: the first error of pip or npm, or the last line printed."""
+    printed = getattr(error, "stderr", None)
+    lines = (printed if isinstance(printed, str) and printed.strip() else str(error)).strip().splitlines()
+    return next((line for line in lines if line.startswith(("ERROR: ", "npm error"))), lines[-1])
 
 
 def try_runtime(name: str, keep: Path, model: str, cases: Path, wanted: list[float]) -> list[str]:
     """The cells of a runtime: version, the inputs it takes, the largest difference; or why it does not work."""
-    place = keep / "".join(c for c in name if c.isalnum())
     try:
-        python = PYTHON.get(name)
-        printed = run_python(*python, place, model, cases) if python else run_node(NODE[name], place, model, cases)
-    except (subprocess.CalledProcessError, OSError) as error:
-        lines = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        return ["", "does not work", lines[-1][:80] if lines else ""]
-    found = json.loads(printed.strip().splitlines()[-1])
-    pairs = [(p, q) for p, q in zip(found["said"], wanted) if p is not None]
+        found = answers(name, install(name, keep), model, cases)
+    except (subprocess.SubprocessError, OSError) as error:
+        return ["", "does not work", reason(error)[:80]]
     inputs = "image" if None in found["said"] or len(set(wanted)) < 5 else "image, box"
-    return [found["version"], inputs, f"{max(abs(p - q) for p, q in pairs):.1e}"]
+    return [found["version"], inputs, f"{largest_difference(found['said'], wanted):.1e}"]
 
 
 def table(model: str, keep: Path) -> str:

@@ -9,12 +9,14 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 import export
 from common import files
-from common.deploy import graph, int8, latency, metadata, onnxfile, parity, sidecar
+from common.calibration import sigmoid
+from common.deploy import graph, int8, latency, metadata, onnxfile, parity, plain, sidecar
 from common.errors import UserError
 from common.run import outputs
 
@@ -100,6 +102,51 @@ def test_a_refused_int8_leaves_everything_as_it_was(command, quantized, tmp_path
         command("--fp16", "--int8")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "run.json"}
     assert (tmp_path / "out/model.onnx").read_bytes() == b"earlier"
+
+
+def test_a_network_only_file_answers_like_the_whole_file_by_operators_that_converters_take(command, phantoms, tmp_path):
+    printed = command("--fp16", "--plain")
+    path, whole = tmp_path / "out/model.plain.onnx", onnxfile.load(tmp_path / "out/model.onnx", 1)
+    assert "the network-only file against the whole file" in printed and f"{path}: " in printed
+    (row,) = files.read_json(tmp_path / "out/model.parity.json")["plain"]["rows"]
+    assert row["n"] == 24 and row["max_difference"] <= 1e-5
+    found = plain.answer(path, [phantoms.pixels], 1)
+    np.testing.assert_allclose(sigmoid(found), whole.probabilities(phantoms.pixels), atol=1e-5)
+    assert np.ptp(found) > 1e-3
+
+    model = onnx.load(path)
+    assert [entry.version for entry in model.opset_import] == [17] and model.ir_version == 8
+    assert {node.op_type for node in model.graph.node} <= plain.OPERATORS  # neither Cast nor Gather
+    assert "allowzero" not in str(model.graph.node)
+    ends = [*model.graph.input, *model.graph.output]
+    shapes = {end.name: [d.dim_value for d in end.type.tensor_type.shape.dim] for end in ends}
+    assert shapes == {"square": [1, 1, 28, 28], "logit": [1, 1]}
+
+    said = files.read_json(tmp_path / "out/model.plain.json")
+    assert (said["threshold"], said["temperature"], said["offset"], said["view"]) == (0.4, 1.5, 0.1, "square")
+    assert "grey level / 255" in said["input"] and said["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    for test in said["tests"]:
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(test["square"]))))[np.newaxis]
+        np.testing.assert_allclose(plain.answer(path, [picture], 1), test["logit"], atol=1e-6)
+        np.testing.assert_allclose(whole.probabilities(picture), test["probability"], atol=1e-5)
+
+
+def test_a_network_only_file_that_answers_otherwise_leaves_no_file(command, tmp_path, monkeypatch):
+    answers = plain.answer
+    monkeypatch.setattr(plain, "answer", lambda *given: answers(*given) + 1e-3)
+    with pytest.raises(UserError, match="disagrees"):
+        command("--fp16", "--plain")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["model.plain.onnx", "model.plain.json"])
+def test_a_network_only_file_takes_the_place_of_no_file_of_the_user(command, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(parity, "expect", None)  # it is refused before any work
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(UserError, match=re.escape(f"{name}: would be overwritten")):
+        command("--plain")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
 
 
 def test_failed_parity_leaves_no_file(command, tmp_path, monkeypatch):

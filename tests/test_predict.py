@@ -250,7 +250,7 @@ def test_any_console_and_any_name(model, grey, tmp_path, env):
             line for line in ended.stderr.splitlines() if b"EncodingWarning" in line and str(REPO).encode() in line
         ]
         assert unnamed == []
-        assert len(ended.stdout.splitlines()) == (1 if shown else 5) and b"is 7" in ended.stderr
+        assert len(ended.stdout.splitlines()) == (1 if shown else 6) and b"is 7" in ended.stderr
         if shown:
             assert json.loads(ended.stdout)["image"].encode("utf-8", "surrogateescape") == str(path).encode()
 

@@ -84,10 +84,8 @@ def test_a_file_is_scored_on_all_images_of_a_set_and_the_card_reads_such_results
 
 def test_figures_of_images_that_a_file_was_trained_on_are_not_shown(monkeypatch):
     row = {"file": "a.onnx", "set": "breast", "unit": "image", "boxes": "", "n": "256", "trained_on": "200"}
-    row |= log.columns(
-        dict.fromkeys(names := ("auc", "accuracy", "brier"), 0.9) | {f"{name}_ci95": [0, 1] for name in names},
-        **{name: name for name in names},
-    )
+    for name in ("auc", "accuracy", "brier", "sensitivity", "specificity"):
+        row |= {name: "0.9", f"{name}_low": "0.8", f"{name}_high": "1"}
     monkeypatch.setattr(log, "read", lambda name: [row])
     assert [*card.hospital_rows()] == [["`a.onnx`", "breast, 256 images", "trained on 200 of them", "", "", "", ""]]
 

@@ -127,7 +127,8 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         found = {end.name: (end.type, len(end.shape)) for end in ends}  # a damaged name may be no UTF-8
     if not REQUIRED.items() <= found.items() <= (REQUIRED | OPTIONAL).items():
         raise UserError(
-            f"{path}: an ONNX file that takes or gives something else than export.py's; export the run again"
+            f"{path}: an ONNX file that takes or gives something else than export.py's FILE.onnx; give that file, not "
+            "FILE.plain.onnx, or export the run again"
         )
     with reading(path, "an ONNX file without this project's metadata", "export.py writes one with it"):
         props = session.get_modelmeta().custom_metadata_map

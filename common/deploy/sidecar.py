@@ -4,6 +4,7 @@ and test pictures with the answers to expect. Needs no torch."""
 import base64
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,22 @@ def path_of(file: Path) -> Path:
     return file.with_suffix(".json")
 
 
-def describe(file: Path, name: str, threads: int) -> dict:
-    """What the JSON says of an .onnx file. name: that the file will have."""
+def answer_tests(file: Path, threads: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The test pictures, {their key: uint8 [n, h, w]}, and what an .onnx file says of them, {output: [n, ...]}."""
     model = onnxfile.load(file, threads)
-    about = model.session.get_modelmeta().custom_metadata_map
-    found = {key: float(about[key]) for key in NUMBERS} | {key: about[key] for key in TEXTS}
     images = phantom.generate(PICTURES, WIDTH, seed=0, malignant_share=0.5)[0][:, :HEIGHT]
-    said = zip(*model.run([*OUTPUTS], images))
-    answers = [dict(zip(OUTPUTS, (value.tolist() for value in values))) for values in said]
-    tests = [{"png": as_png(image)} | answer for image, answer in zip(images, answers)]
+    return {"png": images}, dict(zip(OUTPUTS, model.run([*OUTPUTS], images)))
+
+
+def describe(file: Path, name: str, threads: int, answers: Callable = answer_tests) -> dict:
+    """What the JSON says of an .onnx file. name: that the file will have; answers: as `answer_tests`."""
+    about = onnxfile.open_session(str(file), threads).get_modelmeta().custom_metadata_map
+    found = {key: float(about[key]) for key in NUMBERS if key in about}  # a network-only file has no typicality
+    found |= {key: about[key] for key in TEXTS}
+    pictures, said = answers(file, threads)
+    columns = {key: map(as_png, images) for key, images in pictures.items()}
+    columns |= {output: values.tolist() for output, values in said.items()}
+    tests = [dict(zip(columns, row)) for row in zip(*columns.values())]
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     return {"file": name, "sha256": sha256} | found | {"tolerance": TOLERANCE, "tests": tests}
 
@@ -48,6 +56,6 @@ def as_png(image: np.ndarray) -> str:
         return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def write(file: Path, beside: Path, name: str, threads: int) -> None:
-    """Write the JSON of an .onnx file. beside: the path to write to; name: that the .onnx file will have."""
-    write_json(beside, describe(file, name, threads))
+def write(file: Path, beside: Path, name: str, threads: int, answers: Callable = answer_tests) -> None:
+    """Write the JSON of an .onnx file. beside: the path to write to; name, answers: as `describe`."""
+    write_json(beside, describe(file, name, threads, answers))
