@@ -67,7 +67,9 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
     found_threshold = choose_found_threshold(pool, validation.found.mean(0))
     calibration = scoring.calibrate(pool, logits, groups, rule, "out_of_fold", by_hospital, found_threshold)
     probabilities = calibration.probabilities(logits)
-    scored = [Scored("out_of_fold", pool, probabilities, groups, chose=("calibration", "threshold"))]
+    scored = Scored("out_of_fold", pool, probabilities, groups, chose=("calibration", "threshold"))
+    given = calibration.probabilities(validation.given.mean(0)[pool.boxed]) if settings.view == "lesion" else None
+    scored = scoring.by_boxes(scored, given)
     rows = []
     for fold, of_repeat in zip(validation.fold + 1, validation.logits):
         rows += folders.prediction_rows(pool, calibration.probabilities(of_repeat), fold)
@@ -78,8 +80,9 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
         images = data.concatenate(known, test)
         if len(test):
             logits, _ = predict(Predictor(validation.used, settings.mirror), test)
-            scored.append(scoring.score_test(images, images.are_of("test"), calibration.probabilities(logits)))
-            rows += folders.prediction_rows(test, scored[-1].probabilities, fold=[""] * len(test))
+            of_test = scoring.score_test(images, images.are_of("test"), calibration.probabilities(logits))
+            scored.append(of_test)
+            rows += folders.prediction_rows(test, of_test.probabilities, fold=[""] * len(test))
     return calibration, scored, rows, images
 
 

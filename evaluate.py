@@ -228,7 +228,7 @@ def main():
         by_image = evaluation.score(predicted, split, args.by)
         scored = by_image if args.unit == "image" else evaluation.per_patient(by_image)
         result = official_result(found, by_image, name, args)
-        every = evaluation.with_given_boxes(by_image, predicted)
+        every = scoring.by_boxes(by_image, predicted.given and predicted.given.probabilities)
         every = every if args.unit == "image" else [evaluation.per_patient(one) for one in every]
         results = scoring.evaluate(every, model.calibration, args.bootstrap)
         clinic = clinical_results(model, scored, results, args)

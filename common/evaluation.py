@@ -5,7 +5,7 @@ something. For its own images, a run's table says more: the group and the split 
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -119,16 +119,6 @@ class Predicted:
         if self.out_of_fold.all():
             return "out-of-fold predictions"
         return "predictions" + ", out-of-fold where possible," * bool(self.out_of_fold.any()) + " of the model"
-
-
-def with_given_boxes(scored: Scored, predicted: Predicted) -> list[Scored]:
-    """The predictions by found boxes; and by given ones, of the images that have one, where a model takes them."""
-    if predicted.given is None:
-        return [scored]
-    boxed = predicted.images.boxed
-    given = replace(scored.only(boxed), probabilities=predicted.given.probabilities, boxes="given")
-    subsets = scored.subsets | ({} if boxed.all() else {"boxed": boxed})
-    return [replace(scored, subsets=subsets, boxes="found"), given]
 
 
 def overlaps(predicted: Predicted) -> np.ndarray:

@@ -72,6 +72,19 @@ class Scored:
         return replace(chosen, images=images, subsets=subsets, unit="patient")
 
 
+def by_boxes(scored: Scored, given: np.ndarray | None) -> list[Scored]:
+    """The predictions by found boxes; and by given ones, of the images that have one, where a model looks for lesions.
+    given: probabilities of the images with a box, when the model looks there; None of other views."""
+    if given is None:
+        return [scored]
+    boxed = scored.images.boxed
+    subsets = scored.subsets | ({} if boxed.all() else {"boxed": boxed})
+    return [
+        replace(scored, subsets=subsets, boxes="found"),
+        replace(scored.only(boxed), probabilities=given, boxes="given"),
+    ]
+
+
 def by_hospital(images: Images) -> dict[str, np.ndarray]:
     """{name: bool [n]}: all images together, and each hospital where there are several."""
     names = list(dict.fromkeys(images.hospitals))

@@ -1,35 +1,55 @@
-"""Write BUSI as a table whose test images are BreastMNIST's, so that no run trains on these.
+"""Write BUSI as a table whose splits are BreastMNIST's, so that no run trains on its test images.
 
-    python -m results.busi_table ../shared/external/busi ../shared/external/busi_splits.csv busi.csv
+    python -m results.busi_table busi busi.csv
 
-The second file says which image of BUSI is in which split of BreastMNIST. The table has labels, splits and boxes.
+BreastMNIST was made of BUSI. Each image of BUSI gets the split of the image of BreastMNIST with the same label that it
+correlates with most: by more than 0.999. The table has labels, splits and boxes.
 """
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from common import imagetable
+from common import data, imagefile, imagetable
+from common.errors import UserError
+from common.images import Images
 from common.run import command
 from common.tablefile import COLUMNS
 
+SIDE, LEAST = 28, 0.999  # pixels a side of what is compared, and correlation of the same picture
 
-def table(busi: Path, splits: Path) -> pd.DataFrame:
-    """BUSI's images with absolute paths, and the splits of BreastMNIST. Raises: UserError."""
+
+def standardised(pixels: np.ndarray) -> np.ndarray:
+    """Each image with mean 0 and length 1, [n, pixels], so that a product is a correlation."""
+    flat = pixels.reshape(len(pixels), -1).astype(float)
+    flat -= flat.mean(1, keepdims=True)
+    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+
+def table(busi: Path, breastmnist: Images) -> pd.DataFrame:
+    """BUSI's images with absolute paths, and the splits of BreastMNIST. breastmnist: all of it, at 28 pixels.
+    Raises: UserError where an image of BUSI is not in it."""
     listed = imagetable.list_images(busi)
-    split_of = pd.read_csv(splits).set_index("image")["split"]
-    split_of.index = [image.split("/", 1)[1] for image in split_of.index]
-    found = listed.table.assign(split=listed.table["image"].map(split_of), hospital="busi")
-    found["image"] = [str((listed.folder / image).resolve()) for image in found["image"]]
+    paths = [listed.folder / image for image in listed.table["image"]]
+    squares = np.stack([imagefile.prepare(next(imagefile.frames(path)), SIDE) for path in paths])
+    correlation = standardised(squares) @ standardised(breastmnist.pixels).T
+    correlation[listed.table["label"].to_numpy()[:, None] != breastmnist.labels] = -1  # a picture is there with both
+    if (strangers := correlation.max(1) < LEAST).any():
+        raise UserError(f"{paths[int(strangers.argmax())]}: is not in BreastMNIST; give BUSI as downloaded")
+    splits = breastmnist.table["split"].to_numpy()[correlation.argmax(1)]
+    found = listed.table.assign(split=splits, hospital="busi", image=[str(path.resolve()) for path in paths])
     return found[[*COLUMNS, "class"]]
 
 
 def main():
     parser = command.Parser(__doc__)
-    for name in ("BUSI", "SPLITS", "TABLE"):
+    for name in ("BUSI", "TABLE"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--data-root", metavar="DIR", help="folder of MedMNIST's files")
     args = parser.parse_args()
-    found = table(args.BUSI, args.SPLITS)
+    breastmnist = data.load(data.find(["breastmnist"], args.data_root, SIDE), *data.SPLITS)
+    found = table(args.BUSI, breastmnist)
     found.to_csv(args.TABLE, index=False)
     print(found.groupby("split").size().to_string())
 

@@ -1,3 +1,4 @@
+from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
@@ -6,8 +7,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from common import crossvalidation, parallel, training
-from common.crossvalidation import Scheme
+import crossval
+from common import crossvalidation, data, looks, parallel, training
+from common.crossvalidation import Scheme, cross_validate
 from common.errors import UserError
 from common.folds import assign_folds
 from common.model import Predictor, predict
@@ -142,3 +144,16 @@ def test_the_refit_model_is_trained_on_all_images_and_changes_no_fold(phantoms, 
     alone = crossvalidation.cross_validate(phantoms, SETTINGS, replace(SCHEME, refit=0))
     assert not alone.refit and len(alone.models) == 4
     np.testing.assert_array_equal(alone.logits, result.logits)
+
+
+def test_in_the_view_lesion_given_boxes_are_scored_too(framed, finding, monkeypatch):
+    monkeypatch.setattr(training, "fit", lambda *_: training.Fit(finding.predictor.members[0]))
+    settings, scheme = replace(SETTINGS, view="lesion"), replace(SCHEME, groups="image", repeats=1, refit=0)
+    found = cross_validate(framed, settings, scheme)
+    for values, given in ((found.logits, False), (found.given, True)):
+        expected, _ = looks.predict(finding.predictor, framed, given)
+        np.testing.assert_allclose(values[0], expected, atol=1e-5)
+    assert (found.given != found.logits)[0].tolist() == framed.boxed.tolist()
+    args = Namespace(groups="image", sensitivity=0.95, no_test=True, pool="train+val")
+    _, scored, *_ = crossval.score(found, framed, data.find(["phantom"], None, 28), settings, args)
+    assert [(one.boxes, len(one.labels)) for one in scored] == [("found", 6), ("given", 4)]

@@ -166,7 +166,7 @@ def looking() -> Predicted:
 
 
 def test_predictions_by_given_boxes_are_of_the_images_that_have_one(looking):
-    found, given = evaluation.with_given_boxes(evaluation.score(looking, "test"), looking)
+    found, given = scoring.by_boxes(evaluation.score(looking, "test"), looking.given.probabilities)
     assert (found.boxes, given.boxes, len(found.labels)) == ("found", "given", 24)
     assert found.probabilities.tolist() == looking.probabilities.tolist()
     assert np.flatnonzero(found.subsets["boxed"]).tolist() == list(range(0, 24, 2))
@@ -176,7 +176,7 @@ def test_predictions_by_given_boxes_are_of_the_images_that_have_one(looking):
     assert {(entry["boxes"], entry["subset"], entry["n"]) for entry in results} == {
         ("found", "all", 24), ("found", "clean", 22), ("found", "boxed", 12), ("given", "all", 12)
     }  # fmt: skip
-    (alone,) = evaluation.with_given_boxes(evaluation.score(predicted(), "test"), predicted())
+    (alone,) = scoring.by_boxes(evaluation.score(predicted(), "test"), None)
     assert alone.boxes == "" and "boxes" not in scoring.evaluate([alone], Calibration(), 100)[0]
 
 
