@@ -26,7 +26,6 @@ class Strength:
     contrast: float = 0.2  # about the image mean, by up to this share
     brightness: float = 0.1  # added, as a share of the grey range
     erasing: float = 0.25  # probability of a rectangle set to the image mean
-    beyond: str = "reflection"  # what comes from outside the frame; zeros: black
 
 
 FINDING = Strength(scale=0.5, shift=0.20)  # of frames in which a lesion is to be found, wherever it is (lesion.md)
@@ -49,7 +48,7 @@ def affine(planes: torch.Tensor, strength: Strength, generator: torch.Generator)
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     matrix = torch.stack([sign * cos, -sign * sin, shift[0], sin, cos, shift[1]], 1).view(-1, 2, 3)
     grid = F.affine_grid(matrix, list(planes.shape), align_corners=False)
-    return F.grid_sample(planes, grid, padding_mode=strength.beyond, align_corners=False)
+    return F.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
 
 
 def gain(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:

@@ -64,7 +64,6 @@ class Finder:
     rate: float = 3e-4
     classifies: bool = False  # all four stages, and beside the heat map a logit of malignant
     mixup: bool = True  # of one that classifies
-    beyond: str = "reflection"  # what augmentation moves in from outside the frame; zeros: black
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,6 @@ FINDERS = {
     "both, zoom 0.3": Finder(classifies=True, zoom=0.3, shift=0.15),
     "both, rate 1e-3": Finder(classifies=True, rate=1e-3),
     "both, no mixup": Finder(classifies=True, mixup=False),
-    "both, no mixup, black": Finder(classifies=True, mixup=False, beyond="zeros"),
     "both, no mixup, gain x2": Finder(classifies=True, mixup=False, gain=2),
     "both, no mixup, 40 epochs": Finder(classifies=True, mixup=False, epochs=40),
     "both, no mixup, letterbox": Finder(classifies=True, mixup=False, letterbox=True),
@@ -191,7 +189,7 @@ def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     usual = augment.Strength()
     contrast, brightness = finder.gain * usual.contrast, finder.gain * usual.brightness
-    strength = replace(usual, scale=finder.zoom, shift=finder.shift, contrast=contrast, brightness=brightness, beyond=finder.beyond)
+    strength = replace(usual, scale=finder.zoom, shift=finder.shift, contrast=contrast, brightness=brightness)
     targets = ellipses(boxes, finder.size)
     model.train()
     for _ in range(finder.epochs):

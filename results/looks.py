@@ -9,7 +9,6 @@ AUC is of all images of the hospital; with the box given it is of the images tha
 """
 
 import csv
-import subprocess
 
 import numpy as np
 
@@ -44,13 +43,17 @@ def score(predictor: Predictor, images: Images) -> dict:
 def add(name: str, paths: list[str]) -> None:
     """Score an ensemble of runs at each hospital, and write a row for each."""
     runs = [folders.load(path) for path in paths]
-    described, config = runs[0].data, folders.read_metrics(runs[0].path)["config"]
+    described, made = runs[0].data, folders.read_metrics(runs[0].path)
+    config = made["config"]
     specs = [one["spec"] for one in described["sets"]]
     found = data.find(specs, None, described["size"], described["seed"], None, runs[0].table, "train", "lesion")
     pool = data.load(found, "train", "val", optional=["val"])
     hospitals = np.unique(pool.hospitals)  # in the order of the folds
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    about = {"name": name, "commit": commit, "settings": {key: config[key] for key in SETTINGS}}
+    about = {
+        "name": name,
+        "commit": made["provenance"]["commit"][:7],
+        "settings": {key: config[key] for key in SETTINGS},
+    }
     with open(log.FOLDER / "looks.csv", "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if not file.tell():

@@ -1,6 +1,6 @@
-"""The table and the figure of docs/results.md, made from the committed files of results/.
+"""The tables and the figure of README.md and docs/results.md, made from the committed files of results/.
 
-    python -m results.table      prints the table, in Markdown, and writes results/results.png
+    python -m results.table      prints the tables, in Markdown, and writes results/results.png and its data, figure.csv
 
 ours.csv says what a row of ours shows of a file: a split, with intervals, or a list of scores, with mean ± standard
 deviation. published.csv has the others' results on test, with a standard deviation over seeds where they tell it.
@@ -8,15 +8,25 @@ deviation. published.csv has the others' results on test, with a standard deviat
 
 import json
 
+import numpy as np
 from matplotlib.figure import Figure
 
+from common import files, imagefile
+from common.deploy import onnxfile
+from common.evidence import overlay
 from common.show import figures, tables
-from results import card, log, measure
+from results import log, measure
 
 METRICS = ("accuracy", "auc")
-# What the figure shows of ours, an input side each.
-BY_SIDE = ("crossval_28_repeated.json", "crossval_64.json", "crossval_128.json")
-PLACES = {"breast/images.csv": "BrEaST", "busbra/images.csv": "BUS-BRA", "breast": "BrEaST", "busbra": "BUS-BRA"}
+PLACES = {"busi": "BUSI, Egypt", "breast": "BrEaST, Poland", "busbra": "BUS-BRA, Brazil"}
+LOOKS = {  # at hospitals that a model has not seen: what it looks at, and where that was measured
+    "middle square": ("crossval_square.json", ""),
+    "lesion, found": ("crossval_hospitals.json", "found"),
+    "lesion, box given": ("crossval_hospitals.json", "given"),
+}
+FRAME = log.FOLDER / "frame.png"  # of BUSI's test images, which the model has not seen
+TITLE = "AUC at hospitals that the models have not seen"
+CREDIT = "BUSI, Al-Dhabyani et al. 2020, CC BY 4.0"
 
 
 def read(file: str) -> dict:
@@ -66,32 +76,59 @@ def table() -> str:
     return log.markdown("what | input | command or source | accuracy | AUC", rows)
 
 
-def at_hospitals() -> dict:
-    """{fp32 file: {hospital: (AUC, low, high)}}, its own test images first."""
+def at_hospitals(unit: str, threshold: str) -> dict:
+    """{what the models look at: {hospital: scores}}, each hospital by a model of the others. unit: "image" or
+    "patient"; threshold: its name."""
     found: dict = {}
-    for row in log.read("hospitals.csv"):
-        by_image_and_alone = row["unit"] == "image" and row["boxes"] != "given"
-        if ".int8" not in row["file"] and row["trained_on"] == "0" and by_image_and_alone:
-            test = json.loads(card.metadata(row["file"])["metrics"])["test"]
-            points = found.setdefault(row["file"], {"own test": log.limits(test, "auc")})
-            points[PLACES.get(row["set"], row["set"])] = log.limits(row, "auc")
+    for look, (file, boxes) in LOOKS.items():
+        about = {"on": "out_of_fold", "unit": unit, "subset": "all", "threshold_name": threshold}
+        about |= {"boxes": boxes} if boxes else {}
+        entries = [entry for entry in read(file)["results"] if about.items() <= entry.items()]
+        found[look] = {entry["hospital"]: entry for entry in entries if entry["hospital"] in PLACES}
+    return found
+
+
+def hospital_table() -> str:
+    """Every hospital by a model of the others: AUC and rates at the operating point, by image and by patient."""
+    rows = []
+    for hospital, place in PLACES.items():
+        for unit in ("image", "patient"):
+            for look, scores in at_hospitals(unit, "operating point").items():
+                if entry := scores.get(hospital):
+                    cells = (log.cell(entry, metric) for metric in ("auc", "recall", "specificity"))
+                    rows.append([place, f"{entry['n']} {unit}s", look, *cells])
+    return log.markdown("hospital | n | the model looks at | AUC | sensitivity | specificity", rows)
+
+
+def shown_scores() -> dict:
+    """The AUCs of the figure, {what the models look at: {place: (value, low, high)}}: at home and at each hospital."""
+    found: dict = {look: {} for look in LOOKS}
+    test = read("crossval_hospitals.json")["splits"]["test"]
+    found["lesion, found"]["BreastMNIST's test, home"] = log.limits(test, "auc")
+    for look, scores in at_hospitals("image", "standard").items():
+        found[look] |= {PLACES[hospital]: log.limits(entry, "auc") for hospital, entry in scores.items()}
     return found
 
 
 def draw() -> Figure:
-    """What the table and hospitals.csv say, at one look."""
-    ours: dict = {"ours, out of fold, 95 % interval": {}, "ours, on test, 95 % interval": {}}
-    for run in map(read, BY_SIDE):
-        for points, split in zip(ours.values(), ("out_of_fold", "test")):
-            points[run["provenance"]["data"]["size"]] = log.limits(run["splits"][split], "auc")
-    others = [(row["in_figure"], int(row["input"]), *mean_and_std(row, "auc")) for row in log.read("published.csv")]
-    title = "AUC: of pairs, the share in which the malignant image gets the higher probability"
-    return figures.results(ours, others, at_hospitals(), title)
+    """A frame with what the shipped file sees in it, and the AUCs of `shown_scores`."""
+    model = onnxfile.load(log.MODELS / "breast_ultrasound.onnx", 1)
+    (frame,) = imagefile.frames(FRAME)
+    (p,), (evidence,), (window,) = model.run(["probability", "evidence", "window"], frame[np.newaxis])
+    call = "flagged" if p >= model.calibration.threshold else "not flagged"
+    caption = f"White: the window that the model found. P(malignant) = {p:.2f}: {call}. {CREDIT}"
+    best = max((row for row in log.read("published.csv")), key=lambda row: float(row["auc"]))
+    published = {"BreastMNIST's test, home": (float(best["auc"]), "best published")}
+    picture = np.asarray(overlay(frame, evidence, window))
+    return figures.results(picture, caption, shown_scores(), published, TITLE)
 
 
 def main():
-    print(table())
+    print(table(), hospital_table(), sep="\n\n")
     figures.save(draw(), log.FOLDER / "results.png")
+    rows = [(look, place, *values) for look, points in shown_scores().items() for place, values in points.items()]
+    names = ("the model looks at", "place", "auc", "auc_low", "auc_high")
+    files.write_csv(log.FOLDER / "figure.csv", [dict(zip(names, row)) for row in rows])
 
 
 if __name__ == "__main__":

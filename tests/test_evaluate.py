@@ -164,7 +164,7 @@ def test_a_model_of_another_size_sees_the_images_at_its_size(
     onnx_model, breastmnist, breastmnist_root, parsed, monkeypatch, capsys
 ):
     monkeypatch.setattr(evaluate, "predict", lambda model, images: (model, images))
-    first, other = (REPO / "models" / f"breastmnist{size}.onnx" for size in ("", "_128"))
+    first, other = (REPO / "models" / f"{name}.onnx" for name in ("breastmnist_28", "breast_ultrasound"))
     scored = scoring.Scored("val", data.load(breastmnist(28), "val"), np.full(78, 0.5), np.arange(78))
     args = parsed("--against", other, "--data-root", breastmnist_root, "--split", "val")
     model, images = evaluate.predict_other(onnxfile.load(first, 1), scored, args)

@@ -308,25 +308,23 @@ def _intervals(axes, series: dict[str, dict], places: list, styles, title: str) 
     axes.legend(loc="lower left", frameon=True, edgecolor="none")
 
 
-def results(ours: dict, published: list[tuple], hospitals: dict, title: str) -> Figure:
-    """AUC against the side of the input, ours beside published ones, and of each file at home and elsewhere.
+def results(picture, caption: str, aucs: dict, published: dict, title: str) -> Figure:
+    """A picture, and beside it AUCs with intervals at several places.
 
-    Args: ours: {name: {side: (value, low, high)}}; published: [(name, side, AUC, standard deviation or nan)];
-        hospitals: {file: {hospital: (value, low, high)}}, in which a file lacks the hospitals that it learned from.
+    Args: picture: uint8 [h, w, 3]; aucs: {name: {place: (value, low, high)}}; published: {place: (value, name)}.
     """
-    figure, (left, right) = _canvas(title, 12, 6.4, 1, 2, sharey=True, width_ratios=[5, 2])
-    names, at, values, stds = zip(*published)
-    sides = sorted({*at}.union(*ours.values()))
-    label = "published, on test; grey: ± standard deviation over seeds"
-    x = [sides.index(side) + 0.13 for side in at]  # beside ours
-    left.errorbar(x, values, stds, fmt="D", color=MUTED, ecolor="#C8C8C8", elinewidth=9, label=label)
-    for place, value, name in zip(x, values, names):
-        left.text(place + 0.06, value, name, size=9, va="center_baseline")
-    _intervals(left, ours, sides, ((MODEL, "o"), (INK, "s")), "BreastMNIST")
-    left.set(xlabel="side of the input, pixels", ylabel="AUC", xlim=(-0.4, len(sides)))
-    places = list(dict.fromkeys(place for found in hospitals.values() for place in found))
-    _intervals(right, hospitals, places, [style[:2] for style in THRESHOLD_STYLES[1:]], "The files at other hospitals")
-    right.set(xlim=(-0.5, len(places) - 0.5), ylim=(right.get_ylim()[0] - 0.08, 1))  # room for the legends
+    figure, (left, right) = _canvas(title, 12, 5.4, 1, 2, width_ratios=[4, 7])
+    left.imshow(picture)
+    left.set_axis_off()
+    left.set_title(textwrap.fill(caption, 44), size=10, loc="left", y=0, va="top", pad=-8)
+    places = list(dict.fromkeys(place for points in aucs.values() for place in points))
+    places.sort(key=list(published).__contains__, reverse=True)  # home first
+    _intervals(right, aucs, places, [style[:2] for style in ((MUTED, "s"), (MODEL, "o"), (CHOSEN, "D"))], "")
+    for place, (value, name) in published.items():
+        right.plot(places.index(place) + 0.3, value, "*", color=INK, markersize=12, label=name)
+    right.set_xticks(range(len(places)), [place.replace(", ", ",\n") for place in places])
+    right.set(ylabel="AUC", xlim=(-0.5, len(places) - 0.5), ylim=(right.get_ylim()[0] - 0.06, 1))  # room for the legend
+    right.legend(loc="lower left", ncols=2, frameon=True, edgecolor="none")
     return figure
 
 

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Make the numbers of README.md and models/README.md from nothing but the downloads.
+#
+#   bash results/reproduce.sh [STEP ...]      all steps, or those named
+#
+# Before: pip install -r requirements.txt, and download BUSI, BrEaST and BUS-BRA (docs/datasets.md) into the folders
+# busi, breast and busbra here, or link them. BreastMNIST and the ImageNet weights are downloaded by the scripts.
+# WEIGHTS names other weights to start from, as --weights takes them: ours were a file (docs/results.md says how it
+# differs). The times are those of two cores with bf16 units. Results go into runs/, files into runs/models/.
+set -euo pipefail
+weights=${WEIGHTS:-imagenet}
+
+seeds() { # 5 min: README, one model at 28 pixels, ten seeds
+    for seed in 0 1 2 3 4 5 6 7 8 9; do
+        python train.py --seed "$seed" --threads 1 --weights "$weights" --out "runs/seed_$seed"
+    done
+}
+
+scratch() { # 5 min: README, the same from random weights: the same digits on the same kind of processor
+    for seed in 0 1 2 3 4 5 6 7 8 9; do
+        python train.py --seed "$seed" --threads 1 --weights none --out "runs/scratch_$seed"
+    done
+}
+
+breastmnist_128() { # 15 min: README, five folds at 128 pixels
+    python crossval.py --size 128 --epochs 12 --refit --weights "$weights" --out runs/crossval_128
+}
+
+breastmnist_28() { # 3 min: README and card, the file of 28 pixels
+    python crossval.py --refit --weights "$weights" --out runs/breastmnist_28
+    python export.py runs/breastmnist_28 --fp16 --int8 --benchmark --out runs/models/breastmnist_28.onnx
+}
+
+breast_ultrasound() { # 40 min: README and card, each of three hospitals by models of the other two; the file of all three
+    python -m results.busi_table busi busi.csv
+    python crossval.py --data busi.csv breast busbra --groups hospital --size 128 --epochs 12 --refit \
+        --weights "$weights" --out runs/breast_ultrasound
+    python export.py runs/breast_ultrasound --fp16 --int8 --benchmark --out runs/models/breast_ultrasound.onnx
+}
+
+card() { # 10 min: the tables of the card, of the files in models/, and those of results/README.md
+    python -m results.card breast busbra
+    python -m results.limits breast busbra
+    python -m results.robustness
+    python -m results.table
+}
+
+for step in "${@:-seeds scratch breastmnist_128 breastmnist_28 breast_ultrasound card}"; do
+    for name in $step; do
+        echo "== $name"
+        "$name"
+    done
+done
