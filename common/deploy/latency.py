@@ -17,7 +17,7 @@ from common.run.folders import Run
 
 BATCHES = (1, 64)
 THREADS = (1, 2)
-WARM_UP, FEWEST, SECONDS = 3, 20, 1.5  # calls not counted; calls counted at least, and for how long at least
+WARM_UP, FEWEST, SECONDS = 2, 5, 1.5  # calls not counted; calls counted at least, and for how long at least
 
 # Runs in a process of its own that imports numpy and onnxruntime alone: batch 1, as an app predicts.
 ONLY_PREDICTS = """
