@@ -16,12 +16,6 @@ seeds() { # 5 min: README, one model at 28 pixels, ten seeds
     done
 }
 
-scratch() { # 5 min: README, the same from random weights: the same digits on the same kind of processor
-    for seed in 0 1 2 3 4 5 6 7 8 9; do
-        python train.py --seed "$seed" --threads 1 --weights none --out "runs/scratch_$seed"
-    done
-}
-
 breastmnist_128() { # 15 min: README, five folds at 128 pixels
     python crossval.py --size 128 --epochs 12 --refit --weights "$weights" --out runs/crossval_128
 }
@@ -35,17 +29,19 @@ breast_ultrasound() { # 40 min: README and card, each of three hospitals by mode
     python -m results.busi_table busi busi.csv
     python crossval.py --data busi.csv breast busbra --groups hospital --size 128 --epochs 12 --refit \
         --weights "$weights" --out runs/breast_ultrasound
-    python export.py runs/breast_ultrasound --fp16 --int8 --benchmark --out runs/models/breast_ultrasound.onnx
+    python crossval.py --data busi.csv breast busbra --groups hospital --view square --size 128 --epochs 12 --no-test \
+        --weights "$weights" --out runs/square
+    python export.py runs/breast_ultrasound --fp16 --benchmark --out runs/models/breast_ultrasound.onnx
 }
 
 card() { # 10 min: the tables of the card, of the files in models/, and those of results/README.md
     python -m results.card breast busbra
     python -m results.limits breast busbra
-    python -m results.robustness
+    python -m results.robustness --data-root "${MEDMNIST_ROOT:-$HOME/.medmnist}" # with breastmnist_224.npz
     python -m results.table
 }
 
-for step in "${@:-seeds scratch breastmnist_128 breastmnist_28 breast_ultrasound card}"; do
+for step in "${@:-seeds breastmnist_128 breastmnist_28 breast_ultrasound card}"; do
     for name in $step; do
         echo "== $name"
         "$name"
