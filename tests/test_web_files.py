@@ -39,8 +39,8 @@ def test_a_site_is_one_folder_with_all_that_the_page_names(tmp_path):
     make_site.make_site(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "web"]
     model = tmp_path / "models" / make_site.default_model()
-    checksum = json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))
-    assert checksum == {"sha256": hashlib.sha256(model.read_bytes()).hexdigest()}
+    said = json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))
+    assert said["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest() and said["file"] == model.name
     page = tmp_path / "web"
     texts = [file.read_text(encoding="utf-8") for file in [page / "index.html", *page.glob("*.js")]]
     named = re.findall(r'(?:src|href|data-image)="(?!https?:)([\w./]+\.\w+)"|from "(\./[\w.]+)"', "".join(texts))

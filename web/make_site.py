@@ -3,8 +3,6 @@
 python -m web.make_site FOLDER
 """
 
-import hashlib
-import json
 import re
 import shutil
 import sys
@@ -23,14 +21,13 @@ def default_model() -> str:
 
 
 def make_site(folder: Path) -> None:
-    """Write the page to folder/web, and its model with a checksum, which the page compares, to folder/models."""
-    model = f"models/{default_model()}"
-    for file in [file for pattern in (*PAGE, model) for file in REPO.glob(pattern)]:
+    """Write the page to folder/web; and to folder/models its model, and the JSON with the checksum that the page
+    compares."""
+    model = Path("models", default_model())
+    for file in [file for pattern in (*PAGE, model, model.with_suffix(".json")) for file in REPO.glob(str(pattern))]:
         target = folder / file.relative_to(REPO)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
-    checksum = {"sha256": hashlib.sha256((folder / model).read_bytes()).hexdigest()}
-    (folder / model).with_suffix(".json").write_text(json.dumps(checksum), encoding="utf-8")
 
 
 if __name__ == "__main__":
