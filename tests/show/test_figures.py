@@ -226,18 +226,16 @@ def test_rows_of_intervals_say_their_numbers(drawn):
     assert "−0.020 (−0.050 to +0.010)" in said and "n/a" in said and "runs/a minus runs/b" in said
 
 
-def test_results_draws_intervals_with_caps_and_standard_deviations_without(drawn):
+def test_results_shows_a_picture_and_each_auc_with_its_interval_at_its_place(drawn):
     left, right = drawn["results"].axes
-    assert left.get_ylim() == right.get_ylim() and left.get_ylim()[1] == 1
-    series = {bars.get_label().split(":")[0]: bars for axes in (left, right) for bars in axes.containers}
-    (published,) = [name for name in series if name.startswith("published")]
-    for name, (_, caps, _) in series.items():
-        assert len(caps) == (0 if name == published else 2), name
-    segments = {name: bars[2][0].get_segments() for name, bars in series.items()}
-    ends = {name: [part[:, 1].tolist() for part in parts if len(part)] for name, parts in segments.items()}
-    assert ends["ours, out of fold"] == [[0.86, 0.93], [0.9, 0.95]] and ends["b.onnx"] == [[0.87, 0.97]]
-    np.testing.assert_allclose(ends[published], [[0.852, 0.888]])  # nan draws none
-    assert [text.get_text() for text in left.get_xticklabels()] == ["28", "64", "224"]
+    assert left.images[0].get_array().shape == RESULTS[0].shape and "White: the window." in left.get_title(loc="left")
+    assert [text.get_text() for text in right.get_xticklabels()] == ["home", "A,\nfar", "B,\nfar"]
+    series = {bars.get_label(): bars for bars in right.containers}
+    assert list(series) == list(AUCS) and all(len(caps) == 2 for _, caps, _ in series.values())
+    ends = [part[:, 1].tolist() for part in series["lesion"][2][0].get_segments()]
+    assert ends == [[0.86, 0.96], [0.8, 0.9], [0.87, 0.93]]
+    (star,) = [line for line in right.lines if line.get_label() == "best published"]
+    assert star.get_ydata() == [0.956] and round(star.get_xdata()[0]) == 0
 
 
 def test_heat_map_frames_the_chosen_cell_and_the_best_and_names_every_score(drawn):
