@@ -45,7 +45,7 @@ LONG = "x" * 300
 
 # What flags must refuse. A value in braces stands for a file or folder that `places` makes.
 GROUPS = {
-    "--resume, --no-test, --fp16, --int8, --benchmark, --json": NO_VALUE,
+    "--resume, --no-test, --fp16, --int8, --plain, --benchmark, --json": NO_VALUE,
     "--augment, --mirror, --groups, --precision": WORD,
     "--class-weights": [*WORD, "Balanced"],
     "--loss": [*WORD, "hinge"],
@@ -192,11 +192,19 @@ IMAGE_FILES: dict[str, dict[str, Any]] = {  # with Pillow's options
     "packed pages.tif": {"compression": "tiff_lzw"},
 }
 DICOM_FILES = ["rtdose.dcm", "SC_rgb_rle_2frame.dcm", "SC_rgb_jpeg_dcmtk.dcm", "MR_small_jp2klossless.dcm"]  # pydicom's
-TINY = """tiny (uint8[batch, height, width] image) => (float[batch] probability, float[batch] logit) {
+TINY = """tiny (uint8[batch, height, width] image) => (
+    float[batch, rows, columns] evidence, float[batch] typicality, float[batch, four] window, float[batch] found,
+    float[batch] probability, float[batch] logit) {
     grey = Cast<to = 1>(image)
     axes = Constant<value = int64[2] {1, 2}>()
     logit = ReduceMean<keepdims = 0>(grey, axes)
     probability = Sigmoid(logit)
+    evidence = Identity(grey)
+    typicality = Identity(probability)
+    found = Identity(probability)
+    second = Constant<value = int64[1] {1}>()
+    column = Unsqueeze(logit, second)
+    window = Concat<axis = 1>(column, column, column, column)
 }"""
 
 

@@ -140,8 +140,8 @@ def test_a_model_trained_on_other_data_sees_the_images_of_the_first(own, onnx_mo
 
 
 def test_a_model_of_another_view_sees_the_images_as_it_looks_at_them(lesion_model, framed, onnx_model, parsed):
-    folder, taken = Path(framed.table["_file"][0]).parent, {}
-    args = parsed("--against", onnx_model.path, "--data", folder, "--split", "all")
+    table, taken = Path(framed.table["_file"][0]).parent / "images.csv", {}
+    args = parsed("--against", onnx_model.path, "--data", table, "--split", "all")
     for model in (lesion_model, onnx_model):
         taken[model.view] = evaluate.load_images(evaluate.find_images(model, model.view, args), "all")
     assert (taken["square"].pixels != taken["lesion"].pixels).any()

@@ -17,7 +17,7 @@ def test_a_file_that_lacks_an_output_as_those_of_earlier_versions_do_is_refused(
     earlier = onnx.load(onnx_model.path)
     del earlier.graph.output[output]
     onnx.save(earlier, tmp_path / "earlier.onnx")
-    with pytest.raises(UserError, match="gives something else than export.py's; export the run again"):
+    with pytest.raises(UserError, match="gives something else than export.py's FILE.onnx; .* or export the run again"):
         onnxfile.load(tmp_path / "earlier.onnx", 1)
 
 

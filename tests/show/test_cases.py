@@ -56,7 +56,7 @@ def test_windows_are_shown_from_the_worst_to_the_best_beside_the_given_ones(phan
     figure = cases.windows(phantoms, found, given, overlaps, "title")
     order = np.argsort(overlaps)
     captions = [" ".join(axes.get_xlabel().split()) for axes in figure.axes]
-    assert captions[:8] == [f"train/{i}: IoU {overlaps[i]:.2f}" for i in order[:8]]
+    assert captions[:8] == [f"{i}: IoU {overlaps[i]:.2f}" for i in order[:8]]
     shares = [float(text.split()[-1]) for text in captions]
     assert len(set(captions)) == 16 and shares == sorted(shares) and shares[-1] == overlaps.max()
     (tile,) = figure.axes[0].images
