@@ -126,7 +126,8 @@ def cross_validate(pool: Images, settings: Settings, scheme: Scheme, partial: Pa
     for values, of_models in zip(kept, predicted):
         for i in range(folds):
             values[fold == i] = of_models[i]
-    return CrossValidation(list(models[:folds]), fold, *kept, list(models[folds:]))
+    logits, given, found = kept
+    return CrossValidation(list(models[:folds]), fold, logits, given, found, list(models[folds:]))
 
 
 def assign_models(pool: Images, groups: np.ndarray, scheme: Scheme) -> np.ndarray:
