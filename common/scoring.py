@@ -168,7 +168,7 @@ def flattered(scored: list[Scored]) -> list[str]:
             said.append(f"The model was trained on some of these pictures: their figures are too good.{clean}")
         elif one.chose:
             said.append(f"These {images} chose: {', '.join(one.chose)}. Their figures are slightly too good.")
-    return said
+    return list(dict.fromkeys(said))  # those by found and by given boxes are of the same images
 
 
 def none_clean(scored: list[Scored]) -> list[str]:
