@@ -116,7 +116,7 @@ def install(name: str, keep: Path) -> Path:
     """The folder of a runtime's environment, which is installed where it is not there yet. keep: holds the folders.
     Raises: CalledProcessError, TimeoutExpired or OSError where pip or npm cannot install it."""
     packages = PYTHON[name][0] if name in PYTHON else [NODE[name]]
-    place = keep / "".join(c for c in packages[0] if c.isalnum())
+    place = keep / "".join(c for c in name + packages[0] if c.isalnum())
     if (place / "complete").exists():
         return place
     place.mkdir(parents=True, exist_ok=True)

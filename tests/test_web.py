@@ -283,7 +283,8 @@ def test_several_images_get_the_answers_of_onnxruntime_in_python(view, visit):
         assert float(row["typicality"]) == pytest.approx(expected["typicality"], abs=0.01)
         window = [float(row[f"window_{side}"]) for side in ("x", "y", "width", "height")]
         if "window" in expected:
-            assert window == pytest.approx(expected["window"].tolist()), row
+            # where a box lies between two whole pixels, runtimes may round to either
+            assert window == pytest.approx(expected["window"].tolist(), abs=0.5), row
             assert float(row["found"]) == pytest.approx(expected["found"], abs=1e-5)
         else:
             rows_, columns = imagefile.centre(*grey_levels(content).shape[1:])
