@@ -85,7 +85,8 @@ def nested(folder: str) -> list[dict]:
         probabilities = np.zeros(len(labels))
         for own in (fold == f for f in range(5)):
             probabilities[own] = calibrated(logits[own], *calibration.fit(labels[~own], logits[~own], prior))
-        about = {"data": f"{run.data['size']} px, seed {config['seed']}", "way": name, "images": len(labels)}
+        data = f"{run.data['size']} px, view {run.view}, seed {config['seed']}"
+        about = {"data": data, "way": name, "images": len(labels)}
         rows.append(about | {key: float(value) for key, value in calibration.summary(labels, probabilities).items()})
     return rows
 
