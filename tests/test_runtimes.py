@@ -3,6 +3,7 @@ skipped, with the reason. The environments are kept outside the checkout, so tha
 
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,28 @@ def test_the_program_on_the_page_runs_a_network_only_file_in_opencv_4(untrained,
     (probability,) = onnx_model.probabilities(image)
     call = "flagged" if probability >= 0.4 else "not flagged"
     assert done.stdout == f"P(malignant) = {probability:.3f}: {call}\n"
+
+
+@pytest.mark.parametrize("box", [None, [30.0, 25.0, 24.0, 18.0]])
+def test_the_program_on_the_page_runs_the_file_in_node(lesion_model, tmp_path, box):
+    place = installed("onnxruntime-node")
+    (program,) = re.findall(r"```js\n(.*?)```", (REPO / "docs/onnx.md").read_text(encoding="utf-8"), re.S)
+    shutil.copy(lesion_model.path, tmp_path / "model.onnx")
+    sidecar.write(lesion_model.path, tmp_path / "model.json", "model.onnx", 1)
+    said = files.read_json(tmp_path / "model.json") | {"typicality_threshold": 0, "found_threshold": 0}
+    files.write_json(tmp_path / "model.json", said)
+    image = np.ascontiguousarray(phantom.generate(1, 120, seed=8)[0][:, 10:100])
+    image.tofile(tmp_path / "image.raw")
+    given = "undefined" if box is None else box
+    call = f'console.log(...await answer(new Uint8Array(fs.readFileSync("image.raw")), 90, 120, {given}));'
+    (tmp_path / "node_modules").symlink_to(place / "node_modules")
+    (tmp_path / "run.mjs").write_text(program + call, encoding="utf-8")
+    done = subprocess.run(["node", "run.mjs"], cwd=tmp_path, check=True, capture_output=True, encoding="utf-8")
+    boxes = None if box is None else np.array([box], np.float32)
+    (probability,) = lesion_model.run(["probability"], image, boxes=boxes)[0]
+    number, *words = done.stdout.split()
+    assert float(number) == pytest.approx(probability, abs=TOLERANCE)
+    assert " ".join(words) == ("flagged for review" if probability >= 0.4 else "not flagged")
 
 
 @pytest.mark.parametrize("name", ["OpenVINO", "onnxruntime-web (in Node)"])
