@@ -68,8 +68,8 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
     calibration = scoring.calibrate(pool, logits, groups, rule, "out_of_fold", by_hospital, found_threshold)
     probabilities = calibration.probabilities(logits)
     out_of_fold = Scored("out_of_fold", pool, probabilities, groups, chose=("calibration", "threshold"))
-    given = calibration.probabilities(validation.given.mean(0)[pool.boxed]) if settings.view == "lesion" else None
-    scored = scoring.by_boxes(out_of_fold, given)
+    given = validation.look_at_boxes(pool, settings.mirror) if settings.view == "lesion" else None
+    scored = scoring.by_boxes(out_of_fold, None if given is None else calibration.probabilities(given))
     rows = []
     for fold, of_repeat in zip(validation.fold + 1, validation.logits):
         rows += folders.prediction_rows(pool, calibration.probabilities(of_repeat), fold)

@@ -84,7 +84,7 @@ def make_score(pool, settings, args):
             name, held_out = f"{stage} {trial.number} fold {fold + 1}", fold_of == fold
             seed = crossvalidation.model_seed(args.seed, fold)
             try:
-                _, logits, *_ = crossvalidation.train_fold(pool, ~held_out, held_out, tried, seed, device, name)
+                _, logits, _ = crossvalidation.train_fold(pool, ~held_out, held_out, tried, seed, device, name)
             except training.Diverged:
                 raise optuna.TrialPruned() from None
             scores.append(float(auc(pool.labels[held_out], logits)))

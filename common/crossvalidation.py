@@ -41,14 +41,12 @@ class Scheme:
 @dataclass(frozen=True)
 class CrossValidation:
     """models: one a fold, repeats x folds of them; fold: int [repeats, n], the index in `models` of the one that has
-    not seen an image; logits: [repeats, n], that model's, not calibrated; given: [repeats, n], its logits when it looks
-    at the boxes that images have; found: [repeats, n], how sure its finder is of a lesion; refit: the models trained on
-    all images."""
+    not seen an image; logits: [repeats, n], that model's, not calibrated; found: [repeats, n], how sure its finder is
+    of a lesion; refit: the models trained on all images."""
 
     models: list[BreastResNet | TwoLooks]
     fold: np.ndarray
     logits: np.ndarray
-    given: np.ndarray
     found: np.ndarray
     refit: list[BreastResNet | TwoLooks]
 
@@ -61,6 +59,15 @@ class CrossValidation:
     def mean_logits(self) -> np.ndarray:
         """[n], the mean over repeats."""
         return self.logits.mean(0)
+
+    def look_at_boxes(self, pool: Images, mirror: bool) -> np.ndarray:
+        """The same mean of the images that have a box, [boxed], when the models of the view lesion look there."""
+        boxed = np.flatnonzero(pool.boxed)
+        logits = np.empty((len(self.fold), len(boxed)))
+        for i, model in enumerate(self.models):
+            if (unseen := self.fold[:, boxed] == i).any():
+                logits[unseen], _ = predict(Predictor([model], mirror), pool[boxed[unseen.any(0)]], given=True)
+        return logits.mean(0)
 
     def score_folds(self, pool: Images) -> list[dict]:
         """`metrics.summary` of each fold by itself, with its number from 1 and its hospitals."""
@@ -90,14 +97,10 @@ def train_fold(
     """Train on a fixed schedule, and predict the unseen: they never choose their own model's epoch.
 
     Args: trained, unseen: bool [n]. checkpoint: as `training.fit` takes it.
-    Returns: (model on the CPU, its logits [unseen.sum()] of the unseen, those when it looks at the boxes that they
-    have, how sure its finder is of a lesion in each).
+    Returns: (model on the CPU, its logits [unseen.sum()] of the unseen, how sure its finder is of a lesion in each).
     """
     model = training.fit(pool[trained], None, settings, seed, device, name, checkpoint).model
-    predictor, images = Predictor([model], settings.mirror), pool[unseen]
-    logits, sure = predict(predictor, images)
-    given = predict(predictor, images, given=True)[0] if settings.view == "lesion" else logits
-    return model.cpu(), logits, given, sure
+    return model.cpu(), *predict(Predictor([model], settings.mirror), pool[unseen])
 
 
 def model_seed(seed: int, i: int) -> int:
@@ -121,13 +124,11 @@ def cross_validate(pool: Images, settings: Settings, scheme: Scheme, partial: Pa
         checkpoint = partial and partial / f"{name.replace(' ', '_')}.pt"
         tasks.append((pool, trained, mask, settings, model_seed(scheme.seed, i), scheme.device, name, checkpoint))
     begin = functools.partial(set_seed, scheme.seed, max(scheme.threads // scheme.jobs, 1))
-    models, *predicted = zip(*parallel.run(train_fold, tasks, scheme.jobs, begin))
-    folds, kept = len(models) - scheme.refit, [np.empty(fold.shape) for _ in predicted]
-    for values, of_models in zip(kept, predicted):
-        for i in range(folds):
-            values[fold == i] = of_models[i]
-    logits, given, found = kept
-    return CrossValidation(list(models[:folds]), fold, logits, given, found, list(models[folds:]))
+    models, predicted, sure = zip(*parallel.run(train_fold, tasks, scheme.jobs, begin))
+    folds, logits, found = len(models) - scheme.refit, np.empty(fold.shape), np.empty(fold.shape, np.float32)
+    for i in range(folds):
+        logits[fold == i], found[fold == i] = predicted[i], sure[i]
+    return CrossValidation(list(models[:folds]), fold, logits, found, list(models[folds:]))
 
 
 def assign_models(pool: Images, groups: np.ndarray, scheme: Scheme) -> np.ndarray:

@@ -76,12 +76,12 @@ def table() -> str:
     return log.markdown("what | input | command or source | accuracy | AUC", rows)
 
 
-def at_hospitals(unit: str, threshold: str) -> dict:
-    """{what the models look at: {hospital: scores}}, each hospital by a model of the others. unit: "image" or
-    "patient"; threshold: its name."""
+def at_hospitals(unit: str) -> dict:
+    """{what the models look at: {hospital: scores at the operating point}}, each hospital by a model of the others.
+    unit: "image" or "patient"."""
     found: dict = {}
     for look, (file, boxes) in LOOKS.items():
-        about = {"on": "out_of_fold", "unit": unit, "subset": "all", "threshold_name": threshold}
+        about = {"on": "out_of_fold", "unit": unit, "subset": "all", "threshold_name": "operating point"}
         about |= {"boxes": boxes} if boxes else {}
         entries = [entry for entry in read(file)["results"] if about.items() <= entry.items()]
         found[look] = {entry["hospital"]: entry for entry in entries if entry["hospital"] in PLACES}
@@ -90,10 +90,10 @@ def at_hospitals(unit: str, threshold: str) -> dict:
 
 def hospital_table() -> str:
     """Every hospital by a model of the others: AUC and rates at the operating point, by image and by patient."""
-    rows = []
+    by_unit, rows = {unit: at_hospitals(unit) for unit in ("image", "patient")}, []
     for hospital, place in PLACES.items():
-        for unit in ("image", "patient"):
-            for look, scores in at_hospitals(unit, "operating point").items():
+        for unit, looks in by_unit.items():
+            for look, scores in looks.items():
                 if entry := scores.get(hospital):
                     cells = (log.cell(entry, metric) for metric in ("auc", "recall", "specificity"))
                     rows.append([place, f"{entry['n']} {unit}s", look, *cells])
@@ -105,7 +105,7 @@ def shown_scores() -> dict:
     found: dict = {look: {} for look in LOOKS}
     test = read("crossval_hospitals.json")["splits"]["test"]
     found["lesion, found"]["BreastMNIST's test, home"] = log.limits(test, "auc")
-    for look, scores in at_hospitals("image", "standard").items():
+    for look, scores in at_hospitals("image").items():
         found[look] |= {PLACES[hospital]: log.limits(entry, "auc") for hospital, entry in scores.items()}
     return found
 
@@ -117,7 +117,7 @@ def draw() -> Figure:
     (p,), (evidence,), (window,) = model.run(["probability", "evidence", "window"], frame[np.newaxis])
     call = "flagged" if p >= model.calibration.threshold else "not flagged"
     caption = f"White: the window that the model found. P(malignant) = {p:.2f}: {call}. {CREDIT}"
-    best = max((row for row in log.read("published.csv")), key=lambda row: float(row["auc"]))
+    best = max(log.read("published.csv"), key=lambda row: float(row["auc"]))
     published = {"BreastMNIST's test, home": (float(best["auc"]), "best published")}
     picture = np.asarray(overlay(frame, evidence, window))
     return figures.results(picture, caption, shown_scores(), published, TITLE)

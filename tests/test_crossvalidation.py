@@ -150,10 +150,11 @@ def test_in_the_view_lesion_given_boxes_are_scored_too(framed, finding, monkeypa
     monkeypatch.setattr(training, "fit", lambda *_: training.Fit(finding.predictor.members[0]))
     settings, scheme = replace(SETTINGS, view="lesion"), replace(SCHEME, groups="image", repeats=1, refit=0)
     found = cross_validate(framed, settings, scheme)
-    for values, given in ((found.logits, False), (found.given, True)):
+    at_boxes, boxed = found.look_at_boxes(framed, SETTINGS.mirror), framed.boxed
+    for values, given, of in ((found.mean_logits, False, slice(None)), (at_boxes, True, boxed)):
         expected, _ = looks.predict(finding.predictor, framed, given)
-        np.testing.assert_allclose(values[0], expected, atol=1e-5)
-    assert (found.given != found.logits)[0].tolist() == framed.boxed.tolist()
+        np.testing.assert_allclose(values, expected[of], atol=1e-5)
+    assert (at_boxes != found.mean_logits[boxed]).all()
     args = Namespace(groups="image", sensitivity=0.95, no_test=True, pool="train+val")
     _, scored, *_ = crossval.score(found, framed, data.find(["phantom"], None, 28), settings, args)
     assert [(one.boxes, len(one.labels)) for one in scored] == [("found", 6), ("given", 4)]
