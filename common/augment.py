@@ -2,8 +2,11 @@
 
 What changes here is what changes between two scans of the same lesion: the probe's side (mirror), its tilt (small
 rotation), depth setting and position (scale, shift), gain and dynamic range (brightness, contrast), and what the view
-hides (erasing). Images are never turned upside down: depth runs downward from the probe, so an acoustic shadow falls
-below its lesion, and a picture with the shadow above it shows something that no scanner produces.
+hides (erasing). Then comes what changes between two scanners: the grey curve (gamma), the resolution (sharpness) and the
+speckle. These three let a model hold at a hospital that it has never seen (Zhang et al., IEEE TMI 2020; results/lesion.md).
+
+Images are never turned upside down: depth runs downward from the probe, so an acoustic shadow falls below its lesion.
+No scanner produces a picture with the shadow above the lesion.
 """
 
 from collections.abc import Sequence
@@ -25,10 +28,13 @@ class Strength:
     shift: float = 0.10  # translation by up to this share of the side, each axis
     contrast: float = 0.2  # about the image mean, by up to this share
     brightness: float = 0.1  # added, as a share of the grey range
+    gamma: float = 0.5  # grey levels to the power of e^x, x up to this, either way
+    sharpness: float = 1.0  # of the image's fine detail, this share is taken away or added
+    speckle: float = 0.25  # standard deviation of the noise up to this, as a share of each grey level
     erasing: float = 0.25  # probability of a rectangle set to the image mean
 
 
-FINDING = Strength(scale=0.5, shift=0.20)  # of frames in which a lesion is to be found, wherever it is (lesion.md)
+FINDING = Strength(scale=0.3, shift=0.15)  # of frames in which a lesion is to be found, wherever it is (lesion.md)
 
 
 def uniform(images: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
@@ -52,11 +58,29 @@ def affine(planes: torch.Tensor, strength: Strength, generator: torch.Generator)
 
 
 def gain(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
-    """Contrast about each image's mean, then brightness, clipped to [0, 1]. images: [n, h, w]."""
-    contrast = 1 + uniform(images, -strength.contrast, strength.contrast, generator)[:, None, None]
-    brightness = uniform(images, -strength.brightness, strength.brightness, generator)[:, None, None]
+    """Contrast about each image's mean, brightness, clipped to [0, 1], then gamma. images: [n, h, w]."""
+    amounts = strength.contrast, strength.brightness, strength.gamma
+    contrast, brightness, gamma = (uniform(images, -most, most, generator)[:, None, None] for most in amounts)
     mean = images.mean((1, 2), keepdim=True)
-    return ((images - mean) * contrast + mean + brightness).clamp(0, 1)
+    return ((images - mean) * (1 + contrast) + mean + brightness).clamp(0, 1) ** gamma.exp()
+
+
+def focus(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+    """Blur or sharpen: take away, or add, a share of what a binomial filter of 5x5 pixels removes; clipped to [0, 1].
+    images: [n, h, w]."""
+    share = uniform(images, -strength.sharpness, strength.sharpness, generator)[:, None, None]
+    filtered = F.pad(images[:, None], (2, 2, 2, 2), "reflect")
+    row = torch.tensor([1.0, 4, 6, 4, 1], device=images.device) / 16
+    for kernel in (row.view(1, 1, 1, 5), row.view(1, 1, 5, 1)):
+        filtered = F.conv2d(filtered, kernel)
+    return (images + share * (filtered[:, 0] - images)).clamp(0, 1)
+
+
+def speckle(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+    """Noise in proportion to the grey level, clipped to [0, 1]. images: [n, h, w]."""
+    deviation = uniform(images, 0, strength.speckle, generator)[:, None, None]
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    return (images * (1 + deviation * noise)).clamp(0, 1)
 
 
 def erase(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
@@ -82,7 +106,9 @@ def augment(planes: torch.Tensor, strength: Strength, generator: torch.Generator
     Returns: float [n, planes, h, w] in [0, 1].
     """
     moved = affine(planes, strength, generator)
-    images = erase(gain(moved[:, 0], strength, generator), strength, generator)
+    images = moved[:, 0]
+    for change in (gain, focus, speckle, erase):
+        images = change(images, strength, generator)
     return torch.cat([images[:, None], moved[:, 1:]], 1)
 
 

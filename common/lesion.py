@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from common.window import lesion_window
 
-FACTOR = 2.0  # side of the window around a lesion, in longer sides of its box
-HOT = 0.5  # share of the hottest cell's heat from which a cell belongs to the hottest part
+FACTOR = 2.5  # side of the window around a lesion, in longer sides of its box
+HOT = 0.4  # share of the hottest cell's heat from which a cell belongs to the hottest part
 DEVIATIONS = 2.0  # of an ellipse: from its centre to its edge
 
 

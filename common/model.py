@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from common.errors import UserError
 
 GREY_MEAN, GREY_STD = 0.449, 0.226  # ImageNet's, averaged over the three colours
+WINDOW = 2 / 3  # share of the window in the logit of two looks; the rest is the frame's (results/lesion.md)
 COARSE = 32  # pixels a side, about which `texture` looks at: finer ones tell scanners apart (results/README.md)
 
 
@@ -121,6 +122,17 @@ class TwoLooks(nn.Module):
     def __init__(self, window: BreastResNet, frame: BreastResNet):
         super().__init__()
         self.window, self.frame = window, frame
+
+    @classmethod
+    def of_trained(cls, window: BreastResNet, frame: BreastResNet) -> "TwoLooks":
+        """Two networks, each trained by itself. Their last layers are scaled, so that the mean of both logits has the
+        share WINDOW of the window's."""
+        looks = cls(window, frame)
+        with torch.no_grad():
+            for network, share in ((window, WINDOW), (frame, 1 - WINDOW)):
+                for weights in network.trunk.fc.parameters():
+                    weights.mul_(2 * share)
+        return looks
 
     @property
     def size(self) -> int:

@@ -113,7 +113,7 @@ def fit(
     train = looks.look(finder, train, given=True).images
     chooser = None if val is None else windows_of(looks.look(finder, val).images)
     window = fit_look("window", windows_of(train), chooser)
-    return Fit(TwoLooks(window.model, frame.model), window.best_epoch, frame.history + window.history)
+    return Fit(TwoLooks.of_trained(window.model, frame.model), window.best_epoch, frame.history + window.history)
 
 
 def fit_network(

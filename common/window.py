@@ -4,7 +4,7 @@ A box is x, y, width, height in pixels of the image; x and y are its left and up
 
 window(images, square_box(h, w), side, clip=True)     the middle square, as MedMNIST prepared its images
 window(images, frame_box(h, w), side)                 the whole frame, squashed to a square
-window(images, lesion_window(boxes, 2.0), side)       a square around each lesion
+window(images, lesion_window(boxes, 2.5), side)       a square around each lesion
 """
 
 import torch

@@ -6,7 +6,7 @@ import torch
 from common import augment
 from common.augment import Strength
 
-NONE = Strength(0, 0, 0, 0, 0, 0, 0)
+NONE = Strength(**{field.name: 0 for field in dataclasses.fields(Strength)})
 SIDE = 28
 
 
@@ -59,7 +59,9 @@ def test_other_planes_move_with_the_image_and_keep_their_values():
     moved = augment.augment(images, only(**moves), generator(7))
     both = augment.augment(images.repeat(1, 2, 1, 1), dataclasses.replace(Strength(), **moves), generator(7))
     torch.testing.assert_close(both[:, 1:], moved)
-    assert ((both[:, 0] - both[:, 1]).abs().amax((1, 2)) > 0.001).all()  # of the image alone gain and erasing
+    assert (
+        (both[:, 0] - both[:, 1]).abs().amax((1, 2)) > 0.001
+    ).all()  # of the image alone: gain, focus, speckle, erasing
 
 
 @pytest.mark.parametrize("probability, low, high", [(1.0, 1.0, 1.0), (0.5, 0.42, 0.58)])
@@ -116,6 +118,38 @@ def test_brightness_adds_and_contrast_stretches_about_the_mean():
     black_and_white = (torch.rand(50, 8, 8, generator=generator()) > 0.5).float()
     changed = augment.gain(black_and_white, only(brightness=0.5, contrast=0.5), generator())
     assert changed.min() == 0 and changed.max() == 1  # clipped
+
+
+def test_gamma_is_a_power_that_keeps_black_and_white():
+    greys = torch.linspace(0, 1, SIDE).expand(1000, SIDE, SIDE)
+    changed = augment.gain(greys, only(gamma=0.5), generator())
+    assert (changed[..., 0] == 0).all() and (changed[..., -1] == 1).all()
+    exponent = changed[:, 0, SIDE // 2].log() / greys[:, 0, SIDE // 2].log()
+    assert exponent.log().max() == pytest.approx(0.5, abs=0.01) and exponent.log().min() == pytest.approx(
+        -0.5, abs=0.01
+    )
+    torch.testing.assert_close(changed, greys ** exponent[:, None, None])
+
+
+def test_focus_takes_away_or_adds_fine_detail_and_nothing_else():
+    stripes = 0.5 + 0.25 * (torch.arange(SIDE) % 2 * 2 - 1).float().expand(1000, SIDE, SIDE)
+    ramp = torch.linspace(0.2, 0.8, SIDE).expand(1000, SIDE, SIDE)
+    changed = augment.focus(stripes, only(sharpness=1.0), generator())
+    inside = (changed - 0.5)[:, 4:-4, 4:-4] / (stripes - 0.5)[:, 4:-4, 4:-4]  # the filter removes such stripes: 0 to 2
+    assert inside.min() == pytest.approx(0, abs=0.01) and inside.max() == pytest.approx(2, abs=0.01)
+    assert inside.amin((1, 2)).mean() == pytest.approx(1, abs=0.05)  # either way
+    torch.testing.assert_close(augment.focus(ramp, only(sharpness=1.0), generator())[..., 2:-2], ramp[..., 2:-2])
+    assert augment.focus(torch.rand(50, 8, 8).round(), only(sharpness=3.0), generator()).min() == 0  # clipped
+
+
+def test_speckle_is_noise_in_proportion_to_the_grey_level():
+    greys = torch.linspace(0, 0.5, 64)[:, None].expand(500, 64, 64)
+    changed = augment.speckle(greys, only(speckle=0.2), generator())
+    assert (changed[:, 0] == 0).all()  # black stays black
+    share = (changed[:, 1:] / greys[:, 1:] - 1).std((1, 2))
+    assert share.max() == pytest.approx(0.2, abs=0.01) and share.min() == pytest.approx(0, abs=0.01)
+    assert (changed[:, 1:] / greys[:, 1:]).mean() == pytest.approx(1, abs=0.001)
+    assert augment.speckle(torch.ones(9, 8, 8), only(speckle=1.0), generator()).max() == 1  # clipped
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])

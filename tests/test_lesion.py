@@ -67,7 +67,7 @@ def test_the_hottest_part_is_connected_by_sides_and_corners_and_half_as_hot():
     cut[1, 2] = 0.44  # where the two parts meet
     alone = torch.zeros(5, 5)
     alone[0, :2] = heat[0, :2]
-    found = lesion.hottest_part(torch.stack([heat, cut, torch.full((5, 5), 0.3)]))
+    found = lesion.hottest_part(torch.stack([heat, cut, torch.full((5, 5), 0.3)]), share=0.5)
     assert torch.equal(found, torch.stack([wanted, alone, torch.full((5, 5), 0.3)]))
 
 

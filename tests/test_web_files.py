@@ -23,7 +23,7 @@ def test_the_page_s_policy_is_given_as_a_header():
 
 
 def test_the_page_s_window_is_that_of_the_model():
-    (factor,) = re.findall(r"const FACTOR = (\d+);", (WEB / "window.js").read_text(encoding="utf-8"))
+    (factor,) = re.findall(r"const FACTOR = ([\d.]+);", (WEB / "window.js").read_text(encoding="utf-8"))
     assert float(factor) == lesion.FACTOR
 
 

@@ -1,7 +1,7 @@
 // The rectangle around a lesion, which the user draws, moves and resizes by mouse, touch and keyboard.
 // A rectangle is [x, y, width, height] in whole pixels of the image.
 
-const FACTOR = 2; // side of the window, in longer sides of the rectangle: common/lesion.py
+const FACTOR = 2.5; // side of the window, in longer sides of the rectangle: common/lesion.py
 const LEAST = 4; // pixels a side
 const STEP = 0.01; // of the longer side of the image, for an arrow key
 const CLICK = 4; // pixels on the screen: what moved less was no drag
