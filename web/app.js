@@ -33,7 +33,6 @@ async function answer(item, model) {
     const image = await decoded(item);
     const found = await model.predict(image, box);
     if (page.model !== model) return;
-    found.window ??= middleSquare(image);
     if (!box) item.window = found.window;
     Object.assign(item, { answer: found, failed: undefined });
   } catch (error) {
@@ -52,12 +51,6 @@ async function work() {
   for (let item; page.model && (item = next()); ) await answer(item, page.model);
   page.busy = false;
   showProgress();
-}
-
-/** What a file of the view square that does not say its window looks at. */
-function middleSquare({ width, height }) {
-  const side = Math.min(width, height);
-  return [(width - side) >> 1, (height - side) >> 1, side, side];
 }
 
 // ---- onto the page
@@ -109,9 +102,7 @@ function shownMap({ answer: given }, { width, height }) {
 
 function showMap(item, image) {
   const [map, over] = shownMap(item, image);
-  for (const part of [$("overlay"), $("evidence")]) part.hidden = !map;
   $("looks").hidden = !item.answer.evidenceFrame;
-  if (!map) return ($("where").textContent = "");
   paint($("overlay"), map, over);
   place($("overlay"), over, image);
   $("where").textContent = strongest(map, over[2] === image.width && over[3] === image.height ? "the picture" : "the square");
@@ -160,7 +151,7 @@ function showAnswer(item, image) {
   $("caution").textContent = words.caution(page.model, isGenerated(item));
   $("shares").hidden = own === undefined || !words.isCall(call);
   const window = item.due && item.box ? windowOf(item.box) : item.answer.window; // a later answer is on its way
-  $("looked").textContent = words.looked(page.model, item.answer, showWindow(window, image));
+  $("looked").textContent = words.looked(page.model, showWindow(window, image));
   clearTimeout(page.timer);
   const said = ["caution", "headline", "estimate", "looked", "where"].map((id) => $(id).textContent).join(" ");
   page.timer = setTimeout(() => ($("announced").textContent = said), QUIET);
@@ -303,7 +294,7 @@ function row(item) {
 async function savePicture() {
   const [item, image] = [page.current, await decoded(page.current)];
   const [map, over] = shownMap(item, image);
-  const shown = { canvas: $("overlay"), place: map && over, opacity: $("opacity").value / 100 };
+  const shown = { canvas: $("overlay"), place: over, opacity: $("opacity").value / 100 };
   const texts = ["caution", "headline", "estimate", "meaning", "looked"].map((id) => $(id).textContent);
   const last = `${item.name}. Research only, not a medical device.`;
   save(await png(image, shown, item.answer.window, [...texts, last]), `${item.name.replace(/\.\w+$/, "")}_answer.png`);

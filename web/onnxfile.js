@@ -1,11 +1,16 @@
 // An .onnx file of this project: its metadata, checked as a whole before anything of it is shown, and its answers, checked too.
 
-const NEWEST = 4; // version of the files that this page knows: VERSION in common/deploy/graph.py
-const NEEDED = ["threshold", "threshold_rule", "input_size", "positive_class", "dataset", "intended_use"];
+const VERSION = "4"; // of the files that this page takes: VERSION in common/deploy/graph.py
+const NEEDED = ["view", "threshold", "threshold_rule", "found_threshold", "typicality_threshold", "input_size",
+  "positive_class", "dataset", "intended_use", "chosen_on", "achieved"];
 const VIEWS = ["square", "frame", "lesion"];
 const MAX_SIZE = 4096; // pixels a side of what the network takes
-const RANKS = { probability: 1, logit: 1, evidence: 3, evidence_frame: 3, typicality: 1, window: 2, found: 1 };
-const OUTPUTS = { all: ["probability", "logit"], 4: ["evidence", "typicality", "window", "found"] };
+// What a file takes and gives: {name: [type, number of dimensions]}.
+const INPUTS = { image: ["uint8", 3] };
+const OUTPUTS = { evidence: ["float32", 3], window: ["float32", 2] };
+for (const name of ["probability", "logit", "typicality", "found"]) OUTPUTS[name] = ["float32", 1];
+const INPUTS_OF_LESION = { ...INPUTS, box: ["float32", 2] };
+const OUTPUTS_OF_LESION = { ...OUTPUTS, evidence_frame: ["float32", 3] };
 
 // ---- protocol buffers
 
@@ -77,73 +82,77 @@ const isChosenOn = (value) => value && (!Object.keys(value).length || // {}: not
 
 /** A number of the metadata. Throws: RangeError where it is none that fits. */
 function number(props, key, fits) {
-  const value = props[key]?.trim() ? Number(props[key]) : NaN;
-  if (!fits(value)) throw new RangeError(key in props ? `its ${key} is “${props[key]}”` : `it has no ${key}`);
+  const value = props[key].trim() ? Number(props[key]) : NaN;
+  if (!fits(value)) throw new RangeError(`its ${key} is “${props[key]}”`);
   return value;
 }
 
-/** JSON of the metadata; undefined where an earlier file has none. Throws: RangeError where it does not fit. */
+/** JSON of the metadata. Throws: RangeError where it does not fit. */
 function json(props, key, fits) {
   const value = parsed(props[key]);
-  if (key in props && !fits(value)) throw new RangeError(`its ${key} cannot be read`);
+  if (!fits(value)) throw new RangeError(`its ${key} cannot be read`);
   return value;
 }
 
-/** What this page says of a file. Returns: {props: all metadata as text, version, view, size, threshold, rare and
- *  leastFound: there is no call below this typicality and this certainty of a lesion, chosenOn: the images that chose
- *  the threshold, achieved: what it achieves on other images}. Throws: RangeError that says what is wrong. */
+function checkVersion({ version }) {
+  if (version === VERSION) return;
+  const found = version ? `its version is “${version}”` : "it has no version";
+  throw new RangeError(`${found}, and this page takes version ${VERSION}. Ask whoever made the file to export it again`);
+}
+
+/** What this page says of a file. Returns: {props: all metadata as text, view, size, threshold, rare and leastFound:
+ *  there is no call below this typicality and this certainty of a lesion, chosenOn: the images that chose the threshold,
+ *  achieved: what it achieves on other images}. Throws: RangeError that says what is wrong. */
 export function described(bytes) {
   const props = metadata(bytes);
+  checkVersion(props);
   const missing = NEEDED.filter((key) => !(key in props));
   if (missing.length) throw new RangeError(`it has no ${missing.join(", ")}`);
-  const { view = "square", positive_class } = props;
+  const { view, positive_class } = props;
   if (!VIEWS.includes(view)) throw new RangeError(`its view is “${view}”`);
   if (positive_class !== "malignant") throw new RangeError(`its positive_class is “${positive_class}”`);
   return {
     props,
     view,
-    version: "version" in props ? number(props, "version", (value) => isCount(value) && value <= NEWEST) : 1,
     size: number(props, "input_size", (value) => isCount(value) && value >= 8 && value <= MAX_SIZE),
     threshold: number(props, "threshold", isShare),
-    rare: "typicality_threshold" in props ? number(props, "typicality_threshold", isShare) : undefined,
-    leastFound: view === "lesion" ? number(props, "found_threshold", isShare) : 0,
-    chosenOn: json(props, "chosen_on", isChosenOn) ?? {},
-    achieved: json(props, "achieved", isAchieved) ?? [],
+    rare: number(props, "typicality_threshold", isShare),
+    leastFound: number(props, "found_threshold", isShare),
+    chosenOn: json(props, "chosen_on", isChosenOn),
+    achieved: json(props, "achieved", isAchieved),
   };
 }
 
-const fits = (value, type, rank) => value?.isTensor && value.type === type && value.shape.length === rank;
-const named = (values) => Object.fromEntries(values.map((value) => [value.name, value]));
+function checkValues(kind, values, wanted) {
+  const found = Object.fromEntries(values.map((value) => [value.name, value]));
+  for (const name of Object.keys({ ...wanted, ...found })) {
+    const [type, rank] = wanted[name] ?? [];
+    const fits = found[name]?.isTensor && found[name].type === type && found[name].shape.length === rank;
+    if (!fits) throw new RangeError(`its ${kind} ${name} is missing or does not fit`);
+  }
+}
 
-/** Throws: RangeError where an open file does not take and give what its metadata promise. */
-export function checkSession(session, { view, version, rare }) {
-  const [inputs, outputs] = [named(session.inputMetadata), named(session.outputMetadata)];
-  const wanted = { image: fits(inputs.image, "uint8", 3) };
-  if (view === "lesion") wanted.box = fits(inputs.box, "float32", 2);
-  for (const name of [...Object.keys(wanted), ...Object.keys(inputs)]) {
-    if (!wanted[name]) throw new RangeError(`its input ${name} does not fit`);
-  }
-  const needed = [...OUTPUTS.all, ...(version >= 4 || view !== "square" ? OUTPUTS[4] : [])];
-  for (const name of [...needed, ...Object.keys(RANKS).filter((output) => output in outputs)]) {
-    if (!fits(outputs[name], "float32", RANKS[name])) throw new RangeError(`its output ${name} is missing or does not fit`);
-  }
-  if ("typicality" in outputs && rare === undefined) throw new RangeError("it has no typicality_threshold");
+/** Throws: RangeError where an open file does not take and give what a file of its view does. */
+export function checkSession(session, { view }) {
+  const ofLesion = view === "lesion";
+  checkValues("input", session.inputMetadata, ofLesion ? INPUTS_OF_LESION : INPUTS);
+  checkValues("output", session.outputMetadata, ofLesion ? OUTPUTS_OF_LESION : OUTPUTS);
 }
 
 // ---- answers
 
 const map = (tensor) => tensor && { values: tensor.data, rows: tensor.dims[1], columns: tensor.dims[2] };
 
-/** The answer for one image, of the outputs of a session. Returns: {probability, logit, typicality, found, window:
- *  [x, y, width, height] in pixels, evidence and evidenceFrame: {values, rows, columns}}; what an earlier file does not
- *  give is undefined. Throws: RangeError where a number is none that fits. */
+/** The answer for one image, of the outputs of a session. Returns: {probability, typicality, found, window: [x, y,
+ *  width, height] in pixels, evidence: {values, rows, columns}, evidenceFrame: the same, of the view lesion only}.
+ *  Throws: RangeError where a number is none that fits. */
 export function answerOf(given) {
-  const [probability, logit, typicality, found] = ["probability", "logit", "typicality", "found"].map((name) => given[name]?.data[0]);
-  const window = given.window && Array.from(given.window.data);
-  const numbers = [logit, ...(window ?? []), ...(given.evidence?.data ?? []), ...(given.evidence_frame?.data ?? [])];
-  const shares = [probability, typicality ?? 0, found ?? 0];
-  if (!numbers.every(Number.isFinite) || !shares.every(isShare) || (window && !(window[2] > 0 && window[3] > 0))) {
+  const [probability, typicality, found] = ["probability", "typicality", "found"].map((name) => given[name].data[0]);
+  const window = Array.from(given.window.data);
+  const numbers = [...window, ...given.evidence.data, ...(given.evidence_frame?.data ?? [])];
+  const shares = [probability, typicality, found];
+  if (!numbers.every(Number.isFinite) || !shares.every(isShare) || !(window[2] > 0 && window[3] > 0)) {
     throw new RangeError("its answer is not a number that fits");
   }
-  return { probability, logit, typicality, found, window, evidence: map(given.evidence), evidenceFrame: map(given.evidence_frame) };
+  return { probability, typicality, found, window, evidence: map(given.evidence), evidenceFrame: map(given.evidence_frame) };
 }

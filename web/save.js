@@ -48,7 +48,7 @@ export function png({ canvas, width, height }, map, window, texts) {
   context.scale(scale, scale);
   context.drawImage(canvas, 0, 0);
   context.globalAlpha = map.opacity;
-  if (map.place) context.drawImage(map.canvas, ...map.place);
+  context.drawImage(map.canvas, ...map.place);
   context.globalAlpha = 1;
   for (const [colour, thick] of [["#000000", 4], ["#ffffff", 2]]) {
     Object.assign(context, { strokeStyle: colour, lineWidth: thick / scale });

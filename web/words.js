@@ -4,7 +4,7 @@ const SPACE = "\u00a0"; // does not break
 
 /** "flagged", "not flagged", or why there is no call: "unlike" the training images, or "nothing found". */
 export function callOf({ threshold, rare, leastFound }, { probability, typicality, found }) {
-  if (typicality < Math.fround(rare)) return "unlike"; // false where either is not known
+  if (typicality < Math.fround(rare)) return "unlike";
   if (found < leastFound) return "nothing found";
   return probability >= threshold ? "flagged" : "not flagged";
 }
@@ -106,14 +106,11 @@ export function caution(model, generated) {
 }
 
 /** What of the picture was looked at. share: of the picture that lies in the window. */
-export function looked({ view, size }, { evidenceFrame }, share) {
+export function looked({ view, size }, share) {
   const rest = percent(1 - share);
   if (share > 0.999) return `The model looked at the whole picture, at ${size}×${size} points.`;
   if (view !== "lesion") return `The model did not look outside the square: ${rest} of the picture.`;
-  if (evidenceFrame) {
-    return `The model looked closely at the square, and at the whole picture only coarsely: ${rest} of it lies outside the square.`;
-  }
-  return `The model used only the square for its answer: ${rest} of the picture lies outside the square.`;
+  return `The model looked closely at the square, and at the whole picture only coarsely: ${rest} of it lies outside the square.`;
 }
 
 const LOOKS_AT = {
