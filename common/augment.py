@@ -2,8 +2,8 @@
 
 What changes here is what changes between two scans of the same lesion: the probe's side (mirror), its tilt (small
 rotation), depth setting and position (scale, shift), gain and dynamic range (brightness, contrast), and what the view
-hides (erasing). Then comes what changes between two scanners: the grey curve (gamma), the resolution (sharpness) and the
-speckle. These three let a model hold at a hospital that it has never seen (Zhang et al., IEEE TMI 2020; results/lesion.md).
+hides (erasing). Two scanners differ in their grey curve (gamma), resolution (sharpness) and speckle. A model that has
+seen all three vary does better at a hospital that it has never seen (Zhang et al., IEEE TMI 2020; results/lesion.md).
 
 Images are never turned upside down: depth runs downward from the probe, so an acoustic shadow falls below its lesion.
 No scanner produces a picture with the shadow above the lesion.

@@ -59,9 +59,7 @@ def test_other_planes_move_with_the_image_and_keep_their_values():
     moved = augment.augment(images, only(**moves), generator(7))
     both = augment.augment(images.repeat(1, 2, 1, 1), dataclasses.replace(Strength(), **moves), generator(7))
     torch.testing.assert_close(both[:, 1:], moved)
-    assert (
-        (both[:, 0] - both[:, 1]).abs().amax((1, 2)) > 0.001
-    ).all()  # of the image alone: gain, focus, speckle, erasing
+    assert ((both[:, 0] - both[:, 1]).abs().amax((1, 2)) > 0.001).all()  # gain, focus, speckle, erasing
 
 
 @pytest.mark.parametrize("probability, low, high", [(1.0, 1.0, 1.0), (0.5, 0.42, 0.58)])

@@ -6,7 +6,7 @@ from torch import nn
 from common import model
 from common.calibration import sigmoid
 from common.errors import UserError
-from common.model import BreastResNet, Predictor
+from common.model import BreastResNet, Predictor, TwoLooks
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,14 @@ def test_evidence_is_the_map_whose_mean_is_the_logit(uint8_images, members, mirr
     with torch.inference_mode():
         expected = predictor.members[0].texture(first, predictor.members[0].first_stage(first))
     np.testing.assert_allclose(textures, expected, atol=1e-5)
+
+
+def test_the_window_has_two_thirds_of_the_logit_of_two_looks():
+    window, frame = BreastResNet(32, 2).eval(), BreastResNet(32, 2, finds=True).eval()
+    images = torch.rand(5, 2, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = 2 / 3 * window(images[:, 0]) + 1 / 3 * frame(images[:, 1])
+        torch.testing.assert_close(TwoLooks.of_trained(window, frame)(images), expected)
 
 
 @pytest.mark.parametrize("size, factor", [(28, 1), (64, 2), (128, 4)])

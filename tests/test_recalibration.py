@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from conftest import REPO, one_line, read_json, refusal
@@ -11,7 +12,7 @@ from PIL import Image
 
 from common import calibration, data, phantom, recalibration
 from common.calibration import sigmoid
-from common.deploy import onnxfile
+from common.deploy import onnxfile, recalibrate
 from common.recalibration import Unit
 from common.thresholds import Rule
 
@@ -145,6 +146,15 @@ def test_patients_and_prevalence_and_what_is_refused(onnx_model, scans, runs, tm
     ):
         _, err = runs(*calibrate, *words, status=2)
         assert cause in one_line(err)
+
+
+def test_a_rate_that_is_undefined_is_null_in_the_file_as_json_has_no_nan(onnx_model):
+    model = onnx.load(onnx_model.path)
+    chosen_on = {"hospitals": ["own"], "n": 12}
+    undefined = calibration.Calibration(chosen_on=chosen_on, achieved=[{"recall": float("nan")}])
+    recalibrate.describe(model, undefined, None)
+    (achieved,) = (entry.value for entry in model.metadata_props if entry.key == "achieved")
+    assert achieved == '[{"recall": null}]'
 
 
 def test_calibrate_needs_no_torch():

@@ -10,6 +10,7 @@ from common import fingerprints
 from common.calibration import Calibration
 from common.deploy import modelfile, onnxfile
 from common.errors import UserError
+from common.files import as_json
 from common.images import Images
 from common.preparation import frames
 
@@ -60,7 +61,7 @@ def describe(model: onnx.ModelProto, chosen: Calibration, used: Images | None) -
     about = {entry.key: entry.value for entry in model.metadata_props}
     about |= {"temperature": repr(chosen.temperature), "offset": repr(chosen.offset)}
     about |= {"threshold": repr(chosen.threshold), "threshold_rule": chosen.threshold_rule}
-    about |= {"chosen_on": json.dumps(chosen.chosen_on), "achieved": json.dumps(chosen.achieved)}
+    about |= {"chosen_on": json.dumps(chosen.chosen_on), "achieved": json.dumps(as_json(chosen.achieved))}
     about |= {"calibrated_on": " + ".join(chosen.chosen_on["hospitals"]), "calibrated_on_n": str(chosen.chosen_on["n"])}
     if used is not None:
         known = fingerprints.decode(about.get("fingerprints_chosen_on", ""))
