@@ -28,13 +28,14 @@ class Strength:
     shift: float = 0.10  # translation by up to this share of the side, each axis
     contrast: float = 0.2  # about the image mean, by up to this share
     brightness: float = 0.1  # added, as a share of the grey range
+    scanners: bool = False  # whether the next three count, which vary what differs between scanners
     gamma: float = 0.5  # grey levels to the power of e^x, x up to this, either way
     sharpness: float = 1.0  # of the image's fine detail, this share is taken away or added
     speckle: float = 0.25  # standard deviation of the noise up to this, as a share of each grey level
     erasing: float = 0.25  # probability of a rectangle set to the image mean
 
 
-FINDING = Strength(scale=0.3, shift=0.15)  # of frames in which a lesion is to be found, wherever it is (lesion.md)
+FINDING = {"scale": 0.3, "shift": 0.15}  # of frames in which a lesion is to be found, wherever it is (lesion.md)
 
 
 def uniform(images: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
@@ -58,11 +59,16 @@ def affine(planes: torch.Tensor, strength: Strength, generator: torch.Generator)
 
 
 def gain(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
-    """Contrast about each image's mean, brightness, clipped to [0, 1], then gamma. images: [n, h, w]."""
-    amounts = strength.contrast, strength.brightness, strength.gamma
-    contrast, brightness, gamma = (uniform(images, -most, most, generator)[:, None, None] for most in amounts)
+    """Contrast about each image's mean, then brightness, clipped to [0, 1]. images: [n, h, w]."""
+    contrast = 1 + uniform(images, -strength.contrast, strength.contrast, generator)[:, None, None]
+    brightness = uniform(images, -strength.brightness, strength.brightness, generator)[:, None, None]
     mean = images.mean((1, 2), keepdim=True)
-    return ((images - mean) * (1 + contrast) + mean + brightness).clamp(0, 1) ** gamma.exp()
+    return ((images - mean) * contrast + mean + brightness).clamp(0, 1)
+
+
+def grey_curve(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+    """Gamma: a power of the grey levels, which keeps black and white. images: [n, h, w] in [0, 1]."""
+    return images ** uniform(images, -strength.gamma, strength.gamma, generator)[:, None, None].exp()
 
 
 def focus(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
@@ -106,9 +112,10 @@ def augment(planes: torch.Tensor, strength: Strength, generator: torch.Generator
     Returns: float [n, planes, h, w] in [0, 1].
     """
     moved = affine(planes, strength, generator)
-    images = moved[:, 0]
-    for change in (gain, focus, speckle, erase):
+    images = gain(moved[:, 0], strength, generator)
+    for change in (grey_curve, focus, speckle) if strength.scanners else ():
         images = change(images, strength, generator)
+    images = erase(images, strength, generator)
     return torch.cat([images[:, None], moved[:, 1:]], 1)
 
 

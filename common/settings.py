@@ -68,6 +68,12 @@ class Settings:
     )
     mirror: bool = setting(True, ON_OFF, "average each prediction with the mirrored image's")
     zoom: float = setting(0.15, SHARE_BELOW_ONE, "augmentation scales by up to this share, in or out")
+    scanners: str = setting(
+        "auto",
+        one_of("auto", "on", "off"),
+        "augmentation also varies gamma, sharpness and speckle, as they differ between scanners; auto: on in the views "
+        "frame and lesion, off in the view square",
+    )
     precision: str = setting(
         "auto", one_of("auto", "fp32", "bf16"), "of convolutions in training; auto: bf16 where that is fast, else fp32"
     )
@@ -78,6 +84,11 @@ class Settings:
         params = read_params(args.params) if getattr(args, "params", None) else {}
         given = {f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)}
         return cls(**(params | given))
+
+    @property
+    def varies_scanners(self) -> bool:
+        """What `scanners` means for the view."""
+        return self.scanners == "on" or self.scanners == "auto" and self.view in ("frame", "lesion")
 
     def as_dict(self) -> dict:
         """{name: value} as files keep it, from which `read_params` makes the same settings."""

@@ -143,9 +143,10 @@ def fit_network(
     images, labels = torch.from_numpy(train.pixels).to(device), torch.from_numpy(train.labels).to(device)
     lesions = train.lesions and Boxes(*(part.to(device) for part in train.lesions))
     class_weights = loss.class_weights(labels, settings.class_weights)
-    strength, mixup = augment.Strength(scale=settings.zoom), settings.mixup
+    strength = augment.Strength(scale=settings.zoom, scanners=settings.varies_scanners)
+    mixup = settings.mixup
     if lesions:  # blended frames made the network worse at both (results/lesion.md)
-        strength, mixup = augment.FINDING, 0
+        strength, mixup = replace(strength, **augment.FINDING), 0
     steps = settings.epochs * math.ceil(len(images) / settings.batch_size)
 
     model = initial_model(images.shape[-1], settings, finds=bool(lesions)).to(device)

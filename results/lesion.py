@@ -30,7 +30,7 @@ from common import augment, imagefile, imagetable, metrics, training
 from common.boxes import holds_centre, overlap
 from common.folds import assign_folds
 from common.images import of_arrays
-from common.lesion import box_around, box_of, ellipses, heat_loss, hottest_part
+from common.lesion import box_around, ellipses, heat_loss, hottest_part
 from common.model import BreastResNet, Predictor, predict
 from common.run import flags
 from common.settings import Settings
@@ -247,7 +247,7 @@ def largest_part(heat: torch.Tensor, share: float = 0.5) -> torch.Tensor:
 
 
 RULES = {
-    "hottest part": box_of,
+    "hottest part": lambda heat: box_around(hottest_part(heat, 0.5)),
     "hottest part above 0.3": lambda heat: box_around(hottest_part(heat, 0.3)),
     "whole map": box_around,
     "squared map": lambda heat: box_around(heat.square()),

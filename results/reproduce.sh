@@ -25,11 +25,11 @@ breastmnist_28() { # 3 min: README and card, the file of 28 pixels
     python export.py runs/breastmnist_28 --fp16 --int8 --benchmark --out runs/models/breastmnist_28.onnx
 }
 
-breast_ultrasound() { # 40 min: README and card, each of three hospitals by models of the other two; the file of all three
+breast_ultrasound() { # 55 min: README and card, each of three hospitals by models of the other two; the file of all three
     python -m results.busi_table busi busi.csv
-    python crossval.py --data busi.csv breast busbra --groups hospital --size 128 --epochs 12 --refit \
+    python crossval.py --data busi.csv breast busbra --groups hospital --size 128 --epochs 16 --refit \
         --weights "$weights" --out runs/breast_ultrasound
-    python crossval.py --data busi.csv breast busbra --groups hospital --view square --size 128 --epochs 12 --no-test \
+    python crossval.py --data busi.csv breast busbra --groups hospital --view square --size 128 --epochs 16 --no-test \
         --weights "$weights" --out runs/square
     python export.py runs/breast_ultrasound --fp16 --benchmark --out runs/models/breast_ultrasound.onnx
 }

@@ -7,6 +7,7 @@ from common import augment
 from common.augment import Strength
 
 NONE = Strength(**{field.name: 0 for field in dataclasses.fields(Strength)})
+ALL = Strength(scanners=True)
 SIDE = 28
 
 
@@ -37,7 +38,7 @@ def moved(x: float, y: float, **amounts) -> tuple[torch.Tensor, torch.Tensor]:
 def test_shape_type_and_range_stay(n, side):
     images = torch.rand(n, 2, side, side, generator=generator())
     before = images.clone()
-    changed = augment.augment(images, Strength(), generator())
+    changed = augment.augment(images, ALL, generator())
     assert changed.shape == images.shape and changed.dtype == torch.float32
     assert 0 <= changed.min() and changed.max() <= 1
     assert torch.equal(images, before)  # the original is left alone
@@ -45,11 +46,11 @@ def test_shape_type_and_range_stay(n, side):
 
 def test_the_generator_is_the_only_chance(images):
     torch.manual_seed(0)
-    first = augment.augment(images, Strength(), generator(5))
+    first = augment.augment(images, ALL, generator(5))
     torch.manual_seed(1)
-    assert torch.equal(first, augment.augment(images, Strength(), generator(5)))
-    assert not torch.equal(first, augment.augment(images, Strength(), generator(6)))
-    of_one = augment.augment(images[:1].repeat(20, 1, 1, 1), Strength(), generator()).flatten(1)
+    assert torch.equal(first, augment.augment(images, ALL, generator(5)))
+    assert not torch.equal(first, augment.augment(images, ALL, generator(6)))
+    of_one = augment.augment(images[:1].repeat(20, 1, 1, 1), ALL, generator()).flatten(1)
     assert (torch.cdist(of_one, of_one) + torch.eye(20)).min() > 0.1  # every image draws for itself
 
 
@@ -57,9 +58,16 @@ def test_other_planes_move_with_the_image_and_keep_their_values():
     images = torch.rand(30, 1, SIDE, SIDE, generator=generator())
     moves = {"mirror": 0.5, "degrees": 10.0, "scale": 0.15, "shift": 0.1}
     moved = augment.augment(images, only(**moves), generator(7))
-    both = augment.augment(images.repeat(1, 2, 1, 1), dataclasses.replace(Strength(), **moves), generator(7))
+    both = augment.augment(images.repeat(1, 2, 1, 1), dataclasses.replace(ALL, **moves), generator(7))
     torch.testing.assert_close(both[:, 1:], moved)
     assert ((both[:, 0] - both[:, 1]).abs().amax((1, 2)) > 0.001).all()  # gain, focus, speckle, erasing
+
+
+def test_what_differs_between_scanners_varies_only_where_asked(images):
+    off = dataclasses.replace(ALL, scanners=False)
+    weak = dataclasses.replace(off, gamma=0, sharpness=0, speckle=0)
+    assert torch.equal(augment.augment(images, off, generator()), augment.augment(images, weak, generator()))
+    assert not torch.equal(augment.augment(images, off, generator()), augment.augment(images, ALL, generator()))
 
 
 @pytest.mark.parametrize("probability, low, high", [(1.0, 1.0, 1.0), (0.5, 0.42, 0.58)])
@@ -120,7 +128,7 @@ def test_brightness_adds_and_contrast_stretches_about_the_mean():
 
 def test_gamma_is_a_power_that_keeps_black_and_white():
     greys = torch.linspace(0, 1, SIDE).expand(1000, SIDE, SIDE)
-    changed = augment.gain(greys, only(gamma=0.5), generator())
+    changed = augment.grey_curve(greys, only(gamma=0.5), generator())
     assert (changed[..., 0] == 0).all() and (changed[..., -1] == 1).all()
     exponent = changed[:, 0, SIDE // 2].log() / greys[:, 0, SIDE // 2].log()
     assert exponent.log().max() == pytest.approx(0.5, abs=0.01) and exponent.log().min() == pytest.approx(

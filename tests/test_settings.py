@@ -28,6 +28,7 @@ GOOD = {
     "patience": ["0", "5"],
     "mirror": ["on", "off"],
     "zoom": ["0", "0.5"],
+    "scanners": ["auto", "on", "off"],
     "precision": ["auto", "fp32", "bf16"],
 }
 
@@ -97,7 +98,25 @@ def test_a_flag_wins_over_the_file_which_wins_over_the_default(params):
 
 def test_every_setting_survives_a_file(params):
     changed = Settings(
-        1e-3, 0.1, 3, 8, 0.5, "none", "lesion", 4, "focal", 0.1, "balanced", 0.0, False, 0.5, 0, False, 0.5, "fp32"
+        1e-3,
+        0.1,
+        3,
+        8,
+        0.5,
+        "none",
+        "lesion",
+        4,
+        "focal",
+        0.1,
+        "balanced",
+        0.0,
+        False,
+        0.5,
+        0,
+        False,
+        0.5,
+        "on",
+        "fp32",
     )
     assert parse("--params", params(changed.as_dict())) == changed
     assert not set(changed.as_dict().items()) & set(Settings().as_dict().items())  # every one is changed
@@ -116,3 +135,11 @@ def test_every_setting_survives_a_file(params):
 def test_bad_files_are_one_line_that_names_them(params, content, reason):  # test_bad_input.py has more
     path = params(content)
     assert (message := refusal(parse, "--params", path)).startswith(path) and reason in message
+
+
+@pytest.mark.parametrize("view, scanners, varies", [
+    ("square", "auto", False), ("frame", "auto", True), ("lesion", "auto", True), ("square", "on", True),
+    ("lesion", "off", False),
+])  # fmt: skip
+def test_auto_varies_what_differs_between_scanners_in_frames_only(view, scanners, varies):
+    assert Settings(view=view, scanners=scanners).varies_scanners == varies
