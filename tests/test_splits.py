@@ -91,8 +91,8 @@ def test_what_is_changed_gone_or_new_since_the_run_is_named(table, kept, capsys)
     again = data.load(data.find_again(described, rows, flags()), *SPLITS)
     assert split_of(again) == {name: split for name, split in split_of(images).items() if name != "images/47.png"}
     err = capsys.readouterr().err
-    assert "2 have changed since: images/7.png, images/12.png" in err
-    assert "1 are gone: images/47.png" in err and "1 are new, and left out: images/new.png" in err
+    assert "2 have changed: images/7.png, images/12.png" in err
+    assert "1 are gone: images/47.png" in err and "1 are new and not used: images/new.png" in err
     assert "the data have changed since the model was trained" in err
 
 

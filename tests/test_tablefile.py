@@ -57,7 +57,7 @@ def test_forms_of_one_table(scans, form, name):
 BAD_TABLES: dict[str | bytes, str] = {
     "": "has no rows",
     "image,label\n": "has no rows",
-    "file,label\na.png,1\n": "has no column 'image'. Name the columns image and label. It has: file, label",
+    "file,label\na.png,1\n": "has no column 'image'. Name the columns image and label. The table has: file, label",
     "image\na.png\n": "has no column 'label'",
     "image,label,Label\na.png,1,1\n": "has several columns with the name 'label'",
     "image,label\né.png,1\n".encode("cp1252"): "is not UTF-8 text. Save the table as UTF-8",

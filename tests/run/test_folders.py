@@ -207,4 +207,4 @@ def test_checkpoints_that_contradict_themselves(tmp_path, saved, changed):  # te
     saved()
     change_checkpoint(path := tmp_path / "model.pt", **changed)
     message = refusal(folders.load, tmp_path)
-    assert message.startswith(f"{path}: not a checkpoint of this project, or a damaged one; ")
+    assert message.startswith(f"{path}: not a checkpoint of this project, or a damaged one. ")
