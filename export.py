@@ -141,9 +141,7 @@ def main():
         stored["provenance"] = provenance(found, args.threads)
         files.write_json(parity_file, stored, found.notice)
     for name in [name for name in paths if name not in wanted and paths[name].exists()]:
-        print(
-            f"warning: {paths[name]} is from an earlier export. To write the file again, give --{name}", file=sys.stderr
-        )
+        print(f"warning: {paths[name]} is from an earlier export. --{name} replaces the file", file=sys.stderr)
     sizes = [f"{paths[name]}: {paths[name].stat().st_size / 1e6:.1f} MB" for name in wanted]
     print(report(found.label, stored), *sizes, sep="\n")
 

@@ -224,7 +224,7 @@ def test_every_bad_file_is_named_and_nothing_is_read(table, capsys):
     message = refusal(lambda: read(table))
     assert f"{table}: 3 of 48 images cannot be used (see above)" in message
     said = capsys.readouterr().err
-    assert "1.png is no PNG" in said and "2.png is 4×4" in said and "3.png holds several pictures" in said
+    assert "1.png is not a readable PNG" in said and "2.png is 4×4" in said and "3.png holds several pictures" in said
 
 
 def test_a_data_set_is_known_by_names_contents_and_labels_wherever_it_lies(table, tmp_path):

@@ -36,7 +36,7 @@ def test_drawn_splits_are_whole_groups_in_shares_of_70_10_and_20_in_each_class(t
 def test_too_few_to_divide_are_enough_where_nothing_is_divided(tmp_path, capsys):
     table = write_table(tmp_path / "set", [f"{i}.png,{i % 2}" for i in range(8)])
     message = refusal(data.find, [table], None, 28)
-    assert f"{table}: cannot be divided into train, val and test" in message and "a column split" in message
+    assert f"{table}: cannot be divided into train, val and test" in message and "the column split" in message
     found = data.find([table], None, 28, undivided="train")
     assert found.splits == ["train"] and len(data.load(found, "train", "test", optional=["test"])) == 8
 

@@ -64,7 +64,7 @@ BAD_TABLES: dict[str | bytes, str] = {
     b"\xff\xfe\x00": "is not UTF-8 text",
     b"image,label\n\0,1\n": "is not UTF-8 text",
     b"PK\3\4 and so on": "is a spreadsheet. Save its sheet as CSV",
-    b'image,label\n"' + b"x" * 200_000: "is no table",
+    b'image,label\n"' + b"x" * 200_000: "is not a table",
 }
 
 

@@ -115,7 +115,7 @@ def test_a_damaged_table_is_one_line(tmp_path, phantoms):
     text = path.read_text()
     for damaged in ("", text.replace("fingerprint", "x"), text[:-9], text.replace(",train,", ",train"), "\0" + text):
         path.write_text(damaged)
-        assert refusal(folders.read_table, path).startswith(f"{path}: damaged; train the run again")
+        assert refusal(folders.read_table, path).startswith(f"{path}: damaged. Train the run again")
 
 
 # models
