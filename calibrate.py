@@ -48,7 +48,7 @@ def parse_args():
     if len(given) > 1:
         parser.error("give only one of --sensitivity, --specificity and --flag-rate")
     if bool(args.data) == bool(args.prevalence):
-        parser.error("give either --data with images of known outcome, or --prevalence")
+        parser.error("give --data with images of known outcome, or --prevalence, but not both")
     kind, value = given[0] if given else ("sensitivity", 0.95)
     args.rule = Rule(kind.replace("_", "-"), value)
     args.out = Path(args.out or Path(args.model).with_suffix(".local.onnx"))
