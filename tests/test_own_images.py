@@ -153,7 +153,7 @@ def divided(scans, tmp_path):
     return divide
 
 
-@pytest.mark.parametrize("names, cause", [("train val", "no image is in test"), ("train test", "no image is in val; ")])
+@pytest.mark.parametrize("names, cause", [("train val", "no image is in test"), ("train test", "no image is in val. ")])
 def test_train_refuses_before_training_what_it_cannot_score(divided, names, cause, tmp_path, runs):
     _, err = runs("train.py", "--data", divided(*names.split()), *TRAIN, "--out", tmp_path / "run", status=2)
     assert cause in one_line(err) and "epoch" not in err and not (tmp_path / "run").exists()
