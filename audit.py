@@ -1,5 +1,8 @@
-"""Audit a data set before trusting a number on it: near-duplicates, which of them cross splits or carry opposite
-labels, and what augmentation makes of training images, all drawn to be looked at."""
+"""Audit a data set before you trust a number that was measured on it.
+
+audit.py finds near-duplicates, and names those that lie in different splits or have opposite labels. It draws pairs of
+near-duplicates, and augmented images, for you to inspect.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -14,9 +17,9 @@ from common.run import flags, outputs
 from common.seed import set_seed
 from common.show import figures
 
-PAIRS = 32  # in a sheet
+PAIRS = 32  # pairs in a figure
 FILES = ["near_duplicates.png", "opposite_labels.png", "augmented.png"]
-SHOWN, COPIES = 4, 5  # images of each class in the sheet of augmented ones, and copies of each
+SHOWN, COPIES = 4, 5  # images of each class in the figure of augmented images, and copies of each image
 
 
 def parse_args():
@@ -31,9 +34,9 @@ def parse_args():
 class Audit:
     """The near-duplicates of a data set.
 
-    total: number of pairs; pairs: (i, j, correlation) of the most alike ones, the most alike first; opposite: those of
-    opposite labels; patients: those of two patients; across_splits: how many have an image in each of two splits;
-    leaking: {split: images in a group with an image of another split}.
+    groups: number of groups; total: number of pairs; pairs: (i, j, correlation), the highest correlation first;
+    opposite: the pairs with opposite labels; patients: the pairs of two patients; across_splits: number of pairs with
+    images in two splits; leaking: {split: number of images in a group with an image of another split}.
     """
 
     groups: int
@@ -46,7 +49,7 @@ class Audit:
 
 
 def audit(pool: Images) -> Audit:
-    """Find the near-duplicates of a data set, all its splits together."""
+    """Find the near-duplicates of a data set, in all splits together."""
     pairs, total = duplicates.find_pairs(pool.squares)
     groups = pool.groups
     split = pool.table["split"].to_numpy(str)
@@ -61,7 +64,7 @@ def audit(pool: Images) -> Audit:
 
 
 def name_of(pool: Images, i: int) -> str:
-    """What an image is called: "test/76 benign", or with the name of its file."""
+    """Return the name of an image, such as "test/76 benign", or its file name with split and label."""
     row = pool.table.iloc[i]
     place = row["image"] if row["image"].startswith(f"{row['split']}/") else f"{row['split']} {row['image']}"
     return f"{place} {'malignant' if row['label'] else 'benign'}"
@@ -72,14 +75,14 @@ def pair_text(pool: Images, i: int, j: int, correlation: float) -> str:
 
 
 def audit_text(pool: Images, found: Audit) -> str:
-    """The audit in words."""
+    """Return the audit as text."""
     who = pool.patients
     leaking = ", ".join(f"{n} of {name}" for name, n in found.leaking.items())
     alike = f"pairs with a correlation above {duplicates.THRESHOLD}: {found.total}"
     lines = [
         f"{len(pool)} images, {found.groups} groups; {alike}",
-        f"pairs across splits: {found.across_splits}; images in a group with another split's: {leaking}",
-        f"pairs of opposite labels: {len(found.opposite)}",
+        f"pairs in two splits: {found.across_splits}; images in a group with an image of another split: {leaking}",
+        f"pairs with opposite labels: {len(found.opposite)}",
     ]
     lines += [pair_text(pool, *pair) for pair in found.opposite]
     if found.patients:
@@ -89,16 +92,16 @@ def audit_text(pool: Images, found: Audit) -> str:
 
 
 def draw_pairs(pool: Images, pairs: list, title: str):
-    """A sheet of near-duplicates side by side, opposite labels framed."""
+    """Draw near-duplicates side by side, with a frame around pairs with opposite labels."""
     tiles = np.stack([pool.pixels[[i, j]] for i, j, _ in pairs])
     captions = [f"{name_of(pool, i)}\n{name_of(pool, j)}\ncorrelation {r:.3f}" for i, j, r in pairs]
     frames = [figures.MALIGNANT if pool.labels[i] != pool.labels[j] else "white" for i, j, _ in pairs]
-    note = "Opposite labels are framed; mirrored pairs are shown as stored."
+    note = "A frame marks opposite labels. Mirrored pairs are shown as stored."
     return figures.image_sheet(tiles, captions, 4, title, frames=frames, note=note)
 
 
 def draw_augmented(pool: Images, title: str, seed: int):
-    """A sheet of the first images of each class, each beside augmented copies."""
+    """Draw the first images of each class, each next to augmented copies."""
     shown = np.concatenate([np.flatnonzero(pool.labels == c)[:SHOWN] for c in (1, 0)])
     stored = torch.from_numpy(pool.pixels[shown]).float() / 255
     generator = torch.Generator().manual_seed(seed)
@@ -118,12 +121,12 @@ def main():
         print(f"{found.label}\n{audit_text(pool, audited)}")
         drawn = {}
         if audited.pairs:
-            title = f"{found.label}, near-duplicates nearest the threshold"
+            title = f"{found.label}, near-duplicates with the lowest correlation"
             drawn["near_duplicates"] = draw_pairs(pool, audited.pairs[-PAIRS:][::-1], title)
         if audited.opposite:
-            title = f"{found.label}, near-duplicates of opposite labels"
+            title = f"{found.label}, near-duplicates with opposite labels"
             drawn["opposite_labels"] = draw_pairs(pool, audited.opposite[:PAIRS], title)
-        drawn["augmented"] = draw_augmented(pool, f"{found.label}, augmentation", args.seed)
+        drawn["augmented"] = draw_augmented(pool, f"{found.label}, images as stored and augmented", args.seed)
         for stem, figure in drawn.items():
             figures.save(figure, out / f"{stem}.png")
             print(f"figure: {out / f'{stem}.png'}")

@@ -1,8 +1,9 @@
-"""Fit an .onnx file to a hospital, by some of its images with known outcome: the same network with a calibration, a
-threshold and, from 100 images on, a typicality of that hospital.
+"""Fit an .onnx file to a hospital, with images of the hospital whose outcome is known.
 
-Says first what the file will be worth there. With --prevalence instead of --data, only the local share of malignant
-images is used. Needs onnx and onnxruntime, no torch. Research only, not a medical device.
+The new file has the same network, and a calibration and a threshold for the hospital. From 100 images on, it also has a
+typicality for the hospital. calibrate.py prints the performance to expect on new images of the hospital. With
+--prevalence instead of --data, calibrate.py uses only the share of malignant images at the hospital. calibrate.py needs
+onnx and onnxruntime, but no torch. Research only, not a medical device.
 """
 
 from dataclasses import replace
@@ -23,55 +24,63 @@ from common.run import flags, outputs
 from common.show import figures, tables
 from common.thresholds import Rule
 
-TYPICAL = 100  # images, from which on typicality is fitted: with fewer, none could be marked as unlike
+TYPICAL = 100  # images needed to fit typicality; with fewer, no image could be marked as unlike them
 
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    parser.add_argument("model", metavar="MODEL.onnx", type=not_empty, help="a file that export.py wrote")
-    rules = parser.add_argument_group("threshold: one of")
-    flags.add(rules, "--sensitivity", INNER_SHARE, "largest threshold with this sensitivity", shown="0.95")
-    flags.add(rules, "--specificity", INNER_SHARE, "smallest threshold with this specificity", shown="none")
-    flags.add(rules, "--flag-rate", INNER_SHARE, "smallest threshold that flags at most this share", shown="none")
-    unit = "choose the threshold on images, or on patients by the highest probability of their images"
+    parser.add_argument("model", metavar="MODEL.onnx", type=not_empty, help="an .onnx file of export.py")
+    rules = parser.add_argument_group("threshold (give at most one flag)")
+    flags.add(rules, "--sensitivity", INNER_SHARE, "largest threshold with at least this sensitivity", shown="0.95")
+    flags.add(rules, "--specificity", INNER_SHARE, "smallest threshold with at least this specificity", shown="none")
+    flags.add(
+        rules, "--flag-rate", INNER_SHARE, "smallest threshold that flags at most this share of images", shown="none"
+    )
+    unit = "choose the threshold on images, or on patients; the highest probability of their images counts"
     flags.add(parser, "--unit", one_of("image", "patient"), unit, "image")
-    share = "instead of --data: the share of malignant images at the hospital"
+    share = "share of malignant images at the hospital; give this flag instead of --data"
     flags.add(parser, "--prevalence", INNER_SHARE, share, shown="none")
-    flags.add(parser, "--out", FILE, "the file to write", shown="NAME.local.onnx beside MODEL.onnx")
+    flags.add(parser, "--out", FILE, "the file to write", shown="NAME.local.onnx in the folder of MODEL.onnx")
     flags.add_data_flags(parser, of_run=True)
     flags.add_machine_flags(parser, device=False)
     args = parser.parse_args()
     given = [(kind, value) for kind in ("sensitivity", "specificity", "flag_rate") if (value := getattr(args, kind))]
     if len(given) > 1:
-        parser.error("give one of --sensitivity, --specificity and --flag-rate")
+        parser.error("give only one of --sensitivity, --specificity and --flag-rate")
     if bool(args.data) == bool(args.prevalence):
-        parser.error("give --data some images with known outcome, or --prevalence")
+        parser.error("give --data with images of known outcome, or --prevalence, but not both")
     kind, value = given[0] if given else ("sensitivity", 0.95)
     args.rule = Rule(kind.replace("_", "-"), value)
     args.out = Path(args.out or Path(args.model).with_suffix(".local.onnx"))
     if args.out.suffix != ".onnx":
         parser.error(f"argument --out: {args.out} does not end in .onnx")
     if args.out.resolve() == Path(args.model).resolve():
-        parser.error(f"argument --out: {args.out} is the file to calibrate; name another one")
+        parser.error(f"argument --out: {args.out} is the file to calibrate. Choose another name")
     return args
 
 
 def read_images(model: OnnxModel, args) -> tuple[Images, str]:
-    """The images to calibrate on, and a sentence on those that the model has seen, which are left out."""
+    """Return the images to calibrate on, and a sentence about the images that the model has seen.
+
+    Images that the model was trained on, and near-duplicates of them, are not returned. Raises: UserError.
+    """
     size = args.size or model.data["size"]
     found = data.find(args.data, args.data_root, size, args.seed or 0, args.positive, undivided="all", view="square")
     images = data.load(found, *found.splits, optional=found.splits)
     if not len(model.trained_on):
-        return images, "The file keeps no fingerprints: make sure that it was not trained on these images."
+        return (
+            images,
+            "The file has no fingerprints of its training images. Make sure that it was not trained on these images.",
+        )
     seen = fingerprints.distance(images.squares, model.trained_on) <= fingerprints.NEAR
     if seen.all():
-        raise UserError(f"--data: the model was trained on these {len(images)} images; give others")
-    left_out = f"{seen.sum()} of {len(images)} images are left out: the model was trained on these or near-duplicates."
+        raise UserError(f"--data: the model was trained on all of these {len(images)} images. Give other images.")
+    left_out = f"{seen.sum()} of {len(images)} images are not used: the model was trained on them or near-duplicates."
     return images[~seen], left_out if seen.any() else "The model has seen none of these images."
 
 
 def calibration_of(images: Images, unit: Unit, fitted: Fitted, total: tuple[float, float], args) -> Calibration:
-    """What the new file keeps of its calibration. total: the temperature and offset of the network's own logits."""
+    """Return the calibration of the new file. total: the temperature and offset for the logits of the network."""
     hospitals = list(dict.fromkeys(images.hospitals))
     about = {"n": len(unit.labels), "malignant": int(unit.labels.sum())}
     chosen_on = {"on": "calibration", "hospitals": hospitals, "hospital_left_out": False, "unit": args.unit} | about
@@ -82,7 +91,7 @@ def calibration_of(images: Images, unit: Unit, fitted: Fitted, total: tuple[floa
 
 
 def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> list[str]:
-    """Calibrate the file on images, and say what it will be worth: the lines to print."""
+    """Calibrate the file on images. Return the lines to print, with the performance to expect."""
     images, seen = read_images(model, args)
     logits = model.run_images(["logit"], images)[0].astype(float)
     by_image, unit = (recalibration.units(images, logits, unit) for unit in ("image", args.unit))
@@ -96,7 +105,9 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> l
     if len(images) >= TYPICAL:
         recalibrate.refit_typicality(file, recalibrate.distances(file, images, args.threads))
     else:
-        lines.append(f"Typicality stays that of the training images: to fit it takes {TYPICAL} images.")
+        lines.append(
+            f"Typicality still refers to the training images. To fit typicality, give {TYPICAL} images or more."
+        )
     title = f"{model.path.name} on {' + '.join(chosen.chosen_on['hospitals'])}, {len(images)} images"
     curves = {name: reliability_rows(images.labels, p) for name, p in fitted.probabilities.items()}
     stored = {"file": out.name, "calibration": vars(chosen), "before": fitted.before, "after": fitted.after}
@@ -106,10 +117,13 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> l
 
 
 def fit_to_prevalence(model: OnnxModel, file: onnx.ModelProto, args) -> list[str]:
-    """Correct the offset alone: the lines to print. Raises: UserError where the file's own share is unknown."""
+    """Correct the offset for a share of malignant images. Return the lines to print.
+
+    Raises: UserError when the file does not state the share of malignant images of its training.
+    """
     own = model.calibration
     if not own.chosen_on.get("n"):
-        raise UserError(f"{model.path}: does not say its share of malignant images; export the run again")
+        raise UserError(f"{model.path}: the file does not state its share of malignant images. Export the run again.")
     trained_share = own.chosen_on["malignant"] / own.chosen_on["n"]
     offset = recalibration.prevalence_offset(args.prevalence, trained_share)
     total = recalibrate.shift(file, 1.0, offset)
@@ -118,10 +132,10 @@ def fit_to_prevalence(model: OnnxModel, file: onnx.ModelProto, args) -> list[str
     chosen = replace(own, temperature=total[0], offset=total[1], threshold=threshold, threshold_rule=rule)
     recalibrate.describe(file, chosen, None)
     return [
-        f"offset {offset:+.3f}: from a share of {trained_share:.3f} malignant images to {args.prevalence:.3f}",
-        f"threshold {own.threshold:.4f} becomes {threshold:.4f}, which flags the same images",
-        "This assumes that malignant images, and the others, look as those of training do; only their shares differ. "
-        "To see whether that holds, calibrate with --data.",
+        f"offset {offset:+.3f}: the share of malignant images is {args.prevalence:.3f} instead of {trained_share:.3f}",
+        f"threshold {own.threshold:.4f} becomes {threshold:.4f}. The new threshold flags the same images",
+        "The correction is right if only the share of malignant images differs from training. "
+        "To check, calibrate with --data.",
     ]
 
 

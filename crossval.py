@@ -1,8 +1,8 @@
-"""Cross-validate the recipe: k models, each scored on the fold it has not seen; together they are an ensemble, or with
---refit one more model, trained on all of the pool, takes their place.
+"""Cross-validate the training: train k models, and score each model on the fold that it has not seen.
 
-By default images of one patient, where patients are known, and near-duplicates share a fold, over train+val. With
---groups hospital each data set is a fold. Plain stratified folds over train, as in the first study, are
+The k models together are an ensemble. With --refit, one more model, trained on all images of the pool, replaces the
+ensemble. By default, the pool is train and val, and near-duplicates and images of one patient share a fold. With
+--groups hospital, each data set is a fold. For plain stratified folds over train, as in the first study, give
 --folds 5 --groups image --pool train.
 """
 
@@ -28,39 +28,42 @@ POOLS = {"train": ["train"], "train+val": ["train", "val"], "all": ["train", "va
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    flags.add(parser, "--folds", number(int, 2, 10_000), "folds", 5)
-    flags.add(parser, "--repeats", number(int, 1, 1000), "repeat with other folds and seeds, and average the logits", 1)
-    flags.add(parser, "--pool", one_of(*POOLS), "what to divide", "train+val")
-    how = "what shares a fold. patient: images of one patient, and near-duplicates; image: nothing, every image by "
-    how += "itself; hospital: each data set of --data, so that no model has seen the hospital that it predicts"
+    flags.add(parser, "--folds", number(int, 2, 10_000), "number of folds", 5)
+    repeats = "number of repeats, each with other folds and seeds; the logits are averaged"
+    flags.add(parser, "--repeats", number(int, 1, 1000), repeats, 1)
+    flags.add(parser, "--pool", one_of(*POOLS), "the images to divide into folds", "train+val")
+    how = "which images share a fold. patient: near-duplicates and images of one patient. image: none. hospital: all "
+    how += "images of a data set of --data, so that no model has seen the hospital that it predicts"
     flags.add(parser, "--groups", one_of("patient", "image", "hospital"), how, "patient")
-    refit = "train so many more models (1 where no N is given), on all of the pool; they are the run instead of the "
-    refit += "ensemble, calibrated by the folds"
+    refit = "train N more models (1 if you give no N) on all images of the pool. They replace the ensemble. The "
+    refit += "out-of-fold predictions calibrate them"
     flags.add(parser, "--refit", number(int, 0, 1000), refit, 0, nargs="?", const=1)
-    flags.add_switch(parser, "--no-test", "do not read test: for choosing settings")
-    jobs = "models trained at once, which share --threads"
-    flags.add(parser, "--jobs", POSITIVE_INT, jobs, shown="as many as threads, at most one per model")
+    flags.add_switch(parser, "--no-test", "do not read test; give this flag while you choose settings")
+    jobs = "number of models trained at once; they share --threads"
+    flags.add(parser, "--jobs", POSITIVE_INT, jobs, shown="one per thread, but not more than models")
     flags.add_run_flags(parser, "runs/crossval")
     return parser.parse_args()
 
 
 def count_folds(pool: Images, args) -> int:
-    """The number of folds. Raises: UserError when there is one hospital only."""
+    """Return the number of folds. Raises: UserError when there is only one hospital."""
     if args.groups != "hospital":
         return args.folds
     if (hospitals := len(set(pool.hospitals))) < 2:
-        raise UserError("--groups hospital needs at least two hospitals; give --data two data sets")
+        raise UserError("--groups hospital needs at least two hospitals. Give --data two data sets.")
     return hospitals
 
 
 def model_files(models: int) -> list[str]:
-    """The names of the models of a run."""
+    """Return the file names of the models of a run."""
     return [f"fold_{i + 1}.pt" for i in range(models)] if models > 1 else ["model.pt"]
 
 
 def score(validation: CrossValidation, pool: Images, found: Found, settings: Settings, args):
-    """Calibrate on out-of-fold predictions, then predict test: (the calibration, the predictions of both, rows for
-    predictions.csv, all images that were read)."""
+    """Calibrate on the out-of-fold predictions, then predict test.
+
+    Returns: the calibration, the predictions of the pool and of test, rows for predictions.csv, and all images read.
+    """
     logits, groups = validation.mean_logits, pool.groups
     by_hospital = args.groups == "hospital"
     rule = Rule("sensitivity", args.sensitivity)
@@ -75,7 +78,7 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
         rows += folders.prediction_rows(pool, calibration.probabilities(of_repeat), fold)
     images = pool
     if not args.no_test and args.pool != "all":
-        test = data.load(found, "test", optional=["test"])  # read only now, when everything is chosen
+        test = data.load(found, "test", optional=["test"])  # read only after everything is chosen
         known = data.concatenate(pool, data.load(found, "val", optional=["val"])) if args.pool == "train" else pool
         images = data.concatenate(known, test)
         if len(test):
@@ -89,7 +92,7 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
 def main():
     args = parse_args()
     settings = Settings.from_args(args)
-    undivided = "train" if args.groups == "hospital" else None  # a hospital that is left out needs no test of its own
+    undivided = "train" if args.groups == "hospital" else None  # a held-out hospital is its own test
     found = data.find(
         args.data, args.data_root, args.size, args.seed, args.positive, undivided=undivided, view=settings.view
     )

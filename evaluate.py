@@ -1,4 +1,4 @@
-"""Every metric of a run or an .onnx file on any images, with intervals, figures and a report to open in a browser."""
+"""Compute every metric of a run or an .onnx file on any images, with intervals, figures and a report in HTML."""
 
 import argparse
 from pathlib import Path
@@ -30,53 +30,62 @@ Model = folders.Run | onnxfile.OnnxModel
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    what = "a folder of train.py or crossval.py, or a file of export.py"
+    what = "a run folder of train.py or crossval.py, or an .onnx file of export.py"
     parser.add_argument("model", metavar="RUN_OR_ONNX", type=flags.not_empty, help=what)
-    shown = "test; all images of a data set without splits"
-    flags.add(parser, "--split", one_of(*SPLITS, "all"), "the images to predict", shown=shown)
-    flags.add(parser, "--bootstrap", number(int, 100, 100_000), "resamples behind each 95 %% interval", 2000)
-    by = "also score the images of each value of a column by themselves, such as device"
+    shown = "test, or all images if the data set has no splits"
+    flags.add(parser, "--split", one_of(*SPLITS, "all"), "the images to evaluate", shown=shown)
+    flags.add(
+        parser, "--bootstrap", number(int, 100, 100_000), "number of bootstrap resamples for each 95 %% interval", 2000
+    )
+    by = "also score the images of each value of a column separately, for example of each device"
     flags.add(parser, "--by", Kind(flags.not_empty, "COLUMN"), by, shown="none")
-    unit = "what is scored: images, or patients by the highest probability of their images"
+    unit = "what to score: images, or patients; the highest probability of their images counts"
     flags.add(parser, "--unit", one_of("image", "patient"), unit, "image")
-    against = "compare with another run, .onnx or predictions.csv on the images that neither has seen"
+    against = "compare with another run, .onnx file or predictions.csv on the images that neither model has seen"
     flags.add(parser, "--against", Kind(str, "OTHER"), against, shown="none")
-    out = "the results go into a folder in this one, called like the run or the .onnx file"
-    flags.add(parser, "--out", flags.FOLDER, out, shown="where the run or the .onnx file lies")
+    out = "write the results into DIR/NAME, where NAME is the name of the run or the .onnx file"
+    flags.add(parser, "--out", flags.FOLDER, out, shown="the run folder, or a folder NAME next to the .onnx file")
     flags.add_data_flags(parser, of_run=True)
     flags.add_machine_flags(parser)
     return parser.parse_args()
 
 
 def open_model(name: str, args) -> Model:
-    """A run folder or an .onnx file; both have answer(), evidence(), calibration, data, view, path, and the
-    fingerprints trained_on and chosen_on."""
+    """Open a run folder or an .onnx file. Raises: UserError.
+
+    Both kinds have answer(), evidence(), calibration, data, view, path, and the fingerprints trained_on and chosen_on.
+    """
     return onnxfile.load(name, args.threads) if name.endswith(".onnx") else folders.load(name, device_of(args.device))
 
 
 def name_of(path) -> str:
-    """What a run, an .onnx or a predictions.csv is called: its name without those endings."""
+    """Return the name of a run, an .onnx file or a predictions.csv, without the ending."""
     path = Path(path).resolve()
     return path.stem if path.suffix in (".onnx", ".csv") else path.name
 
 
 def find_images(model: Model, view: str, args) -> Found:
-    """The data sets to evaluate on, for a model of a view: those of `model`, or of the flags. Images without splits are
-    not divided, unless the flags ask for a split."""
+    """Find the data sets to evaluate on: those of the flags, or of the model. view: what the predicting model looks at.
+
+    Images without splits are not divided, unless the flags ask for a split. Raises: UserError.
+    """
     kept = model.table if isinstance(model, folders.Run) else None
     undivided = "all" if args.data and args.split in (None, "all") else None
     return data.find_again(model.data | {"view": view}, kept, args, undivided)
 
 
 def load_images(found: Found, split: str) -> Images:
-    """The images of a split, or all. Raises: UserError."""
+    """Load the images of a split, or all images. Raises: UserError."""
     names = found.splits if split == "all" else [split]
     return data.load(found, *names, optional=names if split == "all" else ())
 
 
 def predict(model: Model, images: Images) -> Predicted:
-    """P(malignant) of images. For its own images a run has stored it, in cross-validation by models that were not
-    trained on an image. An .onnx file gets image files at their full size, as an app would give them."""
+    """Predict images with a model.
+
+    For the images of the run, P(malignant) is read from predictions.csv. In cross-validation, these predictions are
+    out-of-fold. An .onnx file gets image files at their full size, as from an app. Raises: UserError.
+    """
     seen, nowhere = evaluation.by_pictures(images, model.trained_on, model.chosen_on), np.zeros(len(images), bool)
     rows = folders.rows_of(model.table, images) if isinstance(model, folders.Run) else None
     if isinstance(model, onnxfile.OnnxModel) or rows is None:
@@ -92,19 +101,23 @@ def predict(model: Model, images: Images) -> Predicted:
 
 
 def look_at_boxes(model: Model, images: Images) -> Answer | None:
-    """What a model that looks for lesions says of the images that have a box, when it looks there; None of others."""
+    """Return the answer of a model when it looks at the given boxes; None if the model does not look for lesions."""
     looks = model.view == "lesion" and images.boxed.any()
     return model.answer(images[images.boxed], given=True) if looks else None
 
 
 def predict_other(model: Model, scored: Scored, args) -> Predicted:
-    """The predictions of --against, of the images of the first model. Raises: UserError, also when a file of
-    predictions is of other images."""
+    """Return the predictions of --against for the images of the first model.
+
+    Raises: UserError, also when a predictions.csv is for other images.
+    """
     given, images = args.against, scored.images
     if given.endswith(".csv"):
         rows = folders.matching(folders.read_predictions(Path(given)), images)
         if rows is None:
-            raise UserError(f"--against {given}: its predictions are not of the same images")
+            raise UserError(
+                f"--against {given}: the predictions are not of the same images. Give a run or an .onnx file."
+            )
         probabilities, out_of_fold = (np.array([row[name] for row in rows]) for name in ("probability", "out_of_fold"))
         return Predicted(images, probabilities, evaluation.by_pictures(images), out_of_fold)
     other = open_model(given, args)
@@ -115,13 +128,13 @@ def predict_other(model: Model, scored: Scored, args) -> Predicted:
 
 
 def label_of(model: Model, found: Found, images: Images) -> str:
-    """What to call the images in tables and figures."""
+    """Return the name of the images for tables and figures."""
     at_full_size = isinstance(model, onnxfile.OnnxModel) and "_file" in images.table
     return f"{found.name} at full size" if at_full_size else found.label
 
 
 def notes_of(model: Model, found: Found, scored: Scored, predicted: Predicted, results: list[dict]) -> list[str]:
-    """What a reader of the results must know, in sentences."""
+    """Return what a reader must know about the results, as sentences."""
     groups = folders.read_metrics(model.path)["config"]["groups"] if predicted.out_of_fold.any() else ""
     phantoms = None if found.synthetic else notice(model.data)
     return [
@@ -132,7 +145,7 @@ def notes_of(model: Model, found: Found, scored: Scored, predicted: Predicted, r
 
 
 def official_result(found: Found, scored: Scored, name: str, args) -> tuple[str, str] | None:
-    """The name and content of MedMNIST's standard result file, for a split of BreastMNIST. Raises: UserError."""
+    """Return the name and content of MedMNIST's standard result file; None for other data. Raises: UserError."""
     if [one.spec for one in found.sets] != ["breastmnist"] or scored.on == "all":
         return None
     root = breastmnist_path(args.data_root, found.size).parent
@@ -140,7 +153,7 @@ def official_result(found: Found, scored: Scored, name: str, args) -> tuple[str,
 
 
 def draw(model: Model, label: str, scored: Scored, predicted: Predicted, args) -> dict:
-    """The figures of the scores, {file stem: (what it shows, Figure)}."""
+    """Draw the figures of the scores: {file stem: (caption, Figure)}."""
     shown, counts = (scored.labels, scored.probabilities), scored.resample_counts(args.bootstrap)
     thresholds = {"standard": metrics.STANDARD_THRESHOLD, "operating point": model.calibration.threshold}
     title = f"{label}, {scored.on}{', out-of-fold' if predicted.out_of_fold.all() else ''}"
@@ -165,8 +178,10 @@ def draw(model: Model, label: str, scored: Scored, predicted: Predicted, args) -
 
 
 def clinical_results(model: Model, scored: Scored, results: list[dict], args) -> dict:
-    """What clinicians ask for: the net benefit at each threshold and, with --by, the subgroups and whether their AUCs
-    differ. Returns: the numbers for the JSON."""
+    """Return the clinical results for the JSON file: the net benefit at each threshold and, with --by, the subgroups.
+
+    The entry of the subgroups says whether their AUCs differ.
+    """
     shown, counts = (scored.labels, scored.probabilities), scored.resample_counts(args.bootstrap)
     (point,) = netbenefit.curve(*shown, counts, [min(model.calibration.threshold, 0.99)])
     found = {"decision_curve": {"operating_point": point, "rows": netbenefit.curve(*shown, counts)}}
@@ -178,7 +193,7 @@ def clinical_results(model: Model, scored: Scored, results: list[dict], args) ->
 
 
 def draw_clinical(found: dict, title: str) -> dict:
-    """The figures of `clinical_results`, as `draw`."""
+    """Draw the figures of `clinical_results`: {file stem: (caption, Figure)}."""
     curve = found["decision_curve"]
     decision = clinical.decision_curve(curve["rows"], curve["operating_point"], title)
     drawn = {"decision": ("Decision curve", decision)}
@@ -189,7 +204,7 @@ def draw_clinical(found: dict, title: str) -> dict:
 
 
 def prediction_rows(scored: Scored, predicted: Predicted, threshold: float) -> list[dict]:
-    """Rows of predictions_<split>.csv: those of a run's predictions.csv, and what is known of each image."""
+    """Return the rows of predictions_<split>.csv: the columns of predictions.csv, flagged, seen, and typicality."""
     known = {"flagged": (scored.probabilities >= threshold).astype(int), "seen": predicted.seen.kinds}
     if predicted.typicality is not None:
         known["typicality"] = predicted.typicality.astype(float)
@@ -198,8 +213,10 @@ def prediction_rows(scored: Scored, predicted: Predicted, threshold: float) -> l
 
 
 def write(out: Path, split: str, evaluated: dict, rows: list[dict], drawn: dict, result, notice: str | None) -> str:
-    """Write evaluation_<split>.json, predictions_<split>.csv, the figures, the report, and MedMNIST's standard result,
-    if there is one. Returns: what was written, in words. Raises: UserError."""
+    """Write evaluation_<split>.json, predictions_<split>.csv, the figures, the report and MedMNIST's standard result.
+
+    Returns: text that names the files. Raises: UserError.
+    """
     write_json(out / f"evaluation_{split}.json", evaluated, notice)
     write_csv(out / f"predictions_{split}.csv", rows, notice)
     pictures = {what: out / f"{stem}_{split}.png" for stem, (what, _) in drawn.items()}

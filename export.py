@@ -1,5 +1,8 @@
-"""Export a run as one .onnx file, from the raw image to the calibrated probability. It is left behind only if every
-check holds: onnxruntime agrees with PyTorch on all images, the graph's preparation with Pillow's, int8 with fp32."""
+"""Export a run as one .onnx file that takes a raw image and gives a calibrated probability.
+
+export.py writes the file only if all checks pass. onnxruntime must agree with PyTorch on all images. The preparation
+inside the file must agree with Pillow, and the int8 file with the fp32 file.
+"""
 
 import json
 import sys
@@ -19,16 +22,14 @@ from common.show import tables
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    parser.add_argument("run", metavar="RUN", type=flags.not_empty, help="a folder that train.py or crossval.py wrote")
+    parser.add_argument("run", metavar="RUN", type=flags.not_empty, help="a run folder of train.py or crossval.py")
     parser.add_argument("--out", metavar="FILE.onnx", help="the file to write (default: model.onnx in RUN)")
-    smaller = "a quarter of the size, two to three times as fast; refused, with all else, if it answers unlike fp32"
-    flags.add_switch(parser, "--int8", f"also write FILE.int8.onnx, {smaller}")
-    half = "keep the weights as fp16, half the size; answers change by less than a hundredth of a probability"
+    smaller = "a quarter of the size, two to three times as fast. Nothing is written if int8 differs too much from fp32"
+    flags.add_switch(parser, "--int8", f"also write FILE.int8.onnx: {smaller}")
+    half = "store the weights as fp16: half the size. A probability changes by less than 0.01"
     flags.add_switch(parser, "--fp16", half)
-    network_only = (
-        "the networks without preparation, for OpenCV, ncnn, TFLite and CoreML; it must answer like FILE.onnx"
-    )
-    flags.add_switch(parser, "--plain", f"also write FILE.plain.onnx, {network_only}")
+    network_only = "the networks without preparation, for OpenCV, ncnn, TFLite and CoreML. Both files must agree"
+    flags.add_switch(parser, "--plain", f"also write FILE.plain.onnx: {network_only}")
     flags.add_switch(parser, "--benchmark", "also measure latency, load time and memory")
     flags.add_data_flags(parser, of_run=True)
     flags.add_machine_flags(parser, device=False)
@@ -36,19 +37,23 @@ def parse_args():
     if args.out is not None and not args.out.endswith(".onnx"):
         parser.error(f"argument --out: {args.out!r} does not end in .onnx")
     if args.out and (beside := sidecar.path_of(Path(args.out)).name) in (*folders.FILES, outputs.LIST):
-        parser.error(f"argument --out: beside {args.out} comes {beside}, which is a file of runs; take another name")
+        parser.error(
+            f"argument --out: {args.out} would need the file {beside}, which belongs to a run. Choose another name"
+        )
     return args
 
 
 def write_and_load(model: onnx.ModelProto, about: dict, path: Path, threads: int) -> onnxfile.OnnxModel:
-    """Save an assembled model, and open what is on disk."""
+    """Save an assembled model, and open the file."""
     graph.write(model, about, path)
     return onnxfile.load(path, threads)
 
 
 def write_int8(networks: dict, fp32: onnxfile.OnnxModel, reference, known, about, path, threads) -> dict:
-    """Make the int8 file from the networks and the images they were trained on, its typicality from the `known` ones,
-    and check it. Raises: UserError."""
+    """Write the int8 file and check it. Raises: UserError.
+
+    The training images choose the scales of the weights, and the `known` images fit the typicality.
+    """
     size, view, train = fp32.data["size"], fp32.view, reference["train"]
     quantized = {look: int8.quantize(network, train.images.look(look)) for look, network in networks.items()}
     fitted = typicality.fit_networks(quantized, known, threads)
@@ -62,11 +67,10 @@ def write_int8(networks: dict, fp32: onnxfile.OnnxModel, reference, known, about
 
 
 def write_fp32(networks: dict, run, known, about, path, threads) -> tuple[onnxfile.OnnxModel, typicality.Typicality]:
-    """Make the fp32 file, with typicality from the `known` images. Say so where they are too few for any image to be
-    unlike them."""
+    """Write the fp32 file. The `known` images fit the typicality; a note says when they are too few."""
     fitted = typicality.fit_networks(networks, known, threads)
     if fitted.marks_nothing:
-        few = f"of {len(fitted.held_out)} training images none can be marked as unlike them; that takes 100"
+        few = f"{len(fitted.held_out)} training images are too few to mark an image as unlike them; 100 are needed"
         print(f"note: typicality: {few}", file=sys.stderr)
     line = 1 / run.calibration.temperature, run.calibration.offset
     model = graph.assemble(networks, run.data["size"], run.data["view"], fitted, *line)
@@ -74,22 +78,24 @@ def write_fp32(networks: dict, run, known, about, path, threads) -> tuple[onnxfi
 
 
 def report(label: str, stored: dict) -> str:
-    """The tables in parity.json, each under a title."""
+    """Return the tables of parity.json as text, each under a title."""
     titled = {f"{label}, PyTorch against onnxruntime": stored["rows"]}
     if "rounding" in stored:
-        titled["what weights in fp16 change, PyTorch against itself"] = stored["rounding"]
+        titled["weights in fp16 against weights in fp32, both in PyTorch"] = stored["rounding"]
     if stored["finders"]:
-        titled["windows that the file finds by itself, and the run elsewhere"] = stored["finders"]
-    titled["phantoms of other sizes, prepared in the graph against Pillow"] = stored["sizes"]
+        titled["share of windows that the file and the run place differently"] = stored["finders"]
+    titled["preparation of phantoms of other sizes, the file against Pillow"] = stored["sizes"]
     if "int8" in stored:
-        bounds = f"labels agree at least {int8.LEAST_AGREEMENT:.0%}, AUC loss at most {int8.MOST_AUC_LOSS}"
-        titled[f"int8 against fp32; needed on {int8.DECIDING}: {bounds}"] = stored["int8"]["rows"]
+        bounds = f"at least {int8.LEAST_AGREEMENT:.0%} of labels agree, AUC loss at most {int8.MOST_AUC_LOSS}"
+        titled[f"int8 against fp32; required on {int8.DECIDING}: {bounds}"] = stored["int8"]["rows"]
     if "plain" in stored:
-        titled["the network-only file against the whole file"] = stored["plain"]["rows"]
+        titled["network-only file against the complete file"] = stored["plain"]["rows"]
     if "benchmark" in stored:
         titled["latency"] = stored["benchmark"]["latency"]
         process = stored["benchmark"]["process"].items()
-        titled["a process that only predicts"] = [{"model": model} | needs for model, needs in process]
+        titled["load time and memory of a process that only predicts"] = [
+            {"model": model} | needs for model, needs in process
+        ]
     return "\n\n".join(f"{title}\n{tables.columns(rows)}" for title, rows in titled.items())
 
 
@@ -107,7 +113,7 @@ def main():
     written = [path for name in wanted for path in (paths[name], sidecar.path_of(paths[name]))]
     names = [parity_path.name, *(path.name for path in written)]
 
-    with ExitStack() as whole:  # the files take their names together, after the last check
+    with ExitStack() as whole:  # all files are renamed together, after the last check
         whole.enter_context(outputs.output(out.parent, names, found.paths))
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}
         described = {name: whole.enter_context(files.replacing(sidecar.path_of(paths[name]))) for name in wanted}
@@ -135,7 +141,7 @@ def main():
         stored["provenance"] = provenance(found, args.threads)
         files.write_json(parity_file, stored, found.notice)
     for name in [name for name in paths if name not in wanted and paths[name].exists()]:
-        print(f"warning: {paths[name]} is of an earlier export; --{name} makes it anew", file=sys.stderr)
+        print(f"warning: {paths[name]} is from an earlier export. --{name} replaces the file", file=sys.stderr)
     sizes = [f"{paths[name]}: {paths[name].stat().st_size / 1e6:.1f} MB" for name in wanted]
     print(report(found.label, stored), *sizes, sep="\n")
 

@@ -1,17 +1,17 @@
-"""Print P(malignant) of image files, by an .onnx file that export.py wrote. Needs numpy, Pillow and onnxruntime.
+"""Print P(malignant) of image files with an .onnx file of export.py. Needs numpy, Pillow and onnxruntime.
 
-IMAGE is a file, a folder, or a FILE.csv with the columns image and, where known, patient, x, y, width and height: the
-box around the lesion. Each patient of a table gets one more row, by the image of the highest probability. A folder
-gives all images in it and in its folders; masks (image_mask.png, masks/), hidden files and other files are left out,
-and a note on stderr counts them. A file that you name is always predicted. Without IMAGE, or for "-", paths are read
-from stdin, one per line.
+IMAGE is a file, a folder, or a FILE.csv. The FILE.csv has the column image. Its optional columns are patient, and x, y,
+width and height of the box around the lesion. After the images, each patient gets a row with the highest probability of
+their images. predict.py searches a folder and its subfolders for images. In folders, it skips masks (image_mask.png,
+masks/), hidden files and other files, and counts them in a note on stderr. It always predicts a file that you name.
+Without IMAGE, or for "-", it reads paths from stdin, one per line.
 
 Formats: PNG, JPEG, BMP, TIFF, GIF, WebP, JPEG 2000, PGM and PPM; DICOM if pydicom is installed. Each page of a TIFF and
-each frame of a GIF, WebP or DICOM is a row. Colour becomes grey (Pillow's L), transparent pixels become black. 16 bits
-become 8: white is 65535, but 4095 if no pixel reaches 4096, and 255 if no pixel reaches 256.
+each frame of a GIF, WebP or DICOM is a row. Colour becomes grey (Pillow's L). Transparent pixels become black. 16 bits
+become 8 bits: white is 65535, but 4095 if no pixel reaches 4096, and 255 if no pixel reaches 256.
 
-Exit status: 0 if every file was predicted; 1 if a file could not be read, which stderr names; 2 if nothing was done.
-Research only, not a medical device.
+Exit status: 0 if all files were predicted; 1 if some files could not be read (stderr names each file); 2 if nothing was
+predicted. Research only, not a medical device.
 """
 
 import argparse
@@ -37,35 +37,41 @@ from common.kinds import FOLDER, SHARE, Kind, not_empty
 from common.run import command
 from common.show.answers import heading, patient_row, printable, row
 
-LEAST = {"onnxruntime": (1, 17), "pillow": (10, 1)}  # versions; older ones are not tested, and may fail
-BATCH_IMAGES, BATCH_PIXELS = 16, 4_000_000  # together at most: bounds memory
+LEAST = {"onnxruntime": (1, 17), "pillow": (10, 1)}  # lowest versions that are tested
+BATCH_IMAGES, BATCH_PIXELS = 16, 4_000_000  # most images and pixels in a batch, which bounds memory
 
 
 def parse_args():
     parser = command.Parser(__doc__)
-    parser.add_argument("model", metavar="MODEL.onnx", type=not_empty, help="a file that export.py wrote")
-    parser.add_argument("images", metavar="IMAGE", nargs="*", help="files and folders (default: paths from stdin)")
-    flagged = "flag an image for review from this probability up"
-    command.add(parser, "--threshold", SHARE, flagged, shown="the model's operating point")
-    overlays = (
-        "write each image as a PNG with what speaks for malignant (vermillion) and against it (blue) into DIR; no "
+    parser.add_argument("model", metavar="MODEL.onnx", type=not_empty, help="an .onnx file of export.py")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="*", help="files, folders and tables (default: paths from stdin)"
     )
-    overlays += "file is overwritten, and DIR may not be the folder of an IMAGE"
+    flagged = "flag an image for review if the probability is at least X"
+    command.add(parser, "--threshold", SHARE, flagged, shown="the operating point of the model")
+    overlays = "write a PNG of each image into DIR. Vermillion is evidence for malignant, blue is evidence against. No "
+    overlays += "file is overwritten. DIR must not be the folder of an IMAGE"
     command.add(parser, "--evidence", FOLDER, overlays, shown="none")
-    box = "the box around the lesion in pixels of the IMAGE, for a model that looks for lesions"
-    command.add(parser, "--box", Kind(read_box, "X,Y,WIDTH,HEIGHT"), box, shown="the table's, else the model finds it")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per line (default: a table)")
+    box = "box around the lesion in pixels of the IMAGE, for a model that looks for lesions"
+    command.add(
+        parser,
+        "--box",
+        Kind(read_box, "X,Y,WIDTH,HEIGHT"),
+        box,
+        shown="as in FILE.csv, otherwise the model finds the box",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line (default: print a table)")
     command.add_machine_flags(parser, device=False)
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
     if Path(args.model).is_dir() or args.model.lower().endswith(imagefolder.SUFFIXES):
-        parser.error(f"{args.model} is no .onnx file; name one first: predict.py MODEL.onnx IMAGE...")
+        parser.error(f"{args.model} is not an .onnx file. Name an .onnx file first: predict.py MODEL.onnx IMAGE...")
     if not args.images and sys.stdin.isatty():
         parser.error("give image files or folders, or their paths on stdin")
     return args
 
 
 def read_box(text: str) -> tuple[float, ...]:
-    """A box out of a flag. Raises: argparse.ArgumentTypeError."""
+    """Read a box from the text of a flag. Raises: argparse.ArgumentTypeError."""
     try:
         return patients.read_box(text.split(","))
     except ValueError as error:
@@ -73,20 +79,20 @@ def read_box(text: str) -> tuple[float, ...]:
 
 
 def warn_of_old_packages() -> None:
-    """Print a line on stderr for each package that is older than the least version supported."""
+    """Print a line on stderr for each package that is older than its lowest tested version."""
     for package, least in LEAST.items():
         try:
             version = importlib.metadata.version(package)
             found = tuple(int(part) for part in version.split(".")[:2])
-        except (importlib.metadata.PackageNotFoundError, ValueError):  # installed in another way
+        except (importlib.metadata.PackageNotFoundError, ValueError):  # installed without metadata
             continue
         if found < least:
             needed = ".".join(map(str, least))
-            print(f"warning: {package} {version} is too old; pip install '{package}>={needed}'", file=sys.stderr)
+            print(f"warning: {package} {version} is too old. Run: pip install '{package}>={needed}'", file=sys.stderr)
 
 
 class Progress:
-    """What has been done so far; shown on a terminal, unless the results appear there too."""
+    """Count of what is done. The count is shown on a terminal, unless the results appear on the same terminal."""
 
     def __init__(self):
         self.images = self.files = self.failed = 0
@@ -100,7 +106,7 @@ class Progress:
         return f"{counts} in {seconds:.1f} s, {self.images / seconds:.0f} images/s"
 
     def say(self, line: str, end: str = "\n") -> None:
-        """A line on stderr, in the place of the progress."""
+        """Print a line on stderr, over the progress."""
         print(f"\r\x1b[K{line}" if self.live else line, end=end, file=sys.stderr, flush=True)
 
     def show(self) -> None:
@@ -109,7 +115,7 @@ class Progress:
 
 
 class Page(NamedTuple):
-    """An image of a file; pages count from 1. pixels: uint8 [h, w]; known: what a table or --box says of it."""
+    """One image of a file. number: from 1; pixels: uint8 [h, w]; known: what a table or --box says about the image."""
 
     path: Path
     number: int
@@ -118,23 +124,26 @@ class Page(NamedTuple):
 
 
 def named_paths(arguments: list[str]) -> Iterator[str]:
-    """The paths among the arguments; "-", or no argument, stands for the paths on stdin, one per line."""
+    """Yield the paths of the arguments. For "-", or without arguments, yield the paths on stdin, one per line."""
     listed = (line.rstrip("\r\n") for line in sys.stdin if line.strip())
     return chain.from_iterable(listed if argument == "-" else [argument] for argument in arguments or ["-"])
 
 
 def check_evidence_folder(folder: str, named: list[str]) -> None:
-    """Raises: UserError where the next prediction would take the drawn maps for images."""
+    """Refuse a folder of --evidence from which the next prediction would read the maps as images.
+
+    Raises: UserError.
+    """
     target = Path(os.path.realpath(folder))
     for path in (path for path in named if "\0" not in path):
         there = Path(os.path.realpath(path))
         if target.is_relative_to(there) if there.is_dir() else target == there.parent:
             where = f"--evidence {printable(folder)} is the folder of IMAGE {printable(path)}, or lies inside it"
-            raise UserError(f"{where}; the next prediction would take the maps for images. Name another folder")
+            raise UserError(f"{where}. The next prediction would read the maps as images. Name another folder.")
 
 
 def expand_tables(named: Iterable[str], box) -> Iterator[tuple[str, patients.Known]]:
-    """The paths, with the images that a table names in its place, and what is known of them. box: of --box, or None."""
+    """Yield each path and what is known about it. A table yields the images that it names. box: of --box, or None."""
     for name in named:
         if name.lower().endswith(patients.SUFFIXES):
             yield from ((str(path), known) for path, known in patients.read(Path(name)).items())
@@ -143,7 +152,7 @@ def expand_tables(named: Iterable[str], box) -> Iterator[tuple[str, patients.Kno
 
 
 def read(named: Iterable[tuple[str, patients.Known]], progress: Progress) -> Iterator[Page]:
-    """Every page of the files and folders. stderr names the files that cannot be read, and counts those left out."""
+    """Yield every page of the files and folders. Report on stderr the files that cannot be read or are skipped."""
     for name, known in named:
         listing = imagefolder.find(name)
         if left_out := imagefolder.describe_left_out(listing):
@@ -160,7 +169,7 @@ def read(named: Iterable[tuple[str, patients.Known]], progress: Progress) -> Ite
 
 
 def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
-    """Consecutive pages of one shape, few enough for memory."""
+    """Yield batches of consecutive pages with the same shape, few enough for the memory."""
     for (height, width), alike in groupby(pages, key=lambda page: page.pixels.shape):
         most = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (height * width)))
         while batch := list(islice(alike, most)):
@@ -168,10 +177,12 @@ def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
 
 
 def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, folder: Path | None) -> Iterator[dict]:
-    """What the model says of each page, in order, as soon as its batch is done. folder: where overlays go, if any.
+    """Yield the answer of the model for each page, in order, after each batch.
 
-    "flagged" is None for an image unlike those of training, and where no lesion is found; "call" says it in words.
-    "seen_in_training" is there if the file has fingerprints.
+    In an answer, "flagged" is None for an image unlike the training images, and for an image without a found lesion.
+    "call" says the same in words. An answer has "seen_in_training" if the file has fingerprints.
+
+    Args: folder: where to write overlays, or None.
     """
     outputs = ["logit", "typicality", "window", "found"] + ["evidence"] * bool(folder)
     for batch in batches(pages):
@@ -201,24 +212,28 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
 
 
 def boxes_of(model: onnxfile.OnnxModel, batch: list[Page]) -> np.ndarray | None:
-    """The boxes of pages, float32 [n, 4], nan where unknown; None where none is known or the model takes none."""
+    """Return the boxes of pages, float32 [n, 4], nan if unknown. None if no box is known or the model takes no box."""
     if model.view != "lesion" or not any(page.known.box for page in batch):
         return None
     return np.array([page.known.box or (math.nan,) * 4 for page in batch], np.float32)
 
 
 def seen_in_training(model: onnxfile.OnnxModel, images: np.ndarray) -> np.ndarray | None:
-    """Whether the model was trained on each image, bool [n]; None if its file has no fingerprints of training images.
-    images: uint8 [n, h, w]."""
+    """Return whether the model was trained on each image, bool [n]; None if the file has no fingerprints.
+
+    Args: images: uint8 [n, h, w].
+    """
     if not len(known := model.trained_on):
         return None
     return fingerprints.distance(images, known) <= fingerprints.SAME
 
 
 def save_overlay(folder: Path, page: Page, values: np.ndarray, window) -> Path:
-    """Write NAME_page1.png, or where there is one NAME_page1_2.png and so on. window: where the map lies, in pixels,
-    None for the middle square or the frame. Raises: UserError."""
-    name = f"{page.path.stem[:50]}_page{page.number}"  # not too long for a file system, even in UTF-8
+    """Write NAME_page1.png or, if the file exists, NAME_page1_2.png and so on. Return the path.
+
+    Args: window: the window of the map in pixels; None for the middle square or the frame. Raises: UserError.
+    """
+    name = f"{page.path.stem[:50]}_page{page.number}"  # short enough for every file system, even in UTF-8
     names = chain([name], (f"{name}_{number}" for number in count(2)))
     path = next(path for name in names if not (path := folder / f"{name}.png").exists())
     with files.replacing(path) as beside:
@@ -227,7 +242,7 @@ def save_overlay(folder: Path, page: Page, values: np.ndarray, window) -> Path:
 
 
 def evidence_folder(args, named: list[str]) -> Path:
-    """The folder of --evidence, made if absent. Raises: UserError if it cannot be used."""
+    """Make the folder of --evidence and return its path. Raises: UserError if the folder cannot be used."""
     check_evidence_folder(args.evidence, named)
     with files.writing_to(folder := Path(args.evidence)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -235,14 +250,14 @@ def evidence_folder(args, named: list[str]) -> Path:
 
 
 def read_paths_as_stored() -> None:
-    """Read paths from stdin as the file system has them, whatever the console's encoding is: paths are bytes."""
+    """Read paths from stdin in the encoding of the file system, not of the console."""
     encoding = sys.getfilesystemencoding() if os.name == "posix" else None
     sys.stdin.reconfigure(encoding=encoding, errors="surrogateescape")  # type: ignore[union-attr]
 
 
 def main():
     args = parse_args()
-    warnings.simplefilter("ignore")  # Pillow and pydicom warn of flaws in files that they still read
+    warnings.simplefilter("ignore")  # Pillow and pydicom warn about flaws in files that they can read
     warn_of_old_packages()
     read_paths_as_stored()
     model = onnxfile.load(args.model, args.threads)
@@ -250,7 +265,7 @@ def main():
     threshold, rule = (own.threshold, own.threshold_rule) if args.threshold is None else (args.threshold, "--threshold")
     about = {"threshold": threshold, "dataset": model.dataset, "intended_use": model.intended_use}
     if args.box and model.view != "lesion":
-        raise UserError(f"--box: {args.model} does not look for lesions; leave --box out, or name another model")
+        raise UserError(f"--box: {args.model} does not look for lesions. Remove --box, or name another model.")
     named, folder = expand_tables(named_paths(args.images), args.box), None
     if args.evidence is not None:
         named = list(named)
@@ -265,7 +280,7 @@ def main():
         progress.images += 1
         progress.show()
     if not progress.files:
-        raise UserError("IMAGE: no image files there; give image files, or folders that hold some")
+        raise UserError("IMAGE: no image files there. Give image files, or folders with image files.")
     found = patients.highest(answered)
     if found and not args.json:
         print(f"\n{'P(malignant)':>12}  {'':<26}  {'images':>6}  patient")

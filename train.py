@@ -1,4 +1,4 @@
-"""Train one model on train, choose its epoch, calibration and threshold on val, and only then look at test."""
+"""Train one model on train. Choose its epoch, calibration and operating point on val. Then predict test once."""
 
 from dataclasses import replace
 
@@ -25,8 +25,11 @@ def parse_args():
 
 
 def score(fitted: Fit, settings: Settings, found: Found, pool: Images, rule: Rule):
-    """Calibrate on val, then predict test: (calibration, the predictions of val and test, all images). pool: train and
-    val."""
+    """Calibrate on val, then predict test.
+
+    Args: pool: the images of train and val.
+    Returns: the calibration, the predictions of val and of test, and all images.
+    """
     predictor = Predictor([fitted.model], settings.mirror)
     of_val = pool.are_of("val")
     val, groups = pool[of_val], pool.groups[of_val]
@@ -34,7 +37,7 @@ def score(fitted: Fit, settings: Settings, found: Found, pool: Images, rule: Rul
     found_threshold = choose_found_threshold(val, sure)
     calibration = scoring.calibrate(val, logits, groups, rule, "val", found_threshold=found_threshold)
     chose = (*["epoch"] * bool(settings.patience), "calibration", "threshold")
-    test = data.load(found, "test")  # read only now, when everything is chosen
+    test = data.load(found, "test")  # read only after everything is chosen
     images, probabilities = data.concatenate(pool, test), calibration.probabilities(predict(predictor, test)[0])
     scored = [
         Scored("val", val, calibration.probabilities(logits), groups, chose=chose),
@@ -49,10 +52,10 @@ def main():
     found, settings, notice = fallback.choose(args, settings)
     settings = replace(settings, view=found.view)
     if notice:
-        print(notice, flush=True)  # before all that goes to stderr
+        print(notice, flush=True)  # before the first line on stderr
     pool = data.load(found, "train", "val")
     data.require_apart(found)
-    if "test" not in found.splits:  # which is read only after training
+    if "test" not in found.splits:  # checked now, because test is read only after training
         data.refuse_empty(found, "test")
 
     name = "train on PHANTOM data" if found.synthetic else "train"

@@ -1,8 +1,11 @@
-"""Search settings, by default learning rate and weight decay: Optuna finds the range, then a grid inside it decides.
+"""Search for good settings, by default for the learning rate and the weight decay.
 
-A setting's score is the mean AUC over folds of train+val; near-duplicates and images of one patient share a fold. Test
-is never read. The chosen setting is the simplest within one standard error of the best. The same command goes on where
-it was stopped. Run several times at once, here or on other machines, it shares the work.
+First Optuna finds a promising range of each setting, then a grid inside the range decides. The score of a setting is
+its mean AUC over folds of train and val. Near-duplicates and images of one patient share a fold. Test is never read.
+tune.py chooses the simplest setting within one standard error of the best.
+
+To continue a stopped search, repeat the command. To share the work, run the command several times at once, here or on
+other machines.
 """
 
 import math
@@ -37,28 +40,34 @@ GRID = ("lr", "wd")  # down and across
 
 def build_parser():
     parser = flags.Parser(__doc__)
-    flags.add(parser, "--trials", POSITIVE_INT, "trials in all, by all workers and earlier sessions", 30)
-    known = f"settings to search, of {', '.join(search.RANGES)}"
+    flags.add(
+        parser, "--trials", POSITIVE_INT, "total number of trials, with those of other workers and earlier sessions", 30
+    )
+    known = f"settings to search, separated by commas: {', '.join(search.RANGES)}"
     flags.add(parser, "--search", Kind(search.names, "NAMES"), known, "lr,wd")
-    flags.add(parser, "--grid", NATURAL, "then a grid of N x N values of lr and wd inside the range; 0: none", 3)
-    flags.add(parser, "--folds", number(int, 2, math.inf), "folds that score a setting", 3)
-    kept = "where workers share the search: journal:FILE, sqlite:///FILE, postgresql://… or mysql://…"
+    flags.add(parser, "--grid", NATURAL, "after the search, try a grid of N x N values of lr and wd; 0: no grid", 3)
+    flags.add(parser, "--folds", number(int, 2, math.inf), "number of folds that score a setting", 3)
+    kept = "where workers store the shared search: journal:FILE, sqlite:///FILE, postgresql://… or mysql://…"
     flags.add(parser, "--storage", Kind(search.storage_url, "URL"), kept, shown=f"journal:{JOURNAL} in --out")
-    flags.add(parser, "--study", Kind(str, "NAME"), "name of the study", "breastmnist")
-    flags.add(parser, "--jobs", POSITIVE_INT, "workers to start here, which share --threads", 1)
+    flags.add(parser, "--study", Kind(str, "NAME"), "name of the study in the storage", "breastmnist")
+    flags.add(parser, "--jobs", POSITIVE_INT, "number of workers to start on this machine; they share --threads", 1)
     flags.add_run_flags(parser, "runs/tune", calibrates=False)
     return parser
 
 
 def find(args, settings: Settings) -> data.Found:
-    """The data of the command. Raises: UserError."""
+    """Find the data of a command. Raises: UserError."""
     return data.find(args.data, args.data_root, args.size, args.seed, args.positive, view=settings.view)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """rows: one row for each finished trial of both stages, as in trials.csv; chosen, best by mean: two of the rows;
-    error: standard error of a difference between two settings; importances: {setting: share}."""
+    """Result of a search.
+
+    rows: one row for each finished trial of both stages, as in trials.csv; chosen: the row of the chosen setting; best:
+    the row with the best mean; error: standard error of a difference between two settings; importances:
+    {setting: share}.
+    """
 
     rows: list[dict]
     chosen: dict
@@ -68,12 +77,15 @@ class Outcome:
 
 
 def complete(rows: list[dict], stage: str) -> list[dict]:
-    """The rows of a stage's complete trials, best first."""
+    """Return the rows of the complete trials of a stage, best first."""
     return sorted((row for row in rows if (row["stage"], row["state"]) == (stage, "complete")), key=lambda r: -r["auc"])
 
 
 def make_score(pool, settings, args):
-    """The function that scores a trial's setting by its mean AUC over the folds, which the pruner sees one by one."""
+    """Return a function that scores the setting of a trial by the mean AUC over the folds.
+
+    The pruner sees the mean after each fold.
+    """
     device = device_of(args.device)
     fold_of = assign_folds(pool.labels, pool.groups, args.folds, args.seed)
 
@@ -98,7 +110,7 @@ def make_score(pool, settings, args):
 
 
 def fixed_settings(settings, found, args) -> dict:
-    """What all workers on a study must have in common. A file of weights counts by its content, not by its path."""
+    """Return what all workers on a study must have in common. A file of weights counts by its content, not its path."""
     fixed = {key: value for key, value in settings.as_dict().items() if key not in (*args.search, "patience")}
     if md5 := weights.weights_md5(settings.weights):
         fixed["weights"] = f"MD5 {md5}"
@@ -107,29 +119,32 @@ def fixed_settings(settings, found, args) -> dict:
 
 
 def work(url, fixed, settings, args) -> None:
-    """Take part in a process of its own, which reads the images itself. Raises: UserError."""
+    """Read the images and take part in the search, in a separate process. Raises: UserError."""
     take_part(url, fixed, data.load(find(args, settings), "train", "val", optional=["val"]), settings, args)
 
 
 def take_part(url, fixed, pool, settings, args) -> Outcome:
-    """Do both stages together with all other workers. First TPE, which prunes poor trials after a fold; then the grid.
-    The choice is among the cells of the grid, or without a grid among the best trials of the search.
-    Raises: UserError."""
+    """Do both stages of the search together with all other workers, and choose a setting.
+
+    In the first stage, TPE proposes settings, and poor trials are pruned after a fold. The second stage is the grid.
+    The choice is among the cells of the grid or, without a grid, among the best trials of the search.
+    Raises: UserError.
+    """
     score = make_score(pool, settings, args)
     study = search.open_study(url, args.study, fixed)
-    with search.explained(url, "failed; the same command goes on from here"):
+    with search.explained(url, "failed. To continue from here, repeat the command"):
         search.optimise(study, args.trials, args.search, partial(score, "trial"), args.seed)
         trials = search.finished(study)[: args.trials]
         rows = [trial_row("search", trial.number, trial, trial.params, settings, args) for trial in trials]
         if not (searched := complete(rows, "search")):
-            raise UserError("no trial is complete: the training diverged in all of them; give more --trials")
+            raise UserError("no trial is complete, because the training diverged in all of them. Give more --trials.")
         near = searched[: max(2, math.ceil(TOP_SHARE * len(searched)))]  # at least two trials, which span a range
         if args.grid and set(GRID) & set(args.search):
             second = search.open_study(url, f"{args.study} grid {args.grid} after {args.trials}", fixed)
             second.pruner = optuna.pruners.NopPruner()
             if "cells" not in second.user_attrs:
                 second.set_user_attr("cells", grid_cells(near, args))
-            cells = second.user_attrs["cells"]  # those of the first worker, who may have seen fewer trials
+            cells = second.user_attrs["cells"]  # the cells of the first worker, who may have seen fewer trials
             scored = search.score_all(second, cells, partial(score, "cell"))
             rows += [trial_row("grid", i, *pair, settings, args) for i, pair in enumerate(zip(scored, cells))]
             near = complete(rows, "grid") or near
@@ -140,7 +155,7 @@ def take_part(url, fixed, pool, settings, args) -> Outcome:
 
 
 def trial_row(stage: str, number: int, trial, setting: dict, settings, args) -> dict:
-    """A row of trials.csv. It has lr and wd also when they are not searched."""
+    """Return a row of trials.csv. The row has lr and wd even if the search does not vary them."""
     scores = trial.user_attrs.get("scores", [])
     mean, std = mean_std(scores)
     row = {"stage": stage, "trial": number, "state": trial.state.name.lower()}
@@ -150,8 +165,11 @@ def trial_row(stage: str, number: int, trial, setting: dict, settings, args) -> 
 
 
 def grid_cells(near: list[dict], args) -> list[dict]:
-    """args.grid values of lr and of wd, if these are searched, evenly spaced in the logarithm over the range of the
-    near rows; all other settings as in the first row. A grid of one is the first row."""
+    """Return the settings of the grid: args.grid values of lr and of wd, if the search varies them.
+
+    The values are evenly spaced in the logarithm over the range of the near rows. All other settings are those of the
+    first row. A grid of one cell is the first row.
+    """
     cells = [{name: near[0][name] for name in args.search}]
     for name in GRID if args.grid > 1 else ():
         if name in args.search:
@@ -162,19 +180,19 @@ def grid_cells(near: list[dict], args) -> list[dict]:
 
 
 def cells_of(row: dict, args) -> list[str]:
-    """AUC ± standard error, and the searched settings, as text."""
+    """Return AUC ± standard error, and the searched settings, as texts."""
     values = [row[name] for name in args.search]
     auc_text = f"{row['auc']:.4f} ± {row['standard_error']:.4f}"
     return [auc_text, *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values)]
 
 
 def setting_text(row: dict, args) -> str:
-    """A line such as: AUC 0.9012 ± 0.0103, lr 0.0003, wd 0.01."""
+    """Return a line such as: AUC 0.9012 ± 0.0103, lr 0.0003, wd 0.01."""
     return ", ".join(f"{name} {cell}" for name, cell in zip(("AUC", *args.search), cells_of(row, args)))
 
 
 def outcome_text(outcome: Outcome, label: str, args) -> str:
-    """The best trials of both stages, and the choice."""
+    """Return the best trials of both stages, and the choice, as text."""
     lines = [f"{label}, mean AUC ± standard error over {args.folds} folds of train+val", ""]
     lines.append(tables.line("", ["AUC", *args.search], 18))
     for stage in ("search", "grid"):
@@ -189,7 +207,7 @@ chosen, the simplest within one standard error of the best: {setting_text(outcom
 
 
 def draw(outcome: Outcome, label: str, out) -> None:
-    """study.png: the score of every trial of the search; importance.png; grid.png: the grid as a heat map."""
+    """Draw study.png (the score of every trial), importance.png, and grid.png (the grid as a heat map)."""
     title = f"{label}, mean AUC over folds"
     scores = {row["trial"]: row["auc"] for row in complete(outcome.rows, "search")}
     history = [scores.get(i) for i in range(1 + max(row["trial"] for row in outcome.rows if row["stage"] == "search"))]
@@ -204,7 +222,7 @@ def draw(outcome: Outcome, label: str, out) -> None:
 
 
 def save(outcome: Outcome, settings, found, args, out) -> None:
-    """Write best.json, in which keys with an underscore are for people, trials.csv and the figures."""
+    """Write best.json, trials.csv and the figures. In best.json, keys with an underscore are for people."""
     made_with = provenance(found, args.threads)
     if args.storage:  # may hold a password
         words = (word.replace(args.storage, search.shown(args.storage)) for word in sys.argv)
@@ -226,7 +244,7 @@ def save(outcome: Outcome, settings, found, args, out) -> None:
 
 
 def next_command(parser, args, pool, out) -> str:
-    """The command that trains with the chosen setting on the same data; train.py needs val."""
+    """Return the command that trains with the chosen setting on the same data. Without val, use crossval.py."""
     script = "train.py" if (pool.table["split"] == "val").any() else "crossval.py"
     words = ["python", script, "--params", f"{out}/best.json"]
     for name in FOR_TRAINING:
@@ -242,18 +260,18 @@ def main():
     found = find(args, settings)
     settings = replace(settings, view=found.view)
     pool = data.load(found, "train", "val", optional=["val"])
-    weights.initial_model(args.size, settings)  # these two raise their errors before anything is written
+    weights.initial_model(args.size, settings)  # both calls raise their errors before anything is written
     make_score(pool, settings, args)
     threads = max(args.threads // args.jobs, 1)
     set_seed(args.seed, threads)
     with outputs.output(args.out, FILES, [*found.paths, args.params, settings.weights]) as out:
         url, fixed = args.storage or f"journal:{out}/{JOURNAL}", fixed_settings(settings, found, args)
-        search.open_study(url, args.study, fixed)  # before any worker, who would name the same error
+        search.open_study(url, args.study, fixed)  # before any worker, so that an error is printed once
         outputs.record(out, [] if args.storage else [JOURNAL])  # for other workers, and this command after a kill
         if args.jobs > 1:
             task = url, fixed, settings, args
             parallel.run_copies(work, task, args.jobs, partial(set_seed, args.seed, threads))
-        outcome = take_part(url, fixed, pool, settings, args)  # what is missing: a worker may have died
+        outcome = take_part(url, fixed, pool, settings, args)  # finish what a dead worker left
         save(outcome, settings, found, args, out)
     print(outcome_text(outcome, found.label, args))
     print(f"next: {next_command(parser, args, pool, out)}")

@@ -1,4 +1,4 @@
-"""Data sets as one table of images: what --data names, found, read and divided into splits.
+"""Find, read and divide the data sets of --data, and join them into one table of images.
 
 found = find(["breastmnist", "scans/"], root=None, size=28)     each data set is a hospital
 images = load(found, "train", "val")                            their union; test is not read
@@ -26,19 +26,19 @@ from common.tablefile import BOX, Listed
 __all__ = ["Images", "concatenate", "of_arrays"]
 WITHOUT_PATH = ("breastmnist", "phantom")  # as --data has them
 VIEW_NOTES = {
-    "frame": "the network looks at whole frames, since no image has a box",
-    "lesion": "the network looks at the lesion and at the frame, since images have boxes",
+    "frame": "the network looks at the whole frame, because no image has a box",
+    "lesion": "the network looks at the lesion and at the frame, because images have boxes",
 }
 PHANTOM_COUNTS = {"train": 300, "val": 80, "test": 160}
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set that --data names, found but not read.
+    """A data set of --data, found but not read.
 
-    spec: as --data has it; hospital: its name; md5: of the file, or of all that a folder or a table says; read: gives
-    the images of a split, and raises UserError when they are bad; splits: that `read` takes; notes: what the user must
-    know about the table; table: of image files, a row each, read or not.
+    spec: as in --data; hospital: the name of the hospital; md5: of the file, or of the table of image files; read: a
+    function that returns the images of a split, or raises UserError; splits: the splits that `read` takes; synthetic:
+    whether the images are phantoms; notes: what the user must know; table: one row for each image file, read or not.
     """
 
     spec: str
@@ -53,7 +53,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Found:
-    """All data sets of a command, and how their images are prepared."""
+    """All data sets of a command, and the preparation of their images."""
 
     sets: tuple[DataSet, ...]
     size: int
@@ -73,32 +73,32 @@ class Found:
 
     @property
     def name(self) -> str:
-        """What to call the data in a sentence."""
+        """Name of the data in a sentence."""
         return " + ".join("BreastMNIST" if one.spec == "breastmnist" else one.hospital for one in self.sets)
 
     @property
     def label(self) -> str:
-        """What to call the data in tables and figures."""
+        """Name of the data in tables and figures."""
         return self.notice or f"{self.name} {self.size}×{self.size}"
 
     @property
     def notice(self) -> str | None:
-        """What every file of results on phantoms says of them; None for real images."""
+        """Notice for every file of results on phantoms; None for real images."""
         return notice(self.describe())
 
     def unread(self, images: Images) -> pd.DataFrame:
-        """The rows of the image files that are not among some images."""
+        """Return the rows of the image files that are not among `images`."""
         known = images.table[["hospital", "image"]].assign(read=True)
         rows = [one.table.merge(known, how="left") for one in self.sets if len(one.table)]
         return pd.concat([some[some["read"].isna()] for some in rows]).drop(columns="read") if rows else pd.DataFrame()
 
     @property
     def paths(self) -> list[str]:
-        """The files and folders that are read."""
+        """Files and folders that are read."""
         return paths([one.spec for one in self.sets])
 
     def describe(self) -> dict:
-        """What a run keeps of its data: enough to find them again, and to tell others from them."""
+        """Return the description of the data that a run stores, with which `find_again` finds and checks the data."""
         sets = [{"spec": one.spec, "hospital": one.hospital, "md5": one.md5} for one in self.sets]
         md5s = [one.md5 for one in self.sets]
         md5 = md5s[0] if len(md5s) == 1 else hashlib.md5("\n".join(md5s).encode()).hexdigest()
@@ -107,7 +107,7 @@ class Found:
 
 
 def paths(specs: Sequence[str]) -> list[str]:
-    """The files and folders among what --data names."""
+    """Return the values of --data that are files or folders."""
     return [spec for spec in specs if spec not in WITHOUT_PATH]
 
 
@@ -121,19 +121,19 @@ def find(
     undivided: str | None = None,
     view: str = "auto",
 ) -> Found:
-    """Locate (if need be, download) and identify data sets.
+    """Find and identify data sets. BreastMNIST is downloaded if it is absent.
 
     Args:
         specs: "breastmnist", "phantom", or the path of an .npz with MedMNIST's keys, of a folder or of a table.
-        root: folder of MedMNIST's files; None for $MEDMNIST_ROOT, else ~/.medmnist.
+        root: folder with the files of MedMNIST; None for $MEDMNIST_ROOT, otherwise ~/.medmnist.
         size: side of the images in pixels, one of `npzfile.SIZES`.
-        seed: of the phantoms, and of splits that are drawn.
+        seed: seed of the phantoms and of random splits.
         positive: the class folder of malignant images; None for "malignant".
-        kept: the table of an earlier run, whose splits are taken where it knows the images.
-        undivided: a name for the only split of image files without splits; None: draw train, val and test.
-        view: what a model looks at: square, frame, lesion, or auto, as `choose_view` chooses.
+        kept: the table of an earlier run. Images in this table keep their splits.
+        undivided: name of the only split of image files without splits; None: draw train, val and test at random.
+        view: what a model looks at: square, frame, lesion, or auto (`choose_view`).
 
-    Raises: UserError when there is no such data set, when one is named twice, or of bad images.
+    Raises: UserError when a data set does not exist, is named twice, or has bad images.
     """
     listings = [list_files(spec, positive) for spec in specs]
     if view == "auto":
@@ -149,35 +149,35 @@ def find(
             sets.append(find_arrays(spec, hospital, root, size, seed))
     for i, one in enumerate(sets):
         if earlier := [other.spec for other in sets[:i] if other.md5 == one.md5]:
-            raise UserError(f"--data {one.spec}: holds the same images as {earlier[0]}; name each data set once")
+            raise UserError(f"--data {one.spec}: holds the same images as {earlier[0]}. Name each data set once.")
         for note in one.notes:
             print(f"note: {one.spec}: {note}", file=sys.stderr)
     return Found(tuple(sets), size, seed, positive, view)
 
 
 def list_files(spec: str, positive: str | None) -> Listed | None:
-    """The image files of a data set; None of one that is arrays. Raises: UserError."""
+    """List the image files of a data set; None for a data set of arrays. Raises: UserError."""
     is_npz = spec.lower().endswith(".npz") and not os.path.isdir(spec)
     return None if spec in WITHOUT_PATH or is_npz else imagetable.list_images(Path(spec), positive)
 
 
 def choose_view(listings: Sequence[Listed | None]) -> str:
-    """The view of data sets together: the middle square, as MedMNIST made its images, where one of them is arrays;
-    else the lesion where an image has a box, and the frame where none has."""
+    """Return the view for data sets: the middle square, as in MedMNIST, if a data set is arrays; otherwise the lesion
+    if an image has a box, and the frame if no image has a box."""
     if not all(listings):
         return "square"
     return "lesion" if any(one and one.table["x"].notna().any() for one in listings) else "frame"
 
 
 def find_arrays(spec: str, hospital: str, root: str | None, size: int, seed: int) -> DataSet:
-    """BreastMNIST, phantoms, or a file with MedMNIST's keys; the arguments are those of `find`. Raises: UserError."""
+    """Find BreastMNIST, phantoms, or a file with MedMNIST's keys. Arguments: as for `find`. Raises: UserError."""
     if spec == "phantom":
         return find_phantoms(size, seed)
     return find_npz(spec, npzfile.breastmnist_path(root, size) if spec == "breastmnist" else Path(spec), hospital, size)
 
 
 def find_phantoms(size: int, seed: int) -> DataSet:
-    """Phantoms: each split, of each seed, has a seed of its own."""
+    """Return the data set of phantoms. The random numbers differ between splits and between seeds."""
 
     def read(split: str) -> Images:
         own_seed = len(SPLITS) * seed + SPLITS.index(split)
@@ -189,19 +189,21 @@ def find_phantoms(size: int, seed: int) -> DataSet:
 
 
 def find_npz(spec: str, path: Path, hospital: str, size: int) -> DataSet:
-    """A file with MedMNIST's keys. Raises: UserError."""
+    """Find a file with MedMNIST's keys. Raises: UserError."""
     md5 = npzfile.identify(path, size, official=spec == "breastmnist")
     return DataSet(spec, hospital, md5, lambda split: of_arrays(*npzfile.read(path, size, split), split, hospital))
 
 
 def find_files(spec, listed: Listed, hospital: str, seed, prepare_files: Callable, kept, undivided) -> DataSet:
-    """Image files in a folder, a table or a public data set. Raises: UserError."""
+    """Find the image files of a folder, a table or a public data set. Raises: UserError."""
     path = Path(spec)
     table = listed.table.assign(_md5=preparation.md5s(listed.folder, listed.table["image"]))
     divided, notes = bool((table["split"] != "").all()), list(listed.notes)
     identity = hashlib.md5(table.to_csv(index=False).encode() + f"{divided or seed}".encode()).hexdigest()
     if (table["hospital"] == "all").any():
-        raise UserError(f"{path}: a hospital is called all, as results call all hospitals together; rename it")
+        raise UserError(
+            f"{path}: a hospital has the name 'all', which results use for all hospitals together. Rename the hospital."
+        )
     table["hospital"] = [name or hospital for name in table["hospital"]]
     table["_file"] = [str(listed.folder / name) for name in table["image"]]
 
@@ -214,7 +216,7 @@ def find_files(spec, listed: Listed, hospital: str, seed, prepare_files: Callabl
     everything = None
     if not divided and undivided is None:
         everything = splits.draw(prepare(table), seed, path)
-        notes.append("has no splits of its own: 70 % of the groups are drawn for train, 10 % for val, 20 % for test")
+        notes.append("has no splits. 70 % of the groups are drawn for train, 10 % for val, 20 % for test")
     elif not divided:
         table["split"] = undivided
 
@@ -229,15 +231,15 @@ def find_files(spec, listed: Listed, hospital: str, seed, prepare_files: Callabl
 
 
 def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str | None = None) -> Found:
-    """The data that a model was trained on, or those that the flags name.
+    """Find the data that a model was trained on, or the data that the flags name.
 
-    Args: described: as `Found.describe`; kept: the run's table; args: --data, --data-root, --size, --seed, --positive,
-    None where not given. Raises: UserError, as `find`.
+    Args: described: as from `Found.describe`; kept: the table of the run; args: with --data, --data-root, --size,
+    --seed and --positive, None if not given. Raises: UserError, as `find`.
     """
     specs = args.data or [one["spec"] for one in described["sets"]]
     gone = [spec for spec in paths(specs) if not os.path.exists(spec)]
     if gone and not args.data:
-        raise UserError(f"{gone[0]}: holds the data of the run, but is not there; say with --data where they lie now")
+        raise UserError(f"{gone[0]}: the data of the run are no longer there. Give their new place with --data.")
     seed = described["seed"] if args.seed is None else args.seed
     positive = args.positive or described["positive"]
     size, view = args.size or described["size"], described["view"]
@@ -248,10 +250,10 @@ def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str 
 
 
 def load(found: Found, *splits: str, optional: Sequence[str] = ()) -> Images:
-    """The images of the named splits, of all data sets; only these are read. A table of their counts goes to stderr.
+    """Read the images of the named splits, of all data sets, and print a table of counts on stderr.
 
-    Args: optional: splits that may hold no images, or one class only.
-    Raises: UserError when another split holds none, when train or val lacks a class, or of bad images.
+    Args: optional: splits that may be empty, or may lack a class.
+    Raises: UserError on bad images, and when a split that is not optional is empty, or train or val lacks a class.
     """
     none = of_arrays(np.empty((0, found.size, found.size), np.uint8), np.empty(0, np.uint8), "", "")
     parts = [one.read(split) for split in splits for one in found.sets if split in one.splits]
@@ -270,20 +272,19 @@ def load(found: Found, *splits: str, optional: Sequence[str] = ()) -> Images:
 
 
 def refuse_empty(found: Found, split: str) -> NoReturn:
-    """Raises: UserError, because a split holds no images."""
-    hint = "; or use crossval.py, which needs no val" if split == "val" else ""
-    raise UserError(f"{found.name}: no image is in {split}; give a data set whose splits have it{hint}")
+    """Raise a `UserError` that says that a split is empty."""
+    hint = ", or use crossval.py, which needs no val" if split == "val" else ""
+    raise UserError(f"{found.name}: no image is in {split}. Give a data set with images in {split}{hint}.")
 
 
 def require_both_classes(labels: np.ndarray, what: str) -> None:
-    """Raises: UserError. labels: [n] of what is named."""
+    """Raise a `UserError` if labels [n] are of one class only. what: the name of the images in the message."""
     if len(np.unique(labels)) < 2:
-        raise UserError(f"{what} holds one class only; it needs malignant and normal or benign images")
+        raise UserError(f"{what} holds one class only. Give malignant images, and normal or benign images.")
 
 
 def require_apart(found: Found) -> None:
-    """Raises: UserError, before any training, when two data sets hold the same picture. Every split is read for this
-    comparison, and forgotten again."""
+    """Raise a `UserError` if two data sets hold the same picture. The check reads every split, but keeps no image."""
     if len(found.sets) == 1:
         return
     parts = [concatenate(*map(one.read, one.splits)) for one in found.sets]
@@ -294,6 +295,6 @@ def require_apart(found: Found) -> None:
             if same.any():
                 first = images.table["image"][int(np.argmax(same))]
                 raise UserError(
-                    f"--data {one.spec}: {same.sum()} of its {len(images)} images are in another data set too, such as "
-                    f"{first}; name each image once"
+                    f"--data {one.spec}: {same.sum()} of its {len(images)} images are also in another data set, such "
+                    f"as {first}. Name each image once."
                 )

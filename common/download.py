@@ -1,4 +1,4 @@
-"""Downloads that come to an end, whatever the network does."""
+"""Downloads that always end, even if the network hangs."""
 
 import socket
 import sys
@@ -12,15 +12,17 @@ PATIENCE = 10.0  # seconds until the first answer, and between any two parts of 
 
 
 def ask(url: str) -> None:
-    with suppress(OSError, HTTPException):  # the download will say what is wrong
+    with suppress(OSError, HTTPException):  # the download itself reports what is wrong
         urlopen(Request(url, method="HEAD"), timeout=2 * PATIENCE).close()
 
 
 @contextmanager
 def limited(url: str) -> Iterator[None]:
-    """What is downloaded from a URL meanwhile waits no longer than PATIENCE; what its downloader prints goes to stderr.
-    Asked first in a thread, since the name's look-up has no time-out, and each of a host's addresses has its own.
-    Raises: OSError, also of what is no HTTP."""
+    """Limit the waiting time of downloads inside the block to PATIENCE, and send their output to stderr.
+
+    A request in a thread comes first, because the look-up of a host name has no time-out.
+    Raises: OSError, also when the answer is not HTTP.
+    """
     asking = threading.Thread(target=ask, args=[url], daemon=True)
     asking.start()
     asking.join(PATIENCE)
@@ -32,6 +34,6 @@ def limited(url: str) -> Iterator[None]:
         with redirect_stdout(sys.stderr):
             yield
     except HTTPException as error:
-        raise OSError(f"no HTTP: {error!r}") from None
+        raise OSError(f"the answer is not HTTP: {error!r}") from None
     finally:
         socket.setdefaulttimeout(before)

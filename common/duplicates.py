@@ -1,4 +1,4 @@
-"""Near-duplicates: BUSI, the source of BreastMNIST, holds the same lesion several times.
+"""Find near-duplicates and groups of images. BUSI, the source of BreastMNIST, shows many lesions several times.
 
 Two images are near-duplicates when the Pearson correlation of their 28×28 pixels, as stored or mirrored left-right,
 exceeds `THRESHOLD`. A group is a connected component of near-duplicates and of images of one patient.
@@ -12,13 +12,15 @@ import numpy as np
 from common.fingerprints import SIDE, shrink
 
 THRESHOLD = 0.95
-SAME = 0.998  # above: the same picture. BreastMNIST at 64, 128 or 224 pixels has 0.9986 or more with itself at 28
-MOST = 10_000  # pairs that are listed
+SAME = (
+    0.998  # correlation of the same picture. BreastMNIST at 64, 128 or 224 pixels has 0.9986 or more with itself at 28
+)
+MOST = 10_000  # most pairs in a list
 BLOCK = 2048  # images at a time, which bounds memory
 
 
 def unit_vectors(images: np.ndarray) -> np.ndarray:
-    """Images as unit vectors. The dot product of two is the Pearson correlation of their 28×28 pixels.
+    """Return images as unit vectors. The dot product of two is the Pearson correlation of their 28×28 pixels.
 
     Args: images: uint8 [n, height, width]. Returns: float32 [n, 28, 28]; all zero for a constant image, which has no
     correlation and no near-duplicate.
@@ -30,7 +32,7 @@ def unit_vectors(images: np.ndarray) -> np.ndarray:
 
 
 def correlate(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Correlation of each image with each other one, as stored or mirrored, whichever is larger: float32 [n, m].
+    """Return the larger correlation of each pair of images, as stored or with one mirrored: float32 [n, m].
 
     Args: vectors, others: `unit_vectors` of n and m images.
     """
@@ -42,7 +44,7 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # i, j, correlation, with i <
 
 
 def search(images: np.ndarray, threshold: float, block: int) -> Iterator[Pairs]:
-    """All pairs above a correlation, those of a tile of block × block images at a time, sorted by i."""
+    """Yield all pairs above a correlation, sorted by i, for one tile of block × block images after the other."""
     vectors = unit_vectors(images)
     for top in range(0, len(images), block):
         for left in range(top, len(images), block):
@@ -55,10 +57,10 @@ def search(images: np.ndarray, threshold: float, block: int) -> Iterator[Pairs]:
 def find_pairs(
     images: np.ndarray, threshold: float = THRESHOLD, most: int = MOST, block: int = BLOCK
 ) -> tuple[list[tuple[int, int, float]], int]:
-    """The pairs of near-duplicates.
+    """Find the pairs of near-duplicates.
 
     Args: images: uint8 [n, height, width]; threshold: the correlation that a pair exceeds; most: pairs to list.
-    Returns: the most alike pairs (i, j, correlation), i < j, the most alike first; and the number of all pairs.
+    Returns: the pairs (i, j, correlation), i < j, the highest correlations first; and the number of all pairs.
     """
     total, kept = 0, (np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32))
     for found in search(images, threshold, block):
@@ -70,7 +72,7 @@ def find_pairs(
 
 
 def group(n: int, sets: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
-    """Join what has an image in common: connected components.
+    """Join sets that share an image (connected components).
 
     Args: n: number of images; sets: indices of images that belong together, for example (i, j).
     Returns: int [n], the smallest index in each image's group.
@@ -84,13 +86,13 @@ def group(n: int, sets: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
 
 
 def patient_pairs(patients: Sequence[str]) -> list[tuple[int, int]]:
-    """Each image with the first one of its patient, (i, j). patients: [n], "" where unknown."""
+    """Return (i, j) for each image j, where i is the first image of the patient. patients: [n], "" if unknown."""
     first: dict[str, int] = {}
     return [(first.setdefault(patient, i), i) for i, patient in enumerate(patients) if patient]
 
 
 def alike_sets(images: np.ndarray, block: int = BLOCK) -> Iterator[np.ndarray]:
-    """Each image that has near-duplicates, with those of a tile: indices."""
+    """Yield each image with its near-duplicates in a tile, as indices."""
     for i, j, _ in search(images, THRESHOLD, block):
         first, start = np.unique(i, return_index=True)
         for image, others in zip(first, np.split(j, start[1:])):
@@ -98,7 +100,7 @@ def alike_sets(images: np.ndarray, block: int = BLOCK) -> Iterator[np.ndarray]:
 
 
 def find_groups(images: np.ndarray, patients: Sequence[str] = ()) -> np.ndarray:
-    """Groups of near-duplicates, joined where images show one patient.
+    """Find groups of images: near-duplicates, and images of one patient.
 
     Args: images: uint8 [n, height, width]; patients: [n], unique over all hospitals, "" where unknown; () if none is
     known. Returns: int [n], the smallest index in each image's group.

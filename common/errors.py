@@ -1,4 +1,4 @@
-"""Errors that a user can cause and one line can explain."""
+"""Errors that a user can cause, each explained in one line."""
 
 import pickle
 import struct
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What libraries raise when they read a damaged file. Errors in our own code, such as NameError, are not among them.
+# Exceptions of libraries that read a damaged file. Errors in our own code, such as NameError, are not among them.
 FORMAT_ERRORS = (
     *(ValueError, LookupError, TypeError, RuntimeError, EOFError, MemoryError, SyntaxError, OverflowError),
     *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError),
@@ -16,12 +16,20 @@ FORMAT_ERRORS = (
 
 
 class UserError(Exception):
-    """Its message names the cause and the way out; scripts print it alone, without traceback, and exit with 2."""
+    """A mistake of the user. The message says what is wrong, where, and what to do.
+
+    Scripts print the message in one line, without a traceback, and exit with status 2.
+    """
 
 
 def one_line(message: str) -> str:
-    """A message as one line, whatever file name or foreign text is in it."""
+    """Return a message as one line, even if a file name or a foreign text in the message has line breaks."""
     return " ".join(message.split())
+
+
+def sentence(words: str) -> str:
+    """Return words as a sentence, with a capital letter and a full stop."""
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 @contextmanager
@@ -31,11 +39,15 @@ def reading(
     way_out: str = "train the run again",
     errors: tuple[type[Exception], ...] = FORMAT_ERRORS,
 ) -> Iterator[None]:
-    """Make one line of what goes wrong with a file from outside. errors: what its format's library raises.
-    Raises: UserError, "PATH: WHAT; WAY_OUT" or, by the system, "PATH: cannot be read (…); …"."""
+    """Turn the errors of reading a file into one line.
+
+    Args: errors: the exceptions that the library of the file format raises.
+    Raises: UserError, "PATH: WHAT. WAY_OUT." or, if the system refuses, "PATH: cannot be read (REASON). WAY_OUT.".
+    """
+    advice = sentence(way_out)
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {way_out}") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). {advice}") from None
     except errors:
-        raise UserError(f"{path}: {what}; {way_out}") from None
+        raise UserError(f"{path}: {what}. {advice}") from None

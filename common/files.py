@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, even after a power cut, and the JSON and CSV in them."""
+"""Write files completely or not at all, even after a power cut; read and write JSON; write CSV."""
 
 import csv
 import errno
@@ -11,23 +11,26 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import UserError, sentence
 
 
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Make one line of it when the disk refuses. Raises: UserError."""
+    """Turn an error of the disk into one line. Raises: UserError."""
     try:
         yield
     except OSError as error:
-        way_out = "check the folder and the space on its disk"
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); {way_out}") from None
+        advice = "Check the folder and the free space of its disk."
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}). {advice}") from None
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write beside `path`, and rename it there if all goes well: `path` is old or new, never half.
-    Raises: UserError when the disk refuses, of a bad name before there is work to lose."""
+    """Yield a temporary path in the same folder, and rename the file to `path` after the work.
+
+    `path` thus has its old content or its complete new content.
+    Raises: UserError when the disk refuses. A bad name is refused before any work.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writing_to(path):
@@ -44,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def as_json(value):
-    """A copy fit for strict JSON: numpy numbers become plain ones, nan and infinity null."""
+    """Return a copy for strict JSON: numpy numbers become Python numbers, nan and infinity become null."""
     if isinstance(value, dict):
         return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -55,27 +58,29 @@ def as_json(value):
 
 
 def write_json(path: Path, value: dict, notice: str | None = None) -> None:
-    """Strict JSON. notice: the first line of results on phantoms (`data.Found.notice`). Raises: UserError."""
+    """Write strict JSON. notice: the first entry of results on phantoms (`data.Found.notice`). Raises: UserError."""
     label = {"synthetic": notice} if notice else {}
     with replacing(path) as beside:
         beside.write_text(json.dumps(as_json(label | value), indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path, way_out: str = "train the run again") -> dict:
-    """A JSON object. Raises: UserError, ending with the way out, when the file is absent or damaged."""
+    """Read a JSON object. Raises: UserError, which ends with `way_out`, when the file is absent or damaged."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise ValueError("no JSON object")
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read as JSON ({reason}); {way_out}") from None
+        raise UserError(f"{path}: cannot be read as JSON ({reason}). {sentence(way_out)}") from None
     return value
 
 
 def write_csv(path: Path, rows: list[dict], notice: str | None = None) -> None:
-    """Rows with the same keys, which become the header; floats keep every digit. notice: as in `write_json`; such rows
-    say so in a column more. Raises: UserError."""
+    """Write rows as CSV. The rows have the same keys, which become the header; floats keep every digit.
+
+    Args: notice: as for `write_json`; with a notice, the rows get the column `synthetic`. Raises: UserError.
+    """
     rows = [row | {"synthetic": "phantom"} for row in rows] if notice else rows
     with replacing(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")

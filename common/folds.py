@@ -1,4 +1,4 @@
-"""Cross-validation folds that are stratified by class and keep near-duplicates together."""
+"""Folds of a cross-validation, stratified by class. A group of images is never divided."""
 
 import numpy as np
 
@@ -6,10 +6,11 @@ from common.errors import UserError
 
 
 def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Deal whole groups to folds so that every fold holds nearly the same number of images of each class.
+    """Assign groups to folds so that all folds hold nearly the same number of images of each class.
 
-    Greedy: groups in random order, largest first, each to the fold where it leaves the class counts most even (the idea
-    of scikit-learn's StratifiedGroupKFold). With every image its own group this is plain stratified k-fold.
+    The method is greedy, as in scikit-learn's StratifiedGroupKFold. It takes the groups from large to small, in random
+    order among equals, and puts each group into the fold where the class counts stay most even. If every image is a
+    group, the result is plain stratified k-fold.
 
     Args:
         labels: [n] of 0 or 1.
@@ -22,7 +23,9 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) 
     names, member_of = np.unique(groups, return_inverse=True)
     counts = np.stack([np.bincount(member_of[labels == c], minlength=len(names)) for c in (0, 1)], 1)  # [groups, 2]
     if (fewest := int((counts > 0).sum(0).min())) < folds:
-        raise UserError(f"{folds} folds need at least {folds} separate images of each class; there are {fewest}")
+        raise UserError(
+            f"{folds} folds need at least {folds} separate images of each class, but there are {fewest}. Use fewer."
+        )
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-counts[order].sum(1), kind="stable")]
     filled = np.zeros((folds, 2))

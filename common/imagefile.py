@@ -1,6 +1,6 @@
-"""Image files as grey arrays, and MedMNIST's preparation of images. Needs numpy and Pillow; DICOM needs pydicom too.
+"""Read image files as grey arrays, and prepare images as MedMNIST did. Needs numpy and Pillow; DICOM needs pydicom.
 
-Nothing here unpickles. An image that declares more pixels than Pillow's decompression-bomb limit is not decoded.
+No function here unpickles. An image with more pixels than Pillow's decompression-bomb limit is not decoded.
 """
 
 import ctypes
@@ -20,11 +20,11 @@ from common.errors import UserError, one_line
 from common.imagefolder import is_bare_dicom, is_dicom, read_start
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "JPEG2000", "PPM")  # Pillow's names
-PAGED = ("TIFF", "GIF", "WEBP")  # formats whose pictures are all taken; a JPEG's others are previews
-NO_IMAGE = "is no PNG, JPEG, BMP, TIFF, GIF, WebP, JPEG 2000, PNM or DICOM image, or a damaged one"
+PAGED = ("TIFF", "GIF", "WEBP")  # formats with several pictures; further pictures in a JPEG are previews
+NO_IMAGE = "is not a readable PNG, JPEG, BMP, TIFF, GIF, WebP, JPEG 2000, PNM or DICOM image"
 SMALLEST_SIDE = 8
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
-# What Pillow and pydicom raise on damaged files: a decoder's own errors, and those of Python code that trusts the file.
+# Exceptions of Pillow and pydicom on damaged files: errors of a decoder, and of Python code that trusts the file.
 DAMAGE = (
     SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, EOFError,
     MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
@@ -32,14 +32,14 @@ DAMAGE = (
 
 
 def centre(height: int, width: int) -> tuple[slice, slice]:
-    """The square of the short side, in the middle, that a model sees of an image; of an odd rest, the end is longer."""
+    """Return the slices of the middle square of an image. If an odd number of pixels is cut, the end loses one more."""
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     return slice(top, top + side), slice(left, left + side)
 
 
 def prepare(image: np.ndarray, size: int) -> np.ndarray:
-    """What MedMNIST did to its images, with Pillow: centre crop to the short side, antialiased bilinear resize.
+    """Prepare an image as MedMNIST did, with Pillow: crop to the middle square, antialiased bilinear resize.
 
     Args: image: uint8 [h, w]. Returns: uint8 [size, size].
     """
@@ -48,29 +48,34 @@ def prepare(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """uint8, uint16 or uint32 to uint8 over the whole range: 65535 becomes 255, with rounding."""
+    """Convert uint8, uint16 or uint32 to uint8 over the full range: 65535 becomes 255, with rounding."""
     return scaled(values, np.iinfo(values.dtype).max)
 
 
 def scaled(values: np.ndarray, white: int) -> np.ndarray:
-    """Unsigned integers to uint8: `white` becomes 255, with rounding."""
+    """Convert unsigned integers to uint8: `white` becomes 255, with rounding."""
     return (values * (255 / white)).round().astype(np.uint8)
 
 
 def white_of(values: np.ndarray) -> int:
-    """The white of a picture of 16 bits, by its largest value: scanners store 8 or 12 bits in files of 16, which would
-    be nearly black over the whole range. Below 256 white is 255; below 4096 white is 4095; else white is 65535."""
+    """Return the white of a picture of 16 bits: 255 if all values are below 256, 4095 if below 4096, otherwise 65535.
+
+    Scanners store 8 or 12 bits in files of 16 bits. Over the full range, such pictures would be nearly black.
+    """
     largest = int(values.max(initial=0))
     return 255 if largest < 256 else 4095 if largest < 4096 else 65535
 
 
 def to_grey(image: Image.Image) -> np.ndarray:
-    """uint8 [h, w]: colour as Pillow's L (ITU-R 601-2 luma), transparent pixels over black, where there is no echo, and
-    16 bits by `white_of`. Raises: UserError on pixels of 32 bits: nobody knows what is white."""
+    """Convert a picture to grey, uint8 [h, w].
+
+    Colour becomes Pillow's L (ITU-R 601-2 luma). Transparent pixels become black, like places without an echo. 16 bits
+    become 8 bits by `white_of`. Raises: UserError on pixels of 32 bits, because their white is unknown.
+    """
     if image.mode in SIXTEEN_BITS:
         return scaled(values := np.asarray(image), white_of(values))
     if image.mode in ("I", "F"):
-        raise UserError("has pixels of 32 bits, whose white is not known; save it with 8 or 16 bits")
+        raise UserError("has pixels of 32 bits, so its white level is unknown. Save the image with 8 or 16 bits.")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
@@ -78,16 +83,18 @@ def to_grey(image: Image.Image) -> np.ndarray:
 
 
 def check_size(height: int, width: int) -> None:
-    """Raises: UserError on an image too small for the model or too large for memory."""
+    """Raise a `UserError` if an image is too small for the model or too large for the memory."""
     if min(height, width) < SMALLEST_SIDE:
-        raise UserError(f"is {height}×{width}; the model needs at least {SMALLEST_SIDE}×{SMALLEST_SIDE}")
+        raise UserError(f"is {height}×{width}. The model needs at least {SMALLEST_SIDE}×{SMALLEST_SIDE} pixels.")
     if height * width > (limit := Image.MAX_IMAGE_PIXELS or math.inf):
-        raise UserError(f"declares {height}×{width} pixels, more than Pillow's limit of {limit}")
+        raise UserError(f"has {height}×{width} pixels, more than the limit of {limit}. Save a smaller image.")
 
 
 def silence_libtiff() -> None:
-    """libtiff writes on stderr what it finds wrong, beside the error that Pillow raises, and Pillow has no switch for
-    it. Where libtiff cannot be reached, as on Windows, it goes on to do so."""
+    """Stop libtiff from printing errors on stderr, because Pillow raises the same errors.
+
+    If libtiff cannot be reached, as on Windows, libtiff still prints its errors.
+    """
     with suppress(OSError, AttributeError):
         set_handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
         set_handler.argtypes, set_handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
@@ -95,13 +102,13 @@ def silence_libtiff() -> None:
 
 
 def check_directory(page: TiffImageFile) -> None:
-    """Raises: UserError where Pillow has read a part of the page's tags, and would show something else in its place."""
-    if page.tag_v2.next == page.tag_v2.offset:  # what follows the tags, the next page's place, was not read
-        raise UserError("is a damaged TIFF: a page's directory is cut off")
+    """Raise a `UserError` if Pillow has read only a part of the tags of a page, and would show a wrong picture."""
+    if page.tag_v2.next == page.tag_v2.offset:  # the offset of the next page, which follows the tags, was not read
+        raise UserError("is a damaged TIFF: the directory of a page is incomplete")
 
 
 def pillow_frames(path: Path) -> Iterator[np.ndarray]:
-    """Every picture of a TIFF, GIF or WebP and the picture of any other format, upright as EXIF's orientation says."""
+    """Yield the pictures of a file, turned by the orientation in EXIF. Only a TIFF, GIF or WebP gives several."""
     silence_libtiff()
     with Image.open(path, formats=FORMATS) as image:
         for page in range(getattr(image, "n_frames", 1) if image.format in PAGED else 1):
@@ -115,8 +122,11 @@ def pillow_frames(path: Path) -> Iterator[np.ndarray]:
 
 
 def dicom_grey(values: np.ndarray, dataset) -> np.ndarray:
-    """A decoded frame of a DICOM image as a screen shows it: modality rescale, window, MONOCHROME1 inverted. Without a
-    window, the stored bits' whole range becomes black to white. Returns: uint8 [h, w]."""
+    """Return a decoded frame of a DICOM image as a screen shows it, uint8 [h, w].
+
+    The steps are modality rescale, window, and inversion of MONOCHROME1. Without a window, black to white is the full
+    range of the stored bits.
+    """
     from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut
 
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
@@ -135,7 +145,7 @@ def dicom_grey(values: np.ndarray, dataset) -> np.ndarray:
 
 
 def drop_empty(dataset) -> None:
-    """Delete a rescale slope or intercept, and a window, that has no value or no width: they mean nothing."""
+    """Delete a rescale slope, an intercept or a window without a value, and a window without a width."""
     for name in ("RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction"):
         if dataset.get(name) in (None, ""):
             dataset.pop(name, None)
@@ -148,7 +158,7 @@ def drop_empty(dataset) -> None:
 
 
 def read_dicom(path: Path):
-    """The dataset of a DICOM file, without its pixels if the file has a preamble."""
+    """Read the dataset of a DICOM file, without its pixels if the file has a preamble."""
     import pydicom
 
     if not is_bare_dicom(read_start(path)):
@@ -161,7 +171,7 @@ def read_dicom(path: Path):
 
 
 def dicom_pixels(path: Path, dataset) -> Iterator[np.ndarray]:
-    """Every frame of a DICOM image as stored, one at a time. Raises: UserError where another decoder may help."""
+    """Yield every frame of a DICOM image as stored. Raises: UserError when another decoder may help."""
     from pydicom import dcmread
     from pydicom.pixels import get_decoder, iter_pixels
 
@@ -177,34 +187,37 @@ def dicom_pixels(path: Path, dataset) -> Iterator[np.ndarray]:
         what, why = "needs pylibjpeg", decoder.UID.name
         if decoder.is_available:
             what, why = "is damaged, or needs pylibjpeg", str(error).splitlines()[-1].strip()
-        raise UserError(f"{what} ({why}); pip install 'pylibjpeg[all]'") from None
+        raise UserError(f"{what} ({why}). Run: pip install 'pylibjpeg[all]'") from None
 
 
 def dicom_frames(path: Path) -> Iterator[np.ndarray]:
-    """Every frame of a DICOM image, one at a time. Raises: UserError without pydicom."""
+    """Yield every frame of a DICOM image, uint8 [h, w]. Raises: UserError, also without pydicom."""
     try:
-        import pydicom.pixels  # noqa: F401  # which pydicom has from version 3 on
+        import pydicom.pixels  # noqa: F401  # pydicom has this module from version 3 on
         from pydicom.errors import BytesLengthException, InvalidDicomError
     except ImportError:
-        raise UserError("is DICOM, which needs pydicom; pip install 'pydicom>=3', or save it as PNG") from None
-    warnings.filterwarnings("ignore", module="pydicom")  # about what it reads all the same, or what an error says too
+        raise UserError(
+            "is a DICOM file, which needs pydicom. Save the image as PNG, or run: pip install 'pydicom>=3'"
+        ) from None
+    warnings.filterwarnings("ignore", module="pydicom")  # pydicom reads the file anyway, or raises an error
     try:
         dataset = read_dicom(path)
         drop_empty(dataset)
         check_size(dataset.Rows, dataset.Columns)
         for values in dicom_pixels(path, dataset):
             yield dicom_grey(values, dataset)
-    except AttributeError:  # of an element that it lacks
-        raise UserError("is DICOM without an image, or without what describes it") from None
+    except AttributeError:  # an element is missing
+        raise UserError("is a DICOM file without an image, or without the description of its image") from None
     except (BytesLengthException, InvalidDicomError) as error:
         raise ValueError(str(error)) from None
 
 
 def frames(path: str | Path) -> Iterator[np.ndarray]:
-    """The images in a file, uint8 [h, w]: every page of a TIFF, GIF or WebP, every frame of a DICOM, one of any other.
+    """Yield the images in a file, uint8 [h, w]: every page of a TIFF, GIF or WebP, every frame of a DICOM file.
 
-    Raises: UserError, without the path, on a file that is absent, no image, damaged, too small or too large. Frames
-    before the fault have been given by then.
+    A file of any other format gives one image.
+    Raises: UserError, without the path, if the file is absent, not an image, damaged, too small or too large. Frames
+    before the damage come first.
     """
     path = Path(path)
     try:

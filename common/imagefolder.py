@@ -1,8 +1,8 @@
-"""Which files of a folder are images, and which files are left out, with the reason. Needs no package.
+"""List the images of a folder, and the files that are skipped, with the reason. Needs no package.
 
-Training and prediction use the same list. A file is left out for three reasons:
+Training and prediction use the same list. A file is skipped for three reasons:
 
-- "masks": drawings of the lesion that data sets ship beside the images. A file is a mask if its name without its mask
+- "masks": drawings of the lesion that data sets ship with the images. A file is a mask if its name without its mask
   word is the name of another image in the same folder (`case001_tumor.png` beside `case001.png`), if its name has a
   strong word, such as `mask`, or if it lies in a folder such as `masks/`.
 - "hidden": files that the operating system or an editor leaves behind, such as `._x.png` or `Thumbs.db`.
@@ -33,19 +33,19 @@ MASK_FOLDERS = STRONG_WORDS | {"annotation", "gt", "label"}
 WORD = re.compile(r"(?i:ground[-_ ]?truth)|\d+|[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")  # also the words of "imgMask1"
 SPLITS = {"train", "val", "valid", "validation", "test"}
 HIDDEN = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
-SHOWN = 3  # names of files that a sentence gives
+SHOWN = 3  # names of files in a sentence
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a folder. left_out: {reason: files}, for the reasons that occur."""
+    """The files of a folder. left_out: {reason: skipped files}, for the reasons that occur."""
 
     images: list[Path]
     left_out: dict[str, list[Path]] = field(default_factory=dict)
 
 
 def read_start(path: Path) -> bytes:
-    """The first bytes of a file; b"" if the path is no file, or cannot be read."""
+    """Return the first bytes of a file; b"" if the path is not a file, or cannot be read."""
     try:
         if not path.is_file():  # a pipe would block
             return b""
@@ -56,17 +56,17 @@ def read_start(path: Path) -> bytes:
 
 
 def is_bare_dicom(start: bytes) -> bool:
-    """Whether the first bytes of a file are those of DICOM without preamble."""
+    """Return whether a file starts like a DICOM file without preamble."""
     return bool(BARE_DICOM.match(start))
 
 
 def is_dicom(start: bytes) -> bool:
-    """Whether the first bytes of a file are those of DICOM, with or without preamble."""
+    """Return whether a file starts like a DICOM file, with or without preamble."""
     return start[PREAMBLE : PREAMBLE + 4] == b"DICM" or is_bare_dicom(start)
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file has an image's suffix, or begins like an image."""
+    """Return whether a file has the suffix of an image, or starts like an image."""
     if path.name.lower().endswith(SUFFIXES):
         return True
     start = read_start(path)
@@ -74,22 +74,22 @@ def is_image(path: Path) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether an operating system or an editor hides a file or folder of this name."""
+    """Return whether an operating system or an editor hides a file or folder with this name."""
     return name.startswith(".") or name.casefold() in HIDDEN
 
 
 def words(name: str) -> tuple[str, ...]:
-    """The words and numbers of a name, in lower case: `benign (1)_Mask2` gives benign, 1, mask, 2."""
+    """Return the words and numbers of a name in lower case: `benign (1)_Mask2` gives benign, 1, mask, 2."""
     return tuple(re.sub(r"[-_ ]", "", word).casefold() for word in WORD.findall(name))
 
 
 def is_one_of(word: str, known: set[str]) -> bool:
-    """Whether a word or its singular is known."""
+    """Return whether a word or its singular is known."""
     return word in known or word.removesuffix("s") in known
 
 
 def without_mask_words(name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The words of a name without a mask word, without that word and its number, and without any mask word."""
+    """Yield the words of a name without one mask word, without the word and its number, and without all mask words."""
     yield tuple(word for word in name if not is_one_of(word, MASK_WORDS))
     for i, word in enumerate(name):
         if is_one_of(word, MASK_WORDS):
@@ -99,14 +99,14 @@ def without_mask_words(name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def is_mask(name: tuple[str, ...], beside: set[tuple[str, ...]]) -> bool:
-    """Whether a name is that of a mask. beside: the names of all images in the folder."""
+    """Return whether a name is the name of a mask. beside: the names of all images in the folder."""
     if any(is_one_of(word, STRONG_WORDS) for word in name):
         return True
     return any(rest and rest != name and rest in beside for rest in without_mask_words(name))
 
 
 def is_mask_folder(name: str) -> bool:
-    """Whether a folder of this name holds masks: `masks`, `GT` or `train_masks`, but not `images_and_masks`."""
+    """Return whether a folder with this name holds masks: `masks`, `GT`, `train_masks`, but not `images_and_masks`."""
     found = words(name)
     if len(found) == 1:
         return is_one_of(found[0], MASK_FOLDERS)
@@ -115,8 +115,10 @@ def is_mask_folder(name: str) -> bool:
 
 
 def walk(folder: Path, closed: list[OSError]) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder below a folder, linked ones too, with the sorted names of its files. A link to a folder above itself
-    is not followed. closed: takes the error of each folder that cannot be listed."""
+    """Yield a folder and every folder below it, with the sorted names of the files.
+
+    Links are followed, except to a folder above the link. closed: collects the errors of folders that cannot be listed.
+    """
     above = {os.fspath(folder): {os.path.realpath(folder)}}
     for here, folders, files in os.walk(folder, followlinks=True, onerror=closed.append):
         deeper = {name: os.path.realpath(os.path.join(here, name)) for name in sorted(folders)}
@@ -126,7 +128,7 @@ def walk(folder: Path, closed: list[OSError]) -> Iterator[tuple[Path, list[str]]
 
 
 def reasons(folder: Path, within: tuple[str, ...], names: list[str], class_folders: bool) -> Iterator[tuple[Path, str]]:
-    """Each file of one folder, with the reason to leave the file out, or "". within: the folders that lead there."""
+    """Yield each file of a folder with the reason to skip the file, or "". within: the folders that lead there."""
     hidden = {name for name in names if any(map(is_hidden, (*within, name)))}
     images = {name: words(Path(name).stem) for name in names if name not in hidden and is_image(folder / name)}
     all_masks, beside = any(map(is_mask_folder, within[class_folders:])), set(images.values())
@@ -138,9 +140,9 @@ def reasons(folder: Path, within: tuple[str, ...], names: list[str], class_folde
 
 
 def list_folder(folder: str | Path, class_folders: bool = False) -> Listing:
-    """The images in a folder and in all folders below it, in order, and the files that are left out.
+    """List the images in a folder and in all folders below it, in order, and the files that are skipped.
 
-    A folder that cannot be listed is among the images: reading it says why.
+    A folder that cannot be listed counts as an image, so that reading the image reports the error.
 
     Args: class_folders: the first folders are classes, so that a first folder `masks/` counts as a class, for the
     caller to refuse, and not as a folder of masks.
@@ -155,14 +157,14 @@ def list_folder(folder: str | Path, class_folders: bool = False) -> Listing:
 
 
 def find(path: str | Path) -> Listing:
-    """What a path names: the images in a folder, by `list_folder`, or the path itself, whatever it is."""
+    """List the images of a path: those of a folder, by `list_folder`, or the path itself."""
     return list_folder(path) if os.path.isdir(path) else Listing([Path(path)])
 
 
 def describe_left_out(listing: Listing) -> list[str]:
-    """A sentence for each reason, such as "12 files left out: masks (benign (1)_mask.png, ...)"."""
+    """Return a sentence for each reason, such as "12 files skipped: masks (benign (1)_mask.png, ...)"."""
     said = []
     for reason, paths in sorted(listing.left_out.items()):
         names = ", ".join(path.name for path in paths[:SHOWN]) + ", ..." * (len(paths) > SHOWN)
-        said.append(f"{len(paths)} file{'s' * (len(paths) != 1)} left out: {reason} ({names})")
+        said.append(f"{len(paths)} file{'s' * (len(paths) != 1)} skipped: {reason} ({names})")
     return said

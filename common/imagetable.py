@@ -1,6 +1,6 @@
 """List the images of a data set: a FILE.csv, a FOLDER with one folder per class, or a public set as downloaded.
 
-Nothing is ignored silently: what is not used becomes a note, what cannot be meant becomes an error that names the row.
+Nothing is ignored silently. A note names what is not used. An error names the row of a mistake.
 """
 
 import os
@@ -24,34 +24,38 @@ LIKE_SPLITS = re.compile(r"split|subset|fold|partition|phase|(?<![a-z])(set|grou
 
 
 def list_images(path: Path, positive: str | None = None) -> Listed:
-    """List the images that a FOLDER, a FILE.csv or a public set holds. No image is decoded.
+    """List the images of a FOLDER, a FILE.csv or a public data set, without decoding an image.
 
-    Args: positive: of a FOLDER, the class folder that is positive; all others are then negative.
+    Args: positive: the positive class folder of a FOLDER; all other class folders are then negative.
     Raises: UserError that says what is wrong, where, and what to do.
     """
     if not (os.path.isfile(path) or os.path.isdir(path)):
-        raise UserError(f"{path}: there is no such file or folder")
+        raise UserError(f"{path}: there is no such file or folder. Check the path.")
     try:
         reader = publicsets.recognise(path) if path.is_dir() else list_table
         listed = reader(path) if reader else list_class_folders(path, positive)
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+        raise UserError(
+            f"{error.filename}: cannot be read ({error.strerror}). Check the file and its permissions."
+        ) from None
     if unprintable := [ascii(name) for name in listed.table["image"] if not name.isprintable()]:
-        raise UserError(f"{path}: rename the files with characters that cannot be printed: {shorten(unprintable)}")
+        raise UserError(
+            f"{path}: names have characters that cannot be printed. Rename these files: {shorten(unprintable)}"
+        )
     if reader and positive is not None:
-        listed.notes.append(f"--positive {positive} is not used, because this data set has labels of its own")
+        listed.notes.append(f"--positive {positive} is not used, because this data set has labels")
     return listed
 
 
 def list_table(path: Path) -> Listed:
-    """List the images that a table names. Raises: UserError, with the row, on what cannot be meant; OSError."""
+    """List the images that a table names. Raises: UserError, which names the row of a mistake; OSError."""
     cells = tablefile.read(path)
     if missing := [name for name in ("image", "label") if name not in cells]:
-        has = f"It has: {shorten(cells.columns)}"
+        has = f"The table has: {shorten(cells.columns)}"
         raise UserError(f"{path}: has no column '{missing[0]}'. Name the columns image and label. {has}")
     cells, notes = find_patients(cells)
     table, box_notes = read_boxes(blank_unknown(cells), path)
-    if "patient" in table:  # numbers that pandas has written beside empty cells
+    if "patient" in table:  # pandas writes 7 as 7.0 if the column has empty cells
         table["patient"] = table["patient"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
     table["image"], moved = locate(cells["image"], path)
     table["label"] = read_words(cells["label"], CLASSES | NUMBERS, path, "label", "malignant, benign or normal")
@@ -69,13 +73,13 @@ def list_table(path: Path) -> Listed:
 
 
 def refuse(path: Path, rows, what: str) -> NoReturn:
-    """Raises: UserError that names the first of the rows with a fault, and counts the others."""
-    more = f" ({len(rows) - 1} more rows have this fault)" if len(rows) > 1 else ""
+    """Raise a `UserError` that names the first row with a mistake, and counts the others."""
+    more = f" ({len(rows) - 1} more rows have this mistake)" if len(rows) > 1 else ""
     raise UserError(f"{path}, row {rows[0]}: {what}{more}")
 
 
 def read_words(cells: pd.Series, words: dict, path: Path, column: str, use: str) -> pd.Series:
-    """Replace words, in upper or lower case, by what they mean. Raises: UserError on a word that nobody knows."""
+    """Replace words, in upper or lower case, by their values in `words`. Raises: UserError on an unknown word."""
     keys = cells.str.casefold()
     if len(rows := cells.index[~keys.isin(words)]):
         refuse(path, rows, f"unknown {column} {cells[rows[0]]!r}. Use {use}.")
@@ -92,79 +96,79 @@ def describe_labels(table: pd.DataFrame, words: pd.Series) -> list[str]:
 
 
 def find_patients(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Take the only column with another usual name for patients as the column patient, where that one is absent."""
+    """Rename the only column with a usual name for patients to patient, if there is no column patient."""
     found = [name for name in cells if re.sub(r"[\s_-]", "", name) in PATIENT_NAMES]
     if "patient" in cells or len(found) != 1:
         return cells, []
-    return cells.rename(columns={found[0]: "patient"}), [f"column '{found[0]}' is taken as the patient"]
+    return cells.rename(columns={found[0]: "patient"}), [f"column '{found[0]}' is used as the patient"]
 
 
 def describe_unused(cells: pd.DataFrame) -> list[str]:
-    """Name the columns that look like patients or splits, by their name or their cells, and are not used."""
+    """Return notes on unused columns that look like patients or splits, by their name or their cells."""
     notes = []
     for name in [name for name in cells if name not in tablefile.COLUMNS]:
         known = set(cells[name].str.casefold()) - UNKNOWN
         if LIKE_PATIENTS.search(name):
-            notes.append(f"column '{name}' is not used. If it says who the image shows, rename it to 'patient'")
+            notes.append(f"column '{name}' is not used. If the column names patients, rename it to 'patient'")
         elif LIKE_SPLITS.search(name) or known and known <= SPLITS.keys():
-            notes.append(f"column '{name}' is not used. If it says train, val or test, rename it to 'split'")
+            notes.append(f"column '{name}' is not used. If the column says train, val or test, rename it to 'split'")
     return notes
 
 
 def read_boxes(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read the box of each row as numbers, nan where unknown. Raises: UserError on half a box or an empty one."""
+    """Read the box of each row as numbers, nan if unknown. Raises: UserError on an incomplete or empty box."""
     present = [name for name in BOX if name in table]
     if len(present) < 4:
-        note = f"columns {shorten(present)} are not used: a box needs the columns x, y, width and height"
+        note = f"columns {shorten(present)} are not used, because a box needs the columns x, y, width and height"
         return table.drop(columns=present), [note] if present else []
     cells, numbers = table[BOX], table[BOX].apply(pd.to_numeric, errors="coerce").astype(float)
     wrong = (cells != "") & ~np.isfinite(numbers)
     for name in BOX:
         if len(rows := table.index[wrong[name]]):
-            refuse(path, rows, f"{name} is {cells[name][rows[0]]!r}. Use a number of pixels")
+            refuse(path, rows, f"{name} is {cells[name][rows[0]]!r}. Use a number of pixels.")
     if len(rows := table.index[(cells == "").any(axis=1) & (cells != "").any(axis=1)]):
-        refuse(path, rows, "the box is incomplete. Fill x, y, width and height, or none of them")
+        refuse(path, rows, "the box is incomplete. Fill in all of x, y, width and height, or none.")
     if len(rows := table.index[(numbers[["width", "height"]] <= 0).any(axis=1)]):
-        refuse(path, rows, "width and height of a box must be above 0")
+        refuse(path, rows, "the width or height of the box is not above 0. Correct the box, or empty its cells.")
     return table.assign(**numbers), []
 
 
 def merge_repeats(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Keep one row per image, with the box around the boxes of all its rows. Raises: UserError where rows disagree."""
+    """Keep one row per image, with the box around the boxes of all its rows. Raises: UserError when rows disagree."""
     first = table.drop_duplicates("image")
     origin = table["image"].map(pd.Series(first.index, first["image"]))
     for column in ("label", "patient", "split", "hospital"):
         differs = table[column].ne(table["image"].map(first.set_index("image")[column]))
         if len(rows := table.index[differs]):
             what = f"{table['image'][rows[0]]!r} is also in row {origin[rows[0]]}, with another {column}"
-            refuse(path, rows, f"{what}. Remove the wrong row")
+            refuse(path, rows, f"{what}. Remove the wrong row.")
     if len(first) == len(table):
         return table, []
     ends = table.assign(right=table["x"] + table["width"], bottom=table["y"] + table["height"]).groupby(origin)
     start, end = ends[["x", "y"]].min(), ends[["right", "bottom"]].max().to_numpy()
     box = start.assign(width=end[:, 0] - start["x"], height=end[:, 1] - start["y"])
     repeated = shorten(table.index.difference(first.index))
-    note = f"rows that repeat an image count once, with a box around all boxes of the image: rows {repeated}"
+    note = f"rows {repeated} repeat an image. An image counts once, with the box around all its boxes"
     return first.assign(**box), [note]
 
 
 def check_splits(table: pd.DataFrame, path: Path) -> None:
-    """Raises: UserError where only some rows have a split, or where a patient is in two."""
+    """Raise a `UserError` if only some rows have a split, or if a patient is in two splits."""
     none = table.index[table["split"] == ""]
     if 0 < len(none) < len(table):
-        refuse(path, none, "has no split, but other rows have one. Fill the column split in all rows or in none")
+        refuse(path, none, "has no split, but other rows have one. Fill in the column split in all rows, or in none.")
     known = table[table["patient"] != ""]
     divided = known[known.groupby(["hospital", "patient"])["split"].transform("nunique") > 1]
     if len(divided):
         hospital, patient = divided.iloc[0][["hospital", "patient"]]
         rows = divided[divided["hospital"].eq(hospital) & divided["patient"].eq(patient)]["split"].drop_duplicates()
         where = f"in {rows.iloc[0]} (row {rows.index[0]}) and in {rows.iloc[1]}"
-        refuse(path, [rows.index[1]], f"patient {patient!r} is {where}. Put all images of a patient into one split")
+        refuse(path, [rows.index[1]], f"patient {patient!r} is {where}. Put all images of a patient into one split.")
 
 
 # the files that a table names
 
-# Of a folder: the folder as the disk spells it, and the names in it by composed and by caseless spelling.
+# {folder: (its path as on the disk, {composed name: name on the disk}, {caseless name: name on the disk})}
 Listings = dict[Path, tuple[Path, dict[str, str], dict[str, str]]]
 
 
@@ -175,28 +179,32 @@ def locate(cells: pd.Series, path: Path) -> tuple[list[str], list[str]]:
     found = [find_file(cell, folder, listings) for cell in cells]
     if rows := [row for row, file in zip(cells.index, found) if file is None]:
         meant = spell(target(cells[rows[0]], folder), {}, caseless=True)
-        hint = f" Do you mean {name_in(meant, folder)!r}? Upper and lower case count" if os.path.isfile(meant) else ""
-        refuse(path, rows, f"there is no file {cells[rows[0]]!r} in {path.parent}.{hint}")
+        hint = (
+            f" Write {name_in(meant, folder)!r}, because upper and lower case differ." if os.path.isfile(meant) else ""
+        )
+        refuse(path, rows, f"there is no file {cells[rows[0]]!r} in {path.parent}.{hint or ' Correct the path.'}")
     pairs = [(cell, file) for cell, file in zip(cells, found) if file]
     moved = sum(is_absolute(cell) and file != spell(target(cell, folder), listings) for cell, file in pairs)
-    note = f"{moved} absolute paths no longer exist. Their files are found in {path.parent}"
+    note = f"{moved} absolute paths no longer exist. The files were found in {path.parent} instead"
     return [name_in(file, folder, is_absolute(cell)) for cell, file in pairs], [note] if moved else []
 
 
 def is_absolute(cell: str) -> bool:
-    """Whether a path is absolute under Unix or Windows."""
+    """Return whether a path is absolute under Unix or Windows."""
     return bool(re.match(r"[/\\]|[A-Za-z]:[/\\]", cell))
 
 
 def target(cell: str, folder: Path) -> Path:
-    """The absolute path that a cell names, with "/" or with backslashes."""
+    """Return the absolute path that a cell names, with "/" or with backslashes."""
     plain = os.path.normpath(folder / cell)
     return Path(plain if os.path.isfile(plain) else os.path.normpath(folder / cell.replace("\\", "/")))
 
 
 def find_file(cell: str, folder: Path, listings: Listings) -> Path | None:
-    """The file that a cell names. An absolute path that no longer exists is sought in the folder, by the longest end
-    of the path that exists there."""
+    """Return the file that a cell names, or None.
+
+    If an absolute path no longer exists, the longest end of the path that exists in the folder counts.
+    """
     if os.path.isfile(path := spell(target(cell, folder), listings)):
         return path
     parts = target(cell, folder).parts if is_absolute(cell) else ()
@@ -205,8 +213,10 @@ def find_file(cell: str, folder: Path, listings: Listings) -> Path | None:
 
 
 def spell(path: Path, listings: Listings, caseless: bool = False) -> Path:
-    """A path as the disk spells it: with accents composed or decomposed, in upper or lower case where the disk takes
-    them for equal, or if caseless. Raises: nothing; a path that does not exist comes back."""
+    """Return a path as the disk spells it. A path that does not exist is returned unchanged.
+
+    Accents may be composed or decomposed. Case may differ if the disk ignores case, or if `caseless`.
+    """
     if path.parent == path:
         return path
     if path.parent not in listings:
@@ -223,7 +233,7 @@ def spell(path: Path, listings: Listings, caseless: bool = False) -> Path:
 
 
 def name_in(file: Path, folder: Path, absolute: bool = False) -> str:
-    """A file's path relative to a folder, with "/". A file outside of the folder keeps an absolute path."""
+    """Return the path of a file relative to a folder, with "/"; an absolute path of a file outside stays absolute."""
     for plain in (Path, Path.resolve):  # a folder may have two names, by a link
         if plain(file).is_relative_to(plain(folder)):
             return plain(file).relative_to(plain(folder)).as_posix()

@@ -1,4 +1,4 @@
-"""Kinds of values that flags take: what a text must be, and what --help shows for it."""
+"""Kinds of values that flags take: how each text is read and checked, and what --help shows."""
 
 import argparse
 import math
@@ -17,7 +17,7 @@ class Kind:
 
 
 def number(kind, low, high, low_open=False, high_open=False) -> Kind:
-    """A finite int or float within bounds. The error message names the bounds."""
+    """Return the kind of a finite int or float within bounds. The error message names the bounds."""
     expected = f"{'a whole number' if kind is int else 'a number'} {'above' if low_open else 'at least'} {low:g}"
     if math.isfinite(high):
         expected += f" and {'below' if high_open else 'at most'} {high:g}"
@@ -35,21 +35,21 @@ def number(kind, low, high, low_open=False, high_open=False) -> Kind:
 
 
 def one_of(*choices) -> Kind:
-    """A choice among the given words or numbers."""
+    """Return the kind of a choice among the given words or numbers."""
     named = {str(choice): choice for choice in choices}
 
     def read(text: str):
         if text not in named:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(named)}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(named)}")
         return named[text]
 
     return Kind(read, f"{{{','.join(named)}}}")
 
 
 def not_empty(given: str) -> str:
-    """The text itself. Raises: argparse.ArgumentTypeError for an empty text."""
+    """Return the text itself. Raises: argparse.ArgumentTypeError on an empty text."""
     if not given:
-        raise argparse.ArgumentTypeError("is empty; name one")
+        raise argparse.ArgumentTypeError("the value is empty")
     return given
 
 

@@ -39,7 +39,9 @@ def run(function: Callable, tasks: Iterable[tuple], jobs: int, begin: Callable) 
         try:
             yield from executor.map(function, *zip(*tasks))
         except BrokenProcessPool:
-            raise UserError("a training process was killed, perhaps for want of memory; give fewer --jobs") from None
+            raise UserError(
+                "a training process was killed, perhaps because memory ran out. Give fewer --jobs."
+            ) from None
         except BaseException:
             for child in multiprocessing.active_children():
                 child.terminate()

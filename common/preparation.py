@@ -51,7 +51,7 @@ def read_frame(path: Path) -> np.ndarray:
     """The only picture of an image file, uint8 [h, w]. Raises: UserError."""
     image, *more = itertools.islice(imagefile.frames(path), 2)
     if more:
-        raise UserError("holds several pictures; save each in a file of its own")
+        raise UserError("holds several pictures. Save each picture in a separate file.")
     return image
 
 
@@ -92,7 +92,7 @@ def prepare_files(folder: Path, table: pd.DataFrame, size: int, whole: bool, whe
             else:
                 pixels[i], squares[i], *sizes[i] = found
     if bad:
-        raise UserError(f"{where}: {bad} of {len(names)} images cannot be used (see above); mend or remove them")
+        raise UserError(f"{where}: {bad} of {len(names)} images cannot be used (see above). Repair or remove them.")
     return Images(pixels, table, squares, sizes)
 
 

@@ -1,4 +1,4 @@
-"""Public data sets of breast ultrasound, in the layouts in which they are downloaded (docs/datasets.md)."""
+"""List public data sets of breast ultrasound in the layout of their download (docs/datasets.md)."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -21,18 +21,20 @@ Files = dict[str, Path]  # file by its name without suffix
 
 
 def visible(folder: Path) -> list[Path]:
-    """The sorted entries of a folder without hidden ones. A folder that does not exist has none."""
+    """Return the sorted entries of a folder without hidden entries; [] if the folder does not exist."""
     return [path for path in sorted(folder.iterdir()) if not is_hidden(path.name)] if folder.is_dir() else []
 
 
 def images_in(folder: Path) -> Files:
-    """The image files of a folder, masks among them."""
+    """Return the image files of a folder, including masks."""
     return {path.stem: path for path in visible(folder) if path.suffix.lower() in SUFFIXES}
 
 
 def mask_edges(mask: Path, width: int, height: int) -> tuple[float, ...] | None:
-    """The left, top, right and bottom edge of a mask's white, red or green pixels, in pixels of an image to which the
-    mask is stretched. None where the mask is empty."""
+    """Return the left, top, right and bottom edge of the white, red or green pixels of a mask; None if it is empty.
+
+    The edges are in pixels of an image of this width and height, to which the mask is stretched.
+    """
     with Image.open(mask) as picture:
         grey: Image.Image = picture
         if picture.mode not in ("1", "L"):
@@ -43,14 +45,18 @@ def mask_edges(mask: Path, width: int, height: int) -> tuple[float, ...] | None:
 
 
 def lesion_box(image: Path, masks: list[Path]) -> np.ndarray:
-    """The box around all masks of an image: x, y, width, height in its pixels, float [4]; nan without a lesion.
-    Raises: UserError on a damaged file."""
+    """Return the box around all masks of an image: x, y, width, height in pixels, float [4]; nan without a lesion.
+
+    Raises: UserError on a damaged file.
+    """
     try:
         with Image.open(image) as picture:
             width, height = picture.size
         found = [edges for mask in masks if (edges := mask_edges(mask, width, height))]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise UserError(f"{image}: the image or its mask {shorten(masks)} is damaged. Download it again") from None
+        raise UserError(
+            f"{image}: the image or its mask {shorten(masks)} is damaged. Download the data set again."
+        ) from None
     if not found:
         return np.full(4, np.nan)
     start, end = np.min(found, axis=0)[:2], np.max(found, axis=0)[2:]
@@ -58,13 +64,13 @@ def lesion_box(image: Path, masks: list[Path]) -> np.ndarray:
 
 
 def check_complete(folder: Path, what: str, lacking: Iterable) -> None:
-    """Raises: UserError that names the files or columns that a public set lacks."""
+    """Raise a `UserError` that names the files or columns that a public data set lacks, if any."""
     if missing := shorten(lacking):
-        raise UserError(f"{folder}: looks like {what}, but lacks {missing}. Download the data set again")
+        raise UserError(f"{folder}: looks like {what}, but lacks {missing}. Download the data set again.")
 
 
 def assemble(folder: Path, what: str, info: pd.DataFrame, images: Files, masks: dict[str, list[Path]]) -> Listed:
-    """Join what a set says about its images with the image files and the boxes around the masks.
+    """Join the table of a public data set with its image files and the boxes around its masks.
 
     Args: what: the name of the set. info: text, one row per image, with the columns image (name without suffix), class
     (a word), patient where known, and others. masks: by the same names.
@@ -72,7 +78,7 @@ def assemble(folder: Path, what: str, info: pd.DataFrame, images: Files, masks: 
     """
     classes = info["class"].str.casefold()
     if unknown := sorted(set(classes) - CLASSES.keys()):
-        raise UserError(f"{folder}: unknown label {unknown[0]!r} of {what}. Use malignant, benign or normal")
+        raise UserError(f"{folder}: unknown label {unknown[0]!r} of {what}. Use malignant, benign or normal.")
     check_complete(folder, what, (f"the image {name}" for name in info["image"] if name not in images))
     with_lesion = info["image"][classes != "normal"]
     check_complete(folder, what, (f"the mask of {name}" for name in with_lesion if not masks.get(name)))
@@ -87,31 +93,33 @@ def assemble(folder: Path, what: str, info: pd.DataFrame, images: Files, masks: 
     if empty := int((table["x"].isna() & (classes != "normal")).sum()):
         notes.append(f"{empty} benign or malignant images have no box, because their masks are empty")
     if unused := sorted(images.keys() - set(info["image"])):
-        notes.append(f"{len(unused)} images are left out, because {what} does not describe them: {shorten(unused)}")
+        notes.append(
+            f"{len(unused)} images are skipped, because the table of {what} does not list them: {shorten(unused)}"
+        )
     return Listed(folder, arrange(table), notes)
 
 
 def read_columns(folder: Path, what: str, table: Path, columns: list[str]) -> pd.DataFrame:
-    """Read the table of a public set as text: .csv, or .xlsx if openpyxl is installed. Raises: UserError."""
+    """Read the table of a public data set as text: .csv, or .xlsx if openpyxl is installed. Raises: UserError."""
     try:
         info = read(table) if table.suffix == ".csv" else pd.read_excel(table, dtype=str, engine="openpyxl").fillna("")
     except ImportError:
-        way_out = "Run `pip install openpyxl`, or save the sheet as CSV in the same folder"
+        way_out = "Run `pip install openpyxl`, or save the sheet as CSV in the same folder."
         raise UserError(f"{table}: is an Excel sheet, and openpyxl is not installed. {way_out}") from None
     except (OSError, ValueError, KeyError, BadZipFile):
-        raise UserError(f"{table}: cannot be read. Download the data set again") from None
+        raise UserError(f"{table}: cannot be read. Download the data set again.") from None
     info.columns = [str(name).strip().casefold() for name in info.columns]
     check_complete(folder, what, (f"the column {name} in {table.name}" for name in columns if name not in info))
     return info.apply(lambda cells: cells.str.strip())
 
 
 def stems(names: pd.Series) -> pd.Series:
-    """File names without suffix."""
+    """Return file names without suffix."""
     return names.str.replace(r"\.\w+$", "", regex=True)
 
 
 def list_busi(folder: Path) -> Listed:
-    """BUSI, Egypt: `benign/benign (1).png`, `benign (1)_mask.png`, `benign (1)_mask_1.png`. Patients are not known."""
+    """List BUSI, Egypt: `benign/benign (1).png`, `benign (1)_mask.png`, `benign (1)_mask_1.png`, no patients."""
     files = {f"{name}/{stem}": path for name in CLASSES for stem, path in images_in(folder / name).items()}
     masks: dict[str, list[Path]] = {}
     for name, path in files.items():
@@ -123,13 +131,15 @@ def list_busi(folder: Path) -> Listed:
     listed = assemble(folder, "BUSI", info, images, masks)
     left_out = {reason: paths for reason, paths in list_folder(folder, True).left_out.items() if reason != "masks"}
     others = [path.name for path in visible(folder) if path.is_dir() and path.name not in CLASSES]
-    notes = [f"folders that are no part of BUSI are left out: {shorten(others)}"] if others else []
+    notes = [f"folders that do not belong to BUSI are skipped: {shorten(others)}"] if others else []
     return Listed(folder, listed.table, listed.notes + notes + describe_left_out(Listing([], left_out)))
 
 
 def list_busbra(folder: Path) -> Listed:
-    """BUS-BRA, Brazil: `bus_data.csv`, `Images/bus_0001-l.png`, `Masks/mask_0001-l.png`; cases are patients. Boxes come
-    from the masks: the column BBOX counts from 1, and its width and height are one pixel too small."""
+    """List BUS-BRA, Brazil: `bus_data.csv`, `Images/bus_0001-l.png`, `Masks/mask_0001-l.png`; cases are patients.
+
+    Boxes come from the masks, because the column BBOX counts from 1, and its width and height are one pixel too small.
+    """
     check_complete(folder, "BUS-BRA", (n for n in ("bus_data.csv", "Images", "Masks") if not (folder / n).exists()))
     columns = ["id", "case", "pathology", "device", "birads", "histology", "side"]
     info = read_columns(folder, "BUS-BRA", folder / "bus_data.csv", columns)[columns]
@@ -139,8 +149,10 @@ def list_busbra(folder: Path) -> Listed:
 
 
 def list_breast(folder: Path) -> Listed:
-    """BrEaST-Lesions-USG, Poland: a folder of `case001.png` and `case001_tumor.png`, and a clinical table. Each case is
-    one patient with one image. Masks of other structures (`case001_other1.png`) do not count."""
+    """List BrEaST-Lesions-USG, Poland: a folder of `case001.png` and `case001_tumor.png`, and a clinical table.
+
+    Each case is one patient with one image. Masks of other structures (`case001_other1.png`) do not count.
+    """
     files = images_in(folder / BREAST_FOLDER) or images_in(folder)
     tables = [path for path in visible(folder) if path.suffix in (".csv", ".xlsx") and "clinical" in path.name.lower()]
     check_complete(folder, "BrEaST-Lesions-USG", [] if tables else ["its clinical table (.xlsx or .csv)"])
@@ -158,8 +170,10 @@ def list_breast(folder: Path) -> Listed:
 
 
 def list_busuclm(folder: Path) -> Listed:
-    """BUS-UCLM, Spain: `INFO.csv`, `images/ALWI_000.png`, `masks/ALWI_000.png` (green: benign, red: malignant); ALWI is
-    the patient."""
+    """List BUS-UCLM, Spain: `INFO.csv`, `images/ALWI_000.png`, `masks/ALWI_000.png` (green: benign, red: malignant).
+
+    ALWI is the patient.
+    """
     check_complete(folder, "BUS-UCLM", (n for n in ("INFO.csv", "images", "masks") if not (folder / n).exists()))
     columns = ["image", "label", "doppler", "marks", "combined"]
     info = read_columns(folder, "BUS-UCLM", folder / "INFO.csv", columns)[columns]
@@ -170,7 +184,10 @@ def list_busuclm(folder: Path) -> Listed:
 
 
 def recognise(folder: Path) -> Callable[[Path], Listed] | None:
-    """The function that lists a public set, recognised by its own files in a folder or in its only subfolder."""
+    """Return the function that lists a public data set, recognised by its files; None for other folders.
+
+    The files lie in the folder, or in its only subfolder.
+    """
 
     def has(place: str, pattern: str) -> bool:
         return any(re.fullmatch(pattern, path.name) for path in visible(folder / place))

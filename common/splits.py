@@ -1,4 +1,4 @@
-"""Which image file is in which split: drawn, or as an earlier run had it."""
+"""Assign image files to splits: at random, or as in an earlier run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,23 +15,25 @@ SPLIT_OF_TENTH = ["train"] * 7 + ["val"] + ["test"] * 2
 
 
 def draw(images: Images, seed: int, path: Path) -> Images:
-    """The images divided into train, val and test: 70, 10, 20 %, by group, stratified by class. Raises: UserError."""
+    """Divide images into train (70 %), val (10 %) and test (20 %), by group, stratified by class. Raises: UserError."""
     try:
         tenths = assign_folds(images.labels, images.groups, len(SPLIT_OF_TENTH), seed)
     except UserError:
-        needed = "that takes ten separate images (patients, where known) of each class, or a column split in a table"
-        raise UserError(f"{path}: cannot be divided into train, val and test; {needed}") from None
+        needed = "Give ten separate images (or patients, if known) of each class, or a table with the column split."
+        raise UserError(f"{path}: cannot be divided into train, val and test. {needed}") from None
     return replace(images, table=images.table.assign(split=np.array(SPLIT_OF_TENTH)[tenths]))
 
 
 def are_known(table: pd.DataFrame, kept: pd.DataFrame) -> bool:
-    """Whether some image files are those that an earlier run used, wherever they lie now."""
+    """Return whether an earlier run used some of the image files, by name and content."""
     return "_md5" in kept and not table.merge(kept[["image", "_md5"]], on=["image", "_md5"]).empty
 
 
 def keep(table: pd.DataFrame, kept: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The image files that an earlier run used, each in its split and its hospital, and what has changed since, in
-    sentences. A file is found again by name and content, a changed one by its name alone."""
+    """Return the image files that an earlier run used, with their splits and hospitals, and sentences on changes.
+
+    The hospital is found by the name and content of files. A changed file is found by its name alone.
+    """
     hospitals = table.merge(kept, on=["image", "_md5"])["hospital_y"]
     before = kept[kept["hospital"].isin(hospitals)].drop_duplicates("image").set_index("image")
     there = table["image"].isin(before.index)
@@ -40,9 +42,9 @@ def keep(table: pd.DataFrame, kept: pd.DataFrame) -> tuple[pd.DataFrame, list[st
         (found["_md5"] != were["_md5"]) | (found["label"] != were["label"]) | (found["patient"] != were["patient"])
     )
     changes = {
-        "have changed since": list(found["image"][changed]),
+        "have changed": list(found["image"][changed]),
         "are gone": sorted(set(before.index) - set(table["image"])),
-        "are new, and left out": list(table["image"][~there]),
+        "are new and not used": list(table["image"][~there]),
     }
     said = [
         f"of the images that the run used, {len(names)} {what}: {tablefile.shorten(names)}"

@@ -1,4 +1,4 @@
-"""Text tables as spreadsheets and programs write them, and the columns of a table of images."""
+"""Read text tables of spreadsheets and programs; the columns of a table of images."""
 
 import csv
 import io
@@ -21,12 +21,12 @@ SUFFIXES = (".csv", ".tsv", ".txt")
 SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")
 SPREADSHEETS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")  # the first bytes of .xlsx and .xls
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
-NAMED = 10  # of a long list, in a message
+NAMED = 10  # items of a long list that a message names
 
 
 @dataclass(frozen=True)
 class Listed:
-    """The images of one data set, before a file is decoded.
+    """The images of one data set, before any image is decoded.
 
     folder: `folder / image` is the file of a row. table: one row per image, the columns COLUMNS with their types (see
     `arrange`), then other columns as text. notes: sentences that tell the user how the data set was read.
@@ -38,7 +38,7 @@ class Listed:
 
 
 def shorten(items) -> str:
-    """Join the first items with commas, and count the others."""
+    """Join the first items with commas, and say how many more there are."""
     items = [str(item) for item in items]
     return ", ".join(items[:NAMED]) + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
 
@@ -61,7 +61,7 @@ def blank_unknown(table: pd.DataFrame) -> pd.DataFrame:
 def decode(content: bytes, path: Path) -> str:
     """Decode UTF-8 or UTF-16, with or without a byte-order mark. Raises: UserError on any other encoding."""
     if content.startswith(SPREADSHEETS):
-        raise UserError(f"{path}: is a spreadsheet. Save its sheet as CSV (in Excel: CSV UTF-8) and give the CSV file")
+        raise UserError(f"{path}: is a spreadsheet. Save its sheet as CSV (in Excel: CSV UTF-8) and give the CSV file.")
     encoding = "utf-8-sig"
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
@@ -72,12 +72,12 @@ def decode(content: bytes, path: Path) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise UserError(f"{path}: is not UTF-8 text. Save the table as UTF-8 (in Excel: CSV UTF-8)")
+        raise UserError(f"{path}: is not UTF-8 text. Save the table as UTF-8 (in Excel: CSV UTF-8).")
     return unicodedata.normalize("NFC", text)
 
 
 def split_rows(text: str) -> tuple[dict[int, list[str]], str]:
-    """Split a text into cells by the delimiter of its header, or by the one that Excel's first line `sep=;` names.
+    """Split a text into cells by the delimiter of its header, or by the delimiter in a first line such as `sep=;`.
 
     Returns: {row number as in a spreadsheet: stripped cells} without blank rows, delimiter.
     """
@@ -93,7 +93,7 @@ def split_rows(text: str) -> tuple[dict[int, list[str]], str]:
 
 
 def name_columns(header: list[str], rows: list[list[str]]) -> dict[int, str]:
-    """Name the columns in lower case. An index column and empty columns, if they have no name, are dropped.
+    """Name the columns in lower case. A nameless index column, and empty columns without a name, are dropped.
 
     Returns: {position: name}.
     """
@@ -106,27 +106,29 @@ def read(path: Path) -> pd.DataFrame:
     """Read a delimited table as text. Column names are in lower case; an index column without a name is dropped.
 
     Returns: stripped cells; the index is the row number that a spreadsheet shows (the header is row 1).
-    Raises: UserError on what is no table, OSError.
+    Raises: UserError if the file is not a table; OSError.
     """
     if path.suffix.lower() not in SUFFIXES + SPREADSHEET_SUFFIXES:
-        raise UserError(f"{path}: is neither a folder nor a table. Give a folder, or a table in .csv, .tsv or .txt")
+        raise UserError(f"{path}: is neither a folder nor a table. Give a folder, or a table in .csv, .tsv or .txt.")
     text = decode(path.read_bytes(), path)
     try:
         rows, delimiter = split_rows(text)
     except csv.Error as error:
-        raise UserError(f"{path}: is no table ({error}). Check its quotation marks") from None
+        raise UserError(f"{path}: is not a table ({error}). Check its quotation marks.") from None
     if len(rows) < 2:
-        raise UserError(f"{path}: has no rows. The first row has the column names, and each further row is one image")
+        raise UserError(
+            f"{path}: has no rows. Write the column names into the first row, and one image into each other row."
+        )
     header = rows.pop(min(rows))
     for number, row in rows.items():
         if len(row) < len(header) or any(row[len(header) :]):
             counts = f"{len(row)} cells, but the header has {len(header)}"
-            raise UserError(f"{path}, row {number}: has {counts}. Check its delimiters and quotation marks")
+            raise UserError(f"{path}, row {number}: has {counts}. Check the delimiters and quotation marks.")
         if delimiter != ",":
             row[:] = [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in row]
     names = name_columns(header, list(rows.values()))
     cells = [[row[i] for i in names] for row in rows.values()]
     table = pd.DataFrame(cells, index=list(rows), columns=list(names.values()), dtype=str)
     if len(twice := table.columns[table.columns.duplicated()]):
-        raise UserError(f"{path}: has several columns with the name '{twice[0]}'. Rename all but one")
+        raise UserError(f"{path}: has several columns with the name '{twice[0]}'. Rename all but one.")
     return table

@@ -9,7 +9,7 @@ from common import data, scoring
 
 def test_phantoms_have_no_near_duplicates_and_augmentation_is_drawn(tmp_path, runs):
     printed, _ = runs("audit.py", "--data", "phantom", "--threads", 1, "--out", tmp_path)
-    assert printed.startswith("PHANTOM data") and "pairs of opposite labels: 0" in printed
+    assert printed.startswith("PHANTOM data") and "pairs with opposite labels: 0" in printed
     assert {path.name for path in tmp_path.iterdir()} == {"augmented.png", "run.json"}
     assert (tmp_path / "augmented.png").read_bytes().startswith(b"\x89PNG")
 

@@ -34,9 +34,9 @@ def test_what_is_left_out_is_counted(folder):
     found = list_images(folder)
     assert len(found.table) == 4
     assert [note.split(" (")[0] for note in found.notes] == [
-        "3 files left out: hidden",
-        "1 file left out: masks",
-        "1 file left out: no image suffix",
+        "3 files skipped: hidden",
+        "1 file skipped: masks",
+        "1 file skipped: no image suffix",
     ]
 
 
@@ -65,16 +65,18 @@ BAD_FOLDERS: dict[str, Callable] = {
     "unknown class folder 'malignant_2'": add_unknown("malignant_2"),
     "unknown class folder 'masks'": add_unknown("masks"),
     "unknown class folder 'unknown'": add_unknown("unknown"),
-    "say with --positive NAME which folder is positive. Its class folders are: benign, cancer, normal": (
+    "name the positive folder with --positive NAME. Class folders there: benign, cancer, normal": (
         lambda folder: (folder / "Malignant").rename(folder / "cancer")
     ),
-    "Or give a table, such as ": lambda folder: write(add_unknown("images")(folder), ""),
-    "train are splits, but Malignant, benign, normal is none": add_unknown("train/benign"),
-    "needs a folder of malignant": lambda folder: shutil.rmtree(folder / "Malignant"),
+    ", or give a table, such as ": lambda folder: write(add_unknown("images")(folder), ""),
+    "train are splits, but not Malignant, benign, normal": add_unknown("train/benign"),
+    "holds one class only": lambda folder: shutil.rmtree(folder / "Malignant"),
     "has no class folders": lambda folder: [path.rename(folder.parent / path.name) for path in folder.iterdir()],
     "loose.png lies in no class folder": lambda folder: put(folder, "loose.png"),
     "no image in normal": lambda folder: (folder / "normal/n.tif").rename(folder / "normal/n_mask.tif"),
-    "rename the files with characters that cannot be printed": lambda folder: put(folder, "benign/new\nline.png"),
+    "names have characters that cannot be printed. Rename these files": lambda folder: put(
+        folder, "benign/new\nline.png"
+    ),
 }
 
 

@@ -112,7 +112,7 @@ def test_data_sets_are_named_after_their_files_and_the_folder_around_them_where_
     assert data.hospital_names(specs) == ["busi", "a/scans", "b/scans", "images", "own"]
     assert data.hospital_names([str(tmp_path / "c/all")]) == ["c/all"]  # results call all hospitals together "all"
     message = refusal(data.hospital_names, ["x/scans/images.csv", "y/scans/images.csv"])
-    assert "two data sets are called scans/images" in message and "rename" in message
+    assert "two data sets have the name scans/images" in message and "Rename" in message
 
 
 def test_a_copy_of_a_data_set_is_refused(table, tmp_path):
@@ -140,7 +140,7 @@ def test_the_same_picture_in_two_data_sets_is_refused(tmp_path, name):
     data.require_apart(data.find(specs, None, 28, undivided="train"))
     COPIES[name](scans[1]).save(tmp_path / "b/malignant" / name)
     message = refusal(data.require_apart, data.find(specs, None, 28, undivided="train"))
-    counted = f"--data {specs[1]}: 1 of its 3 images are in another data set too, such as malignant/{name}"
+    counted = f"--data {specs[1]}: 1 of its 3 images are also in another data set, such as malignant/{name}"
     assert message.startswith(counted)
 
 
@@ -149,7 +149,7 @@ def test_busi_as_downloaded_is_breastmnist(breastmnist_root):
     if not (busi := REPO.parent / "shared/external/busi").is_dir():
         pytest.skip(f"no {busi}")
     message = refusal(data.require_apart, data.find(["breastmnist", str(busi)], str(breastmnist_root), 28))
-    assert f"--data {busi}: 780 of its 780 images are in another data set too" in message
+    assert f"--data {busi}: 780 of its 780 images are also in another data set" in message
 
 
 def test_counts_are_said(tmp_path, capsys):
@@ -202,7 +202,7 @@ def test_the_view_follows_the_data_unless_it_is_given(table, npz, tmp_path, caps
 
 def test_a_hospital_may_not_be_called_as_all_are(tmp_path):
     named = write_table(tmp_path / "set", ["a.png,1,all", "b.png,0,b"], "image,label,hospital")
-    assert "a hospital is called all" in refusal(data.find, [str(named)], None, 28)
+    assert "a hospital has the name 'all'" in refusal(data.find, [str(named)], None, 28)
 
 
 def test_where_no_box_means_no_lesion(phantoms):
@@ -224,7 +224,7 @@ def test_every_bad_file_is_named_and_nothing_is_read(table, capsys):
     message = refusal(lambda: read(table))
     assert f"{table}: 3 of 48 images cannot be used (see above)" in message
     said = capsys.readouterr().err
-    assert "1.png is no PNG" in said and "2.png is 4×4" in said and "3.png holds several pictures" in said
+    assert "1.png is not a readable PNG" in said and "2.png is 4×4" in said and "3.png holds several pictures" in said
 
 
 def test_a_data_set_is_known_by_names_contents_and_labels_wherever_it_lies(table, tmp_path):

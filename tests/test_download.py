@@ -210,7 +210,7 @@ def test_a_damaged_file_in_torch_s_cache_is_one_line(host, tmp_path):
     fetch("weights")
     (tmp_path / FILES["weights"]).write_bytes(b"")
     message = refusal(fetch, "weights")
-    assert FILES["weights"] in message and "or a damaged one; delete it, or give --weights" in message
+    assert FILES["weights"] in message and "or a damaged one. Delete it, or give --weights" in message
 
 
 # train.py, without and with flags

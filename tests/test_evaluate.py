@@ -129,7 +129,7 @@ def test_another_model_s_predictions_are_taken_in_order_and_only_of_the_same_ima
     assert found.probabilities.tolist() == expected.tolist() and not found.out_of_fold.any()
     files.write_csv(against, rows[1:])
     said = refusal(evaluate.predict_other, onnx_model, scored, parsed("--against", against))
-    assert said == f"--against {against}: its predictions are not of the same images"
+    assert said == f"--against {against}: the predictions are not of the same images. Give a run or an .onnx file."
 
 
 def test_a_model_trained_on_other_data_sees_the_images_of_the_first(own, onnx_model, scored, parsed, tmp_path):

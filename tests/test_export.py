@@ -69,7 +69,7 @@ def test_a_file_whose_description_would_take_the_place_of_another_is_refused(mon
     monkeypatch.setattr(sys, "argv", ["export.py", "runs/train", "--out", f"runs/train/{name}.onnx"])
     with pytest.raises(SystemExit):
         export.main()
-    assert f"beside runs/train/{name}.onnx comes {name}.json, which is a file of runs" in capsys.readouterr().err
+    assert f"runs/train/{name}.onnx would need the file {name}.json, which belongs to a run" in capsys.readouterr().err
 
 
 def test_a_description_beside_a_file_names_its_bytes_and_the_answers_to_expect(onnx_model, lesion_model, tmp_path):
@@ -107,7 +107,7 @@ def test_a_refused_int8_leaves_everything_as_it_was(command, quantized, tmp_path
 def test_a_network_only_file_answers_like_the_whole_file_by_operators_that_converters_take(command, phantoms, tmp_path):
     printed = command("--fp16", "--plain")
     path, whole = tmp_path / "out/model.plain.onnx", onnxfile.load(tmp_path / "out/model.onnx", 1)
-    assert "the network-only file against the whole file" in printed and f"{path}: " in printed
+    assert "network-only file against the complete file" in printed and f"{path}: " in printed
     (row,) = files.read_json(tmp_path / "out/model.parity.json")["plain"]["rows"]
     assert row["n"] == 24 and row["max_difference"] <= 1e-5
     found = plain.answer(path, [phantoms.pixels], 1)

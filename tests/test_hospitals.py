@@ -54,8 +54,8 @@ def test_a_hospital_is_a_selection_of_rows_and_its_patients_are_its_own(pool):
     [
         ("crossval.py A", "--groups hospital needs at least two hospitals"),
         ("crossval.py A BENIGN", "--groups hospital: benign holds one class only"),
-        ("crossval.py A B HALF", "half.csv: 20 of its 20 images are in another data set too, such as 0.png"),
-        ("train.py B HALF", "half.csv: 20 of its 20 images are in another data set too, such as 0.png"),
+        ("crossval.py A B HALF", "half.csv: 20 of its 20 images are also in another data set, such as 0.png"),
+        ("train.py B HALF", "half.csv: 20 of its 20 images are also in another data set, such as 0.png"),
     ],
 )
 def test_what_would_mislead_is_refused_before_training(given, cause, hospitals, tmp_path, runs):

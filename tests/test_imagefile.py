@@ -104,16 +104,16 @@ def test_pages_of_a_tiff(grey, tmp_path):
 def test_what_is_no_image_is_refused_in_one_line(grey, tmp_path):
     assert "No such file" in refused(tmp_path / "absent.png")
     (tmp_path / "text.png").write_text("not an image")
-    assert "is no PNG, JPEG" in refused(tmp_path / "text.png")
+    assert "is not a readable PNG, JPEG" in refused(tmp_path / "text.png")
     Image.fromarray(grey).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:400])
     assert "cannot be" in refused(tmp_path / "cut.png")
     Image.fromarray(grey[:7]).save(tmp_path / "small.png")
-    assert refused(tmp_path / "small.png") == "is 7×56; the model needs at least 8×8"
+    assert refused(tmp_path / "small.png") == "is 7×56. The model needs at least 8×8 pixels."
     Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
     assert "32 bits" in refused(tmp_path / "float.tif")
     Image.fromarray(grey).save(tmp_path / "image.ico")
-    assert "is no PNG, JPEG" in refused(tmp_path / "image.ico")
+    assert "is not a readable PNG, JPEG" in refused(tmp_path / "image.ico")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -208,17 +208,17 @@ class TestDicom:
         path = write(grey)
         path.write_bytes(path.read_bytes()[:-500])
         assert "cannot be decoded" in refused(path)
-        assert "is DICOM without an image" in refused(write(None))
-        assert "is DICOM without an image" in refused(write(None, Rows=40, Columns=56))
+        assert "is a DICOM file without an image" in refused(write(None))
+        assert "is a DICOM file without an image" in refused(write(None, Rows=40, Columns=56))
 
     def test_every_file_of_pydicom_s_own_ends_in_frames_or_in_one_line(self, write, recwarn):
         ends = [
             "frames",
-            "is DICOM without an image",
+            "is a DICOM file without an image",
             "needs pylibjpeg (JPEG",
             "is damaged, or needs pylibjpeg (pillow: ",
         ]
-        ends += ["is no PNG, JPEG", "is 3×3", "cannot be decoded (", "cannot be read (Is a directory)"]
+        ends += ["is not a readable PNG, JPEG", "is 3×3", "cannot be decoded (", "cannot be read (Is a directory)"]
         seen = dict.fromkeys(ends, 0)
         for path in pytest.importorskip("pydicom.data").get_testdata_files():
             try:
@@ -228,7 +228,7 @@ class TestDicom:
                 end = str(error)
                 assert "\n" not in end and end.startswith(tuple(ends)), path
             seen[next(start for start in ends if end.startswith(start))] += 1
-        assert seen["frames"] >= 50 and seen["is DICOM without an image"] >= 10
+        assert seen["frames"] >= 50 and seen["is a DICOM file without an image"] >= 10
         if not pytest.importorskip("pydicom.pixels").get_decoder("1.2.840.10008.1.2.4.80").is_available:
             assert seen["needs pylibjpeg (JPEG"] >= 5
         assert not recwarn.list  # pydicom's, in two lines each

@@ -139,8 +139,8 @@ def test_a_pipe_does_not_block(made, tmp_path):
 def test_a_sentence_for_each_reason(made, tmp_path):
     made("x.png", *(f"x_mask{i}.png" for i in range(4)), ".hidden")
     hidden, masks = describe_left_out(list_folder(tmp_path))
-    assert hidden == "1 file left out: hidden (.hidden)"
-    assert masks == "4 files left out: masks (x_mask0.png, x_mask1.png, x_mask2.png, ...)"
+    assert hidden == "1 file skipped: hidden (.hidden)"
+    assert masks == "4 files skipped: masks (x_mask0.png, x_mask1.png, x_mask2.png, ...)"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_test_is_not_read_unless_asked_for(npz):
 WRONG = {  # what is stored in the place of a good file's arrays, and what the error says
     "missing keys": ({"train_images": None, "test_labels": None}, "train_images, test_labels"),
     "half of val": ({"val_labels": None}, "lacks val_labels"),
-    "no val": ({"val_images": None, "val_labels": None}, "no image is in val; .* crossval.py, which needs no val"),
+    "no val": ({"val_images": None, "val_labels": None}, "no image is in val[.] .* crossval.py, which needs no val"),
     "float images": ({"train_images": np.zeros((24, 28, 28))}, "float64"),
     "colour": ({"train_images": np.zeros((24, 28, 28, 3), np.uint8)}, "size 28 are"),
     "another size": ({"train_images": np.zeros((24, 64, 64), np.uint8)}, "use --size 64"),

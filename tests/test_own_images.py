@@ -68,7 +68,7 @@ def test_a_run_keeps_its_table_and_finds_its_images_again_after_the_folder_moved
 
     here.rename(tmp_path / "there")
     gone = one_line(runs("evaluate.py", out, *EVALUATE, status=2)[1])
-    assert "here/images.csv: holds the data of the run, but is not there; say with --data" in gone
+    assert "here/images.csv: the data of the run are no longer there. Give their new place with --data" in gone
     moved = ["--data", tmp_path / "there/images.csv", "--seed", 3, "--threads", 1]
     text, err = runs("evaluate.py", out, *moved)
     assert "of the images that the run used" not in err and "are drawn" not in err
@@ -153,7 +153,7 @@ def divided(scans, tmp_path):
     return divide
 
 
-@pytest.mark.parametrize("names, cause", [("train val", "no image is in test"), ("train test", "no image is in val; ")])
+@pytest.mark.parametrize("names, cause", [("train val", "no image is in test"), ("train test", "no image is in val. ")])
 def test_train_refuses_before_training_what_it_cannot_score(divided, names, cause, tmp_path, runs):
     _, err = runs("train.py", "--data", divided(*names.split()), *TRAIN, "--out", tmp_path / "run", status=2)
     assert cause in one_line(err) and "epoch" not in err and not (tmp_path / "run").exists()

@@ -188,10 +188,10 @@ def test_masks_and_other_files_of_a_folder_are_counted_and_a_named_mask_is_taken
     (line,) = map(json.loads, out.splitlines())
     note, last = err.splitlines()
     assert line["image"] == str(tmp_path / "x.png") and last.startswith("1 image of 1 file in ")
-    hidden, masks = "1 file left out: hidden (._y.png)", "2 files left out: masks (x_mask.png, x.png)"
+    hidden, masks = "1 file skipped: hidden (._y.png)", "2 files skipped: masks (x_mask.png, x.png)"
     assert note == f"note: {tmp_path}: {hidden}; {masks}"
     out, err = run("--json", tmp_path / "x_mask.png")
-    assert json.loads(out)["image"].endswith("x_mask.png") and "left out" not in err
+    assert json.loads(out)["image"].endswith("x_mask.png") and "skipped" not in err
     (tmp_path / "x.png").unlink()
     note, error = run(tmp_path, status=2)[1].splitlines()
     assert note.startswith("note: ") and error.startswith("error: IMAGE: no image files there")
@@ -269,7 +269,7 @@ def test_packages_that_are_too_old_are_named(versions, warned, monkeypatch, caps
     monkeypatch.setattr(importlib.metadata, "version", version)
     predict.warn_of_old_packages()
     lines = capsys.readouterr().err.splitlines()
-    assert [line.removeprefix("warning: ").partition(" is too old; pip install '")[0] for line in lines] == warned
+    assert [line.removeprefix("warning: ").partition(" is too old. Run: pip install '")[0] for line in lines] == warned
 
 
 def test_overlays_of_images_of_one_name_are_all_kept(run, grey, tmp_path):
@@ -306,7 +306,7 @@ def test_overlays_never_go_where_the_next_prediction_looks_for_images(run, grey,
     paths = [path if path == "-" else tmp_path / path for path in given]
     out, err = run("--evidence", tmp_path / maps, *paths, stdin=f"{tmp_path}/scans\n", status=2 if refused else 0)
     assert (out == "") == (sorted(tmp_path.rglob("*")) == before) == refused
-    assert not refused or err.count("\n") == 1 and "would take the maps for images. Name another folder" in err
+    assert not refused or err.count("\n") == 1 and "would read the maps as images. Name another folder" in err
 
 
 def test_no_such_flag_no_image_and_no_model(run, tmp_path):
@@ -316,7 +316,10 @@ def test_no_such_flag_no_image_and_no_model(run, tmp_path):
     assert "no image files there" in run(status=2)[1]
     assert "no such file; export.py makes one" in run("image.png", model=tmp_path / "absent.onnx", status=2)[1]
     for first in (tmp_path, "image.PNG"):
-        assert f"{first} is no .onnx file; name one first: predict.py MODEL.onnx" in run(model=first, status=2)[1]
+        assert (
+            f"{first} is not an .onnx file. Name an .onnx file first: predict.py MODEL.onnx"
+            in run(model=first, status=2)[1]
+        )
 
 
 def test_names_do_not_command_the_terminal(run, folder, tmp_path):

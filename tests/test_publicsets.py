@@ -175,8 +175,8 @@ def test_what_a_set_does_not_describe_is_said(made):
     mask(folder / "malignant/malignant (1)_mask.png")
     _, empty, unused, others, suffix = list_images(folder).notes
     assert empty == "1 benign or malignant images have no box, because their masks are empty"
-    assert unused.endswith("BUSI does not describe them: benign/mine")
-    assert others.endswith("left out: other") and suffix.startswith("1 file left out: no image suffix (notes.txt)")
+    assert unused.endswith("the table of BUSI does not list them: benign/mine")
+    assert others.endswith("skipped: other") and suffix.startswith("1 file skipped: no image suffix (notes.txt)")
 
 
 LACKING = {
@@ -215,7 +215,7 @@ def test_a_table_without_a_column_an_unknown_label_and_a_damaged_mask(made):
     assert "unknown label 'cyst'" in refusal(list_images, folder)
     (folder / "INFO.csv").write_text(info, encoding="utf-8")
     (folder / "masks/ALWI_000.png").write_bytes(b"no image")
-    assert "masks/ALWI_000.png is damaged. Download it again" in refusal(list_images, folder)
+    assert "masks/ALWI_000.png is damaged. Download the data set again" in refusal(list_images, folder)
 
 
 def to_xlsx(folder: Path) -> Path:

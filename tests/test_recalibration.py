@@ -142,7 +142,7 @@ def test_patients_and_prevalence_and_what_is_refused(onnx_model, scans, runs, tm
         (["--data", scans.parent / "few.csv"], "too few"),
         ([], "give --data"),
         (["--data", scans, "--prevalence", "0.1"], "give --data"),
-        (["--data", scans, "--sensitivity", "0.9", "--flag-rate", "0.1"], "give one of"),
+        (["--data", scans, "--sensitivity", "0.9", "--flag-rate", "0.1"], "give only one of"),
     ):
         _, err = runs(*calibrate, *words, status=2)
         assert cause in one_line(err)

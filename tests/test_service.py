@@ -69,7 +69,7 @@ def test_it_answers_as_the_file_does_also_many_at_once(service, onnx_model):
 @pytest.mark.parametrize(
     ("query", "content", "status", "words"),
     [
-        ("", b"no picture", 400, "the image is no PNG"),
+        ("", b"no picture", 400, "the image is not a readable PNG"),
         ("?box=1,2", PICTURE.read_bytes(), 400, "a box is x, y, width and height"),
     ],
 )

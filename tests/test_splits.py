@@ -36,7 +36,7 @@ def test_drawn_splits_are_whole_groups_in_shares_of_70_10_and_20_in_each_class(t
 def test_too_few_to_divide_are_enough_where_nothing_is_divided(tmp_path, capsys):
     table = write_table(tmp_path / "set", [f"{i}.png,{i % 2}" for i in range(8)])
     message = refusal(data.find, [table], None, 28)
-    assert f"{table}: cannot be divided into train, val and test" in message and "a column split" in message
+    assert f"{table}: cannot be divided into train, val and test" in message and "the column split" in message
     found = data.find([table], None, 28, undivided="train")
     assert found.splits == ["train"] and len(data.load(found, "train", "test", optional=["test"])) == 8
 
@@ -91,8 +91,8 @@ def test_what_is_changed_gone_or_new_since_the_run_is_named(table, kept, capsys)
     again = data.load(data.find_again(described, rows, flags()), *SPLITS)
     assert split_of(again) == {name: split for name, split in split_of(images).items() if name != "images/47.png"}
     err = capsys.readouterr().err
-    assert "2 have changed since: images/7.png, images/12.png" in err
-    assert "1 are gone: images/47.png" in err and "1 are new, and left out: images/new.png" in err
+    assert "2 have changed: images/7.png, images/12.png" in err
+    assert "1 are gone: images/47.png" in err and "1 are new and not used: images/new.png" in err
     assert "the data have changed since the model was trained" in err
 
 

@@ -57,14 +57,14 @@ def test_forms_of_one_table(scans, form, name):
 BAD_TABLES: dict[str | bytes, str] = {
     "": "has no rows",
     "image,label\n": "has no rows",
-    "file,label\na.png,1\n": "has no column 'image'. Name the columns image and label. It has: file, label",
+    "file,label\na.png,1\n": "has no column 'image'. Name the columns image and label. The table has: file, label",
     "image\na.png\n": "has no column 'label'",
     "image,label,Label\na.png,1,1\n": "has several columns with the name 'label'",
     "image,label\né.png,1\n".encode("cp1252"): "is not UTF-8 text. Save the table as UTF-8",
     b"\xff\xfe\x00": "is not UTF-8 text",
     b"image,label\n\0,1\n": "is not UTF-8 text",
     b"PK\3\4 and so on": "is a spreadsheet. Save its sheet as CSV",
-    b'image,label\n"' + b"x" * 200_000: "is no table",
+    b'image,label\n"' + b"x" * 200_000: "is not a table",
 }
 
 

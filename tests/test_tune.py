@@ -105,7 +105,7 @@ def test_without_a_grid_the_search_s_best_quarter_is_chosen_from(changed, found)
 
 
 def test_nothing_complete_is_said(found):
-    with pytest.raises(UserError, match="diverged in all of them; give more --trials"):
+    with pytest.raises(UserError, match="diverged in all of them. Give more --trials"):
         found(worst=-1)
 
 

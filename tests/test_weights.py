@@ -148,6 +148,6 @@ def test_torch_s_own_words_for_a_full_disk(tmp_path, monkeypatch):
         raise RuntimeError("PytorchStreamWriter failed writing file\nframe #0: c10")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(UserError, match="failed writing file.; [^\n]*$"):
+    with pytest.raises(UserError, match="failed writing file.. Check [^\n]*$"):
         weights.write_tensors(tmp_path / "model.pt", {})
     assert list(tmp_path.iterdir()) == []

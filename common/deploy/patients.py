@@ -28,7 +28,7 @@ def read(table: Path) -> dict[Path, Known]:
     for number, row in read_rows(table).items():
         image, patient = row.get("image", ""), row.get("patient", "")
         if not image:
-            raise UserError(f"{table}: row {number}: names no image; fill in the cell or delete the row")
+            raise UserError(f"{table}: row {number}: names no image. Fill in the cell, or delete the row.")
         cells = [row.get(name, "") for name in ("x", "y", "width", "height")]
         try:
             box = read_box(cells) if any(cells) else None

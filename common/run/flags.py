@@ -1,4 +1,4 @@
-"""The flags of the scripts that read data or train. `common.run.command` has the flags of every script."""
+"""Flags of the scripts that read data or train. `common.run.command` has the flags of every script."""
 
 import argparse
 from dataclasses import fields
@@ -24,30 +24,42 @@ __all__ = [
 
 
 def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = False) -> None:
-    """The flags that say which images, and which seed.
+    """Add the flags that choose the images and the seed.
 
-    Args: of_run: the script reads a run or a model, whose own data are the default (None here); falls_back: it does
-    without BreastMNIST where no flag insists on it (--data is None then: `fallback.choose`).
+    Args:
+        of_run: the script reads a run or a model. The default of each flag is then None, for the data of the run.
+        falls_back: the script can replace BreastMNIST. The default of --data is then None (`fallback.choose`).
     """
     group = parser.add_argument_group("data")
-    kinds = "one data set or several, each a hospital: breastmnist, phantom (generated, no network), a FILE.npz with "
-    kinds += "MedMNIST's keys, a FOLDER with one folder per class, a FILE.csv with the columns image and label, or the "
-    kinds += "folder of BUSI, BUS-BRA, BrEaST or BUS-UCLM as downloaded"
+    kinds = "one data set or several; each counts as a hospital. Give breastmnist, phantom (generated images, no "
+    kinds += (
+        "network needed), a FILE.npz with MedMNIST's keys, a FOLDER with one folder per class, a FILE.csv with the "
+    )
+    kinds += "columns image and label, or the folder of BUSI, BUS-BRA, BrEaST or BUS-UCLM as downloaded"
     shown = "the data that the model was trained on" if of_run else None
     if falls_back:
-        shown = "breastmnist, or phantoms if it cannot be had and no flag says which data or weights"
+        shown = "breastmnist; phantom if BreastMNIST cannot be downloaded and no flag names data or weights"
     add(group, "--data", WHAT, kinds, None if shown else ["breastmnist"], shown or "breastmnist", nargs="+")
-    add(group, "--positive", Kind(not_empty, "NAME"), "the class folder of malignant images", shown="malignant")
-    root = Kind(str, "DIR")  # an empty one is none
-    add(group, "--data-root", root, "folder of MedMNIST's files", shown="$MEDMNIST_ROOT, else ~/.medmnist")
-    size, seed = ("the run's", "0, or the run's for its phantoms") if of_run else (None, None)
+    add(
+        group,
+        "--positive",
+        Kind(not_empty, "NAME"),
+        "name of the class folder with the malignant images",
+        shown="malignant",
+    )
+    root = Kind(str, "DIR")  # an empty text counts as not given
+    add(group, "--data-root", root, "folder with the files of MedMNIST", shown="$MEDMNIST_ROOT, otherwise ~/.medmnist")
+    size, seed = ("as in training", "0; for the training data, as in training") if of_run else (None, None)
     add(group, "--size", one_of(*SIZES), "side of the images in pixels", None if of_run else 28, size)
-    add(group, "--seed", NATURAL, "seed of everything random", None if of_run else 0, seed)
+    add(group, "--seed", NATURAL, "seed of all random numbers", None if of_run else 0, seed)
 
 
 def add_settings_flags(parser: Parser, **defaults) -> None:
-    """One flag for each setting. Flags not given are absent from the namespace, so that --params can fill them; but
-    those whose default a script changes, by `defaults`, are there."""
+    """Add one flag for each setting.
+
+    A flag that is not given is absent from the namespace, so that --params can fill it. Flags in `defaults` have the
+    default of a script, and are always present.
+    """
     group = parser.add_argument_group("model and training")
     for f in fields(Settings):
         flag, shown = f"--{f.name.replace('_', '-')}", str(written(defaults.get(f.name, f.default)))
@@ -55,16 +67,24 @@ def add_settings_flags(parser: Parser, **defaults) -> None:
 
 
 def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back: bool = False) -> None:
-    """The flags of a script that trains: where to, on what, how.
+    """Add the flags of a script that trains: output, data, machine and settings.
 
-    Args: out: default of --out; calibrates: the script leaves a run behind, with an operating point, and can resume it;
-    falls_back: as `add_data_flags`.
+    Args:
+        out: default of --out.
+        calibrates: the script writes a run with an operating point, and can resume the run.
+        falls_back: as for `add_data_flags`.
     """
     add(parser, "--out", FOLDER, "folder for the results", out)
-    add(parser, "--params", FILE, "settings from a JSON file, such as tune.py's best.json; flags win", shown="none")
+    add(
+        parser,
+        "--params",
+        FILE,
+        "read settings from a JSON file, such as best.json of tune.py; a flag wins over the file",
+        shown="none",
+    )
     if calibrates:
-        add_switch(parser, "--resume", "go on with the interrupted run in --out; the other flags stay the same")
-        point = f"operating point: {WORDS['sensitivity'].format('this')} on images not trained on"
+        add_switch(parser, "--resume", "continue the interrupted run in --out; give the same other flags as before")
+        point = f"the operating point is the {WORDS['sensitivity'].format('X')} on images not used for training"
         add(parser, "--sensitivity", INNER_SHARE, point, 0.95)
     add_data_flags(parser, falls_back=falls_back)
     add_machine_flags(parser)

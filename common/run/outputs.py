@@ -35,7 +35,7 @@ def listed(folder: Path) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         files = None
     if not isinstance(files, dict):
-        raise UserError(f"{path}: is not the list of files that this program keeps; choose another folder")
+        raise UserError(f"{path}: is not the list of files that this program keeps. Choose another folder.")
     return {name: str(script) for name, script in files.items() if Path(name).name == name}
 
 
@@ -45,15 +45,15 @@ def refuse(folder: Path, names: Iterable[str], inputs: Iterable[str | Path | Non
     mine = listed(folder)
     for name in names:
         if os.path.lexists(folder / name) and name not in mine:
-            way_out = "no script of this program wrote it; choose another folder, or move the file"
+            way_out = "no script of this program wrote it. Choose another folder, or move the file."
             raise UserError(f"{folder / name}: would be overwritten, and {way_out}")
     target = Path(os.path.realpath(folder))
     for given in [given for given in inputs if given]:
         source = Path(os.path.realpath(given))
         if os.path.isdir(source) and (source == target or source in target.parents):
-            raise UserError(f"--out {folder}: lies in {given}, whose images are read; choose a folder outside")
+            raise UserError(f"--out {folder}: lies in {given}, where images are read. Choose a folder outside.")
         if os.path.isfile(source) and source.parent == target:
-            raise UserError(f"--out {folder}: holds {given}, which is read; choose another folder")
+            raise UserError(f"--out {folder}: holds {given}, which is read. Choose another folder.")
 
 
 def record(folder: Path, names: Iterable[str]) -> None:
@@ -82,7 +82,7 @@ def output(folder: str | Path, names: Iterable[str], inputs: Iterable[str | Path
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from None
+        raise UserError(f"--out {folder}: cannot be made ({error.strerror}). Choose another folder.") from None
     try:
         prove_writable(path)
         yield path

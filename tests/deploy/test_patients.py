@@ -44,7 +44,7 @@ def test_what_is_no_table_is_refused(tmp_path):
 )
 def test_a_row_without_an_image_is_refused(text, number, tmp_path):
     (table := tmp_path / "t.csv").write_text(text, encoding="utf-8")
-    message = f"{table}: row {number}: names no image; fill in the cell or delete the row"
+    message = f"{table}: row {number}: names no image. Fill in the cell, or delete the row."
     assert refusal(patients.read, table) == message
 
 

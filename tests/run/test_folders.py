@@ -115,7 +115,7 @@ def test_a_damaged_table_is_one_line(tmp_path, phantoms):
     text = path.read_text()
     for damaged in ("", text.replace("fingerprint", "x"), text[:-9], text.replace(",train,", ",train"), "\0" + text):
         path.write_text(damaged)
-        assert refusal(folders.read_table, path).startswith(f"{path}: damaged; train the run again")
+        assert refusal(folders.read_table, path).startswith(f"{path}: damaged. Train the run again")
 
 
 # models
@@ -207,4 +207,4 @@ def test_checkpoints_that_contradict_themselves(tmp_path, saved, changed):  # te
     saved()
     change_checkpoint(path := tmp_path / "model.pt", **changed)
     message = refusal(folders.load, tmp_path)
-    assert message.startswith(f"{path}: not a checkpoint of this project, or a damaged one; ")
+    assert message.startswith(f"{path}: not a checkpoint of this project, or a damaged one. ")
