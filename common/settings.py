@@ -76,7 +76,7 @@ class Settings:
     patience: int = setting(
         10, NATURAL, "train.py: stop after this many epochs without a lower validation loss; 0: train all epochs"
     )
-mirror: bool = setting(True, ON_OFF, "average the predictions of each image and of its mirror image")
+    mirror: bool = setting(True, ON_OFF, "average the predictions of each image and of its mirror image")
     zoom: float = setting(0.15, SHARE_BELOW_ONE, "largest share by which augmentation enlarges or shrinks an image")
     scanners: str = setting(
         "auto",
