@@ -35,7 +35,7 @@ class Strength:
     erasing: float = 0.25  # probability of a rectangle set to the image mean
 
 
-FINDING = {"scale": 0.3, "shift": 0.15}  # of frames in which a lesion is to be found, wherever it is (lesion.md)
+FINDING = Strength(scale=0.3, shift=0.15)  # of frames in which a lesion is to be found, wherever it is (lesion.md)
 
 
 def uniform(images: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:

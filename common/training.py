@@ -143,10 +143,9 @@ def fit_network(
     images, labels = torch.from_numpy(train.pixels).to(device), torch.from_numpy(train.labels).to(device)
     lesions = train.lesions and Boxes(*(part.to(device) for part in train.lesions))
     class_weights = loss.class_weights(labels, settings.class_weights)
-    strength = augment.Strength(scale=settings.zoom, scanners=settings.varies_scanners)
-    mixup = settings.mixup
-    if lesions:  # blended frames made the network worse at both (results/lesion.md)
-        strength, mixup = replace(strength, **augment.FINDING), 0
+    usual = augment.FINDING if lesions else augment.Strength(scale=settings.zoom)
+    strength = replace(usual, scanners=settings.varies_scanners)
+    mixup = 0 if lesions else settings.mixup  # blended frames make a network find and tell less (results/lesion.md)
     steps = settings.epochs * math.ceil(len(images) / settings.batch_size)
 
     model = initial_model(images.shape[-1], settings, finds=bool(lesions)).to(device)

@@ -6,7 +6,7 @@ import torch
 from common import augment
 from common.augment import Strength
 
-NONE = Strength(**{field.name: 0 for field in dataclasses.fields(Strength)})
+NONE = Strength(0, 0, 0, 0, 0, 0, False, 0, 0, 0, 0)
 ALL = Strength(scanners=True)
 SIDE = 28
 
