@@ -3,7 +3,7 @@
     python -m results.table      prints the tables, in Markdown, and writes results/results.png and its data, figure.csv
 
 ours.csv says what a row of ours shows of a file: a split, with intervals, or a list of scores, with mean ± standard
-deviation. published.csv has the others' results on test, with a standard deviation over seeds where they tell it.
+deviation; and what the images of the row chose. published.csv has the others' results on test, with a standard deviation over seeds where they tell it.
 """
 
 import json
@@ -69,11 +69,12 @@ def table() -> str:
         weights = f"weights {made['weights_md5'][:8]}" if made["weights_md5"] else "downloaded weights"
         source = f"`{made['command']}`, {made['precision']}, {weights}" if row["file"] != file else ""
         scores, file = part_of(run, row["part"]), row["file"]
-        rows.append([row["what"], str(made["data"]["size"]), source, *(score(scores, metric) for metric in METRICS)])
+        about = [row["what"], str(made["data"]["size"]), row["chose"], source]
+        rows.append([*about, *(score(scores, metric) for metric in METRICS)])
     for row in log.read("published.csv"):
         cells = [tables.plus_minus(*mean_and_std(row, metric)) for metric in METRICS]
-        rows.append([f"published: {row['what']}, test", row["input"], row["source"], *cells])
-    return log.markdown("what | input | command or source | accuracy | AUC", rows)
+        rows.append([f"published: {row['what']}, test", row["input"], "", row["source"], *cells])
+    return log.markdown("what | input | these images chose | command or source | accuracy | AUC", rows)
 
 
 def at_hospitals(unit: str) -> dict:
@@ -96,8 +97,9 @@ def hospital_table() -> str:
             for look, scores in looks.items():
                 if entry := scores.get(hospital):
                     cells = (log.cell(entry, metric) for metric in ("auc", "recall", "specificity"))
-                    rows.append([place, f"{entry['n']} {unit}s", look, *cells])
-    return log.markdown("hospital | n | the model looks at | AUC | sensitivity | specificity", rows)
+                    rows.append([place, f"{entry['n']} {unit}s", look, *cells, ", ".join(entry["chose"])])
+    header = "hospital | n | the model looks at | AUC | sensitivity | specificity | these images chose"
+    return log.markdown(header, rows)
 
 
 def shown_scores() -> dict:
