@@ -29,7 +29,7 @@ breast_ultrasound() { # 55 min: README and card, each of three hospitals by mode
     python -m results.busi_table busi busi.csv
     python crossval.py --data busi.csv breast busbra --groups hospital --size 128 --epochs 16 --refit \
         --weights "$weights" --out runs/breast_ultrasound
-    python crossval.py --data busi.csv breast busbra --groups hospital --view square --size 128 --epochs 16 --no-test \
+    python crossval.py --data busi.csv breast busbra --groups hospital --view square --scanners on --size 128 --epochs 16 --no-test \
         --weights "$weights" --out runs/square
     python export.py runs/breast_ultrasound --fp16 --benchmark --out runs/models/breast_ultrasound.onnx
 }

@@ -46,7 +46,7 @@ LONG = "x" * 300
 # What flags must refuse. A value in braces stands for a file or folder that `places` makes.
 GROUPS = {
     "--resume, --no-test, --fp16, --int8, --plain, --benchmark, --json": NO_VALUE,
-    "--augment, --mirror, --groups, --precision": WORD,
+    "--augment, --mirror, --scanners, --groups, --precision": WORD,
     "--class-weights": [*WORD, "Balanced"],
     "--loss": [*WORD, "hinge"],
     "--view": [*WORD, "window", "lesion,frame"],

@@ -29,7 +29,7 @@ def test_boxes_that_are_given_are_taken_and_the_others_found(finding, framed):
     assert np.array_equal(given.boxes[4:], boxes[4:]) and np.array_equal(given.found[4:], sure[4:])
     assert (sure > 0).all() and (sure < 1).all()
     x, y, width, height = given.boxes.T
-    side = 2 * np.maximum(width, height)
+    side = 2.5 * np.maximum(width, height)
     windows = np.stack([x + (width - side) / 2, y + (height - side) / 2, side, side], 1)
     np.testing.assert_allclose(given.windows, in_shares(windows, framed.sizes), atol=1e-6)
     assert np.array_equal(given.images.pixels, framed.pixels) and given.images.boxes[:4].tolist() == BOXES.tolist()
@@ -62,8 +62,8 @@ def test_a_window_is_cut_out_of_the_frame_as_stored(finding, framed):
             resized = Image.fromarray(frame).resize((28, 28), Image.Resampling.BILINEAR, (x, y, x + width, y + height))
             pillow.append(np.abs(placed.images.windows[i].astype(int) - np.asarray(resized)).max())
     assert len(pillow) >= 2 and max(pillow) <= 1
-    outside = placed.images.windows[1]  # whose window begins ten pixels of sixty left of the frame and above it
-    assert not outside[:, :5].any() and not outside[:5].any() and outside[5:, 5:].all()
+    outside = placed.images.windows[1]  # whose window begins 17.5 pixels of 75 left of the frame and above it
+    assert not outside[:, :7].any() and not outside[:7].any() and outside[7:, 7:].all()
 
 
 def test_predictions_are_of_both_looks(finding, framed):

@@ -212,7 +212,7 @@ def test_a_damaged_checkpoint_is_one_line(tiny, quick, tmp_path, change):
     else:
         torch.save(torch.load(file) | change, file)
     message = refusal(lambda: fit(tiny, None, quick, checkpoint=file))
-    assert str(file) in message and "begin anew without --resume" in message
+    assert str(file) in message and "Begin anew without --resume." in message
 
 
 # the view lesion

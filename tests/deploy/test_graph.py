@@ -157,8 +157,8 @@ def test_a_box_may_be_left_out_or_given_once_or_for_each_image(lesion_model, fra
     for name, values in named(lesion_model, frames, [other, none, box]).items():
         for i, same in enumerate((at_other, found, at_box)):
             np.testing.assert_allclose(values[i], same[name][i], atol=1e-5, err_msg=name)
-    assert at_box["found"].tolist() == [1] * 3 and at_box["window"].tolist() == [[18, 10, 48, 48]] * 3
-    assert at_other["window"].tolist() == [[-10, -9.5, 60, 60]] * 3
+    assert at_box["found"].tolist() == [1] * 3 and at_box["window"].tolist() == [[12, 4, 60, 60]] * 3
+    assert at_other["window"].tolist() == [[-17.5, -17, 75, 75]] * 3
     assert np.abs(at_box["probability"] - at_other["probability"]).min() > 1e-4
 
 
