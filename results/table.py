@@ -25,7 +25,7 @@ LOOKS = {  # at hospitals that a model has not seen: what it looks at, and where
     "lesion, box given": ("crossval_hospitals.json", "given"),
 }
 FRAME = log.FOLDER / "frame.png"  # of BUSI's test images, which the model has not seen
-TITLE = "At hospitals that a model has not seen: a given box raises the AUC; a found box does as well as the middle square"
+TITLE = "At hospitals that a model has not seen, a given box raises the AUC; a found box does as well as the square"
 CREDIT = "BUSI, Al-Dhabyani et al. 2020, CC BY 4.0"
 
 
