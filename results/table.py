@@ -2,8 +2,9 @@
 
     python -m results.table      prints the tables, in Markdown, and writes results/results.png and its data, figure.csv
 
-ours.csv says what a row of ours shows of a file: a split, with intervals, or a list of scores, with mean ± standard
-deviation; and what the images of the row chose. published.csv has the others' results on test, with a standard deviation over seeds where they tell it.
+ours.csv says what a row of ours shows of a file, and what its images chose: a split, with intervals, or a list of
+scores, with mean ± standard deviation. published.csv has the others' results on test, with a standard deviation over
+seeds where they tell it.
 """
 
 import json
