@@ -95,10 +95,10 @@ def conclusion(names: tuple[str, str], differences: dict, delong_p: float, right
     """
     auc, (low, high) = differences["auc"]["difference"], differences["auc"]["ci95"]
     accuracy = (right["only_a_correct"] - right["only_b_correct"]) / n
-    found_auc = "undefined, as a class is absent,"
+    found_auc = "undefined, because a class is absent"
     if not np.isnan(auc):
         interval = f"{round(low, 3) + 0.0:.3f} to {round(high, 3) + 0.0:.3f}"  # + 0.0: no -0.000
-        by_delong = f"DeLong {p_text(delong_p)}, images taken as independent"
+        by_delong = f"DeLong {p_text(delong_p)}, which takes images as independent"
         found_auc = f"{_compared(auc)} (95 % interval {interval}; {by_delong})"
     found_accuracy = f"{_compared(accuracy)} (McNemar {p_text(right['p'])})"
 
@@ -111,15 +111,15 @@ def conclusion(names: tuple[str, str], differences: dict, delong_p: float, right
             shown.append(f"{names[0] if difference > 0 else names[1]}'s higher {metric}")
         else:
             missing.append(metric)
-    verdict = f"{' and '.join(shown) or 'no difference'} can be concluded"
+    verdict = f"{' and '.join(shown) or 'No difference'} can be concluded"
     if shown and missing:
         verdict += f", a difference in {missing[0]} cannot"
     if "AUC" in missing and high > low:
         found = POWER * (high - low) / 2
-        verdict += f"; this many images show a difference in AUC of about {found:.2g} in four of five such comparisons"
+        verdict += f". With {n} images, four of five comparisons show a true difference in AUC of about {found:.2g}"
     return (
-        f"On these {n} images, compared with {names[1]}, {names[0]}'s AUC is {found_auc} and its accuracy "
-        f"{found_accuracy}: {verdict}."
+        f"On these {n} images, {names[0]} has an AUC that is {found_auc}, and an accuracy that is {found_accuracy}, "
+        f"compared with {names[1]}. {verdict}."
     )
 
 

@@ -35,7 +35,7 @@ def sentence(words: str) -> str:
 @contextmanager
 def reading(
     path: str | Path,
-    what: str = "damaged",
+    what: str = "is damaged",
     way_out: str = "train the run again",
     errors: tuple[type[Exception], ...] = FORMAT_ERRORS,
 ) -> Iterator[None]:

@@ -20,10 +20,10 @@ from common.subgroups import UNKNOWN
 
 KINDS = ("trained on", "near-duplicate", "unseen")  # what an image is to a model; "" where that is unknown
 NONE = np.empty((0, fingerprints.BITS // 8), np.uint8)
-OUT_OF_FOLD = {  # what is said of an image and the models that predict it, by crossval.py's --groups
-    "patient": "were not trained on it, nor on a near-duplicate of it or another image of its patient",
-    "image": "were not trained on it, but perhaps on near-duplicates of it",
-    "hospital": "were not trained on any image of its hospital",
+OUT_OF_FOLD = {  # how an image is predicted, by --groups of crossval.py
+    "patient": "were not trained on the image, its near-duplicates, or other images of its patient",
+    "image": "were not trained on the image, but perhaps on its near-duplicates",
+    "hospital": "were not trained on any image of the same hospital",
 }
 
 
@@ -164,7 +164,7 @@ def score(predicted: Predicted, on: str, by: str | None = None) -> Scored:
 def per_patient(scored: Scored) -> Scored:
     """The predictions of patients. Raises: UserError where a patient is unknown."""
     if unknown := scored.images.patients.count(""):
-        raise UserError(f"--unit patient: the patient of {unknown} images is unknown; give data with a column patient")
+        raise UserError(f"--unit patient: the patient of {unknown} images is unknown. Give data with a column patient.")
     return scored.per_patient()
 
 
@@ -172,7 +172,7 @@ def split_by(table: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
     """{value: bool [n]}: the images of each value of a column. Raises: UserError when there is no such column."""
     known = [name for name in table.columns if name[0] != "_"]
     if column not in known:
-        raise UserError(f"--by {column}: the images have no such column; they have {', '.join(known)}")
+        raise UserError(f"--by {column}: the images have no such column. Use {', '.join(known)}.")
     values = table[column].astype(str).replace({"": UNKNOWN, "nan": UNKNOWN})
     return {value: (values == value).to_numpy() for value in sorted(values.unique())}
 
@@ -185,20 +185,21 @@ def notes(predicted: Predicted, groups: str) -> list[str]:
         said.append(f"{predicted.unlike.sum()} of {n} images are unlike the training images ({below}).")
     if placed := finder(predicted):
         said.append(
-            f"In {placed['centre_inside']:.0%} of {placed['n']} images with a box, the centre of the window lies in "
-            f"the box. In {placed['iou_below_0.3']:.0%}, its IoU with the window around the box is below 0.3. In "
-            f"{placed['nothing_found']} of {n} images the model finds no lesion."
+            f"{placed['n']} images have a box. In {placed['centre_inside']:.0%}, the centre of the window lies in the "
+            f"box. In {placed['iou_below_0.3']:.0%}, the window and the window around the box have an IoU below 0.3. "
+            f"The model finds no lesion in {placed['nothing_found']} of {n} images."
         )
     if held_out:
-        which = "Each image" if held_out == n else f"Each of {held_out} of the {n} images"
-        said.append(f"{which} is predicted by models that {OUT_OF_FOLD[groups]}.")
+        which = "Each image is" if held_out == n else f"{held_out} of the {n} images are each"
+        said.append(f"{which} predicted by models that {OUT_OF_FOLD[groups]}.")
     elif counts:
         said.append(
-            f"Of these {n} images the model was trained on {counts['trained on']} (or on pictures that are all but the "
-            f"same), on near-duplicates of {counts['near-duplicate']} more, and has not seen {counts['unseen']}."
+            f"The model was trained on {counts['trained on']} of these {n} images, or on nearly identical images. "
+            f"The model was trained on near-duplicates of {counts['near-duplicate']} others, and has not seen "
+            f"{counts['unseen']}."
         )
     else:
-        said.append("The model keeps no fingerprints of its training images: how many of these it has seen is unknown.")
+        said.append("The model has no fingerprints of its training images. It is unknown how many images it has seen.")
     return said
 
 
@@ -212,14 +213,13 @@ def compare(scored: Scored, a: Predicted, b: Predicted, names: tuple[str, str], 
     unseen = ~np.isin(groups, groups[~(a.unseen & b.unseen)])
     n, seen = int(unseen.sum()), int((~unseen).sum())
     about = {"against": names[1], "n": n, "seen": seen}
-    some = f"Of these {len(unseen)} images, {n} are new to both models"
+    some = f"{n} of these {len(unseen)} images are new to both models"
     if len(np.unique(scored.labels[unseen])) < 2:
-        return about | {"conclusion": f"{some}: nothing can be concluded. Name other images with --data."}
+        return about | {"conclusion": f"{some}, so nothing can be concluded. Name other images with --data."}
     pair = a.probabilities[unseen], b.probabilities[unseen]
     counts = scored.only(unseen).resample_counts(resamples)
     found = comparison.compare(scored.labels[unseen], *pair, counts, names)
-    said = [f"{some}, and only these are compared."] * bool(seen) + [found["conclusion"]]
+    said = [f"{some}, and only these images are compared."] * bool(seen) + [found["conclusion"]]
     unknown = [name for name, one in zip(names, (a, b)) if not one.seen.counts and not one.out_of_fold.all()]
-    have = "has" if len(unknown) == 1 else "have"
-    said += [f"Which images {' and '.join(unknown)} {have} seen is unknown."] * bool(unknown)
+    said += [f"It is unknown which images {name} has seen." for name in unknown]
     return about | found | {"conclusion": " ".join(said)}

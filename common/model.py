@@ -208,7 +208,7 @@ class Predictor(nn.Module):
 def device_of(name: str) -> torch.device:
     """The device of a --device flag: "auto" is the GPU if there is one, else the CPU. Raises: UserError."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here; use --device cpu or auto")
+        raise UserError("--device cuda: torch finds no GPU. Use --device cpu or auto.")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -46,8 +46,8 @@ def fetch(path: Path, size: int) -> None:
         if isinstance(reason, KeyboardInterrupt):  # which medmnist takes for a failed download
             raise reason from None
         raise UserError(
-            f"{path} is absent and cannot be downloaded ({one_line(str(reason))}); give --data-root (or MEDMNIST_ROOT) "
-            f"a folder that holds it ({url}), or try --data phantom --weights none, which needs no network"
+            f"{path}: BreastMNIST cannot be downloaded ({one_line(str(reason))}). Save {url} there, or name its folder "
+            "with --data-root, or give --data phantom --weights none, which need no network."
         ) from None
     finally:
         if new:
@@ -65,7 +65,7 @@ def identify(path: Path, size: int, official: bool) -> str:
         with open(path, "rb") as file:
             md5 = hashlib.file_digest(file, "md5").hexdigest()
     if official and md5 != OFFICIAL_MD5[size]:
-        print(f"warning: {path} is not the official file (MD5 {md5}); results cannot be compared", file=sys.stderr)
+        print(f"warning: {path} is not the official file (MD5 {md5}). Do not compare its results", file=sys.stderr)
     return md5
 
 
@@ -78,13 +78,13 @@ def read(path: Path, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """
     needed = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
     errors = (*FORMAT_ERRORS, tokenize.TokenError)  # numpy reads headers of arrays as Python
-    readable = reading(path, "not a readable .npz file", "download it again or check it", errors)
+    readable = reading(path, "is not a readable .npz file", "check the file, or download the file again", errors)
     with readable, np.load(path, allow_pickle=False) as arrays:
         if any(member.file_size > LARGEST for member in arrays.zip.infolist()):
-            raise UserError(f"{path}: an array in it unpacks to more than {LARGEST >> 30} GiB")
+            raise UserError(f"{path}: holds an array of more than {LARGEST >> 30} GiB. Check the file.")
         missing = [key for key in needed if key not in arrays]
         if missing and missing != ["val_images", "val_labels"]:
-            raise UserError(f"{path}: lacks {', '.join(missing)}; an .npz needs MedMNIST's keys")
+            raise UserError(f"{path}: has no {', '.join(missing)}. Use MedMNIST's keys, such as train_images.")
         if missing and name == "val":
             return np.empty((0, size, size), np.uint8), np.empty(0, np.uint8)
         images, labels = (np.asarray(arrays[f"{name}_{part}"]) for part in ("images", "labels"))  # may be bytes
@@ -96,15 +96,15 @@ def read(path: Path, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
 def find_problem(images: np.ndarray, labels: np.ndarray, name: str, size: int) -> str | None:
     """What is wrong with a split as stored, in words; None if nothing is."""
     if images.dtype != np.uint8:
-        return f"{name}_images are {images.dtype}; they must be uint8, 0 to 255"
+        return f"{name}_images are {images.dtype}. Use uint8, from 0 to 255."
     if images.ndim != 3 or images.shape[1:] != (size, size):
         fitting = [s for s in SIZES if images.shape[1:] == (s, s)]
-        way_out = f"use --size {fitting[0]}" if fitting else f"grey images of --size {size} are [n, {size}, {size}]"
-        return f"{name}_images have shape {list(images.shape)}; {way_out}"
+        advice = f"Give --size {fitting[0]}." if fitting else f"Grey images of --size {size} are [n, {size}, {size}]."
+        return f"{name}_images have shape {list(images.shape)}. {advice}"
     if len(images) == 0:
-        return f"{name} holds no images"
+        return f"{name} holds no images. Add images."
     if labels.shape not in ((len(images),), (len(images), 1)):
-        return f"{name}_labels have shape {list(labels.shape)}; {len(images)} images need [{len(images)}, 1]"
+        return f"{name}_labels have shape {list(labels.shape)}. For {len(images)} images, use [{len(images)}, 1]."
     if labels.dtype.kind not in "iub" or not np.isin(labels, (0, 1)).all():
-        return f"{name}_labels must be whole numbers 0 (malignant) or 1 (normal or benign)"
+        return f"{name}_labels hold other values than 0 and 1. Use 0 for malignant, and 1 for normal or benign."
     return None

@@ -42,8 +42,8 @@ def require_enough(unit: Unit, name: str) -> None:
     counts = intervals.class_groups(unit.labels, unit.groups)
     if min(counts) < LEAST:
         raise UserError(
-            f"{counts[0]} separate malignant {name}s and {counts[1]} others are too few to calibrate on; give at least "
-            f"{LEAST} of each, or --prevalence"
+            f"{counts[0]} separate malignant {name}s and {counts[1]} others are too few to calibrate on. Give at least "
+            f"{LEAST} of each, or give --prevalence."
         )
 
 
@@ -114,6 +114,6 @@ def halving(unit: Unit, name: str, fitted: Fitted) -> str:
     low, high = fitted.after["recall_ci95"]
     n = int(unit.labels.sum())
     return (
-        f"The interval of the sensitivity is {high - low:.2f} wide, from {n} malignant {name}s; about {4 * n} would "
-        "halve it."
+        f"The interval of the sensitivity is {high - low:.2f} wide, with {n} malignant {name}s. About {4 * n} would "
+        "halve the interval."
     )

@@ -164,17 +164,17 @@ def flattered(scored: list[Scored]) -> list[str]:
     for one in scored:
         images = "images" if one.on == ALL else f"{one.on.replace('_', '-')} images"
         if one.trained_on:
-            clean = " Look at the clean ones." * bool(one.subsets.get("clean", np.zeros(1)).any())
-            said.append(f"The model was trained on some of these pictures: their figures are too good.{clean}")
+            clean = " Look at the clean images." * bool(one.subsets.get("clean", np.zeros(1)).any())
+            said.append(f"The model was trained on some of these images, so their figures are too good.{clean}")
         elif one.chose:
-            said.append(f"These {images} chose: {', '.join(one.chose)}. Their figures are slightly too good.")
+            said.append(f"These {images} chose: {', '.join(one.chose)}. So their figures are slightly optimistic.")
     return list(dict.fromkeys(said))  # those by found and by given boxes are of the same images
 
 
 def none_clean(scored: list[Scored]) -> list[str]:
     """A sentence for each of the predictions of which no image is clean."""
     return [
-        f"No {one.on} image is clean: each shares a group with an image of training or validation."
+        f"No {one.on} image is clean. Each shares a group with an image of training or validation."
         for one in scored
         if "clean" in one.subsets and not one.subsets["clean"].any()
     ]
@@ -183,8 +183,8 @@ def none_clean(scored: list[Scored]) -> list[str]:
 def below_chance(results: list[dict]) -> list[str]:
     """A sentence for each part where the model orders the images the wrong way round."""
     return [
-        f"The AUC on {entry['on']} ({entry['hospital']}) is below 0.5, and so is its interval: the labels may have the "
-        "opposite meaning. 1 must mean malignant."
+        f"The AUC on {entry['on']} ({entry['hospital']}) and its interval are below 0.5. The labels may have the "
+        "opposite meaning: 1 must mean malignant."
         for entry in results
         if entry["auc_ci95"][1] < 0.5
         and (entry["unit"], entry["subset"], entry["threshold_name"]) == ("image", ALL, "standard")

@@ -119,11 +119,11 @@ def compare(labels, probabilities, groups, values: dict[str, np.ndarray], column
     between = f"the {len(known)}" if len(compared) == len(known) else f"{len(compared)} of the {len(known)}"
     between = f"between {between} values of {column}"
     if len(compared) < 2:
-        why = f"fewer than two have {ENOUGH} images of each class (images of one patient count once)"
-        return found | {"conclusion": f"The values of {column} cannot be compared: {why}."}
+        why = f"fewer than two values have {ENOUGH} images of each class (images of one patient count once)"
+        return found | {"conclusion": f"The values of {column} cannot be compared, because {why}."}
     if crossing := _crossing(groups, compared):
         why = f"patients or near-duplicates have images of more than one value ({crossing} in all)"
-        return found | {"conclusion": f"AUC cannot be compared {between}: {why}."}
+        return found | {"conclusion": f"AUC cannot be compared {between}, because {why}."}
     tried = [_area(labels[of], probabilities[of], groups[of], resamples) for of in compared.values()]
     areas, variances = zip(*tried)
     statistic, p = heterogeneity(areas, variances, [sizes[value] for value in compared])

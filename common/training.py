@@ -98,7 +98,7 @@ def fit(
         chooser = None if val is None else Examples(val.pixels, val.labels)
         return fit_network(Examples(train.pixels, train.labels), chooser, settings, seed, device, name, checkpoint)
     if not (boxed := int(train.boxed.sum())):
-        raise UserError("--view lesion: no training image has a box; give data with boxes, or --view frame")
+        raise UserError("--view lesion: no training image has a box. Give data with boxes, or give --view frame.")
     found, unknown = len(train) - boxed, int((~train.annotated).sum())
     said = f"{name}: {boxed} windows around given boxes, {found} around found ones"
     print(said + f"; {unknown} images do not teach the finder" * bool(unknown), file=sys.stderr)
@@ -189,7 +189,7 @@ def fit_network(
             if chooser:
                 epoch |= validate(average.module, chooser, settings)
             if not math.isfinite(epoch["train_loss"]) or math.isnan(epoch.get("val_loss", 0)):
-                raise Diverged(f"training diverged at lr {settings.lr:g}: its loss is no longer a number; lower --lr")
+                raise Diverged(f"training diverged at lr {settings.lr:g}: the loss is no longer a number. Lower --lr.")
             epoch["seconds"] = time.perf_counter() - began
             if not chooser or all(epoch["val_loss"] < earlier["val_loss"] for earlier in result.history):
                 result.best_epoch = epoch["epoch"]
@@ -266,7 +266,7 @@ def save_checkpoint(path: Path, result: Fit, state: dict | None, generator: torc
 
 def restore(path: Path, result: Fit, state: dict, generator: torch.Generator) -> None:
     """Take over what `save_checkpoint` wrote, in place. Raises: UserError."""
-    way_out = "begin anew without --resume"
+    way_out = "remove --resume to start again"
     stored = read_tensors(path, "a checkpoint", way_out)
     with reading(path, way_out=way_out):
         result.model.load_state_dict(stored["best"])

@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 from common import download
-from common.errors import UserError, one_line, reading
+from common.errors import UserError, one_line, reading, sentence
 from common.files import replacing
 from common.model import GREY_STD, BreastResNet
 from common.settings import Settings
@@ -21,7 +21,7 @@ CHANNEL_STD = (0.229, 0.224, 0.225)  # ImageNet's, of red, green and blue
 GREY_STEM = (64, 1, 7, 7)  # of filters that take one channel as they are
 IMAGENET_URL = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
 IMAGENET_SHA256 = "f37072fd"  # how it begins, as in the file's name
-WAYS_OUT = "give --weights FILE (a state dict of torchvision's ResNet-18), or --weights none to train from scratch"
+WAYS_OUT = "give --weights FILE, a state dict of torchvision's ResNet-18, or --weights none"
 
 
 def check_zip(path: str | Path) -> None:
@@ -39,7 +39,7 @@ def read_tensors(path: str | Path, kind: str, way_out: str):
 
     Args: kind, way_out: words for the error. Raises: UserError.
     """
-    with reading(path, f"not {kind}, or a damaged one", way_out):
+    with reading(path, f"is not {kind}, or is damaged", way_out):
         check_zip(path)
         with warnings.catch_warnings(action="ignore"):  # of torch, about files that are not its own
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -71,8 +71,10 @@ def fetch_imagenet() -> Path:
             with download.limited(IMAGENET_URL):
                 torch.hub.download_url_to_file(IMAGENET_URL, str(path), IMAGENET_SHA256, progress=sys.stderr.isatty())
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
-        reason = f"{path} is absent and cannot be downloaded ({one_line(str(error))})"
-        raise UserError(f"ImageNet weights: {reason}; put {IMAGENET_URL} there, or {WAYS_OUT}") from None
+        raise UserError(
+            f"{path}: the ImageNet weights cannot be downloaded ({one_line(str(error))}). Save {IMAGENET_URL} there, "
+            f"or {WAYS_OUT}."
+        ) from None
     return path
 
 
@@ -97,15 +99,15 @@ def read_weights(weights: str) -> dict:
     state = read_tensors(file, "a file of plain tensors saved by torch", way_out)
     with torch.device("meta"):  # shapes alone
         layers = torchvision.models.resnet18().state_dict()
-    with reading(weights, "not a state dict of torchvision's ResNet-18", WAYS_OUT):
+    with reading(weights, "is not a state dict of torchvision's ResNet-18", WAYS_OUT):
         trunk = {name: tensor for name, tensor in unwrapped(state).items() if not name.startswith("fc.")}
         for name, tensor in trunk.items():
             one_channel = name == "conv1.weight" and tensor.shape == GREY_STEM
             if name not in layers or tensor.shape != layers[name].shape and not one_channel:
                 what = f"{name!r} of shape {list(tensor.shape)} is no layer of torchvision's ResNet-18"
-                raise UserError(f"{weights}: {what}; {WAYS_OUT}")
+                raise UserError(f"{weights}: {what}. {sentence(WAYS_OUT)}")
             if tensor.layout != torch.strided or not tensor.isfinite().all():
-                raise UserError(f"{weights}: {name!r} holds values that are no numbers; {WAYS_OUT}")
+                raise UserError(f"{weights}: {name!r} holds values that are no numbers. {sentence(WAYS_OUT)}")
     return trunk
 
 
@@ -117,9 +119,9 @@ def initial_state(weights: str, size: int, stages: int) -> dict:
     with torch.device("meta"):
         own = BreastResNet(size, stages).trunk.state_dict()
     if not trunk.keys() & own.keys():
-        raise UserError(f"{weights}: holds no layer of the model; {WAYS_OUT}")
+        raise UserError(f"{weights}: holds no layer of the model. {sentence(WAYS_OUT)}")
     absent = {name.split(".")[0] for name in own if name not in trunk and not name.endswith("num_batches_tracked")}
-    print(f"weights: {weights}; these layers start at random: {', '.join(sorted(absent))}", file=sys.stderr)
+    print(f"weights: {weights}; the layers {', '.join(sorted(absent))} start at random", file=sys.stderr)
     if "conv1.weight" in trunk and trunk["conv1.weight"].shape != GREY_STEM:
         trunk["conv1.weight"] = grey_stem(trunk["conv1.weight"])
     return {name: tensor for name, tensor in trunk.items() if name in own}

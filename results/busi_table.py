@@ -36,7 +36,7 @@ def table(busi: Path, breastmnist: Images) -> pd.DataFrame:
     correlation = standardised(squares) @ standardised(breastmnist.pixels).T
     correlation[listed.table["label"].to_numpy()[:, None] != breastmnist.labels] = -1  # a picture is there with both
     if (strangers := correlation.max(1) < LEAST).any():
-        raise UserError(f"{paths[int(strangers.argmax())]}: is not in BreastMNIST; give BUSI as downloaded")
+        raise UserError(f"{paths[int(strangers.argmax())]}: is not in BreastMNIST. Give BUSI as downloaded.")
     splits = breastmnist.table["split"].to_numpy()[correlation.argmax(1)]
     found = listed.table.assign(split=splits, hospital="busi", image=[str(path.resolve()) for path in paths])
     return found[[*COLUMNS, "class"]]

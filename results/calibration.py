@@ -74,7 +74,7 @@ def nested(folder: str) -> list[dict]:
     place = zip(table["hospital"], table["split"], table.groupby(["hospital", "split"]).cumcount())
     found = [stored[key] for key in place]
     if not all(row["out_of_fold"] for row in found):
-        raise UserError(f"{folder}: has no out-of-fold predictions; give a folder of crossval.py")
+        raise UserError(f"{folder}: has no out-of-fold predictions. Give a folder of crossval.py.")
     labels = np.array([row["label"] for row in found])
     shown = logit([row["probability"] for row in found])
     logits = (shown - run.calibration.offset) * run.calibration.temperature

@@ -84,11 +84,11 @@ def test_paired_bootstrap():
     assert np.isnan([undefined["difference"], *undefined["ci95"]]).all()
 
 
-FOUND = "this many images show a difference in AUC of about {} in four of five such comparisons."
-BOTH = "images taken as independent) and its accuracy"
+FOUND = "With 200 images, four of five comparisons show a true difference in AUC of about {}."
+BOTH = "which takes images as independent), and an accuracy that is"
 CONCLUSIONS = [  # of AUC difference, half its interval, p; cases that only A gets right, only B, p; what is said
-    (0.012, 0.032, 0.462, 6, 8, 0.79, "A's AUC is higher by 0.012 (95 % interval -0.020 to 0.044; DeLong p = 0.46, "),
-    (0.012, 0.032, 0.462, 6, 8, 0.79, f"{BOTH} lower by 0.010 (McNemar p = 0.79): no difference can be concluded; "),
+    (0.012, 0.032, 0.462, 6, 8, 0.79, "AUC that is higher by 0.012 (95 % interval -0.020 to 0.044; DeLong p = 0.46, "),
+    (0.012, 0.032, 0.462, 6, 8, 0.79, f"{BOTH} lower by 0.010 (McNemar p = 0.79), compared with B. No difference "),
     (
         0.012,
         0.032,
@@ -96,12 +96,12 @@ CONCLUSIONS = [  # of AUC difference, half its interval, p; cases that only A ge
         6,
         8,
         0.79,
-        f"concluded; {FOUND.format(0.046)}",
+        f"concluded. {FOUND.format(0.046)}",
     ),
-    (0.05, 0.03, 0.001, 20, 5, 0.004, ": A's higher AUC and A's higher accuracy can be concluded."),
-    (-0.05, 0.03, 0.001, 9, 9, 1, ": B's higher AUC can be concluded, a difference in accuracy cannot."),
+    (0.05, 0.03, 0.001, 20, 5, 0.004, "B. A's higher AUC and A's higher accuracy can be concluded."),
+    (-0.05, 0.03, 0.001, 9, 9, 1, "B. B's higher AUC can be concluded, a difference in accuracy cannot."),
     # of AUC the interval decides, not DeLong's test
-    (0.02, 0.03, 0.01, 2, 16, 0.0013, ": B's higher accuracy can be concluded, a difference in AUC cannot; this"),
+    (0.02, 0.03, 0.01, 2, 16, 0.0013, "B. B's higher accuracy can be concluded, a difference in AUC cannot. With"),
     (
         0.02,
         0.03,
@@ -109,16 +109,16 @@ CONCLUSIONS = [  # of AUC difference, half its interval, p; cases that only A ge
         2,
         16,
         0.0013,
-        f" cannot; {FOUND.format(0.043)}",
+        f" cannot. {FOUND.format(0.043)}",
     ),
     (0.03, 0.029, 0.04997, 1, 1, 1, "DeLong p = 0.04997, "),
-    (0.03, 0.03, 0.05, 1, 1, 0.05002, "(McNemar p = 0.05): no difference can be concluded"),
+    (0.03, 0.03, 0.05, 1, 1, 0.05002, "(McNemar p = 0.05), compared with B. No difference can be concluded"),
     (1e-4, 0.0004, 0.6, 0, 0, 1, "higher by 0.0001 (95 % interval 0.000 to 0.001"),
     (-0.05, 0.03, 1e-9, 9, 9, 1, "DeLong p < 0.001"),
-    (0, 0, 1, 0, 0, 1, f"is the same (95 % interval 0.000 to 0.000; DeLong p = 1, {BOTH} the same "),
-    (0, 0, 1, 0, 0, 1, " the same (McNemar p = 1): no difference can be concluded."),
+    (0, 0, 1, 0, 0, 1, f"that is the same (95 % interval 0.000 to 0.000; DeLong p = 1, {BOTH} the same "),
+    (0, 0, 1, 0, 0, 1, " the same (McNemar p = 1), compared with B. No difference can be concluded."),
     (0.5, 0.2, NAN, 2, 1, 1, "higher by 0.500 (95 % interval 0.300 to 0.700; DeLong n/a, "),
-    (NAN, NAN, NAN, 2, 1, 1, "AUC is undefined, as a class is absent, and its accuracy higher by 0.005"),
+    (NAN, NAN, NAN, 2, 1, 1, "is undefined, because a class is absent, and an accuracy that is higher by 0.005"),
 ]
 
 
@@ -127,7 +127,7 @@ def test_conclusion(difference, half, p, only_a, only_b, mcnemar_p, said):
     auc = {"difference": difference, "ci95": [difference - half, difference + half]}
     mcnemar = {"only_a_correct": only_a, "only_b_correct": only_b, "p": mcnemar_p}
     sentence = comparison.conclusion(("A", "B"), {"auc": auc}, p, mcnemar, 200)
-    assert said in sentence and sentence.startswith("On these 200 images, compared with B, A's AUC ")
+    assert said in sentence and sentence.startswith("On these 200 images, A has an AUC that is ")
     assert sentence.endswith(".") and "nan" not in sentence
 
 

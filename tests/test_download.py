@@ -210,7 +210,7 @@ def test_a_damaged_file_in_torch_s_cache_is_one_line(host, tmp_path):
     fetch("weights")
     (tmp_path / FILES["weights"]).write_bytes(b"")
     message = refusal(fetch, "weights")
-    assert FILES["weights"] in message and "or a damaged one. Delete it, or give --weights" in message
+    assert FILES["weights"] in message and "or is damaged. Delete it, or give --weights" in message
 
 
 # train.py, without and with flags
@@ -261,7 +261,7 @@ def test_without_the_weights_it_is_the_real_data_from_scratch(host, runs):
     del host.files[weights.IMAGENET_URL]
     lines, _, metrics = first_run(runs)
     first, last = frames(lines)
-    assert first == last and first.startswith("FROM RANDOM WEIGHTS.") and "404" in first and "PHANTOM" not in first
+    assert first == last and first.startswith("RANDOM WEIGHTS.") and "404" in first and "PHANTOM" not in first
     assert "synthetic" not in metrics and metrics["config"]["weights"] == "none"
 
 

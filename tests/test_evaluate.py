@@ -66,7 +66,7 @@ def test_a_run_has_stored_predictions_of_its_own_images_and_makes_those_of_other
     assert found.how == "out-of-fold predictions"
     scored = evaluation.score(found, "train")
     notes = evaluate.notes_of(folded, evaluate.find_images(folded, "square", parsed()), scored, found, [])
-    assert notes[0].endswith("models that were not trained on any image of its hospital.")
+    assert notes[0].endswith("models that were not trained on any image of the same hospital.")
     found = evaluate.predict(folded, test)
     assert not found.out_of_fold.any() and found.probabilities.tolist() == np.linspace(0.2, 0.3, 12).tolist()
     found = evaluate.predict(folded, both)  # train, val, test
@@ -80,7 +80,7 @@ def test_a_run_has_stored_predictions_of_its_own_images_and_makes_those_of_other
     foreign = evaluate.predict(folded, load(folded, parsed, "train", "--data", other.sets[0].spec))
     assert not foreign.out_of_fold.any() and "trained on" not in foreign.seen.kinds
     large = of_pixels(train.pixels.repeat(2, 1).repeat(2, 2), train.table)
-    assert "takes images of 28×28, not 56×56; give --size 28" in refusal(evaluate.predict, folded, large)
+    assert "takes images of 28×28, not 56×56. Give --size 28." in refusal(evaluate.predict, folded, large)
 
 
 def test_a_run_s_own_images_are_those_of_its_table_and_a_file_s_those_of_its_fingerprints(own, onnx_model, parsed):
@@ -198,4 +198,4 @@ def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist,
     assert name.startswith("breastmnist_val_[AUC]") and len(content.splitlines()) == 78
     assert evaluate.official_result(found, replace(scored, on="all"), "run", args) is None
     monkeypatch.setattr(standard.metrics, "summary", lambda *_: {"auc": 0.5, "accuracy": 0.5})
-    assert "MedMNIST's Evaluator finds" in refusal(evaluate.official_result, found, scored, "run", args)
+    assert "MedMNIST's Evaluator gives" in refusal(evaluate.official_result, found, scored, "run", args)

@@ -100,7 +100,7 @@ def test_subsets_are_those_that_say_something():
     assert subsets(predicted(answer=answer(typicality))) == {}
     assert subsets(predicted(), by="device") == {"device X": 8, "device Y": 8, "device unknown": 8}
     message = refusal(evaluation.score, predicted(), "test", "scanner")
-    assert message.startswith("--by scanner: the images have no such column; they have image, label, split, hospital")
+    assert message.startswith("--by scanner: the images have no such column. Use image, label, split, hospital")
 
 
 def test_values_of_a_column_are_fields():
@@ -132,14 +132,12 @@ def test_what_the_images_are_to_the_model_is_said():
     def said(groups: str = "", **given) -> str:
         return " ".join(evaluation.notes(predicted(**given), groups))
 
-    assert said().startswith(
-        "Of these 24 images the model was trained on 0 (or on pictures that are all but the same), "
-    )
-    assert said().endswith("on near-duplicates of 0 more, and has not seen 24.")
-    assert "trained on 2 (" in said(seen=[1, 2])
+    assert said().startswith("The model was trained on 0 of these 24 images, or on nearly identical images. ")
+    assert said().endswith("on near-duplicates of 0 others, and has not seen 24.")
+    assert "trained on 2 of these 24" in said(seen=[1, 2])
     assert said("image", out_of_fold=range(24)).startswith("Each image is predicted by models that were not trained on")
-    assert "perhaps on near-duplicates" in said("image", out_of_fold=range(24))
-    assert "any image of its hospital" in said("hospital", out_of_fold=range(24))
+    assert "perhaps on its near-duplicates" in said("image", out_of_fold=range(24))
+    assert "any image of the same hospital" in said("hospital", out_of_fold=range(24))
     assert said("patient", out_of_fold=[1, 2]).startswith("Each of 2 of the 24 images is predicted by")
     typicality = np.linspace(0, 1, 24, dtype=np.float32)
     text = said(answer=answer(typicality), typicality_threshold=0.1)
@@ -190,9 +188,9 @@ def test_windows_are_measured_against_those_around_the_boxes(looking):
     )
     said = " ".join(evaluation.notes(looking, ""))
     assert (
-        "In 17% of 12 images with a box" in said
-        and "In 50%, its IoU" in said
-        and "In 3 of 24 images the model finds no lesion." in said
+        "12 images have a box. In 17%, the centre" in said
+        and "In 50%, the window and the window around the box have an IoU below 0.3." in said
+        and "The model finds no lesion in 3 of 24 images." in said
     )
     assert evaluation.finder(predicted()) == {} and "box" not in " ".join(evaluation.notes(predicted(), ""))
 
@@ -208,7 +206,7 @@ def test_a_comparison_is_of_the_images_that_neither_model_has_seen():
     found = compare(knows, replace(b, probabilities=np.full(24, 0.5)))
     assert (found["n"], found["seen"], found["delong"]["difference"]) == (11, 13, 0)
     assert found["conclusion"].startswith(
-        "Of these 24 images, 11 are new to both models, and only these are compared. On these 11 images"
+        "11 of these 24 images are new to both models, and only these images are compared. On these 11 images"
     )
     everything = compare(replace(knows, out_of_fold=np.ones(24, bool)), replace(b, out_of_fold=np.ones(24, bool)))
     assert (everything["n"], everything["seen"]) == (24, 0) and everything["delong"]["difference"] > 0.2
@@ -226,7 +224,7 @@ def test_nothing_is_concluded_of_a_model_that_was_trained_on_all_of_the_images()
     found = compare(predicted(), perfect)
     assert found == {
         "against": "b", "n": 0, "seen": 24,
-        "conclusion": "Of these 24 images, 0 are new to both models: nothing can be concluded. "
+        "conclusion": "0 of these 24 images are new to both models, so nothing can be concluded. "
         "Name other images with --data.",
     }  # fmt: skip
 
@@ -234,6 +232,8 @@ def test_nothing_is_concluded_of_a_model_that_was_trained_on_all_of_the_images()
 def test_a_model_that_does_not_tell_what_it_has_seen_is_named():
     a = predicted()
     unknown = replace(a, seen=evaluation.by_pictures(a.images))
-    assert compare(a, unknown)["conclusion"].endswith(" Which images b has seen is unknown.")
-    assert compare(unknown, unknown)["conclusion"].endswith(" Which images a and b have seen is unknown.")
+    assert compare(a, unknown)["conclusion"].endswith(" It is unknown which images b has seen.")
+    assert compare(unknown, unknown)["conclusion"].endswith(
+        " which images a has seen. It is unknown which images b has seen."
+    )
     assert "unknown" not in compare(a, replace(unknown, out_of_fold=np.ones(24, bool)))["conclusion"]

@@ -113,7 +113,7 @@ def test_hospitals_left_out_in_turn_from_the_tables_to_the_results(hospitals, tm
     text, _ = runs("evaluate.py", out, "--bootstrap", 100, "--threads", 1, "--by", "device")
     evaluated = read_json(out / "evaluation_all.json")
     assert evaluated["predictions"] == "out-of-fold predictions"
-    assert "Each image is predicted by models that were not trained on any image of its hospital." in text
+    assert "Each image is predicted by models that were not trained on any image of the same hospital." in text
     assert "each hospital with the threshold that the others choose" in text
     assert evaluated["splits"]["all"]["auc"] == stored["splits"]["out_of_fold"]["auc"]
     by_device = {(entry["hospital"], *entry["by"].values()) for entry in evaluated["results"] if "by" in entry}

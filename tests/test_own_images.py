@@ -109,7 +109,7 @@ def test_folds_of_patients_and_a_search(scans, tmp_path, runs):
 def test_a_model_on_a_folder_of_another_hospital(folder, tmp_path, runs, onnx_model):
     out = tmp_path / "out"
     text, _ = runs("evaluate.py", onnx_model.path, "--data", folder, *EVALUATE, "--out", out)
-    assert "set at full size: all AUC" in text and "Of these 6 images the model was trained on 0" in text
+    assert "set at full size: all AUC" in text and "The model was trained on 0 of these 6 images" in text
     report = (out / "model/report_all.html").read_text()
     assert "Of these 6 images" in report and "set at full size" in report
     kept = read_json(out / "model/evaluation_all.json")

@@ -137,9 +137,9 @@ def test_table_of_a_folder(run, folder, grey):
     out, err = run(folder, folder / "absent.png", status=1)
     title, rule, kept, rare, header, *rows = out.splitlines()
     assert "generated, not ultrasound" in title and "research only" in title
-    assert rule == "flagged for review from 0.4000 up: a rule"
+    assert rule == "threshold 0.4000: a rule"
     assert kept.startswith("Expected at this threshold: sensitivity 0.9500 [.900 1.000] and specificity 0.6000 [.500")
-    assert rare == "unlike the training images below a typicality of 0.01, as 1% of images like those are"
+    assert rare == "unlike the training images: typicality below 0.01, as about 1% of training images have"
     assert header.split() == ["P(malignant)", "typicality", "page", "image"]
     pages = [("a.png", 1, 0), ("b.jpg", 1, 0), ("deep.tiff", 1, 0), *(("pages.tif", i + 1, i) for i in range(4))]
     for row, (name, page, image) in zip(rows, [*pages, ("deeper/c.bmp", 1, 1)], strict=True):
@@ -171,7 +171,7 @@ def test_what_is_unlike_the_training_images_is_marked_in_place_of_a_flag(run, on
     raised = with_metadata(onnx_model.path, tmp_path / "raised.onnx", typicality_threshold="0.03")
     paths = (folder / "a.png", tmp_path / "white.png")
     *heading, ordinary, white = run(*paths, model=raised)[0].splitlines()
-    assert "unlike the training images below a typicality of 0.03, as 3% of images like those are" in heading
+    assert "unlike the training images: typicality below 0.03, as about 3% of training images have" in heading
     assert "unlike the" not in ordinary and "flagged" not in white
     assert re.search(r" 0\.0204  unlike the training images +1  .*white\.png$", white)
     for model, marked in ((raised, [False, True]), (onnx_model.path, [False, False])):
@@ -287,7 +287,7 @@ def test_overlays_of_images_of_one_name_are_all_kept(run, grey, tmp_path):
         assert np.abs(np.asarray(Image.open(path)).astype(int) - np.asarray(expected)).max() <= 2
     kept = {path: Path(path).read_bytes() for path in found}
     title = run("--evidence", folder, scans / "a.png")[0]
-    assert f"{folder}: vermillion speaks for malignant, blue against, deepest from 6 log-odds up" in title
+    assert f"{folder}: vermillion is evidence for malignant, blue is evidence against; " in title
     assert len(list(folder.iterdir())) == 4 and all(Path(path).read_bytes() == data for path, data in kept.items())
     assert "cannot be written" in run("--evidence", scans / "a.png", scans / "a.png", status=2)[1]
 

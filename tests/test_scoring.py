@@ -132,7 +132,7 @@ def test_what_a_reader_must_know_is_said_once_each(scored):
     assert "was trained on some of these pictures" in trained and "clean ones" not in trained
     assert none.startswith("No val image is clean")
     (chose,) = scoring.notes([replace(scored, on="out_of_fold", chose=("epoch", "threshold"))], [])
-    assert chose == "These out-of-fold images chose: epoch, threshold. Their figures are slightly too good."
+    assert chose == "These out-of-fold images chose: epoch, threshold. So their figures are slightly optimistic."
     assert scoring.notes([scored], scoring.evaluate([scored], CHOSEN, 100)) == []
 
 

@@ -310,7 +310,7 @@ class TestCrossval:
         assert {(entry["held_out"], *entry["chose"]) for entry in evaluation["results"]} == {
             (False, "calibration", "threshold")
         }
-        assert evaluation["notes"][-2].endswith("nor on a near-duplicate of it or another image of its patient.")
+        assert evaluation["notes"][-2].endswith("its near-duplicates, or other images of its patient.")
         assert (out / "folds_val.png").exists()
         listed = read_json(out / "run.json")["files"]
         assert listed.keys() == {path.name for path in out.iterdir()} - {

@@ -105,8 +105,8 @@ def test_no_difference_between_those_with_enough_images_of_a_known_value():
 def test_fewer_than_two_with_enough_images_are_not_compared(sizes):
     one = scored(sizes | {"unknown": (20, 20)}, {})
     found = compared(one)
-    why = "fewer than two have 10 images of each class (images of one patient count once)."
-    assert found["conclusion"] == f"The values of device cannot be compared: {why}"
+    why = "fewer than two values have 10 images of each class (images of one patient count once)."
+    assert found["conclusion"] == f"The values of device cannot be compared, because {why}"
     assert isnan(found["p"]) and isnan(found["statistic"])
 
 

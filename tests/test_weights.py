@@ -84,7 +84,7 @@ def test_training_one_model_does_not_change_the_next_one_s_start(imagenet_trunk)
     assert all(torch.equal(after[name], tensor) for name, tensor in start.items())
 
 
-NO_TENSORS = "not a file of plain tensors saved by torch, or a damaged one"
+NO_TENSORS = "is not a file of plain tensors saved by torch, or is damaged"
 BAD_FILES = {  # what is saved, or the bytes; test_bad_input.py has others
     "another network's name": ({"features.0.weight": torch.zeros(1)}, "'features.0.weight' of shape .* is no layer"),
     "another shape": ({"conv1.weight": torch.zeros(64, 2, 7, 7)}, r"conv1.weight' of shape \[64, 2, 7, 7\] is no"),

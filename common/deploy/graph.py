@@ -254,7 +254,7 @@ def check(path: Path) -> dict:
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise UserError(f"the ONNX checker refuses the file, nothing is written: {one_line(str(error))}") from None
+        raise UserError(f"the ONNX checker refuses the file: {one_line(str(error))}. Nothing is written.") from None
     model = onnx.load(path, load_external_data=False)
     found = {
         "opset": {entry.domain: entry.version for entry in model.opset_import}[""],
@@ -263,5 +263,5 @@ def check(path: Path) -> dict:
         "bytes": path.stat().st_size,
     }
     if found["external_data"] or found["operator_sets"] != ["ai.onnx"]:
-        raise UserError(f"the file is not one of standard operators, nothing is written: {found}")
+        raise UserError(f"the file has operators that are not standard: {found}. Nothing is written.")
     return found

@@ -98,9 +98,9 @@ def check(model: onnxfile.OnnxModel, reference: dict[str, parity.Expected], line
     row = rows[-1]  # test is reported and decides nothing
     if row["agreement"] < LEAST_AGREEMENT or row["auc_loss"] > MOST_AUC_LOSS:
         raise UserError(
-            f"--int8 answers otherwise than fp32, nothing is written ({row['split']}: {row['agreement']:.2%} of "
-            f"{row['n']} labels agree, AUC loss {row['auc_loss']:+.4f}; needed are {LEAST_AGREEMENT:.0%} and at most "
-            f"{MOST_AUC_LOSS}); leave --int8 out, or export another run or an ensemble"
+            f"--int8: differs too much from fp32. On {row['split']}, {row['agreement']:.2%} of {row['n']} labels agree "
+            f"(needed: {LEAST_AGREEMENT:.0%}), and the AUC loss is {row['auc_loss']:+.4f} (at most {MOST_AUC_LOSS}). "
+            "Nothing is written. Remove --int8, or export another run."
         )
     how = {"description": DESCRIPTION, "logit_slope": line[0], "logit_intercept": line[1]} | mean
     return how | {"least_agreement": LEAST_AGREEMENT, "most_auc_loss": MOST_AUC_LOSS, "rows": rows}

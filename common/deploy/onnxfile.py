@@ -102,10 +102,11 @@ class OnnxModel:
             made = [self.session.run(outputs, {n: v[s : s + batch] for n, v in fed.items()}) for s in starts]
             found = [np.concatenate(given) for given in zip(*made)]
         except RUNTIME_ERRORS as error:
-            raise UserError(f"{self.path}: cannot be computed ({one_line(str(error))}); export the run again") from None
+            reason = one_line(str(error))
+            raise UserError(f"{self.path}: cannot be computed ({reason}). Export the run again.") from None
         for output, values in zip(outputs, found):
             if values.shape[:1] != (len(images),) or not values.size or not np.isfinite(values).all():
-                raise UserError(f"{self.path}: gives no {output} for each image, it is damaged; export the run again")
+                raise UserError(f"{self.path}: is damaged, because {output} is missing. Export the run again.")
         return found
 
 
@@ -120,17 +121,17 @@ def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.Inferen
 def load(path: str | Path, threads: int) -> OnnxModel:
     """Open a file that export.py wrote. Raises: UserError."""
     if not os.path.isfile(path):
-        raise UserError(f"{path}: no such file; export.py makes one from a run folder")
-    with reading(path, "not an ONNX file, or a damaged one", "export the run again", RUNTIME_ERRORS):
+        raise UserError(f"{path}: there is no such file. Make the file from a run folder with export.py.")
+    with reading(path, "is not an ONNX file, or is damaged", "export the run again", RUNTIME_ERRORS):
         session = open_session(path, threads)
         ends = (*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs())
         found = {end.name: (end.type, len(end.shape)) for end in ends}  # a damaged name may be no UTF-8
     if not REQUIRED.items() <= found.items() <= (REQUIRED | OPTIONAL).items():
         raise UserError(
-            f"{path}: an ONNX file that takes or gives something else than export.py's FILE.onnx; give that file, not "
-            "FILE.plain.onnx, or export the run again"
+            f"{path}: has other inputs and outputs than a file of export.py. Give FILE.onnx, not FILE.plain.onnx, or "
+            "export the run again."
         )
-    with reading(path, "an ONNX file without this project's metadata", "export.py writes one with it"):
+    with reading(path, "has no metadata of this project", "give a file that export.py wrote"):
         props = session.get_modelmeta().custom_metadata_map
         unlike = float(props["typicality_threshold"])
         about = props["dataset"], props["intended_use"]

@@ -122,7 +122,7 @@ def require(rows: list[dict], bounds: dict[str, float]) -> None:
     """Raises: UserError on the first row with a value above its bound, or one that is nan."""
     for row in rows:
         if not all(row[name] <= bound for name, bound in bounds.items()):
-            raise UserError(f"onnxruntime disagrees with PyTorch or Pillow, nothing is written: {row}")
+            raise UserError(f"onnxruntime differs from PyTorch or Pillow: {row}. Nothing is written.")
 
 
 def mean_from_logit(logits: np.ndarray, evidence: np.ndarray) -> float:

@@ -28,18 +28,18 @@ def read(table: Path) -> dict[Path, Known]:
     for number, row in read_rows(table).items():
         image, patient = row.get("image", ""), row.get("patient", "")
         if not image:
-            raise UserError(f"{table}: row {number}: names no image. Fill in the cell, or delete the row.")
+            raise UserError(f"{table}, row {number}: names no image. Fill in the cell, or delete the row.")
         cells = [row.get(name, "") for name in ("x", "y", "width", "height")]
         try:
             box = read_box(cells) if any(cells) else None
         except ValueError as error:
-            raise UserError(f"{table}: row {number}: {error}") from None
+            raise UserError(f"{table}, row {number}: {error}.") from None
         before = found.setdefault(table.parent / image.replace("\\", "/"), Known(patient, box))
         if patient != before.patient:
             of_two = f"{image} is of patient {before.patient!r} and patient {patient!r}"
-            raise UserError(f"{table}: row {number}: {of_two}; keep the right row")
+            raise UserError(f"{table}, row {number}: {of_two}. Remove the wrong row.")
         if box != before.box:
-            raise UserError(f"{table}: row {number}: {image} has another box in a row above; keep the right row")
+            raise UserError(f"{table}, row {number}: {image} has another box in a row above. Remove the wrong row.")
     return found
 
 
@@ -50,7 +50,7 @@ def read_box(cells: list[str]) -> tuple[float, ...]:
     except ValueError:
         box = ()
     if len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
-        raise ValueError(f"a box is x, y, width and height in pixels, not {', '.join(cells)!r}")
+        raise ValueError(f"the box is {', '.join(cells)!r}. Use x, y, width and height in pixels")
     return box
 
 
@@ -60,14 +60,14 @@ def read_rows(table: Path) -> dict[int, dict[str, str]]:
     try:
         text = table.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{table}: cannot be read as UTF-8 text ({error}); save the table as UTF-8") from None
+        raise UserError(f"{table}: cannot be read as UTF-8 text ({error}). Save the table as UTF-8.") from None
     lines = text.splitlines()
     delimiter = max(",;\t", key=lines[0].count) if lines else ","
     records = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
     header = [name.casefold() for name in records[0]] if records else []
     rows = {number: dict(zip(header, cells)) for number, cells in enumerate(records[1:], 2) if cells}
     if not rows or "image" not in header:
-        raise UserError(f"{table}: has no rows with a column 'image'. Name the columns image and patient")
+        raise UserError(f"{table}: has no rows with a column 'image'. Name the columns image and patient.")
     return rows
 
 

@@ -134,7 +134,7 @@ def check(path: Path, whole: onnxfile.OnnxModel, expected: parity.Expected, thre
     """Hold a network-only file to the whole file, on training images as the run cuts them: the rows that parity.json
     keeps. Raises: UserError where they disagree, or for an operator that converters may not take."""
     if others := {node.op_type for node in onnx.load(path).graph.node} - OPERATORS:
-        raise UserError(f"--plain: converters may not take {', '.join(sorted(others))}; nothing is written")
+        raise UserError(f"--plain: converters may refuse {', '.join(sorted(others))}. Nothing is written.")
     found = answer(path, [expected.images.look(name) for name in INPUTS[whole.view]], threads)
     logits, probabilities = parity.answer(whole, ["logit", "probability"], expected)
     apart = {"max_difference": np.abs(sigmoid(found) - probabilities), "logit_difference": np.abs(found - logits)}

@@ -21,7 +21,7 @@ def constant(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
     """A named constant of a file. Raises: UserError on a file that export.py did not write."""
     found = [tensor for tensor in model.graph.initializer if tensor.name == name]
     if len(found) != 1:
-        raise UserError(f"the file has no constant {name!r}, so it cannot be recalibrated; export the run again")
+        raise UserError(f"the file has no constant {name!r}, which calibration changes. Export the run again.")
     return found[0]
 
 
@@ -75,5 +75,5 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise UserError(f"the ONNX checker refuses the new file, nothing is written: {error}") from None
+        raise UserError(f"the ONNX checker refuses the new file: {error}. Nothing is written.") from None
     modelfile.save(model, path)

@@ -16,7 +16,7 @@ from common.deploy import onnxfile
 
 FOLDS = 5
 THRESHOLD = 0.01
-RULE = "below it an image is unlike the training images: it is more unusual than all but about 1 % of them, held out"
+RULE = "an image below this typicality is unlike the training images; about 1 % of held-out training images are below"
 LEAST_VARIANCE = 1e-6  # of a direction; with less, rounding would decide
 BATCH = 64
 

@@ -10,16 +10,15 @@ from common.errors import UserError, one_line
 from common.settings import Settings, read_params
 from common.weights import initial_model
 
-PHANTOMS = "PHANTOM DATA. BreastMNIST cannot be had, so this run is on generated images, from random weights. "
-PHANTOMS += "Every number of it is PHANTOM: it shows that the program works, and says nothing about ultrasound."
-SCRATCH = "FROM RANDOM WEIGHTS. The ImageNet weights cannot be had, so this run on BreastMNIST does without: "
-SCRATCH += "its numbers are lower than those of the README."
+PHANTOMS = "PHANTOM DATA. BreastMNIST is missing, so this run trains on generated images, from random weights. "
+PHANTOMS += "Every number of this run is PHANTOM: it shows that the program works, and says nothing about ultrasound."
+SCRATCH = "RANDOM WEIGHTS. The ImageNet weights are missing, so this run on BreastMNIST starts from random weights. "
+SCRATCH += "Its numbers are lower than those of the README."
 
 
 def frame(what: str, error: UserError) -> str:
-    """A notice in a frame: what the run is, why, and the way to the real thing."""
-    cause, _, way_out = one_line(str(error)).partition("; ")
-    parts = [what, f"Why: {cause}.", f"The way out: run it again with a network, or {way_out}."]
+    """Return a notice in a frame: what the run is, why, and what to do."""
+    parts = [what, f"Why: {one_line(str(error))}", "With a network, run the same command again."]
     lines = [textwrap.wrap(part, 74, break_long_words=False, break_on_hyphens=False) for part in parts]
     bar = "#" * 78
     return "\n".join([bar, *(f"## {line}" for part in lines for line in part), bar])

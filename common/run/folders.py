@@ -47,8 +47,8 @@ def read_predictions(path: Path) -> dict[tuple[str, str, int], dict]:
     "probability"}}. The hospital is "" where the file has no such column. The predictions of an image in several
     repeats are averaged as logits, as `Predictor` does; `out_of_fold` says that a fold held the image out.
     Raises: UserError."""
-    needed = "it needs the columns split,index,label,probability, and probabilities from 0 to 1"
-    with reading(path, "no predictions file", needed):
+    needed = "use the columns split, index, label and probability, and probabilities from 0 to 1"
+    with reading(path, "is not a table of predictions", needed):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", on_bad_lines="error")
         table = table.assign(**{name: "" for name in ("fold", "hospital", "image") if name not in table})
         columns = {"label": table["label"].map({"0": 0, "1": 1}), "index": table["index"].astype(int)}
@@ -159,9 +159,9 @@ def read_checkpoint(path: Path) -> tuple[dict, BreastResNet | TwoLooks]:
     else."""
     content = read_tensors(path, "a checkpoint", "train the run again")
     kinds = {"mirror": bool, "settings": dict, "seed": int}
-    with reading(path, "not a checkpoint of this project, or a damaged one"):
+    with reading(path, "is not a checkpoint of this project, or is damaged"):
         if content["format"] == "breastmnist-resnet18 v1":
-            raise UserError(f"{path}: was written by version 1 of this program; train the run again")
+            raise UserError(f"{path}: was written by version 1 of this program. Train the run again.")
         known = content["format"] == FORMAT and describes_data(content["data"])
         if not known or any(type(content[key]) is not kind for key, kind in kinds.items()):
             raise ValueError("not what save_model writes")
@@ -234,7 +234,7 @@ class Run:
         """Raises: UserError when images are not of the size that the run takes."""
         size, height = self.data["size"], images.pixels.shape[1]
         if height != size:
-            raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{height}; give --size {size}")
+            raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{height}. Give --size {size}.")
 
     def evidence(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """What each position of the first look adds to the calibrated logit, float32 [n, rows, columns], and the window
@@ -264,15 +264,15 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     path = Path(folder)
     if (path / WORK / "finished").exists():
         raise UserError(
-            f"{folder}: a new run was cut off while it replaced this one; --resume of its command ends that"
+            f"{folder}: a new run was interrupted while it replaced this run. Repeat its command with --resume."
         )
     files = sorted(path.glob("fold_*.pt"), key=lambda file: (len(file.name), file.name)) or [path / "model.pt"]
     if not files[0].exists():
-        raise UserError(f"{folder}: no run folder (no model.pt or fold_*.pt in it); train.py and crossval.py make one")
+        raise UserError(f"{folder}: holds no model.pt or fold_*.pt. Give a run folder of train.py or crossval.py.")
     checkpoints, members = zip(*map(read_checkpoint, files))
     first = checkpoints[0]
     if any(content[key] != first[key] for content in checkpoints for key in ("mirror", "settings", "data")):
-        raise UserError(f"{folder}: its fold_*.pt are of different runs; run crossval.py again")
+        raise UserError(f"{folder}: the files fold_*.pt are of different runs. Run crossval.py again.")
     calibration = read_calibration(path / "calibration.json")
     predictor = Predictor(members, first["mirror"]).to(device)
     return Run(path, predictor, calibration, first["data"], read_table(path / TABLE))
@@ -284,7 +284,7 @@ def read_metrics(folder: Path) -> dict:
     metrics = read_json(path)
     kinds = {"splits": dict, "results": list, "folds": list}
     if not all(isinstance(({"folds": []} | metrics).get(name), kind) for name, kind in kinds.items()):
-        raise UserError(f"{path}: holds no metrics of a run; train the run again")
+        raise UserError(f"{path}: holds no metrics of a run. Train the run again.")
     return metrics
 
 

@@ -55,7 +55,7 @@ def begin(
         try:
             yield partial
         except (KeyboardInterrupt, SystemExit):
-            print(f"{out}: the same command with --resume goes on from here", file=sys.stderr)
+            print(f"{out}: to continue from here, repeat the command with --resume", file=sys.stderr)
             raise
         except UserError:
             if not any(partial.glob("*.pt")):  # it failed before its first checkpoint
@@ -70,14 +70,14 @@ def locked(out: Path) -> Iterator[Path]:
     work = out / WORK
     with writing_to(work):
         if work.exists() and any(work.iterdir()) and not (work / "lock").exists():
-            raise UserError(f"{work}: was not made by this program; choose another folder, or move it")
+            raise UserError(f"{work}: was not made by this program. Choose another folder, or move the folder.")
         work.mkdir(exist_ok=True)
         lock = FileLock(work / "lock", blocking=False)
         try:
             lock.acquire()
         except Timeout:
-            way_out = "wait for its end, or choose another folder"
-            raise UserError(f"--out {out}: another run is at work there ({holder(work)}); {way_out}") from None
+            wait = "Wait until the run ends, or choose another folder."
+            raise UserError(f"--out {out}: another run is at work there ({holder(work)}). {wait}") from None
         (work / "holder").write_text(f"pid {os.getpid()} on {platform.node()}\n", encoding="utf-8")
     try:
         yield work
@@ -105,12 +105,12 @@ def prepare(work: Path, described: dict, found: Found, resume: bool) -> Path:
         return partial
     if resume and finished.exists():
         check_same(finished, described)
-        print(f"{out}: the run is complete; there is nothing to resume")
+        print(f"{out}: the run is complete. There is nothing to resume.")
         sys.exit(0)
     if resume:
-        print(f"note: nothing to resume in {out}; starting from the beginning", file=sys.stderr)
+        print(f"note: {out} holds no interrupted run. The run starts from the beginning", file=sys.stderr)
     elif unfinished.exists():
-        print(f"note: the unfinished run in {out} is discarded; --resume would have gone on with it", file=sys.stderr)
+        print(f"note: the interrupted run in {out} is discarded. --resume would continue the run", file=sys.stderr)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     write_json(unfinished, described, found.notice)
@@ -121,15 +121,15 @@ def check_same(file: Path, described: dict) -> None:
     """Refuse to go on with another run than `provenance.describe` described; warn when code or machine changed, which
     may change the last digits. Raises: UserError."""
     stored = read_json(file)
-    with reading(file, way_out="begin anew without --resume"):
+    with reading(file, way_out="remove --resume to start again"):
         was, now = identity(stored), identity(described)
         changed = [key for key in MACHINE if stored["provenance"].get(key) != described["provenance"][key]]
     different = [f"{key} {was.get(key)}, not {now.get(key)}" for key in now | was if was.get(key) != now.get(key)]
     if different:
-        way_out = "give --resume the same flags and data, or leave it out"
-        raise UserError(f"{file}: made with {'; '.join(different)}; {way_out}")
+        advice = "Give the same flags and data, or remove --resume."
+        raise UserError(f"{file}: the interrupted run had {'; '.join(different)}. {advice}")
     if changed:
-        print(f"warning: begun with other {', '.join(changed)}: the last digits may differ", file=sys.stderr)
+        print(f"warning: the run began with other {', '.join(changed)}, so the last digits may differ", file=sys.stderr)
 
 
 def identity(described: dict) -> dict:

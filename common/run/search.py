@@ -86,7 +86,7 @@ def names(text: str) -> tuple[str, ...]:
     given = [name.strip().replace("-", "_") for name in text.split(",")]
     unknown = [name for name in given if name not in RANGES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} has no range to search; known are {', '.join(RANGES)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} has no range to search. Use {', '.join(RANGES)}")
     if len(set(given)) < len(given):
         raise argparse.ArgumentTypeError(f"{text!r} names a setting twice")
     return tuple(name for name in RANGES if name in given)
@@ -129,7 +129,7 @@ def storage_url(text: str) -> str:
         return text
     file = "FILE" if not text or "@" in text else text  # a URL without its scheme may hold a password
     journal = f"journal:{os.path.splitext(file)[0]}.journal"
-    raise argparse.ArgumentTypeError(f"is no URL; give sqlite:///{file} for a database file, or {journal}")
+    raise argparse.ArgumentTypeError(f"is no URL. Give sqlite:///{file} for a database file, or {journal}")
 
 
 def shown(url: str) -> str:
@@ -173,7 +173,7 @@ def open_study(url: str, name: str, fixed: dict) -> optuna.Study:
         begun = study.user_attrs["fixed"]
     different = sorted(key for key in fixed | begun if fixed.get(key) != begun.get(key))
     if different:
-        raise UserError(f"study {name!r} was begun with other {', '.join(different)}; use the same, or another --study")
+        raise UserError(f"study {name!r} has other {', '.join(different)}. Give the same flags, or another --study.")
     return study
 
 

@@ -20,7 +20,7 @@ def result(labels: np.ndarray, probabilities: np.ndarray, size: int, root: Path,
     evaluator = medmnist.Evaluator("breastmnist", split, size=size, root=root)
     theirs, ours = evaluator.evaluate(benign), metrics.summary(labels, probabilities)
     if not np.allclose(theirs, (ours["auc"], ours["accuracy"]), rtol=0, atol=1e-12):
-        raise UserError(f"MedMNIST's Evaluator finds {theirs}, not {ours['auc']} and {ours['accuracy']}")
+        raise UserError(f"MedMNIST's Evaluator gives {theirs}, not {ours['auc']} and {ours['accuracy']}")
     lines = [f"{i},{probability}\n" for i, probability in enumerate(benign.tolist())]
     return evaluator.get_standard_evaluation_filename(theirs, name), "".join(lines)
 

@@ -14,14 +14,14 @@ def printable(path) -> str:
 def heading(model, threshold: float, rule: str, folder: Path | None) -> str:
     """What the table stands under: the model, what its operating point means, the scale of overlays, the columns."""
     lines = [f"{model.path.name}, trained on {model.dataset}: {model.intended_use}"]
-    lines.append(f"flagged for review from {threshold:.4f} up: {rule}")
+    lines.append(f"threshold {threshold:.4f}: {rule}")
     if threshold == model.calibration.threshold and (expected := tables.promise(model.calibration)):
         lines.append(expected)
     rare = model.typicality_threshold
-    lines.append(f"unlike the training images below a typicality of {rare:g}, as {rare:.0%} of images like those are")
+    lines.append(f"unlike the training images: typicality below {rare:g}, as about {rare:.0%} of training images have")
     if folder:
-        full = f"deepest from {evidence.FULL:g} log-odds up"
-        lines.append(f"{printable(folder)}: vermillion speaks for malignant, blue against, {full}")
+        full = f"the strongest colour means {evidence.FULL:g} log-odds or more"
+        lines.append(f"{printable(folder)}: vermillion is evidence for malignant, blue is evidence against; {full}")
     sure = f"{'found':>6}  {'window':<19}  " * (model.view == "lesion")
     if sure:
         lines.append("found: how sure the model is of a lesion. window: x,y,width,height of where it looks, in pixels")

@@ -18,15 +18,15 @@ OUTCOMES = {(1, 1): "true positive", (0, 1): "false positive", (1, 0): "false ne
 WORST = USUAL = 8  # frames of `windows`
 SEEN = 224  # pixels a side of a frame there
 WINDOWS = (
-    "White: the window that the model found. Vermillion: the window around the given box. First the frames in which "
-    "both overlap least (IoU: intersection over union), then some of the others, from least to most."
+    "White: the window that the model found. Vermillion: the window around the given box. First: the frames in which "
+    "both windows overlap least. Then: some other frames, from least to most overlap. IoU: intersection over union."
 )
 NOTE = (
-    "The most extreme images of each outcome at the operating point, {:.4f}; P is P(malignant). Evidence is counted in "
-    "log-odds{}. The scale is the same for every image."
+    "The most extreme images of each outcome at the operating point, {:.4f}. P is P(malignant). The unit of evidence "
+    "is log-odds{}. The scale is the same for every image."
 )
-OF_ALL = ": the mean of an image's map is its logit"
-OF_WINDOW = " and is of the window alone: the logit is the mean of this map and of the frame's, which is not shown"
+OF_ALL = ". The mean of an image's map is its logit"
+OF_WINDOW = ". The map shows the window. The logit is the mean of this map and the frame's map, which is not shown"
 
 
 def most_extreme(labels, probabilities, threshold: float, n: int) -> list[tuple[str, int]]:
@@ -63,7 +63,7 @@ def sheet(model, images: Images, labels, probabilities, title: str) -> Figure:
     scale = ScalarMappable(Normalize(-FULL, FULL), colours)
     figure.set_figheight(figure.get_figheight() + 0.9)
     bar = figure.colorbar(scale, ax=figure.axes, location="top", extend="both", fraction=0.02, aspect=50)
-    bar.set_label("log-odds: speaks against malignant (blue), for it (vermillion)")
+    bar.set_label("log-odds: evidence against malignant (blue), for malignant (vermillion)")
     return figure
 
 

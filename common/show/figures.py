@@ -145,9 +145,9 @@ def calibration_change(curves: dict[str, list[dict]], title: str) -> Figure:
     """Predicted against observed share of malignant images, before and after a recalibration (by cross-validation).
     curves: {"before", "after"}: of `calibration.reliability_rows`."""
     figure, axes = _canvas(title, 6, 6.4)
-    axes.plot([0, 1], [0, 1], **REFERENCE, label="what a calibrated model has")
-    _bins(axes, curves["before"], MUTED, "s", "the file as it was")
-    _bins(axes, curves["after"], MODEL, "o", "calibrated on these images, by cross-validation")
+    axes.plot([0, 1], [0, 1], **REFERENCE, label="perfect calibration")
+    _bins(axes, curves["before"], MUTED, "s", "before calibration")
+    _bins(axes, curves["after"], MODEL, "o", "after calibration on these images, by cross-validation")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean P(malignant) of a bin", ylabel="share that is malignant")
     figure.legend(loc=BELOW)
     return figure
@@ -158,7 +158,7 @@ def reliability(labels, probabilities, title: str) -> Figure:
     many images have which probability."""
     figure, (axes, strip) = _canvas(title, 6, 7.2, 2, sharex=True, height_ratios=[5, 1])
     rows = calibration.reliability_rows(labels, probabilities)
-    axes.plot([0, 1], [0, 1], **REFERENCE, label="what a calibrated model has")
+    axes.plot([0, 1], [0, 1], **REFERENCE, label="perfect calibration")
     _bins(axes, rows, MODEL, "o", "a bin, with its exact 95 % interval")
     found = calibration.summary(labels, probabilities)
     error = f"expected calibration error {found['ece']:.3f} ({len(rows)} bins of equal mass)"

@@ -13,7 +13,7 @@ UNDEFINED = {
     "precision": "no image reaches the threshold",
     "recall": "no malignant image",
     "specificity": "no benign image",
-    "f1": "no malignant image, and none that reaches the threshold",
+    "f1": "there is no malignant image, and no image reaches the threshold",
 }
 FIRST = 28  # characters of a table's first column, unless names need more
 
@@ -154,7 +154,7 @@ def calibration_table(entries: dict[str, dict]) -> str:
                 interval(entry[f"{measure}_ci95"]),
             ]
         lines.append(line(name, cells, 16, first))
-    explained = "ECE: 10 bins of equal mass. In the large: mean probability minus share of malignant images."
+    explained = "ECE: 10 bins with equally many images. In the large: mean probability minus share of malignant images."
     return "\n".join([*lines, explained])
 
 
@@ -176,11 +176,11 @@ def recalibration_text(fitted, was: Calibration, now: Calibration) -> str:
     names |= {"calibration_in_the_large": "mean probability minus share"}
     about = now.chosen_on
     lines = [f"{about['n']} {about['unit']}s, {about['malignant']} of them malignant"]
-    lines.append(line("", ["as it was", "expected on new images"], 32, 32))
+    lines.append(line("", ["before", "expected on new images"], 32, 32))
     lines.append(line("threshold", [f"{was.threshold:.4f}", f"{now.threshold:.4f}"], 32, 32))
     for key, name in names.items():
         lines.append(line(name, [with_interval(measured, key) for measured in (fitted.before, fitted.after)], 32, 32))
-    lines.append(f"temperature {now.temperature:.3f}, offset {now.offset:+.3f}; {now.threshold_rule}")
+    lines.append(f"temperature {now.temperature:.3f}, offset {now.offset:+.3f}\n{now.threshold_rule}")
     return "\n".join(lines)
 
 

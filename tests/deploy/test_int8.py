@@ -60,7 +60,7 @@ def test_train_and_val_decide_together_and_test_does_not(onnx_model, reference, 
     monkeypatch.setattr(int8, "compare_split", lambda *_: compared)
     for agreement, loss, refused in ((0.99, 0.005, False), (0.99, np.nan, False), (0.98, 0, True), (1, 0.006, True)):
         compared |= {"agreement": agreement, "auc_loss": loss}
-        with pytest.raises(UserError, match=f"train.val: {agreement:.2%} of 96") if refused else nullcontext():
+        with pytest.raises(UserError, match=f"train.val, {agreement:.2%} of 96") if refused else nullcontext():
             int8.check(onnx_model, reference, (1.0, 0.0))
 
 

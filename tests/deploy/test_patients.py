@@ -44,14 +44,14 @@ def test_what_is_no_table_is_refused(tmp_path):
 )
 def test_a_row_without_an_image_is_refused(text, number, tmp_path):
     (table := tmp_path / "t.csv").write_text(text, encoding="utf-8")
-    message = f"{table}: row {number}: names no image. Fill in the cell, or delete the row."
+    message = f"{table}, row {number}: names no image. Fill in the cell, or delete the row."
     assert refusal(patients.read, table) == message
 
 
 @pytest.mark.parametrize("other", ["2", ""])
 def test_an_image_of_two_patients_is_refused(other, tmp_path):
     (table := tmp_path / "t.csv").write_text(f"image,patient\na.png,1\nb.png,1\na.png,{other}\n", encoding="utf-8")
-    message = f"{table}: row 4: a.png is of patient '1' and patient '{other}'; keep the right row"
+    message = f"{table}, row 4: a.png is of patient '1' and patient '{other}'. Remove the wrong row."
     assert refusal(patients.read, table) == message
 
 

@@ -50,7 +50,7 @@ def test_what_it_takes_and_gives_is_in_its_metadata(path):
 def test_other_pictures_and_other_operators_are_refused(path, finding, lesion_model, framed, monkeypatch):
     expected = parity.expect(finding, {"train": framed})["train"]
     swapped = replace(expected.images, windows=expected.images.pixels)
-    with pytest.raises(UserError, match="disagrees"):
+    with pytest.raises(UserError, match="differs from PyTorch"):
         plain.check(path, lesion_model, expected._replace(images=swapped), 1)
     monkeypatch.setattr(plain, "OPERATORS", plain.OPERATORS - {"MatMul"})
     with pytest.raises(UserError, match="converters may not take MatMul"):

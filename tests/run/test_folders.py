@@ -115,7 +115,7 @@ def test_a_damaged_table_is_one_line(tmp_path, phantoms):
     text = path.read_text()
     for damaged in ("", text.replace("fingerprint", "x"), text[:-9], text.replace(",train,", ",train"), "\0" + text):
         path.write_text(damaged)
-        assert refusal(folders.read_table, path).startswith(f"{path}: damaged. Train the run again")
+        assert refusal(folders.read_table, path).startswith(f"{path}: is damaged. Train the run again")
 
 
 # models
@@ -142,7 +142,7 @@ def test_two_looks_survive_their_file(tmp_path, finding, framed, saved):
     (two_looks,) = finding.predictor.members
     saved(member=two_looks)
     described = torch.load(tmp_path / "model.pt")["data"]
-    assert refusal(folders.load, tmp_path).startswith(f"{tmp_path / 'model.pt'}: not a checkpoint")  # of one look
+    assert refusal(folders.load, tmp_path).startswith(f"{tmp_path / 'model.pt'}: is not a checkpoint")  # of one look
     change_checkpoint(tmp_path / "model.pt", data=described | {"view": "lesion"})
     run = folders.load(tmp_path)
     assert run.view == "lesion" and run.predictor.finder is not None
@@ -188,7 +188,7 @@ def test_folds_of_different_runs_are_refused(tmp_path, saved, changed):
 
 def test_folders_without_a_run_or_between_two(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
-        assert "no run folder" in refusal(folders.load, path)
+        assert "holds no model.pt" in refusal(folders.load, path)
     (tmp_path / ".breastmnist" / "finished").mkdir(parents=True)
     assert "--resume of its command" in refusal(folders.load, tmp_path)
 
@@ -196,7 +196,7 @@ def test_folders_without_a_run_or_between_two(tmp_path):
 def test_a_run_of_version_1_says_what_to_do(tmp_path, saved):
     saved()
     change_checkpoint(path := tmp_path / "model.pt", format="breastmnist-resnet18 v1", data={"name": "breastmnist"})
-    assert refusal(folders.load, tmp_path) == f"{path}: was written by version 1 of this program; train the run again"
+    assert refusal(folders.load, tmp_path) == f"{path}: was written by version 1 of this program. Train the run again."
 
 
 NO_NUMBERS = {name: tensor * torch.nan for name, tensor in untrained_member(0).state_dict().items()}
@@ -207,4 +207,4 @@ def test_checkpoints_that_contradict_themselves(tmp_path, saved, changed):  # te
     saved()
     change_checkpoint(path := tmp_path / "model.pt", **changed)
     message = refusal(folders.load, tmp_path)
-    assert message.startswith(f"{path}: not a checkpoint of this project, or a damaged one. ")
+    assert message.startswith(f"{path}: is not a checkpoint of this project, or is damaged. ")

@@ -65,7 +65,7 @@ def interrupted(tmp_path, quick, capsys) -> Path:
     with pytest.raises(KeyboardInterrupt), begin(tmp_path, quick) as partial:
         (partial / "model.pt").write_text("so far")
         raise KeyboardInterrupt
-    assert "the same command with --resume goes on" in capsys.readouterr().err
+    assert "to continue from here, repeat the command with --resume" in capsys.readouterr().err
     return tmp_path
 
 
@@ -86,7 +86,7 @@ def test_a_run_that_begins_anew_says_why(interrupted, quick, capsys):
     assert f"the unfinished run in {interrupted} is discarded" in begun(interrupted, False)
     (interrupted / ".breastmnist/partial/described.json").unlink()  # as when a kill cut off the discarding
     for out in (interrupted, interrupted / "new"):
-        assert f"nothing to resume in {out}; starting from the beginning" in begun(out, True)
+        assert f"{out} holds no interrupted run. The run starts from the beginning" in begun(out, True)
 
 
 def test_a_complete_run_ends_at_once(tmp_path, quick, capsys):
@@ -254,7 +254,7 @@ def test_a_file_that_the_user_puts_there_meanwhile_is_kept_and_so_are_the_checkp
 def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path):
     with pytest.raises(KeyboardInterrupt), resume.locked(tmp_path):
         message = refused(resume.locked(tmp_path))
-        assert f"--out {tmp_path}: another run" in message and f"(pid {os.getpid()} on {HOST}); wait" in message
+        assert f"--out {tmp_path}: another run" in message and f"(pid {os.getpid()} on {HOST}). Wait" in message
         assert refused(resume.locked(tmp_path)) == message  # being refused takes nothing away
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []  # given back
@@ -273,7 +273,7 @@ def test_what_a_killed_holder_left_is_taken_over(tmp_path, left):
 def test_a_folder_of_work_that_is_the_users_is_refused_and_kept(tmp_path):
     (work := tmp_path / ".breastmnist").mkdir()
     write(work, ["breastmnist.npz"], "mine")
-    assert f"{work}: was not made by this program; choose another folder" in refused(resume.locked(tmp_path))
+    assert f"{work}: was not made by this program. Choose another folder" in refused(resume.locked(tmp_path))
     assert content(work) == {"breastmnist.npz": "mine"}
 
 

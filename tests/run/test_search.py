@@ -29,7 +29,7 @@ def test_every_range_holds_values_that_the_setting_takes(name):
 
 def test_names_are_put_into_the_order_of_simplicity_and_unknown_ones_refused():
     assert search.names("lr, label-smoothing,wd") == ("wd", "lr", "label_smoothing")
-    message = "has no range to search; known are stages, wd, lr, epochs"
+    message = "has no range to search. Use stages, wd, lr, epochs"
     for text in ("lr,weights", "", "lr,,wd", "patience"):
         with pytest.raises(argparse.ArgumentTypeError, match=message):
             search.names(text)
@@ -141,7 +141,7 @@ def test_workers_of_one_seed_do_not_take_the_cells_in_one_order(opened):
 
 def test_other_settings_are_refused(opened):
     opened(fixed={"folds": 3, "epochs": 2})
-    message = "study 'study' was begun with other (epochs|ema); use the same, or another"
+    message = "study 'study' has other (epochs|ema). Give the same flags, or another"
     for fixed in ({"folds": 3, "epochs": 1}, {"folds": 3}, {"folds": 3, "epochs": 2, "ema": 0}):
         with pytest.raises(UserError, match=message):
             opened(fixed=fixed)
@@ -229,7 +229,7 @@ def test_a_url_is_taken_as_it_is(url):
 def test_a_path_is_refused_with_the_urls_for_it(text, hint):
     with pytest.raises(argparse.ArgumentTypeError) as refused:
         search.storage_url(text)
-    assert str(refused.value) == f"is no URL; give {hint}"
+    assert str(refused.value) == f"is no URL. Give {hint}"
 
 
 def test_no_password_is_said():

@@ -68,7 +68,7 @@ def test_decision_curve_of_a_harmful_operating_point_has_minus_signs():
 
 @pytest.mark.parametrize(("title", "count"), [("short", 2), (TITLE, 4), ("short", 12)])
 def test_nothing_in_a_forest_overlaps_or_is_cut_off(title, count):
-    note = "AUC cannot be compared between the values of device: " + "fewer than two have 10 images of each class. " * 4
+    note = "AUC cannot be compared, because " + "fewer than two values have 10 images of each class. " * 4
     figure = clinical.forest(entries(count), title, note)
     assert overlapping(figure) == [] and figure.bbox.height / figure.bbox.width < 1.1
 
