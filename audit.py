@@ -1,7 +1,7 @@
 """Audit a data set before you trust a number that was measured on it.
 
-audit.py finds near-duplicates, and names those that lie in different splits or have opposite labels. It draws pairs of
-near-duplicates, and augmented images, for you to inspect.
+audit.py finds near-duplicates, and names those that lie in different splits or have opposite labels. audit.py draws
+pairs of near-duplicates, and augmented images, for you to inspect.
 """
 
 from collections import Counter
@@ -53,7 +53,7 @@ def audit(pool: Images) -> Audit:
     pairs, total = duplicates.find_pairs(pool.squares)
     groups = pool.groups
     split = pool.table["split"].to_numpy(str)
-    splits_of = Counter(g for g, _ in set(zip(groups.tolist(), split)))  # how many each group has images in
+    splits_of = Counter(g for g, _ in set(zip(groups.tolist(), split)))  # {group: number of its splits}
     mixed = [g for g, count in splits_of.items() if count > 1]
     leaking = {str(name): int(np.isin(groups[split == name], mixed).sum()) for name in dict.fromkeys(split)}
     opposite = [(i, j, r) for i, j, r in pairs if pool.labels[i] != pool.labels[j]]
@@ -92,7 +92,10 @@ def audit_text(pool: Images, found: Audit) -> str:
 
 
 def draw_pairs(pool: Images, pairs: list, title: str):
-    """Draw near-duplicates side by side, with a frame around pairs with opposite labels."""
+    """Return a figure of near-duplicates side by side. A coloured border marks pairs with opposite labels.
+
+    Args: pairs: (i, j, correlation), at least one.
+    """
     tiles = np.stack([pool.pixels[[i, j]] for i, j, _ in pairs])
     captions = [f"{name_of(pool, i)}\n{name_of(pool, j)}\ncorrelation {r:.3f}" for i, j, r in pairs]
     frames = [figures.MALIGNANT if pool.labels[i] != pool.labels[j] else "white" for i, j, _ in pairs]
@@ -101,7 +104,7 @@ def draw_pairs(pool: Images, pairs: list, title: str):
 
 
 def draw_augmented(pool: Images, title: str, seed: int):
-    """Draw the first images of each class, each next to augmented copies."""
+    """Return a figure of the first images of each class, each next to augmented copies."""
     shown = np.concatenate([np.flatnonzero(pool.labels == c)[:SHOWN] for c in (1, 0)])
     stored = torch.from_numpy(pool.pixels[shown]).float() / 255
     generator = torch.Generator().manual_seed(seed)

@@ -1,7 +1,7 @@
-"""Fit an .onnx file to a hospital, with images of the hospital whose outcome is known.
+"""Fit an .onnx file to a hospital, with images of known outcome from the hospital.
 
-The new file has the same network, and a calibration and a threshold for the hospital. From 100 images on, it also has a
-typicality for the hospital. calibrate.py prints the performance to expect on new images of the hospital. With
+The new file has the same network, and a calibration and a threshold for the hospital. From 100 images on, the file also
+has a typicality for the hospital. calibrate.py prints the performance to expect on new images of the hospital. With
 --prevalence instead of --data, calibrate.py uses only the share of malignant images at the hospital. calibrate.py needs
 onnx and onnxruntime, but no torch. Research only, not a medical device.
 """
@@ -24,7 +24,7 @@ from common.run import flags, outputs
 from common.show import figures, tables
 from common.thresholds import Rule
 
-TYPICAL = 100  # images needed to fit typicality; with fewer, no image could be marked as unlike them
+TYPICAL = 100  # images needed to fit typicality; with fewer images, typicality could mark no image
 
 
 def parse_args():
@@ -60,9 +60,10 @@ def parse_args():
 
 
 def read_images(model: OnnxModel, args) -> tuple[Images, str]:
-    """Return the images to calibrate on, and a sentence about the images that the model has seen.
+    """Return the images to calibrate on, and a sentence about the images that the model has seen. Raises: UserError.
 
-    Images that the model was trained on, and near-duplicates of them, are not returned. Raises: UserError.
+    Training images of the model, and near-duplicates of training images, are not returned. Without fingerprints in the
+    file, all images are returned.
     """
     size = args.size or model.data["size"]
     found = data.find(args.data, args.data_root, size, args.seed or 0, args.positive, undivided="all", view="square")
@@ -91,7 +92,10 @@ def calibration_of(images: Images, unit: Unit, fitted: Fitted, total: tuple[floa
 
 
 def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> list[str]:
-    """Calibrate the file on images. Return the lines to print, with the performance to expect."""
+    """Calibrate the file on images. Return the lines to print, with the performance to expect. Raises: UserError.
+
+    The folder of `out` also gets a .calibration.json and a .calibration.png.
+    """
     images, seen = read_images(model, args)
     logits = model.run_images(["logit"], images)[0].astype(float)
     by_image, unit = (recalibration.units(images, logits, unit) for unit in ("image", args.unit))
@@ -119,7 +123,7 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> l
 def fit_to_prevalence(model: OnnxModel, file: onnx.ModelProto, args) -> list[str]:
     """Correct the offset for a share of malignant images. Return the lines to print.
 
-    Raises: UserError when the file does not state the share of malignant images of its training.
+    Raises: UserError when the file does not state the share of malignant images in training.
     """
     own = model.calibration
     if not own.chosen_on.get("n"):

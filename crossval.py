@@ -92,7 +92,7 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
 def main():
     args = parse_args()
     settings = Settings.from_args(args)
-    undivided = "train" if args.groups == "hospital" else None  # a held-out hospital is its own test
+    undivided = "train" if args.groups == "hospital" else None  # a held-out hospital is the test
     found = data.find(
         args.data, args.data_root, args.size, args.seed, args.positive, undivided=undivided, view=settings.view
     )

@@ -145,7 +145,10 @@ def notes_of(model: Model, found: Found, scored: Scored, predicted: Predicted, r
 
 
 def official_result(found: Found, scored: Scored, name: str, args) -> tuple[str, str] | None:
-    """Return the name and content of MedMNIST's standard result file; None for other data. Raises: UserError."""
+    """Return the name and content of MedMNIST's standard result file; None for other data or all splits together.
+
+    Raises: UserError when MedMNIST's Evaluator disagrees.
+    """
     if [one.spec for one in found.sets] != ["breastmnist"] or scored.on == "all":
         return None
     root = breastmnist_path(args.data_root, found.size).parent

@@ -44,15 +44,16 @@ def parse_args():
 
 
 def write_and_load(model: onnx.ModelProto, about: dict, path: Path, threads: int) -> onnxfile.OnnxModel:
-    """Save an assembled model, and open the file."""
+    """Write an assembled model, and open the file. Raises: UserError."""
     graph.write(model, about, path)
     return onnxfile.load(path, threads)
 
 
 def write_int8(networks: dict, fp32: onnxfile.OnnxModel, reference, known, about, path, threads) -> dict:
-    """Write the int8 file and check it. Raises: UserError.
+    """Write the int8 file and check the file. Return the checks for parity.json. Raises: UserError.
 
-    The training images choose the scales of the weights, and the `known` images fit the typicality.
+    Training images choose the ranges of the activations, and a line from int8 logits to fp32 logits. The images
+    `known` fit the typicality.
     """
     size, view, train = fp32.data["size"], fp32.view, reference["train"]
     quantized = {look: int8.quantize(network, train.images.look(look)) for look, network in networks.items()}
@@ -67,7 +68,10 @@ def write_int8(networks: dict, fp32: onnxfile.OnnxModel, reference, known, about
 
 
 def write_fp32(networks: dict, run, known, about, path, threads) -> tuple[onnxfile.OnnxModel, typicality.Typicality]:
-    """Write the fp32 file. The `known` images fit the typicality; a note says when they are too few."""
+    """Write the fp32 file. Return the open file and the typicality, fitted to the images `known`. Raises: UserError.
+
+    A note on stderr says if the images are too few to mark an image.
+    """
     fitted = typicality.fit_networks(networks, known, threads)
     if fitted.marks_nothing:
         few = f"{len(fitted.held_out)} training images are too few to mark an image as unlike them; 100 are needed"

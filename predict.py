@@ -1,10 +1,10 @@
 """Print P(malignant) of image files with an .onnx file of export.py. Needs numpy, Pillow and onnxruntime.
 
-IMAGE is a file, a folder, or a FILE.csv. The FILE.csv has the column image. Its optional columns are patient, and x, y,
+IMAGE is a file, a folder, or a FILE.csv. The FILE.csv has the column image. Optional columns are patient, and x, y,
 width and height of the box around the lesion. After the images, each patient gets a row with the highest probability of
-their images. predict.py searches a folder and its subfolders for images. In folders, it skips masks (image_mask.png,
-masks/), hidden files and other files, and counts them in a note on stderr. It always predicts a file that you name.
-Without IMAGE, or for "-", it reads paths from stdin, one per line.
+their images. predict.py searches a folder and its subfolders for images. In folders, predict.py skips masks
+(image_mask.png, masks/), hidden files and other files. A note on stderr counts skipped files. predict.py always
+predicts a file that you name. Without IMAGE, or for "-", predict.py reads paths from stdin, one per line.
 
 Formats: PNG, JPEG, BMP, TIFF, GIF, WebP, JPEG 2000, PGM and PPM; DICOM if pydicom is installed. Each page of a TIFF and
 each frame of a GIF, WebP or DICOM is a row. Colour becomes grey (Pillow's L). Transparent pixels become black. 16 bits
@@ -92,7 +92,7 @@ def warn_of_old_packages() -> None:
 
 
 class Progress:
-    """Count of what is done. The count is shown on a terminal, unless the results appear on the same terminal."""
+    """Count of predicted images and files. A terminal shows the count, unless the results appear on the terminal."""
 
     def __init__(self):
         self.images = self.files = self.failed = 0
@@ -143,7 +143,7 @@ def check_evidence_folder(folder: str, named: list[str]) -> None:
 
 
 def expand_tables(named: Iterable[str], box) -> Iterator[tuple[str, patients.Known]]:
-    """Yield each path and what is known about it. A table yields the images that it names. box: of --box, or None."""
+    """Yield each path with the known facts. A table yields the images in the table. box: of --box, or None."""
     for name in named:
         if name.lower().endswith(patients.SUFFIXES):
             yield from ((str(path), known) for path, known in patients.read(Path(name)).items())
@@ -169,7 +169,7 @@ def read(named: Iterable[tuple[str, patients.Known]], progress: Progress) -> Ite
 
 
 def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
-    """Yield batches of consecutive pages with the same shape, few enough for the memory."""
+    """Yield batches of consecutive pages with the same shape: one, or at most BATCH_IMAGES and BATCH_PIXELS."""
     for (height, width), alike in groupby(pages, key=lambda page: page.pixels.shape):
         most = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (height * width)))
         while batch := list(islice(alike, most)):
@@ -231,7 +231,7 @@ def seen_in_training(model: onnxfile.OnnxModel, images: np.ndarray) -> np.ndarra
 def save_overlay(folder: Path, page: Page, values: np.ndarray, window) -> Path:
     """Write NAME_page1.png or, if the file exists, NAME_page1_2.png and so on. Return the path.
 
-    Args: window: the window of the map in pixels; None for the middle square or the frame. Raises: UserError.
+    Args: window: x, y, width and height of the map in pixels; None for the middle square. Raises: UserError.
     """
     name = f"{page.path.stem[:50]}_page{page.number}"  # short enough for every file system, even in UTF-8
     names = chain([name], (f"{name}_{number}" for number in count(2)))

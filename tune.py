@@ -32,10 +32,10 @@ from common.show import figures, tables
 
 JOURNAL = "study.journal"
 FILES = ["best.json", "trials.csv", "study.png", "importance.png", "grid.png", JOURNAL]  # what --out may get
-FOR_TRAINING = ("data", "positive", "data_root", "size", "seed")  # flags that train.py needs beside --params
-TOP_SHARE = 0.25  # of the search's trials, best first, span the range of the grid
-SHOWN = 5  # trials of each stage, best first, in the table
-GRID = ("lr", "wd")  # down and across
+FOR_TRAINING = ("data", "positive", "data_root", "size", "seed")  # flags that train.py needs in addition to --params
+TOP_SHARE = 0.25  # share of the trials of the search, the best ones, that spans the range of the grid
+SHOWN = 5  # number of trials of each stage in the table, the best ones
+GRID = ("lr", "wd")  # rows and columns of the grid
 
 
 def build_parser():
@@ -144,7 +144,7 @@ def take_part(url, fixed, pool, settings, args) -> Outcome:
             second.pruner = optuna.pruners.NopPruner()
             if "cells" not in second.user_attrs:
                 second.set_user_attr("cells", grid_cells(near, args))
-            cells = second.user_attrs["cells"]  # the cells of the first worker, who may have seen fewer trials
+            cells = second.user_attrs["cells"]  # the cells of the first worker, which may have seen fewer trials
             scored = search.score_all(second, cells, partial(score, "cell"))
             rows += [trial_row("grid", i, *pair, settings, args) for i, pair in enumerate(zip(scored, cells))]
             near = complete(rows, "grid") or near
@@ -224,7 +224,7 @@ def draw(outcome: Outcome, label: str, out) -> None:
 def save(outcome: Outcome, settings, found, args, out) -> None:
     """Write best.json, trials.csv and the figures. In best.json, keys with an underscore are for people."""
     made_with = provenance(found, args.threads)
-    if args.storage:  # may hold a password
+    if args.storage:  # the URL may hold a password
         words = (word.replace(args.storage, search.shown(args.storage)) for word in sys.argv)
         made_with["command"] = shlex.join(["python", *words])
     chosen, best = outcome.chosen, outcome.best
@@ -244,7 +244,7 @@ def save(outcome: Outcome, settings, found, args, out) -> None:
 
 
 def next_command(parser, args, pool, out) -> str:
-    """Return the command that trains with the chosen setting on the same data. Without val, use crossval.py."""
+    """Return the command that trains with the chosen setting on the same data: train.py, or crossval.py without val."""
     script = "train.py" if (pool.table["split"] == "val").any() else "crossval.py"
     words = ["python", script, "--params", f"{out}/best.json"]
     for name in FOR_TRAINING:

@@ -1,4 +1,4 @@
-"""What a model says of images, be it a run or an .onnx file."""
+"""Answers of a model to images, from a run or from an .onnx file."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,12 @@ import numpy as np
 
 
 class Answer(NamedTuple):
-    """probabilities: calibrated, [n]; windows: what the model looks at first, [n, 4], x, y, width and height in shares
-    of the picture that `Images.pixels` shows; found: how sure its finder is of a lesion, [n], 1 where the model does
-    not look for it; typicality: [n], None where the model does not tell."""
+    """Answers of a model for n images.
+
+    probabilities: [n], calibrated; windows: [n, 4], what the model sees first: x, y, width and height in shares of the
+    picture in `Images.pixels`; found: [n], how sure the finder is of a lesion, 1 if the model does not search for the
+    lesion; typicality: [n], None if the model gives none.
+    """
 
     probabilities: np.ndarray
     windows: np.ndarray
@@ -17,5 +20,5 @@ class Answer(NamedTuple):
 
 
 def whole(n: int) -> np.ndarray:
-    """The windows of a model that sees all of n pictures, float32 [n, 4]."""
+    """Return n windows that show whole pictures, float32 [n, 4] in shares."""
     return np.tile(np.array([0, 0, 1, 1], np.float32), (n, 1))

@@ -1,11 +1,11 @@
 """Augmentation of whole batches, for B-mode ultrasound.
 
-What changes here is what changes between two scans of the same lesion: the probe's side (mirror), its tilt (small
-rotation), depth setting and position (scale, shift), gain and dynamic range (brightness, contrast), and what the view
-hides (erasing). Two scanners differ in their grey curve (gamma), resolution (sharpness) and speckle. A model that has
-seen all three vary does better at a hospital that it has never seen (Zhang et al., IEEE TMI 2020; results/lesion.md).
+The changes are those between two scans of the same lesion: side of the probe (mirror), tilt of the probe (small
+rotation), depth setting and position (scale, shift), gain and dynamic range (brightness, contrast), and hidden parts
+(erasing). Two scanners differ in grey curve (gamma), resolution (sharpness) and speckle. A model that is trained with
+these three changes does better at a new hospital (Zhang et al., IEEE TMI 2020; results/lesion.md).
 
-Images are never turned upside down: depth runs downward from the probe, so an acoustic shadow falls below its lesion.
+Images are never turned upside down. Depth runs downward from the probe, so an acoustic shadow falls below its lesion.
 No scanner produces a picture with the shadow above the lesion.
 """
 
@@ -20,33 +20,35 @@ from common.settings import Settings
 
 @dataclass(frozen=True)
 class Strength:
-    """How far augmentation may go; each amount is drawn uniformly and anew for every image."""
+    """Limits of augmentation. Each amount is drawn uniformly, anew for every image."""
 
     mirror: float = 0.5  # probability of a left-right flip
-    degrees: float = 10.0  # rotation up to this, either way
-    scale: float = Settings.zoom  # zoom by up to this share, in or out
-    shift: float = 0.10  # translation by up to this share of the side, each axis
-    contrast: float = 0.2  # about the image mean, by up to this share
-    brightness: float = 0.1  # added, as a share of the grey range
-    scanners: bool = False  # whether the next three count, which vary what differs between scanners
-    gamma: float = 0.5  # grey levels to the power of e^x, x up to this, either way
-    sharpness: float = 1.0  # of the image's fine detail, this share is taken away or added
-    speckle: float = 0.25  # standard deviation of the noise up to this, as a share of each grey level
+    degrees: float = 10.0  # largest rotation, in either direction
+    scale: float = Settings.zoom  # largest zoom as a share, in or out
+    shift: float = 0.10  # largest translation along each axis, as a share of the side
+    contrast: float = 0.2  # largest change of contrast about the image mean, as a share
+    brightness: float = 0.1  # largest change of brightness, as a share of the grey range
+    scanners: bool = False  # whether to change gamma, sharpness and speckle, which differ between scanners
+    gamma: float = 0.5  # grey levels to the power of e^x, largest x in either direction
+    sharpness: float = 1.0  # largest share of the fine detail that is removed or added
+    speckle: float = 0.25  # largest standard deviation of the noise, as a share of each grey level
     erasing: float = 0.25  # probability of a rectangle set to the image mean
 
 
-FINDING = Strength(scale=0.3, shift=0.15)  # of frames in which a lesion is to be found, wherever it is (lesion.md)
+FINDING = Strength(scale=0.3, shift=0.15)  # for finders: a lesion may be anywhere (results/lesion.md)
 
 
 def uniform(images: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
-    """A draw from U(low, high) for each image, on the CPU so that a seed means the same on every device."""
+    """Draw from U(low, high) for each image, [n]. The CPU draws, so that a seed gives the same on every device."""
     return (low + (high - low) * torch.rand(len(images), generator=generator)).to(images.device)
 
 
 def affine(planes: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
-    """Mirror, rotate, scale and shift in one bilinear resampling, so that the image is blurred only once; what comes
-    from outside the frame repeats the mirrored border. planes: [n, planes, h, w], square; those of one image, such as
-    the image and its heat map, move together."""
+    """Mirror, rotate, scale and shift in one bilinear resampling, so that an image is blurred only once.
+
+    Outside the frame, the image continues mirrored at the border.
+    Args: planes: [n, planes, h, w], square. Planes of one image, such as the image and its heat map, move together.
+    """
     images = planes[:, 0]
     angle = uniform(images, -strength.degrees, strength.degrees, generator).deg2rad()
     zoom = 1 + uniform(images, -strength.scale, strength.scale, generator)
@@ -59,7 +61,7 @@ def affine(planes: torch.Tensor, strength: Strength, generator: torch.Generator)
 
 
 def gain(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
-    """Contrast about each image's mean, then brightness, clipped to [0, 1]. images: [n, h, w]."""
+    """Change the contrast about the mean of each image, then the brightness; clip to [0, 1]. images: [n, h, w]."""
     contrast = 1 + uniform(images, -strength.contrast, strength.contrast, generator)[:, None, None]
     brightness = uniform(images, -strength.brightness, strength.brightness, generator)[:, None, None]
     mean = images.mean((1, 2), keepdim=True)
@@ -67,13 +69,15 @@ def gain(images: torch.Tensor, strength: Strength, generator: torch.Generator) -
 
 
 def grey_curve(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
-    """Gamma: a power of the grey levels, which keeps black and white. images: [n, h, w] in [0, 1]."""
+    """Raise grey levels to a random power (gamma), which keeps black and white. images: [n, h, w] in [0, 1]."""
     return images ** uniform(images, -strength.gamma, strength.gamma, generator)[:, None, None].exp()
 
 
 def focus(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
-    """Blur or sharpen: take away, or add, a share of what a binomial filter of 5x5 pixels removes; clipped to [0, 1].
-    images: [n, h, w]."""
+    """Blur or sharpen images; clip to [0, 1]. images: [n, h, w].
+
+    A binomial filter of 5x5 pixels removes fine detail. A share of this detail is removed or added.
+    """
     share = uniform(images, -strength.sharpness, strength.sharpness, generator)[:, None, None]
     filtered = F.pad(images[:, None], (2, 2, 2, 2), "reflect")
     row = torch.tensor([1.0, 4, 6, 4, 1], device=images.device) / 16
@@ -83,15 +87,17 @@ def focus(images: torch.Tensor, strength: Strength, generator: torch.Generator) 
 
 
 def speckle(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
-    """Noise in proportion to the grey level, clipped to [0, 1]. images: [n, h, w]."""
+    """Add noise in proportion to the grey level; clip to [0, 1]. images: [n, h, w]."""
     deviation = uniform(images, 0, strength.speckle, generator)[:, None, None]
     noise = torch.randn(images.shape, generator=generator).to(images.device)
     return (images * (1 + deviation * noise)).clamp(0, 1)
 
 
 def erase(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
-    """Random erasing: with probability `strength.erasing`, a rectangle of sides 10-40 % of the image takes the image's
-    mean (Zhong et al., AAAI 2020). images: [n, h, w]."""
+    """Set a random rectangle of some images to the mean of the image (Zhong et al., AAAI 2020). images: [n, h, w].
+
+    The probability is `strength.erasing`. The sides of the rectangle are 10-40 % of the sides of the image.
+    """
     inside = torch.ones_like(images, dtype=torch.bool)
     for axis in (1, 2):
         length = images.shape[axis]
@@ -105,10 +111,10 @@ def erase(images: torch.Tensor, strength: Strength, generator: torch.Generator) 
 
 
 def augment(planes: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
-    """A randomly changed copy of each image.
+    """Return a randomly changed copy of each image.
 
-    Args: planes: float [n, planes, h, w] in [0, 1], square: the image, and what moves with it but keeps its values;
-    generator: a CPU generator, the only source of chance.
+    Args: planes: float [n, planes, h, w] in [0, 1], square. The first plane is the image. The other planes move with
+    the image but keep their values; generator: a CPU generator, the only source of chance.
     Returns: float [n, planes, h, w] in [0, 1].
     """
     moved = affine(planes, strength, generator)
@@ -120,15 +126,18 @@ def augment(planes: torch.Tensor, strength: Strength, generator: torch.Generator
 
 
 def mixup(parts: Sequence[torch.Tensor], alpha: float, generator: torch.Generator) -> list[torch.Tensor]:
-    """Blend each image, its target and whatever else belongs to it with a random partner's: x = l x_i + (1 - l) x_j,
-    one l ~ Beta(alpha, alpha) an image, l >= 1/2 so that the first stays the main one (Zhang et al., ICLR 2018, eq. 1).
+    """Blend each image and its target with a random partner (mixup: Zhang et al., ICLR 2018, eq. 1).
 
-    Args: parts: [n, ...] each; alpha: above 0, or 0 for no mixing.
+    x = l x_i + (1 - l) x_j with one l ~ Beta(alpha, alpha) per image. If l is below 1/2, l becomes 1 - l, so that the
+    first image stays the main one.
+
+    Args: parts: tensors [n, ...], such as images and targets; alpha: 0 or above; 0 for no mixing.
+    Returns: the blended parts, same shapes.
     """
     if alpha == 0:
         return list(parts)
     n, device = len(parts[0]), parts[0].device
     gammas = torch._standard_gamma(torch.full((2, n), alpha), generator=generator)
-    share = (gammas.max(0).values / gammas.sum(0)).nan_to_num(1).to(device)  # a small alpha draws 0 / 0
+    share = (gammas.max(0).values / gammas.sum(0)).nan_to_num(1).to(device)  # a small alpha can give 0 / 0
     partner = torch.randperm(n, generator=generator).to(device)
     return [part.lerp(part[partner], 1 - share.view(-1, *[1] * (part.ndim - 1))) for part in parts]

@@ -37,7 +37,7 @@ def hint_table(folder: Path) -> str:
 
 
 def label_classes(folder: Path, names: list[str], positive: str | None) -> dict[str, int]:
-    """Return {name of a class folder in lower case: label}. Raises: UserError."""
+    """Return {name of a class folder in lower case: label}, with label 1 for positive. Raises: UserError."""
     if not names:
         raise UserError(
             f"{folder}: has no class folders. Make folders such as malignant/ and benign/{hint_table(folder)}."

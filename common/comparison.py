@@ -1,6 +1,7 @@
-"""Which of two models is better, judged on the same images: paired tests, and what they allow to be said.
+"""Compare two models on the same images: paired tests, and a sentence with the conclusion.
 
-Errors on the same cases are correlated: two separate intervals would miss differences that a paired test finds.
+Errors of two models on the same images are correlated. Two separate intervals would miss differences that a paired test
+finds.
 """
 
 from math import comb, erfc, sqrt
@@ -12,23 +13,27 @@ from common.intervals import Z95
 from common.metrics import STANDARD_THRESHOLD
 
 SIGNIFICANCE = 0.05
-POWER = (1.96 + 0.84) / 1.96  # times half an interval: the difference that is found with a power of 80 %
+POWER = (1.96 + 0.84) / 1.96  # half an interval times POWER: the difference found with a power of 80 %
 
 
 def _wins(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """[positives, negatives]: 1 where a positive scores above a negative, 1/2 where they tie. Its means over one class
-    are the structural components of the other, V10 and V01."""
+    """Return 1 where a positive case scores above a negative case, 1/2 for a tie, otherwise 0: [positives, negatives].
+
+    The means over one class are the structural components of the other class, V10 and V01.
+    """
     return np.heaviside(scores[labels][:, np.newaxis] - scores[~labels], 0.5)
 
 
 def delong(labels, scores_a, scores_b) -> dict:
-    """Test of equal AUC for two models on the same cases (DeLong, DeLong & Clarke-Pearson, Biometrics 1988): normal,
-    with the variance S10 / m + S01 / n of the components' differences, the paper's L S L' with L = (1, -1).
+    """Test whether two models have equal AUC on the same cases, with the normal distribution.
+
+    Source: DeLong, DeLong & Clarke-Pearson, Biometrics 1988. The variance is S10 / m + S01 / n of the differences of
+    the components: L S L' of the paper, with L = (1, -1).
 
     Args: labels: [n] of 0 or 1; scores_a, scores_b: [n], each on any monotone scale.
-    Returns: {"auc_a", "auc_b", "difference", "ci95": [low, high], "p"}; difference is a minus b, p two-sided, 1 for
-        models that order every pair alike. ci95 and p are nan when a class has fewer than 2 members, or when the AUCs
-        differ by as much for every case: no variance to judge by.
+    Returns: {"auc_a", "auc_b", "difference": a minus b, "ci95": [low, high], "p": two-sided}. p is 1 if the models
+        order every pair alike. ci95 and p are nan if a class has fewer than 2 members, or if the AUCs differ without
+        any variance.
     """
     labels = np.asarray(labels, bool)
     auc_a, auc_b = (float(metrics.auc(labels, scores)) for scores in (scores_a, scores_b))
@@ -45,9 +50,11 @@ def delong(labels, scores_a, scores_b) -> dict:
 
 
 def mcnemar(labels, called_a, called_b) -> dict:
-    """Test of equal accuracy for two models on the same cases (McNemar, Psychometrika 1947), in its exact form: the
-    cases that only one gets right are coin flips. Args: labels, called_a, called_b: [n] of 0 or 1.
-    Returns: {"only_a_correct", "only_b_correct", "p"}; p is two-sided, 1 when the models never differ."""
+    """Test whether two models have equal accuracy on the same cases (McNemar, Psychometrika 1947), in exact form.
+
+    The cases that only one model gets right are coin flips. Args: labels, called_a, called_b: [n] of 0 or 1.
+    Returns: {"only_a_correct", "only_b_correct", "p"}; p is two-sided, and 1 if the models never differ.
+    """
     labels = np.asarray(labels, bool)
     right_a, right_b = np.asarray(called_a, bool) == labels, np.asarray(called_b, bool) == labels
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
@@ -57,10 +64,10 @@ def mcnemar(labels, called_a, called_b) -> dict:
 
 
 def paired_bootstrap(labels, a, b, counts) -> dict:
-    """Bootstrap intervals of the differences a minus b at the standard threshold, on the same resamples for both.
+    """Return bootstrap intervals of the differences a minus b at the standard threshold, on the same resamples.
 
     Args: labels: [n], 1 for malignant; a, b: [n], P(malignant); counts: [resamples, n], of `intervals.resample_counts`.
-    Returns: {metric: {"difference", "ci95": [low, high]}} for `metrics.NAMES`, nan where one is undefined.
+    Returns: {metric: {"difference", "ci95": [low, high]}} for `metrics.NAMES`; nan if a metric is undefined.
     """
 
     def differences(weights) -> dict:
@@ -72,7 +79,7 @@ def paired_bootstrap(labels, a, b, counts) -> dict:
 
 
 def p_text(p: float) -> str:
-    """ "p = 0.46", with as many digits as show on which side of SIGNIFICANCE it lies."""
+    """Return p as text, such as "p = 0.46", with enough digits to show on which side of SIGNIFICANCE p lies."""
     if p < 0.001 or np.isnan(p):
         return "n/a" if np.isnan(p) else "p < 0.001"
     texts = (f"{p:.{digits}g}" for digits in range(2, 18))
@@ -80,7 +87,7 @@ def p_text(p: float) -> str:
 
 
 def _compared(difference: float) -> str:
-    """ "higher by 0.012", with more digits where three would show nothing."""
+    """Return a difference in words, such as "higher by 0.012", with more digits if three digits would show 0."""
     if difference == 0:
         return "the same"
     size = f"{abs(difference):.3f}" if abs(difference) >= 0.0005 else f"{abs(difference):.1g}"
@@ -88,16 +95,16 @@ def _compared(difference: float) -> str:
 
 
 def conclusion(names: tuple[str, str], differences: dict, delong_p: float, right: dict, n: int) -> str:
-    """One sentence on what a comparison of n images shows, at the 5 % level: a difference in AUC, when 0 lies outside
-    its interval; in accuracy by McNemar's test.
+    """Return a sentence on what a comparison of n images shows, at the 5 % level.
 
-    Args: differences: of `paired_bootstrap`; right: of `mcnemar`.
+    A difference in AUC is shown if 0 lies outside its interval, and a difference in accuracy by McNemar's test.
+    Args: names: of models a and b; differences: of `paired_bootstrap`; delong_p: of `delong`; right: of `mcnemar`.
     """
     auc, (low, high) = differences["auc"]["difference"], differences["auc"]["ci95"]
     accuracy = (right["only_a_correct"] - right["only_b_correct"]) / n
     found_auc = "undefined, because a class is absent"
     if not np.isnan(auc):
-        interval = f"{round(low, 3) + 0.0:.3f} to {round(high, 3) + 0.0:.3f}"  # + 0.0: no -0.000
+        interval = f"{round(low, 3) + 0.0:.3f} to {round(high, 3) + 0.0:.3f}"  # + 0.0 turns -0.0 into 0.0
         by_delong = f"DeLong {p_text(delong_p)}, which takes images as independent"
         found_auc = f"{_compared(auc)} (95 % interval {interval}; {by_delong})"
     found_accuracy = f"{_compared(accuracy)} (McNemar {p_text(right['p'])})"
@@ -124,7 +131,10 @@ def conclusion(names: tuple[str, str], differences: dict, delong_p: float, right
 
 
 def compare(labels, a, b, counts, names: tuple[str, str]) -> dict:
-    """All of the above at the standard threshold, as evaluate.py stores it; arguments as of `paired_bootstrap`."""
+    """Return all tests at the standard threshold, and the conclusion, as evaluate.py stores them.
+
+    Args: as for `paired_bootstrap`; names: of models a and b.
+    """
     differences, delonged = paired_bootstrap(labels, a, b, counts), delong(labels, a, b)
     right = mcnemar(labels, a >= STANDARD_THRESHOLD, b >= STANDARD_THRESHOLD)
     said = conclusion(names, differences, delonged["p"], right, len(labels))

@@ -1,6 +1,7 @@
 """Cross-validation of a training recipe: stratified folds that keep groups together, or one fold per hospital.
 
-crossval.py reports it, tune.py scores with it."""
+crossval.py reports the predictions. tune.py uses them to score settings.
+"""
 
 import functools
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from common.settings import Settings
 
 @dataclass(frozen=True)
 class Scheme:
-    """How to cross-validate: `repeats` times over, with other folds and seeds from `seed` on, `folds` models each.
+    """How to cross-validate: `repeats` times, with `folds` models each. Each repeat has other folds and seeds.
 
-    groups: "patient" keeps images of one patient, and near-duplicates, in one fold; "image" deals every image by
-    itself; "hospital" makes each hospital a fold, whatever `folds` says. refit: train so many more models, on all
-    images. jobs: models trained at once, sharing `threads`.
+    groups: "patient" keeps images of one patient, and near-duplicates, in one fold; "image" treats every image alone;
+    "hospital" makes each hospital a fold, and ignores `folds`.
+    seed: seed of the folds and models. refit: number of additional models, trained on all images.
+    jobs: models trained at once. threads: CPU threads that the jobs share.
     """
 
     groups: str
@@ -40,9 +42,12 @@ class Scheme:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """models: one a fold, repeats x folds of them; fold: int [repeats, n], the index in `models` of the one that has
-    not seen an image; logits: [repeats, n], that model's, not calibrated; found: [repeats, n], how sure its finder is
-    of a lesion; refit: the models trained on all images."""
+    """The models of a cross-validation, and their out-of-fold predictions.
+
+    models: repeats x folds models. fold: int [repeats, n], the index in `models` of the model that has not seen an
+    image. logits: [repeats, n], predicted by this model, not calibrated. found: float32 [repeats, n], how sure the
+    finder of this model is of a lesion. refit: the models trained on all images.
+    """
 
     models: list[BreastResNet | TwoLooks]
     fold: np.ndarray
@@ -52,16 +57,16 @@ class CrossValidation:
 
     @property
     def used(self) -> list[BreastResNet | TwoLooks]:
-        """The models of the run: the refit ones, or those of the folds as an ensemble."""
+        """The models of the run: the refit models, or the models of the folds as an ensemble."""
         return self.refit or self.models
 
     @property
     def mean_logits(self) -> np.ndarray:
-        """[n], the mean over repeats."""
+        """The mean of the logits over repeats, [n]."""
         return self.logits.mean(0)
 
     def look_at_boxes(self, pool: Images, mirror: bool) -> np.ndarray:
-        """The same mean of the images that have a box, [boxed], when the models of the view lesion look there."""
+        """Return the mean logits [boxed] of the images with a box, when models of the view lesion look at the box."""
         boxed = np.flatnonzero(pool.boxed)
         logits = np.empty((len(self.fold), len(boxed)))
         for i, model in enumerate(self.models):
@@ -70,7 +75,7 @@ class CrossValidation:
         return logits.mean(0)
 
     def score_folds(self, pool: Images) -> list[dict]:
-        """`metrics.summary` of each fold by itself, with its number from 1 and its hospitals."""
+        """Return `metrics.summary` of each fold, with the number of the fold (from 1) and its hospitals."""
         labels = np.broadcast_to(pool.labels, self.fold.shape)
         found = []
         for i, held_out in enumerate(self.fold == i for i in range(len(self.models))):
@@ -80,7 +85,7 @@ class CrossValidation:
         return found
 
     def score_repeats(self, labels: np.ndarray) -> list[dict]:
-        """`metrics.summary` of each repeat's pooled predictions, with its number from 1. labels: [n]."""
+        """Return `metrics.summary` of the pooled predictions of each repeat, with its number (from 1). labels: [n]."""
         return [{"repeat": i + 1} | metrics.summary(labels, sigmoid(z)) for i, z in enumerate(self.logits)]
 
 
@@ -94,25 +99,25 @@ def train_fold(
     name: str,
     checkpoint: Path | None = None,
 ):
-    """Train on a fixed schedule, and predict the unseen: they never choose their own model's epoch.
+    """Train a model on a fixed schedule, and predict the unseen images, which never choose the epoch of this model.
 
-    Args: trained, unseen: bool [n]. checkpoint: as `training.fit` takes it.
-    Returns: (model on the CPU, its logits [unseen.sum()] of the unseen, how sure its finder is of a lesion in each).
+    Args: trained, unseen: bool [n]. checkpoint: as for `training.fit`.
+    Returns: model on the CPU; logits of the m unseen images, [m]; how sure the finder is of a lesion, [m].
     """
     model = training.fit(pool[trained], None, settings, seed, device, name, checkpoint).model
     return model.cpu(), *predict(Predictor([model], settings.mirror), pool[unseen])
 
 
 def model_seed(seed: int, i: int) -> int:
-    """The seed of model i: neighbouring seeds of two cross-validations share no model."""
+    """Return the seed of model i. Two cross-validations with neighbouring seeds share no model."""
     return int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
 
 
 def cross_validate(pool: Images, settings: Settings, scheme: Scheme, partial: Path | None = None) -> CrossValidation:
-    """Train the models of a scheme, each on all images but those of its fold, and predict those.
+    """Train the models of a scheme, each on the images outside its fold, and predict the images of the fold.
 
-    Args: partial: a folder that keeps a checkpoint of each model, and from which the training goes on.
-    Raises: UserError when there are too few images for so many folds, or a hospital or the others lack a class.
+    Args: partial: a folder for a checkpoint of each model, from which an interrupted training continues.
+    Raises: UserError if there are too few images for the folds, or if a hospital or its training images lack a class.
     """
     groups = np.arange(len(pool)) if scheme.groups == "image" else pool.groups
     fold = assign_models(pool, groups, scheme)
@@ -132,8 +137,10 @@ def cross_validate(pool: Images, settings: Settings, scheme: Scheme, partial: Pa
 
 
 def assign_models(pool: Images, groups: np.ndarray, scheme: Scheme) -> np.ndarray:
-    """The number, from 0, of the model that does not see an image: int [repeats, n]. groups: [n], what stays together.
-    Raises: UserError."""
+    """Return the index, from 0, of the model that does not see an image: int [repeats, n].
+
+    Args: groups: [n], the same value for images that stay together. Raises: UserError, as `cross_validate`.
+    """
     if scheme.groups == "hospital":
         names, hospital = np.unique(pool.hospitals, return_inverse=True)
         for i, name in enumerate(names):
@@ -144,8 +151,10 @@ def assign_models(pool: Images, groups: np.ndarray, scheme: Scheme) -> np.ndarra
 
 
 def trained_on(pool: Images, groups: np.ndarray, unseen: np.ndarray, name: str) -> np.ndarray:
-    """The images that a model is trained on, bool [n]: all but the unseen, and nothing that shares a group with these,
-    as images of two hospitals may. Raises: UserError where a class is absent."""
+    """Return the images that a model is trained on, bool [n]: images that share no group with an unseen image.
+
+    Images of two hospitals may share a group. Raises: UserError, with the model's name, if a class is absent.
+    """
     trained = ~np.isin(groups, groups[unseen])
     require_both_classes(pool.labels[trained], f"--groups hospital: what {name} is trained on")
     return trained

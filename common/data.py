@@ -1,7 +1,7 @@
 """Find, read and divide the data sets of --data, and join them into one table of images.
 
 found = find(["breastmnist", "scans/"], root=None, size=28)     each data set is a hospital
-images = load(found, "train", "val")                            their union; test is not read
+images = load(found, "train", "val")                            the images of all data sets; test is not read
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from common.npzfile import SPLITS
 from common.tablefile import BOX, Listed
 
 __all__ = ["Images", "concatenate", "of_arrays"]
-WITHOUT_PATH = ("breastmnist", "phantom")  # as --data has them
+WITHOUT_PATH = ("breastmnist", "phantom")  # values of --data that are not paths
 VIEW_NOTES = {
     "frame": "the network looks at the whole frame, because no image has a box",
     "lesion": "the network looks at the lesion and at the frame, because images have boxes",
@@ -98,7 +98,7 @@ class Found:
         return paths([one.spec for one in self.sets])
 
     def describe(self) -> dict:
-        """Return the description of the data that a run stores, with which `find_again` finds and checks the data."""
+        """Return the description of the data that a run stores, and by which `find_again` finds and checks the data."""
         sets = [{"spec": one.spec, "hospital": one.hospital, "md5": one.md5} for one in self.sets]
         md5s = [one.md5 for one in self.sets]
         md5 = md5s[0] if len(md5s) == 1 else hashlib.md5("\n".join(md5s).encode()).hexdigest()
@@ -121,12 +121,12 @@ def find(
     undivided: str | None = None,
     view: str = "auto",
 ) -> Found:
-    """Find and identify data sets. BreastMNIST is downloaded if it is absent.
+    """Find and identify data sets. Download BreastMNIST if it is absent.
 
     Args:
         specs: "breastmnist", "phantom", or the path of an .npz with MedMNIST's keys, of a folder or of a table.
         root: folder with the files of MedMNIST; None for $MEDMNIST_ROOT, otherwise ~/.medmnist.
-        size: side of the images in pixels, one of `npzfile.SIZES`.
+        size: side of the images in pixels, a number in `npzfile.SIZES`.
         seed: seed of the phantoms and of random splits.
         positive: the class folder of malignant images; None for "malignant".
         kept: the table of an earlier run. Images in this table keep their splits.
@@ -162,8 +162,7 @@ def list_files(spec: str, positive: str | None) -> Listed | None:
 
 
 def choose_view(listings: Sequence[Listed | None]) -> str:
-    """Return the view for data sets: the middle square, as in MedMNIST, if a data set is arrays; otherwise the lesion
-    if an image has a box, and the frame if no image has a box."""
+    """Return the view: "square" (as MedMNIST) if a data set is arrays, "lesion" if an image has a box, else "frame"."""
     if not all(listings):
         return "square"
     return "lesion" if any(one and one.table["x"].notna().any() for one in listings) else "frame"

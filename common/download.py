@@ -21,7 +21,7 @@ def limited(url: str) -> Iterator[None]:
     """Limit the waiting time of downloads inside the block to PATIENCE, and send their output to stderr.
 
     A request in a thread comes first, because the look-up of a host name has no time-out.
-    Raises: OSError, also when the answer is not HTTP.
+    Raises: OSError, for example when there is no answer in time, or when the answer is not HTTP.
     """
     asking = threading.Thread(target=ask, args=[url], daemon=True)
     asking.start()

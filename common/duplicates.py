@@ -20,7 +20,7 @@ BLOCK = 2048  # images at a time, which bounds memory
 
 
 def unit_vectors(images: np.ndarray) -> np.ndarray:
-    """Return images as unit vectors. The dot product of two is the Pearson correlation of their 28×28 pixels.
+    """Return images as unit vectors. The dot product of two vectors is the Pearson correlation of their 28×28 pixels.
 
     Args: images: uint8 [n, height, width]. Returns: float32 [n, 28, 28]; all zero for a constant image, which has no
     correlation and no near-duplicate.
@@ -32,7 +32,7 @@ def unit_vectors(images: np.ndarray) -> np.ndarray:
 
 
 def correlate(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the larger correlation of each pair of images, as stored or with one mirrored: float32 [n, m].
+    """Return the larger correlation of each pair of images, as stored or with one image mirrored: float32 [n, m].
 
     Args: vectors, others: `unit_vectors` of n and m images.
     """
@@ -44,7 +44,10 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # i, j, correlation, with i <
 
 
 def search(images: np.ndarray, threshold: float, block: int) -> Iterator[Pairs]:
-    """Yield all pairs above a correlation, sorted by i, for one tile of block × block images after the other."""
+    """Yield all pairs above a correlation, sorted by i, for each tile of block × block images.
+
+    Args: images: uint8 [n, height, width]; threshold: the correlation that a pair exceeds.
+    """
     vectors = unit_vectors(images)
     for top in range(0, len(images), block):
         for left in range(top, len(images), block):
@@ -72,7 +75,7 @@ def find_pairs(
 
 
 def group(n: int, sets: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
-    """Join sets that share an image (connected components).
+    """Return groups of images: sets that share an image are joined (connected components).
 
     Args: n: number of images; sets: indices of images that belong together, for example (i, j).
     Returns: int [n], the smallest index in each image's group.
@@ -86,7 +89,7 @@ def group(n: int, sets: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
 
 
 def patient_pairs(patients: Sequence[str]) -> list[tuple[int, int]]:
-    """Return (i, j) for each image j, where i is the first image of the patient. patients: [n], "" if unknown."""
+    """Return (i, j) for each image j of a known patient; i is the patient's first image. patients: [n], "" unknown."""
     first: dict[str, int] = {}
     return [(first.setdefault(patient, i), i) for i, patient in enumerate(patients) if patient]
 
@@ -102,7 +105,7 @@ def alike_sets(images: np.ndarray, block: int = BLOCK) -> Iterator[np.ndarray]:
 def find_groups(images: np.ndarray, patients: Sequence[str] = ()) -> np.ndarray:
     """Find groups of images: near-duplicates, and images of one patient.
 
-    Args: images: uint8 [n, height, width]; patients: [n], unique over all hospitals, "" where unknown; () if none is
-    known. Returns: int [n], the smallest index in each image's group.
+    Args: images: uint8 [n, height, width]; patients: [n], unique over all hospitals, "" if unknown; () if no patient
+    is known. Returns: int [n], the smallest index in each image's group.
     """
     return group(len(images), chain(alike_sets(images), patient_pairs(patients)))

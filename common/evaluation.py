@@ -1,7 +1,7 @@
-"""Evaluating a model on any images: what it has seen of them, what is scored, and which of two models is better.
+"""Evaluate a model on any images: which images the model has seen, what is scored, and which model is better.
 
-The pictures tell what a model has seen: a run and an .onnx file keep a fingerprint of each image that trained or chose
-something. For its own images, a run's table says more: the group and the split of each.
+A run and an .onnx file keep a fingerprint of each image that trained the model or chose something. Fingerprints show
+which images the model has seen. For images of the run, the table of the run gives the group and the split.
 """
 
 from collections import Counter
@@ -18,9 +18,9 @@ from common.fingerprints import NEAR, SAME
 from common.scoring import Scored
 from common.subgroups import UNKNOWN
 
-KINDS = ("trained on", "near-duplicate", "unseen")  # what an image is to a model; "" where that is unknown
+KINDS = ("trained on", "near-duplicate", "unseen")  # what a model has seen of an image; "" if unknown
 NONE = np.empty((0, fingerprints.BITS // 8), np.uint8)
-OUT_OF_FOLD = {  # how an image is predicted, by --groups of crossval.py
+OUT_OF_FOLD = {  # {--groups of crossval.py: what the models that predict an image have not seen}
     "patient": "were not trained on the image, its near-duplicates, or other images of its patient",
     "image": "were not trained on the image, but perhaps on its near-duplicates",
     "hospital": "were not trained on any image of the same hospital",
@@ -29,12 +29,14 @@ OUT_OF_FOLD = {  # how an image is predicted, by --groups of crossval.py
 
 @dataclass(frozen=True)
 class Seen:
-    """What images are to a model.
+    """What a model has seen of some images.
 
-    kinds: text [n], one of `KINDS` or ""; groups: int [n], what belongs together; clean: bool [n], whether an image's
-    group holds nothing that trained the model or chose its epoch or threshold; trained: bool [n], whether an image
-    trained the model; chose: bool [n], whether an image chose the epoch or threshold; own: whether the images are those
-    of the run.
+    kinds: text [n], a word of `KINDS`, or "" if unknown.
+    groups: int [n], the same value for images that belong together.
+    clean: bool [n], whether no image of the group trained the model, or chose its epoch or threshold.
+    trained: bool [n], whether the image trained the model.
+    chose: bool [n], whether the image chose the epoch or threshold.
+    own: whether the images are images of the run.
     """
 
     kinds: np.ndarray
@@ -46,14 +48,16 @@ class Seen:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many images there are of each kind; {} where that is unknown."""
+        """The number of images of each kind; {} if the kinds are unknown."""
         found = Counter(self.kinds.tolist())
         return {} if "" in found else {kind: found[kind] for kind in KINDS}
 
 
 def by_pictures(images: Images, trained_on: np.ndarray = NONE, chosen_on: np.ndarray = NONE) -> Seen:
-    """What images are to a model by its fingerprints, each uint8 [m, 32]; where there are none, all images count as
-    clean."""
+    """Return what a model has seen of images, by fingerprints. Without fingerprints, all images count as clean.
+
+    Args: trained_on, chosen_on: uint8 [m, 32], fingerprints of images that trained the model, or chose something.
+    """
     groups = images.groups
     trained, chosen = (fingerprints.distance(images.squares, known) for known in (trained_on, chosen_on))
     near = np.minimum(trained, chosen) <= NEAR
@@ -63,10 +67,10 @@ def by_pictures(images: Images, trained_on: np.ndarray = NONE, chosen_on: np.nda
 
 
 def by_table(seen: Seen, rows: pd.DataFrame, table: pd.DataFrame, trained_on: list[str], chosen_on: list[str]) -> Seen:
-    """What a run's own images are to it.
+    """Return what the model of a run has seen of the images of the run, by the table of the run.
 
-    Args: seen: `by_pictures`; rows: those of the run's table that the images are, in order; trained_on, chosen_on:
-    names of splits.
+    Args: seen: from `by_pictures`; rows: the rows of the table for the images, in order; trained_on, chosen_on: names
+        of splits.
     """
     groups = rows["group"].to_numpy()
     trained, chose = (rows["split"].isin(splits).to_numpy() for splits in (trained_on, chosen_on))
@@ -80,12 +84,15 @@ def by_table(seen: Seen, rows: pd.DataFrame, table: pd.DataFrame, trained_on: li
 
 @dataclass(frozen=True)
 class Predicted:
-    """A model's predictions of images.
+    """Predictions of images by a model.
 
-    probabilities: calibrated, [n]; out_of_fold: bool [n], whether models that were not trained on an image predicted
-    it; answer: what the model said, None of stored predictions; given: what it says of the images that have a box when
-    it looks there, None where it does not look for lesions; typicality_threshold: below it, an image is unlike those of
-    training; found_threshold: where the finder is less sure, it finds no lesion.
+    probabilities: calibrated P(malignant), [n].
+    out_of_fold: bool [n], whether models that were not trained on an image predicted the image.
+    answer: the answer of the model; None for stored predictions.
+    given: the answer for the images with a box, when the model looks at the box; None if the model does not look for
+        lesions, or if no image has a box.
+    typicality_threshold: an image of lower typicality is unlike the training images.
+    found_threshold: the finder finds no lesion if it is less sure than this number.
     """
 
     images: Images
@@ -99,37 +106,41 @@ class Predicted:
 
     @property
     def typicality(self) -> np.ndarray | None:
-        """Of each image, float32 [n]; None where the model does not tell."""
+        """The typicality of each image, float32 [n]; None if the answer has no typicality."""
         return self.answer.typicality if self.answer else None
 
     @property
     def unlike(self) -> np.ndarray:
-        """Whether an image is unlike those of training, bool [n]; False where the model does not tell."""
+        """Whether each image is unlike the training images, bool [n]; False without typicality."""
         typicality = np.ones(len(self.images)) if self.typicality is None else self.typicality
         return typicality < np.float32(self.typicality_threshold)
 
     @property
     def unseen(self) -> np.ndarray:
-        """Whether the predicting model has seen neither an image nor another one of its group, bool [n]."""
+        """Whether each image is clean or predicted out-of-fold, bool [n]."""
         return self.seen.clean | self.out_of_fold
 
     @property
     def how(self) -> str:
-        """How the predictions were made, in words."""
+        """The kind of the predictions, in words."""
         if self.out_of_fold.all():
             return "out-of-fold predictions"
         return "predictions" + ", out-of-fold where possible," * bool(self.out_of_fold.any()) + " of the model"
 
 
 def overlaps(predicted: Predicted) -> np.ndarray:
-    """Intersection over union of the window that was found and the one around the box, of images with a box, [n]."""
+    """Return the IoU of the found window and the window around the box, for the images with a box: [boxed]."""
     assert predicted.answer and predicted.given  # the model looks for lesions
     return boxes.overlap(predicted.answer.windows[predicted.images.boxed], predicted.given.windows)
 
 
 def finder(predicted: Predicted) -> dict:
-    """How well the windows are placed, of images with a box: how much they overlap those around the boxes (IoU), and in
-    which share their centre lies in the box; and of how many images nothing is found. {} without a finder."""
+    """Return how well the finder places windows; {} without a finder.
+
+    "n": images with a box. "iou_median", "iou_below_0.3": IoU of the found window and the window around the box, median
+    and share below 0.3. "centre_inside": share of windows with the centre in the box. "nothing_found": number of all
+    images in which the finder finds no lesion.
+    """
     if predicted.given is None or predicted.answer is None:
         return {}
     images, found = predicted.images[predicted.images.boxed], predicted.answer.windows[predicted.images.boxed]
@@ -145,8 +156,10 @@ def finder(predicted: Predicted) -> dict:
 
 
 def score(predicted: Predicted, on: str, by: str | None = None) -> Scored:
-    """The predictions with their groups and subsets: clean images, those like and unlike the training images, and those
-    of each value of a column. Raises: UserError when there is no such column."""
+    """Return the predictions as `Scored`, with groups and subsets. Raises: UserError if there is no column `by`.
+
+    The subsets are clean images, images like and unlike the training images, and the images of each value of `by`.
+    """
     seen, out_of_fold = predicted.seen, predicted.out_of_fold
     subsets = {"clean": predicted.unseen} if not out_of_fold.all() and (seen.own or not seen.clean.all()) else {}
     if predicted.unlike.any():
@@ -162,14 +175,14 @@ def score(predicted: Predicted, on: str, by: str | None = None) -> Scored:
 
 
 def per_patient(scored: Scored) -> Scored:
-    """The predictions of patients. Raises: UserError where a patient is unknown."""
+    """Return the predictions of patients. Raises: UserError if the patient of an image is unknown."""
     if unknown := scored.images.patients.count(""):
         raise UserError(f"--unit patient: the patient of {unknown} images is unknown. Give data with a column patient.")
     return scored.per_patient()
 
 
 def split_by(table: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
-    """{value: bool [n]}: the images of each value of a column. Raises: UserError when there is no such column."""
+    """Return the images of each value of a column, {value: bool [n]}. Raises: UserError on an unknown column."""
     known = [name for name in table.columns if name[0] != "_"]
     if column not in known:
         raise UserError(f"--by {column}: the images have no such column. Use {', '.join(known)}.")
@@ -178,7 +191,7 @@ def split_by(table: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
 
 
 def notes(predicted: Predicted, groups: str) -> list[str]:
-    """What the images are to the model, in sentences. groups: crossval.py's --groups, for out-of-fold predictions."""
+    """Return sentences on what the model has seen. groups: --groups of crossval.py, for out-of-fold predictions."""
     n, held_out, counts, said = len(predicted.images), int(predicted.out_of_fold.sum()), predicted.seen.counts, []
     if predicted.typicality is not None:
         below = f"typicality below {predicted.typicality_threshold:g}"
@@ -204,10 +217,10 @@ def notes(predicted: Predicted, groups: str) -> list[str]:
 
 
 def compare(scored: Scored, a: Predicted, b: Predicted, names: tuple[str, str], resamples: int) -> dict:
-    """Which of two models is better on the images that neither has seen. scored: the predictions of `a`.
+    """Compare two models on the images that neither model has seen. scored: the predictions of `a`.
 
-    Returns: as `comparison.compare`, with "n", the number of these images, and "seen", that of the others; without
-    figures where a class is absent.
+    Returns: as `comparison.compare`, with "n", the number of unseen images, and "seen", the number of others. If
+    a class is absent, the result has a conclusion, but no figures.
     """
     groups = scored.groups
     unseen = ~np.isin(groups, groups[~(a.unseen & b.unseen)])

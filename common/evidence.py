@@ -1,24 +1,24 @@
-"""An evidence map in the image that it is of, and drawn over it. Needs numpy and Pillow."""
+"""Place an evidence map in its image, and draw the map over the image. Needs numpy and Pillow."""
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from common import imagefile
 
-MALIGNANT, BENIGN = "#D55E00", "#0072B2"  # Okabe and Ito's vermillion and blue, which colour-blind readers tell apart
-FULL, OPACITY = 6.0, 0.65  # log-odds from which colour is deepest, in every picture, and how opaque it is then
+MALIGNANT, BENIGN = "#D55E00", "#0072B2"  # colours of Okabe and Ito, which colour-blind readers tell apart
+FULL, OPACITY = 6.0, 0.65  # log-odds and opacity of the deepest colour, in every picture
 
 
 def place(evidence: np.ndarray, height: int, width: int, window=None) -> np.ndarray:
-    """An evidence map in its image, pixel by pixel: what the model, the figures and the web page mean by a position.
+    """Return the evidence at each pixel of an image, float32 [height, width].
 
-    The rows × columns cells of the map tile the window. A cell's value is that at its centre, ((row + 0.5) * height /
-    rows, (column + 0.5) * width / columns) from the window's upper left corner; a pixel, taken at its centre too, has
-    the value that is interpolated bilinearly between the centres of cells, and beyond the outermost centres that of
-    the outermost. Outside of the window it is 0.
+    The figures and the web page place maps in the same way. The cells of the map tile the window. In a window of h × w
+    pixels, the value of a cell belongs to the centre of the cell: ((row + 0.5) * h / rows, (column + 0.5) * w /
+    columns) from the upper left corner. Centres of pixels get values by bilinear interpolation between centres of
+    cells. Beyond the outermost centres, pixels get the outermost value. Outside the window, pixels get 0.
 
-    Args: evidence: [rows, columns]; window: x, y, width and height in pixels, rounded to whole ones; None for the
-    image's centre crop (`imagefile.centre`). Returns: float32 [height, width].
+    Args: evidence: [rows, columns]; window: x, y, width and height in pixels, rounded to whole pixels; None for the
+    middle square (`imagefile.centre`).
     """
     rows, columns = imagefile.centre(height, width)
     if window is not None:
@@ -36,9 +36,11 @@ def place(evidence: np.ndarray, height: int, width: int, window=None) -> np.ndar
 
 
 def overlay(image: np.ndarray, evidence: np.ndarray, window=None) -> Image.Image:
-    """An image with what speaks for malignant in vermillion and what speaks against it in blue, the more the less
-    transparent, to the same scale in every picture, and a line around the window where one is given. Args: image: uint8
-    [h, w]; evidence, window: as `place`."""
+    """Draw evidence over an image: vermillion for malignant, blue against malignant, more opaque for more evidence.
+
+    All pictures have the same scale. A white line marks a given window that is not the whole frame.
+    Args: image: uint8 [h, w]; evidence, window: as for `place`.
+    """
     height, width = image.shape
     placed, picture = place(evidence, height, width, window), Image.fromarray(image).convert("RGB")
     for colour, values in ((MALIGNANT, placed), (BENIGN, -placed)):

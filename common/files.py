@@ -28,8 +28,8 @@ def writing_to(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, and rename the file to `path` after the work.
 
-    `path` thus has its old content or its complete new content.
-    Raises: UserError when the disk refuses. A bad name is refused before any work.
+    Thus `path` has its old content or its complete new content. A bad name is refused before any work.
+    Raises: UserError when the disk refuses.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -38,11 +38,11 @@ def replacing(path: Path) -> Iterator[Path]:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             beside.touch()
             yield beside
-            with open(beside, "r+b") as written:  # Windows syncs only what is open for writing
+            with open(beside, "r+b") as written:  # Windows syncs only files that are open for writing
                 os.fsync(written.fileno())
             os.replace(beside, path)
     finally:
-        with suppress(OSError):  # it is gone, or never was
+        with suppress(OSError):  # the file was renamed, or never existed
             beside.unlink()
 
 

@@ -1,13 +1,13 @@
-"""Fingerprints tell which pictures a model was trained on, without the pictures.
+"""Fingerprints of images: they show which images a model was trained on, without storing the images.
 
 A fingerprint is 256 bits: the signs of random projections of the standardised 28×28 image (Charikar 2002, Similarity
 estimation techniques from rounding algorithms). Two images of correlation r differ in about 256 arccos(r) / pi bits, so
-brightness, contrast, file format and size hardly matter. All arithmetic is on whole numbers: an image has the same
+brightness, contrast, file format and size hardly matter. All arithmetic uses whole numbers. Thus an image has the same
 fingerprint on every machine.
 
-Nobody can make the image again from its fingerprint. A regression that learnt from similar images guesses about as much
+Nobody can reconstruct an image from its fingerprint. A regression that learnt from similar images guesses about as much
 as a thumbnail of 7×7 pixels shows (results/fingerprints.csv). Whoever has an image can tell whether a model was trained
-on the image; that is the purpose.
+on the image. Fingerprints are stored for this purpose.
 """
 
 import base64
@@ -20,15 +20,15 @@ from common import imagefile
 
 SIDE = 28
 BITS = 256
-SAME = 9  # bits that differ, at most, in the same picture as another file, at another size or mirrored (measured: 9)
-NEAR = 22  # bits that differ, at most, in a near-duplicate: correlation above 0.95 (precision 0.97, recall 0.98)
+SAME = 9  # most differing bits between files of one picture, also at another size or mirrored (measured: 9)
+NEAR = 22  # most differing bits of near-duplicates, with correlation above 0.95 (precision 0.97, recall 0.98)
 NO_MATCH = BITS + 1
 NAME = b"breastmnist fingerprint 1"  # another name gives other projections, and fingerprints that fit no model file
 BLOCK = 2048  # images or fingerprints at a time, which bounds memory
 
 
 def shrink(images: np.ndarray) -> np.ndarray:
-    """The middle squares at 28×28 pixels, as MedMNIST makes its images. images: uint8 [n, height, width]."""
+    """Return middle squares as MedMNIST makes its images: uint8 [n, 28, 28]. images: uint8 [n, height, width]."""
     if images.shape[1:] == (SIDE, SIDE):
         return images
     return np.array([imagefile.prepare(image, SIDE) for image in images], np.uint8).reshape(-1, SIDE, SIDE)
@@ -36,17 +36,17 @@ def shrink(images: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def projections(bits: int = BITS) -> np.ndarray:
-    """Random directions of ±1, each made to ignore the image's mean: whole numbers, float64 [784, bits]."""
+    """Return random directions of ±1, changed to ignore the mean of an image: whole numbers, float64 [784, bits]."""
     random = np.frombuffer(hashlib.shake_256(NAME).digest(bits * SIDE**2 // 8), np.uint8)
     directions = np.unpackbits(random).reshape(bits, SIDE**2).T * 2.0 - 1
     return SIDE**2 * directions - directions.sum(0)
 
 
 def fingerprint(images: np.ndarray, bits: int = BITS) -> np.ndarray:
-    """The fingerprint of each image.
+    """Return the fingerprint of each image: uint8 [n, bits / 8].
 
-    Args: images: uint8 [n, height, width]; bits: a multiple of 8, other than 256 for comparison only.
-    Returns: uint8 [n, bits / 8]; all zero for a constant image, which then matches nothing.
+    A constant image has an all-zero fingerprint, which matches nothing.
+    Args: images: uint8 [n, height, width]; bits: a multiple of 8. Values other than 256 are for comparison only.
     """
     found = np.zeros((len(images), bits // 8), np.uint8)
     for start in range(0, len(images), BLOCK):
@@ -56,7 +56,7 @@ def fingerprint(images: np.ndarray, bits: int = BITS) -> np.ndarray:
 
 
 def differing_bits(fingerprints: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """How many bits differ in each pair, by a product of signs: float32 [n, m].
+    """Return the number of bits that differ in each pair, by a product of signs: float32 [n, m].
 
     Args: fingerprints: uint8 [n, bytes]; known: uint8 [m, bytes].
     """
@@ -65,9 +65,10 @@ def differing_bits(fingerprints: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def nearest(fingerprints: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The smallest number of bits in which each fingerprint differs from a known one, or `NO_MATCH`.
+    """Return the smallest number of bits in which each fingerprint differs from a known fingerprint: int [n].
 
-    Args: fingerprints: uint8 [n, 32]; known: uint8 [m, 32]. All-zero ones match nothing. Returns: int [n].
+    Without a match, the number is `NO_MATCH`. All-zero fingerprints match nothing.
+    Args: fingerprints: uint8 [n, 32]; known: uint8 [m, 32].
     """
     smallest = np.full(len(fingerprints), NO_MATCH)
     known = known[known.any(1)]
@@ -80,22 +81,22 @@ def nearest(fingerprints: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def distance(images: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The smallest number of bits in which each image, as stored or mirrored left-right, differs from a known one.
+    """Return the smallest number of bits in which each image differs from a known fingerprint: int [n].
 
-    Args: images: uint8 [n, height, width]; known: fingerprints, uint8 [m, 32].
-    Returns: int [n], 0 to 256; 257 without any known fingerprint, and for a constant image.
+    The smaller number of the stored and the left-right mirrored image counts. The range is 0 to 256. The number is 257
+    without a known fingerprint, and for a constant image. Args: images: uint8 [n, height, width]; known: uint8 [m, 32].
     """
     views = (images, images[:, :, ::-1])
     return np.minimum(*(nearest(fingerprint(view), known) for view in views))
 
 
 def encode(fingerprints: np.ndarray) -> str:
-    """Fingerprints as text, base64. fingerprints: uint8 [n, 32]."""
+    """Return fingerprints as base64 text. fingerprints: uint8 [n, 32]."""
     return base64.b64encode(fingerprints.tobytes()).decode("ascii")
 
 
 def decode(text: str) -> np.ndarray:
-    """Fingerprints out of their text: uint8 [n, 32]. Raises: ValueError on anything that `encode` does not write."""
+    """Return the fingerprints of a text: uint8 [n, 32]. Raises: ValueError on anything that `encode` does not write."""
     if not isinstance(text, str):
         raise ValueError(f"fingerprints are base64 text, not {type(text).__name__}")
     stored = base64.b64decode(text, validate=True)

@@ -20,7 +20,7 @@ from common.errors import UserError, one_line
 from common.imagefolder import is_bare_dicom, is_dicom, read_start
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "JPEG2000", "PPM")  # Pillow's names
-PAGED = ("TIFF", "GIF", "WEBP")  # formats with several pictures; further pictures in a JPEG are previews
+PAGED = ("TIFF", "GIF", "WEBP")  # formats with several pictures; more pictures in a JPEG are previews
 NO_IMAGE = "is not a readable PNG, JPEG, BMP, TIFF, GIF, WebP, JPEG 2000, PNM or DICOM image"
 SMALLEST_SIDE = 8
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
@@ -177,8 +177,8 @@ def dicom_pixels(path: Path, dataset) -> Iterator[np.ndarray]:
 
     decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
     whole = "PixelData" in dataset  # `read_dicom` has read all of a file without preamble
-    source = dataset if whole else dcmread(path) if decoder.UID.is_deflated else path  # pydicom 3 inflates no parts
-    frames = range(int(dataset.get("NumberOfFrames") or 1))  # by number, or pydicom 3 writes into read-only memory
+    source = dataset if whole else dcmread(path) if decoder.UID.is_deflated else path  # pydicom 3 cannot inflate parts
+    frames = range(int(dataset.get("NumberOfFrames") or 1))  # without indices, pydicom 3 writes into read-only memory
     try:
         yield from iter_pixels(source, indices=frames)
     except RuntimeError as error:
@@ -191,7 +191,7 @@ def dicom_pixels(path: Path, dataset) -> Iterator[np.ndarray]:
 
 
 def dicom_frames(path: Path) -> Iterator[np.ndarray]:
-    """Yield every frame of a DICOM image, uint8 [h, w]. Raises: UserError, also without pydicom."""
+    """Yield every frame of a DICOM image, uint8 [h, w]. Raises: UserError, for example without pydicom."""
     try:
         import pydicom.pixels  # noqa: F401  # pydicom has this module from version 3 on
         from pydicom.errors import BytesLengthException, InvalidDicomError

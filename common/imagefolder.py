@@ -1,13 +1,13 @@
-"""List the images of a folder, and the files that are skipped, with the reason. Needs no package.
+"""List the images of a folder, and the skipped files with the reason. Uses the standard library only.
 
 Training and prediction use the same list. A file is skipped for three reasons:
 
-- "masks": drawings of the lesion that data sets ship with the images. A file is a mask if its name without its mask
-  word is the name of another image in the same folder (`case001_tumor.png` beside `case001.png`), if its name has a
-  strong word, such as `mask`, or if it lies in a folder such as `masks/`.
+- "masks": drawings of the lesion that data sets ship with the images. A file is a mask in three cases: its name without
+  its mask word is the name of another image in the same folder (`case001_tumor.png` and `case001.png`), its name has a
+  strong word, such as `mask`, or the file lies in a folder such as `masks/`.
 - "hidden": files that the operating system or an editor leaves behind, such as `._x.png` or `Thumbs.db`.
-- "no image suffix": all other files. A file with another suffix, or without suffix, is an image if its first bytes are
-  those of an image format: DICOM files often have no suffix.
+- "no image suffix": all other files. A file with another suffix, or without suffix, is an image if it starts like an
+  image format: DICOM files often have no suffix.
 """
 
 import os
@@ -30,7 +30,7 @@ STRONG_WORDS = {"mask", "segmentation", "groundtruth"}
 MASK_WORDS = STRONG_WORDS | {"seg", "segm", "gt", "annotation", "label", "roi", "contour", "tumor", "tumour", "other"}
 MASK_WORDS |= {"lesion"}
 MASK_FOLDERS = STRONG_WORDS | {"annotation", "gt", "label"}
-WORD = re.compile(r"(?i:ground[-_ ]?truth)|\d+|[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")  # also the words of "imgMask1"
+WORD = re.compile(r"(?i:ground[-_ ]?truth)|\d+|[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")  # finds the words of "imgMask1" too
 SPLITS = {"train", "val", "valid", "validation", "test"}
 HIDDEN = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
 SHOWN = 3  # names of files in a sentence
@@ -38,7 +38,7 @@ SHOWN = 3  # names of files in a sentence
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a folder. left_out: {reason: skipped files}, for the reasons that occur."""
+    """The images of a folder. left_out: {reason: skipped files}, for the reasons that occur."""
 
     images: list[Path]
     left_out: dict[str, list[Path]] = field(default_factory=dict)
@@ -128,7 +128,7 @@ def walk(folder: Path, closed: list[OSError]) -> Iterator[tuple[Path, list[str]]
 
 
 def reasons(folder: Path, within: tuple[str, ...], names: list[str], class_folders: bool) -> Iterator[tuple[Path, str]]:
-    """Yield each file of a folder with the reason to skip the file, or "". within: the folders that lead there."""
+    """Yield each file of a folder with the reason to skip the file, or "". within: names of the folders above."""
     hidden = {name for name in names if any(map(is_hidden, (*within, name)))}
     images = {name: words(Path(name).stem) for name in names if name not in hidden and is_image(folder / name)}
     all_masks, beside = any(map(is_mask_folder, within[class_folders:])), set(images.values())
@@ -144,8 +144,8 @@ def list_folder(folder: str | Path, class_folders: bool = False) -> Listing:
 
     A folder that cannot be listed counts as an image, so that reading the image reports the error.
 
-    Args: class_folders: the first folders are classes, so that a first folder `masks/` counts as a class, for the
-    caller to refuse, and not as a folder of masks.
+    Args: class_folders: whether the top folders are classes. A top folder `masks/` is then a class, which the caller
+    refuses, and not a folder of masks.
     """
     folder = Path(folder)
     listing, closed = Listing([]), list[OSError]()
@@ -157,7 +157,7 @@ def list_folder(folder: str | Path, class_folders: bool = False) -> Listing:
 
 
 def find(path: str | Path) -> Listing:
-    """List the images of a path: those of a folder, by `list_folder`, or the path itself."""
+    """List the images of a path: the images of a folder, by `list_folder`, otherwise the path itself."""
     return list_folder(path) if os.path.isdir(path) else Listing([Path(path)])
 
 

@@ -1,8 +1,8 @@
-"""How far a number could be off: stratified bootstrap intervals and bands, and the spread over seeds or folds.
+"""Uncertainty of a number: stratified bootstrap intervals and bands, and the spread over seeds or folds.
 
-A test set of 156 images leaves several points of uncertainty on every metric. Resampling is stratified: no resample
-lacks a class, and the intervals are for this share of malignant images. All resamples are scored at once, as case
-weights [resamples, n] of the functions in `metrics`: `counts` below, which `resample_counts` gives.
+A test set of 156 images leaves an uncertainty of several percentage points on every metric. Resampling is stratified:
+no resample lacks a class, and the intervals hold for the share of malignant images in the data. `counts` are the case
+weights of all resamples, [resamples, n], from `resample_counts`. The functions of `metrics` take `counts` as weights.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,22 +14,23 @@ import numpy as np
 from common import metrics
 from common.metrics import STANDARD_THRESHOLD
 
-BLOCK = 4_000_000  # weights at a time
+BLOCK = 4_000_000  # weights in memory
 LEVELS = (2.5, 97.5)  # percentiles of a 95 % interval
 Z95 = 1.959963984540054  # 97.5 % point of the standard normal distribution
 
 
 def resample_counts(labels, groups=None, resamples: int = 2000, seed: int = 0) -> np.ndarray:
-    """How often each case is drawn in each stratified bootstrap resample of whole groups (Davison & Hinkley, Bootstrap
-    Methods and their Application, 1997, section 3.8), so that images of one lesion do not count as independent.
+    """Return how often each case is drawn in each stratified bootstrap resample: int16 [resamples, n].
 
-    Args: groups: [n], the same value for cases that are drawn together; by default each by itself, which is the
-        ordinary bootstrap. A group with a malignant case belongs to the malignant ones.
-    Returns: int16 [resamples, n]; as many groups of each class are drawn as there are.
+    A resample draws groups, as many of each class as there are (Davison & Hinkley, Bootstrap Methods and their
+    Application, 1997, section 3.8). Thus images of one lesion do not count as independent. A group with a malignant
+    case counts as malignant.
+
+    Args: groups: [n], the same value for cases that are drawn together; None: every case alone (ordinary bootstrap).
     """
     groups = np.arange(len(labels)) if groups is None else groups
     _, first, group_of = np.unique(groups, return_index=True, return_inverse=True)
-    group_of = np.argsort(np.argsort(first))[group_of]  # numbered as they appear, whatever they are called
+    group_of = np.argsort(np.argsort(first))[group_of]  # in order of appearance, so that names change no draw
     names = np.arange(len(first))
     malignant = np.bincount(group_of, np.asarray(labels, float), minlength=len(names)) > 0
     counts, generator = np.zeros((resamples, len(names)), np.int16), np.random.default_rng(seed)
@@ -41,25 +42,29 @@ def resample_counts(labels, groups=None, resamples: int = 2000, seed: int = 0) -
 
 
 def blocks(counts: np.ndarray) -> Iterator[np.ndarray]:
-    """Some resamples at a time, as weights: float [some, n], so that memory does not grow with the number of cases."""
+    """Yield the resamples in blocks of weights, float [some, n], so that memory does not grow with the cases."""
     step = max(1, BLOCK // max(counts.shape[1], 1))
     for start in range(0, len(counts), step):
         yield counts[start : start + step].astype(float)
 
 
 def percentile_interval(value: float, resampled: np.ndarray) -> list[float]:
-    """The 95 % percentile interval (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3), [low,
-    high]: nan when the value itself is. resampled: [resamples]; those that are nan, as undefined, are left out."""
+    """Return the 95 % percentile interval [low, high]; nan if the value or all of `resampled` [resamples] are nan.
+
+    Values that are nan do not count (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3).
+    """
     defined = resampled[~np.isnan(resampled)]
     return [np.nan, np.nan] if np.isnan(value) or not len(defined) else np.percentile(defined, LEVELS).tolist()
 
 
 def beta_cdf(x: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function, by its continued fraction (Press et al., Numerical Recipes, section
-    6.4). x in [0, 1]; a, b above 0."""
+    """Return the regularised incomplete beta function at x in [0, 1], for a and b above 0.
+
+    The method is the continued fraction (Press et al., Numerical Recipes, section 6.4).
+    """
     if x <= 0 or x >= 1:
         return float(x > 0)
-    if x > (a + 1) / (a + b + 2):  # where the fraction converges fast for the mirrored case
+    if x > (a + 1) / (a + b + 2):  # the fraction of the mirrored case converges faster
         return 1 - beta_cdf(1 - x, b, a)
     c, d, fraction, tiny = 1.0, 0.0, 1.0, 1e-300
     for i in range(400):
@@ -80,7 +85,7 @@ def beta_cdf(x: float, a: float, b: float) -> float:
 
 
 def beta_quantile(share: float, a: float, b: float) -> float:
-    """The quantile of the beta distribution, by bisection; 0 for a = 0, 1 for b = 0."""
+    """Return the quantile of Beta(a, b) at a share in [0, 1], by bisection; 1 for b = 0, otherwise 0 for a = 0."""
     if a <= 0 or b <= 0:
         return float(b <= 0)
     low, high = 0.0, 1.0
@@ -91,8 +96,10 @@ def beta_quantile(share: float, a: float, b: float) -> float:
 
 
 def clopper_pearson(successes: float, n: float) -> tuple[float, float]:
-    """Exact 95 % interval (low, high) of a proportion (Clopper & Pearson, Biometrika 1934); n above 0. Both may be
-    fractions, as of an effective number of cases."""
+    """Return the exact 95 % interval (low, high) of a proportion (Clopper & Pearson, Biometrika 1934).
+
+    Args: successes: 0 to n; n: above 0. Both may be fractions, for example of an effective number of cases.
+    """
     return (
         beta_quantile(LEVELS[0] / 100, successes, n - successes + 1),
         beta_quantile(LEVELS[1] / 100, successes + 1, n - successes),
@@ -100,28 +107,34 @@ def clopper_pearson(successes: float, n: float) -> tuple[float, float]:
 
 
 def order_interval(reached: float, n: float) -> tuple[float, float]:
-    """95 % interval (low, high) of the share of new cases beyond a threshold that was placed so that `reached` of n
-    cases lie beyond it: whatever the distribution of the scores, the share has the distribution Beta(reached,
-    n - reached + 1) (Wilks, Annals of Mathematical Statistics 1941)."""
+    """Return the 95 % interval (low, high) of the share of new cases beyond a chosen threshold.
+
+    The threshold was chosen so that `reached` of n cases lie beyond the threshold. For any distribution of the scores,
+    the share is then distributed as Beta(reached, n - reached + 1) (Wilks, Annals of Mathematical Statistics 1941).
+    """
     return tuple(beta_quantile(level / 100, reached, n - reached + 1) for level in LEVELS)  # type: ignore[return-value]
 
 
 def class_groups(labels, groups) -> tuple[int, int]:
-    """How many groups have (a malignant, a benign) image. labels, groups: [n]."""
+    """Return how many groups have (a malignant image, a benign or normal image). labels, groups: [n]."""
     malignant, benign = (len(np.unique(groups[labels == label])) for label in (1, 0))
     return malignant, benign
 
 
 def effective_number(groups) -> float:
-    """The number of independent cases that cases [n] in groups are worth at least, (sum of sizes)² / (sum of sizes²)
-    (Kish, Survey Sampling, 1965)."""
+    """Return how many independent cases the cases in groups are worth at least; 0 without a case.
+
+    The formula is (sum of group sizes)² / (sum of group sizes²) (Kish, Survey Sampling, 1965). groups: [n].
+    """
     sizes = np.unique(groups, return_counts=True)[1]
     return float(sizes.sum() ** 2 / np.sum(sizes**2)) if len(sizes) else 0.0
 
 
 def with_intervals(measure: Callable, counts: np.ndarray) -> dict:
-    """What `measure(weights=None)` gives, {name: value} in any depth, and `<name>_ci95: [low, high]` beside each value,
-    from what it gives of the resamples as weights; whole numbers stay alone."""
+    """Return the values of a measure, each with its 95 % bootstrap interval `<name>_ci95: [low, high]`.
+
+    `measure(weights)` returns {name: value} at any depth; weights [some, n] give arrays [some]. An int has no interval.
+    """
 
     def beside(values: dict, resampled: list[dict]) -> dict:
         result: dict = {}
@@ -139,22 +152,26 @@ def with_intervals(measure: Callable, counts: np.ndarray) -> dict:
 
 
 def summary(labels, probabilities, counts, threshold: float = STANDARD_THRESHOLD) -> dict:
-    """`metrics.summary` with `<metric>_ci95: [low, high]` beside every metric, also those of "benign"."""
+    """Return `metrics.summary` with the interval `<metric>_ci95: [low, high]` of every metric, including "benign"."""
     return with_intervals(partial(metrics.summary, labels, probabilities, threshold), counts)
 
 
 def roc_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pointwise 95 % band of the ROC curve, each resampled curve read off by linear interpolation: (false positive
-    rates 0, 0.01, ... 1; lowest and highest true positive rate there), each [101]; nan when a class is absent."""
+    """Return the pointwise 95 % band of the ROC curve, by linear interpolation of each resampled curve.
+
+    Returns: (false positive rates 0, 0.01, ... 1; low and high true positive rates), each [101]; nan without a class.
+    """
     grid = np.arange(101) / 100
     pairs = (metrics.roc_curve(labels, scores, weights) for weights in blocks(counts))
     return grid, *np.percentile([np.interp(grid, *curve) for pair in pairs for curve in zip(*pair)], LEVELS, axis=0)
 
 
 def precision_recall_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pointwise 95 % band of the precision-recall curve, step-wise as in average precision: precision at recall r is
-    that of the highest threshold that reaches r (and at 0, that reaches any positive).
-    Returns: (recalls 0, 0.01, ... 1; lowest and highest precision there), each [101]; nan without positives."""
+    """Return the pointwise 95 % band of the precision-recall curve, step-wise as in average precision.
+
+    The precision at recall r is the precision at the highest threshold with a recall of at least r, and above 0.
+    Returns: (recalls 0, 0.01, ... 1; lowest and highest precisions), each [101]; nan without positives.
+    """
     grid = np.arange(101) / 100
     if not np.any(labels):
         return grid, np.full(101, np.nan), np.full(101, np.nan)
@@ -165,8 +182,10 @@ def precision_recall_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarra
 
 
 def mean_std(values) -> tuple[float, float]:
-    """Mean and sample standard deviation (ddof 1) over runs, nan values left out: (mean, std); mean is nan without a
-    value, std with fewer than 2. values: [runs]."""
+    """Return (mean, sample standard deviation with ddof 1) of values [runs]. Values that are nan do not count.
+
+    The mean is nan without a value. The standard deviation is nan with fewer than 2 values.
+    """
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
     mean = values.mean() if len(values) else np.nan

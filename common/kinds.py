@@ -17,7 +17,7 @@ class Kind:
 
 
 def number(kind, low, high, low_open=False, high_open=False) -> Kind:
-    """Return the kind of a finite int or float within bounds. The error message names the bounds."""
+    """Return the kind of a finite int or float within bounds. Its errors name the bounds. An open bound is excluded."""
     expected = f"{'a whole number' if kind is int else 'a number'} {'above' if low_open else 'at least'} {low:g}"
     if math.isfinite(high):
         expected += f" and {'below' if high_open else 'at most'} {high:g}"

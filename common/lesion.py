@@ -1,7 +1,7 @@
-"""Find the lesion in a frame: a coarse heat map, the box around its hottest part, and how such boxes are trained.
+"""Find the lesion in a frame: a coarse heat map, the box around its hottest part, and the loss for training.
 
-A box is x, y, width, height in pixels of the frame, or, where it says so, in shares of the frame's width and height;
-nan where there is none. Why it is done so: results/lesion.md.
+A box is x, y, width, height in pixels of the frame or, where a docstring says so, in shares of the width and height of
+the frame. A box is nan if there is none. results/lesion.md gives the reasons.
 """
 
 import numpy as np
@@ -10,13 +10,13 @@ import torch.nn.functional as F
 
 from common.window import lesion_window
 
-FACTOR = 2.5  # side of the window around a lesion, in longer sides of its box
-HOT = 0.4  # share of the hottest cell's heat from which a cell belongs to the hottest part
-DEVIATIONS = 2.0  # of an ellipse: from its centre to its edge
+FACTOR = 2.5  # side of the window around a lesion, as a multiple of the longer side of the box
+HOT = 0.4  # share of the heat of the hottest cell; the hottest part has cells with at least this heat
+DEVIATIONS = 2.0  # standard deviations from the centre to the edge of an ellipse with even heat
 
 
 def ellipses(boxes: torch.Tensor, side: int) -> torch.Tensor:
-    """Heat maps to train on: 1 inside the ellipse of each box, 0 elsewhere, and everywhere without a box.
+    """Return heat maps to train on: 1 inside the ellipse of each box, 0 outside. Without a box, all cells are 0.
 
     Args: boxes: [n, 4], in shares. Returns: float32 [n, side, side].
     """
@@ -27,17 +27,19 @@ def ellipses(boxes: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def heat_loss(logits: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy, and Dice's loss with sums over the map of each image (Milletari et al., 3DV 2016).
+    """Return the loss of heat maps: binary cross-entropy plus Dice loss (Milletari et al., 3DV 2016).
 
-    Args: logits: [n, side, side]; heat: in [0, 1], the same or finer, averaged to the cells of the map; nan in the map
-    of an image of which it is unknown whether and where there is a lesion, which then does not count.
-    Returns: a number; 0 where no image counts.
+    The sums of the Dice loss are over the map of each image. Unlike in the paper, the denominator has no squares.
+
+    Args: logits: [n, side, side]; heat: [n, h, w] in [0, 1], the same size or finer, averaged to the cells of the map.
+    A map with nan does not count: it is unknown whether and where the image shows a lesion.
+    Returns: a number; 0 if no map counts.
     """
     heat = F.adaptive_avg_pool2d(heat, (logits.shape[1], logits.shape[2]))
     known = ~heat.isnan().flatten(1).any(1)
     logits, heat = logits[known], heat[known]
     if not len(heat):
-        return logits.sum()  # of none: 0, with a gradient
+        return logits.sum()  # the sum over no map: 0, with a gradient
     p = logits.sigmoid()
     overlap, total = (p * heat).sum((1, 2)), (p + heat).sum((1, 2))
     dice = 1 - (2 * overlap + 1) / (total + 1)
@@ -45,45 +47,52 @@ def heat_loss(logits: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
 
 
 def hottest_part(heat: torch.Tensor, share: float = HOT) -> torch.Tensor:
-    """The heat of the connected cells around the hottest one that have at least a share of its heat; 0 elsewhere. Cells
-    count that are reached in as many steps as the map has rows. heat: [n, rows, columns]."""
+    """Return the heat of the hottest part of each map, 0 outside the part. heat: [n, rows, columns].
+
+    The part has the connected cells around the hottest cell with at least `share` of its heat. A cell counts if the
+    cell is reached in at most as many steps as the map has rows.
+    """
     hottest = heat.amax((1, 2), keepdim=True)
     hot, part = (heat >= share * hottest).float(), (heat >= hottest).float()
-    for _ in range(heat.shape[1]):  # the part grows by a cell in all directions, where it is hot
+    for _ in range(heat.shape[1]):  # the part grows by one cell in all directions, but only into hot cells
         part = F.max_pool2d(part[:, None], 3, 1, 1)[:, 0] * hot
     return heat * part
 
 
 def box_of(heat: torch.Tensor) -> torch.Tensor:
-    """The box of a lesion, float32 [n, 4] in shares: `box_around` the hottest part. heat: [n, s, s], above 0."""
+    """Return the box around the hottest part of each heat map, float32 [n, 4] in shares. heat: [n, s, s], above 0."""
     return box_around(hottest_part(heat))
 
 
 def box_around(heat: torch.Tensor) -> torch.Tensor:
-    """The centre of all heat, and DEVIATIONS standard deviations to either side. Returns: float32 [n, 4], in shares.
-    heat: [n, s, s]."""
+    """Return the box around all heat, float32 [n, 4] in shares. heat: [n, s, s].
+
+    The box reaches DEVIATIONS standard deviations to each side of the centre of the heat.
+    """
     side = heat.shape[1]
     position = (torch.arange(side, device=heat.device) + 0.5) / side
     share = heat / heat.sum((1, 2), keepdim=True).clamp(min=1e-9)
-    along = torch.stack([share.sum(1), share.sum(2)], 1)  # [n, 2, s]: of columns, of rows
+    along = torch.stack([share.sum(1), share.sum(2)], 1)  # [n, 2, s]: sums of columns, of rows
     mean = (along * position).sum(2)
-    of_a_cell = 1 / (12 * side**2)  # the variance inside a cell, without which the box of a single cell has no size
+    of_a_cell = 1 / (12 * side**2)  # the variance inside a cell gives the box of a single cell a size
     spread = ((along * (position - mean[..., None]).square()).sum(2) + of_a_cell).sqrt()
     return torch.cat([mean - DEVIATIONS * spread, 2 * DEVIATIONS * spread], 1)
 
 
 def in_pixels(shares: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Boxes in shares, [n, 4], as boxes in whole pixels, at least one wide and high. scale: [n, 4], width, height,
-    width and height of each frame."""
+    """Convert boxes from shares to whole pixels, at least one pixel wide and high. shares: float [n, 4].
+
+    Args: scale: [n, 4], width, height, width and height of each frame, as from `scale_of`.
+    """
     start, size = (shares * scale).round().split(2, 1)
     return torch.cat([start, size.clamp(min=1)], 1)
 
 
 def scale_of(sizes: np.ndarray) -> torch.Tensor:
-    """Width, height, width and height of frames, float32 [n, 4]. sizes: [n, 2], height and width."""
+    """Return width, height, width and height of frames, float32 [n, 4]. sizes: int [n, 2], height and width."""
     return torch.from_numpy(sizes[:, [1, 0, 1, 0]]).float()
 
 
 def window_of(boxes: torch.Tensor) -> torch.Tensor:
-    """The square that the network sees of a lesion. boxes: [n, 4], in pixels. Returns: [n, 4]."""
+    """Return the square window that the network sees around each lesion, [n, 4] in pixels. boxes: [n, 4] in pixels."""
     return lesion_window(boxes, FACTOR)

@@ -1,6 +1,7 @@
-"""Where a model looks: the finder's boxes, the windows around them, and what the model then says.
+"""Where a model looks: the boxes of the finder, the windows around boxes, and the predictions from the windows.
 
-Models of the views square and frame look at the pixels. Those of the view lesion find it first, unless a box is given.
+Models of the views square and frame see the pixels. Models of the view lesion find the lesion first, unless a box is
+given.
 """
 
 from dataclasses import replace
@@ -17,14 +18,16 @@ from common.model import Predictor
 from common.preparation import cut, frames
 from common.progress import shown
 
-MISSED = 0.01  # share of lesions of which a finder is less sure than its threshold
+MISSED = 0.01  # share of the known lesions for which a finder is less sure than its threshold
 
 
 class Look(NamedTuple):
-    """Where a model looks. images: with their windows, in the view lesion; boxes: float32 [n, 4] in pixels, around
-    which these are placed, nan in other views; windows: float32 [n, 4], what the model sees first, in shares of the
-    picture that `Images.pixels` shows; found: how sure the finder is of a lesion, float32 [n], 1 where it was not
-    asked."""
+    """Where a model looks in images.
+
+    images: the images, with windows in the view lesion; boxes: float32 [n, 4], the boxes inside the windows, in pixels
+    of the frames, nan in other views; windows: float32 [n, 4], what the model sees first, in shares of the picture in
+    `Images.pixels`; found: float32 [n], how sure the finder is of a lesion, 0 to 1; 1 for a given box or no finder.
+    """
 
     images: Images
     boxes: np.ndarray
@@ -33,8 +36,10 @@ class Look(NamedTuple):
 
 
 def look(predictor: Predictor, images: Images, given: bool = False) -> Look:
-    """Find the lesions and place windows around them. given: take the boxes that the images have, and find those of the
-    others. Raises: UserError, as `place_windows`."""
+    """Find the lesions in images and place windows around them. Without a finder, the window is the whole picture.
+
+    Args: given: use the boxes that images have, and find the other boxes. Raises: UserError, as `place_windows`.
+    """
     if predictor.finder is None:
         none = np.full((len(images), 4), np.nan, np.float32)
         return Look(images, none, whole(len(images)), np.ones(len(images), np.float32))
@@ -46,27 +51,32 @@ def look(predictor: Predictor, images: Images, given: bool = False) -> Look:
 
 
 def find_lesions(finder: Predictor, images: Images) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes, float32 [n, 4], in pixels of the frames, and how sure the finder is of each, float32 [n]."""
+    """Find the lesion in each frame. Returns: boxes, float32 [n, 4] in pixels; how sure, float32 [n], 0 to 1."""
     heat = model.explain(finder, images.pixels).heat
-    assert heat is not None  # a finder has one
+    assert heat is not None  # a finder has a heat map
     return lesion.in_pixels(lesion.box_of(heat), lesion.scale_of(images.sizes)).numpy(), heat.amax((1, 2)).numpy()
 
 
 def choose_found_threshold(images: Images, found: np.ndarray) -> float:
-    """How sure a finder must be to find something: it is less sure of about 1 % of lesions. 0 where no box is known.
-    found: [n], of a finder that was not trained on these images."""
+    """Return how sure a finder must be to have found a lesion: about 1 % of the known lesions are below the threshold.
+
+    Args: found: float [n], how sure a finder is. The finder was not trained on these images.
+    Returns: 0 to 1; 0 if no box is known, or without a finder.
+    """
     of_lesions = found[images.boxed]
     return float(np.quantile(of_lesions, MISSED, method="lower")) if len(of_lesions) and found.min() < 1 else 0.0
 
 
 def windows_around(boxes: np.ndarray) -> np.ndarray:
-    """What the model sees around boxes, [n, 4] in pixels. Returns: float32 [n, 4], in pixels."""
+    """Return the windows that the model sees around boxes, float [n, 4] in pixels. boxes: float [n, 4] in pixels."""
     return lesion.window_of(torch.from_numpy(boxes)).numpy()
 
 
 def place_windows(images: Images, windows: np.ndarray) -> Images:
-    """The images with windows, [n, 4] in pixels, cut out of the frames as stored. Raises: UserError for a file that
-    cannot be read again."""
+    """Return the images with windows, cut out of the frames as stored. windows: [n, 4] in pixels of the frames.
+
+    Raises: UserError if an image file cannot be read again.
+    """
     seen, pairs = np.empty_like(images.pixels), zip(frames(images), windows)
     for i, (frame, window) in enumerate(shown(pairs, "windows", len(images))):
         seen[i] = cut(frame, window.tolist(), images.pixels.shape[-1])
@@ -74,7 +84,9 @@ def place_windows(images: Images, windows: np.ndarray) -> Images:
 
 
 def predict(predictor: Predictor, images: Images, given: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of images, float64 [n], not calibrated, and how sure the finder is of a lesion, float32 [n]. given: as
-    `look`. Raises: UserError, as `look`."""
+    """Return logits of images, float64 [n], not calibrated, and how sure the finder is of a lesion, float32 [n].
+
+    Args: given: as for `look`. Raises: UserError, as `look`.
+    """
     looked = look(predictor, images, given)
     return model.predict(predictor, looked.images.seen), looked.found

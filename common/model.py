@@ -1,5 +1,7 @@
-"""ResNet-18 for small grey images (He et al., CVPR 2016; torchvision's layers and names), by itself or as two looks at
-a lesion, and how the answers of several models become one."""
+"""ResNet-18 for small grey images (He et al., CVPR 2016), a pair of networks for the view lesion, and ensembles.
+
+Layers and their names are those of torchvision.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -14,17 +16,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.errors import UserError
 
-GREY_MEAN, GREY_STD = 0.449, 0.226  # ImageNet's, averaged over the three colours
-WINDOW = 2 / 3  # share of the window in the logit of two looks; the rest is the frame's (results/lesion.md)
-COARSE = 32  # pixels a side, about which `texture` looks at: finer ones tell scanners apart (results/README.md)
+GREY_MEAN, GREY_STD = 0.449, 0.226  # mean and deviation of ImageNet, averaged over the colours
+WINDOW = 2 / 3  # share of the window in the logit of two looks; the frame has the rest (results/lesion.md)
+COARSE = 32  # rough side in pixels of images for `texture`; finer detail depends on the scanner (results/README.md)
 
 
 class Explained(NamedTuple):
-    """What models make of images, and by what.
+    """The reasons of a model for its logits.
 
-    evidence: what each position of each look adds to the logits, [n, looks, rows, columns], whose mean they are;
-    texture: what typicality is judged by, [n, features]; heat: how sure the finder is at each position of the frame
-    that a lesion is there, 0 to 1, [n, side, side]; None of a model that has no finder.
+    evidence: [n, looks, rows, columns], what each position of each look adds; the mean over looks and positions is the
+    logit; texture: [n, features], from which the typicality is computed; heat: [n, side, side], 0 to 1, how sure the
+    finder is of a lesion at each position of the frame; None for a model without a finder.
     """
 
     evidence: torch.Tensor
@@ -33,16 +35,17 @@ class Explained(NamedTuple):
 
 
 class BreastResNet(nn.Module):
-    """Grey images in, one logit each out: positive means malignant.
+    """ResNet-18 that gives one logit for each grey image. A positive logit means malignant.
 
-    What is small, below 64 pixels, keeps more on its way: the stem's 7x7 convolution has stride 1, not 2, and the
-    fourth stage, which would see 2x2 pixels, is left off.
+    For images below 64 pixels, the 7x7 convolution of the stem has stride 1 instead of 2, to keep more detail. With
+    "auto" stages, these images skip the fourth stage, which would see only 2x2 pixels.
 
     Args:
-        stages: of the trunk, cut from the end: 2 to 4, or "auto".
-        finds: whether it also finds the lesion, by a heat map out of its third stage (or its last, if it has two).
+        size: side of the images in pixels.
+        stages: number of residual stages of the trunk, 2 to 4, or "auto": 3 for images below 64 pixels, otherwise 4.
+        finds: whether the model has a finder: a heat map from the third stage (from the second, if there are two).
 
-    Raises: ValueError for another number of stages.
+    Raises: ValueError on another number of stages.
     """
 
     def __init__(self, size: int, stages: int | str = "auto", finds: bool = False):
@@ -61,50 +64,65 @@ class BreastResNet(nn.Module):
         self.finder = nn.ConvTranspose2d(64 * 2 ** (min(self.stages, 3) - 1), 1, 2, 2) if finds else None
 
     def first_stage(self, images: torch.Tensor) -> torch.Tensor:
-        """Its activations [n, 64, rows, columns]. images: float [n, size, size] or [n, 1, size, size] in [0, 1]."""
+        """Return the activations of the first stage, [n, 64, rows, columns].
+
+        Args: images: float [n, size, size] or [n, 1, size, size] in [0, 1].
+        """
         inputs = (images - GREY_MEAN) / GREY_STD
         inputs = inputs[:, None] if images.ndim == 3 else inputs
         trunk, inputs = self.trunk, inputs.contiguous(memory_format=torch.channels_last)
         return trunk.layer1(trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(inputs)))))
 
     def later_stages(self, first: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The last stage's activations [n, channels, rows, columns], and the logits of the heat map [n, 1, side, side],
-        None without a finder. first: the first stage's activations."""
+        """Return the activations of the last stage, [n, channels, rows, columns], and the logits of the heat map.
+
+        Args: first: the activations of the first stage. The heat map is [n, 1, side, side]; None without a finder.
+        """
         third = self.trunk.layer3(self.trunk.layer2(first))
         return self.trunk.layer4(third), None if self.finder is None else self.finder(third)
 
     def look(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """images: float [n, size, size] in [0, 1]. Returns: logits [n], and those of the heat map or None."""
+        """Return logits [n], and logits of the heat map [n, side, side] or None. images: [n, size, size] in [0, 1]."""
         last, heat = self.later_stages(self.first_stage(images))
         return self.trunk.fc(self.trunk.avgpool(last).flatten(1))[:, 0], None if heat is None else heat[:, 0]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: float [n, size, size] in [0, 1]. Returns: logits [n]."""
+        """Return the logits [n]. images: float [n, size, size] in [0, 1]."""
         return self.look(images)[0]
 
     def explain(self, images: torch.Tensor) -> Explained:
-        """The logits, as class activation maps whose means they are (Zhou et al., CVPR 2016), and what leads to them.
-        images: float [n, size, size] in [0, 1]."""
+        """Return class activation maps (Zhou et al., CVPR 2016), texture and heat. The mean of a map is the logit.
+
+        Args: images: float [n, size, size] in [0, 1].
+        """
         first = self.first_stage(images)
         last, heat = self.later_stages(first)
         evidence = (self.trunk.fc.weight @ last.flatten(2) + self.trunk.fc.bias).reshape(-1, 1, *last.shape[2:])
         return Explained(evidence, self.texture(images, first), None if heat is None else heat[:, 0].sigmoid())
 
     def texture(self, images: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-        """What typicality is judged by, float [n, 134]: logarithms of the mean magnitude and of the standard deviation,
-        over positions, of the first stage's channels, of the picture, and of its differences from row to row and from
-        column to column. images: float [n, size, size] in [0, 1]; first: their first stage's activations."""
+        """Return the features from which the typicality is computed, float [n, 134].
+
+        The features are logarithms of the mean magnitude and of the standard deviation over positions. They describe
+        the channels of the first stage, the picture, and its differences from row to row and from column to column.
+
+        Args: images: float [n, size, size] in [0, 1]; images of 2 * COARSE pixels or more are first averaged to about
+        COARSE pixels; first: the activations of the first stage, for images that are not averaged.
+        """
         if (factor := images.shape[-1] // COARSE) > 1:
             images = F.avg_pool2d(images[:, None], factor)[:, 0]
             first = self.first_stage(images)
         picture = images[:, None] / GREY_STD
         maps = (first, picture, picture.diff(dim=2), picture.diff(dim=3))
         statistics = [torch.cat([m.abs().mean((2, 3)), m.std((2, 3), correction=0)], 1) for m in maps]
-        return (torch.cat(statistics, 1) + 0.05).log()  # 0.05: what is much less than that is none
+        return (torch.cat(statistics, 1) + 0.05).log()  # 0.05 makes much smaller statistics equal
 
     def streamlined(self) -> "BreastResNet":
-        """A copy that computes the same in less time: batch normalisations are part of the convolutions before them,
-        and the stem pools before its ReLU, since onnxruntime is many times slower to pool uint8."""
+        """Return a copy that computes the same in less time.
+
+        Batch normalisations become part of the convolutions before them. The stem pools before its ReLU, because
+        onnxruntime takes many times longer to pool uint8.
+        """
         folded = copy.deepcopy(self).eval()
         for module in folded.modules():
             for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("0", "1")):  # torchvision's names
@@ -116,8 +134,10 @@ class BreastResNet(nn.Module):
 
 
 class TwoLooks(nn.Module):
-    """Looks at the window around a lesion and at the whole frame; the logit is the mean of both. The network that sees
-    the frame also finds the lesion."""
+    """Two networks: for the window around a lesion, and for the whole frame. The logit is the mean of both logits.
+
+    The network of the frame finds the lesion.
+    """
 
     def __init__(self, window: BreastResNet, frame: BreastResNet):
         super().__init__()
@@ -125,8 +145,10 @@ class TwoLooks(nn.Module):
 
     @classmethod
     def of_trained(cls, window: BreastResNet, frame: BreastResNet) -> "TwoLooks":
-        """Two networks, each trained by itself. Their last layers are scaled, so that the mean of both logits has the
-        share WINDOW of the window's."""
+        """Join two networks that were trained separately, and scale their last layers in place.
+
+        The mean of both logits is then WINDOW times the first logit plus 1 - WINDOW times the second logit.
+        """
         looks = cls(window, frame)
         with torch.no_grad():
             for network, share in ((window, WINDOW), (frame, 1 - WINDOW)):
@@ -136,65 +158,68 @@ class TwoLooks(nn.Module):
 
     @property
     def size(self) -> int:
-        """Pixels a side of window and frame."""
+        """Side of the window and of the frame, in pixels."""
         return self.frame.size
 
     @property
     def stages(self) -> int:
-        """Of each trunk."""
+        """Number of residual stages of each trunk."""
         return self.frame.stages
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: float [n, 2, size, size] in [0, 1], windows and frames. Returns: logits [n]."""
+        """Return the logits [n]. images: float [n, 2, size, size] in [0, 1], windows and frames."""
         return (self.window(images[:, 0]) + self.frame(images[:, 1])) / 2
 
     def explain(self, images: torch.Tensor) -> Explained:
-        """images: float [n, 2, size, size] in [0, 1], windows and frames."""
+        """Return class activation maps, texture and heat. images: float [n, 2, size, size] in [0, 1]."""
         window, frame = self.window.explain(images[:, 0]), self.frame.explain(images[:, 1])
         evidence, texture = (torch.cat(pair, 1) for pair in zip(window[:2], frame[:2]))
         return Explained(evidence, texture, frame.heat)
 
     def streamlined(self) -> "TwoLooks":
-        """As that of `BreastResNet`."""
+        """Return a copy that computes the same in less time, as `BreastResNet.streamlined` does."""
         return TwoLooks(self.window.streamlined(), self.frame.streamlined())
 
 
 def mirrored(images: torch.Tensor) -> torch.Tensor:
-    """Left and right changed, by a product that every runtime of ONNX takes. images: float [..., rows, columns]."""
+    """Mirror images left-right by a product, which every ONNX runtime computes. images: float [..., rows, columns]."""
     column = torch.arange(images.shape[-1], device=images.device)
     return images @ (column + column[:, None] == images.shape[-1] - 1).to(images.dtype)
 
 
 class Predictor(nn.Module):
-    """One model, or the mean of an ensemble, as it is used: stored images in, logits out, not calibrated.
+    """One model, or the mean of an ensemble: uint8 images in, uncalibrated logits out.
 
-    This is the one place that says how members are averaged: their logits, each the mean over the image and its mirror
-    image, are averaged with equal weight. Their evidence and heat maps likewise, those of mirror images mirrored back.
+    Only this class averages members. All members have equal weight. With `mirror`, each logit is the mean over an
+    image and its mirror image. Evidence and heat are averaged in the same way; mirrored maps are mirrored back.
     """
 
     def __init__(self, members: Sequence[nn.Module], mirror: bool):
         super().__init__()
-        self.members: Any = nn.ModuleList(members)  # each a BreastResNet, or each a TwoLooks
+        self.members: Any = nn.ModuleList(members)  # all are BreastResNet, or all are TwoLooks
         self.mirror = mirror
 
     @property
     def finder(self) -> "Predictor | None":
-        """What finds the lesion in whole frames, as `explain` of it says; None where the members do not look for it."""
+        """Predictor of frames with the heat map of the lesion in `explain`; None if the members have no finder."""
         frames = [member.frame if isinstance(member, TwoLooks) else member for member in self.members]
         return Predictor(frames, self.mirror) if frames[0].finder is not None else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images: uint8 [n, size, size], or [n, 2, size, size] of two looks. Returns: logits [n], float32."""
+        """Return the logits, float32 [n]. images: uint8 [n, size, size], or [n, 2, size, size] for two looks."""
         views = self.views(images)
         return torch.stack([member(view) for member in self.members for view in views]).mean(0)
 
     def views(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """What each member sees, float in [0, 1] of the same shape."""
+        """Return what each member sees, float in [0, 1]: the images and, with `mirror`, the mirror images."""
         images = images.float() / 255
         return [images, mirrored(images)] if self.mirror else [images]
 
     def explain(self, images: torch.Tensor) -> Explained:
-        """images: as `forward`. Returns: the members' mean, but the texture of the first, of the image as stored."""
+        """Return the mean evidence and heat of the members, and the texture of the first member for unmirrored images.
+
+        Args: images: as for `forward`.
+        """
         of_views = [[member.explain(view) for member in self.members] for view in self.views(images)]
 
         def mean(name: str) -> torch.Tensor:
@@ -206,7 +231,7 @@ class Predictor(nn.Module):
 
 
 def device_of(name: str) -> torch.device:
-    """The device of a --device flag: "auto" is the GPU if there is one, else the CPU. Raises: UserError."""
+    """Return the device of a --device flag. "auto" is the GPU if there is one, otherwise the CPU. Raises: UserError."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU. Use --device cpu or auto.")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -214,7 +239,10 @@ def device_of(name: str) -> torch.device:
 
 @torch.inference_mode()
 def predict(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.ndarray:
-    """Logits, float64 [n], of uint8 images, in full precision, on the predictor's device. images: as it takes them."""
+    """Return the logits of images, float64 [n], computed without autocast on the device of the predictor.
+
+    Args: images: uint8, as for `Predictor.forward`; batch: images at a time.
+    """
     device = next(predictor.parameters()).device
     predictor.eval()
     parts = torch.from_numpy(images).split(batch)
@@ -223,7 +251,7 @@ def predict(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.nd
 
 @torch.inference_mode()
 def explain(predictor: Predictor, images: np.ndarray, batch: int = 256) -> Explained:
-    """What leads to the logits of uint8 images, as `predict` takes them: float32 on the CPU."""
+    """Return evidence, texture and heat of images, float32 on the CPU. images, batch: as for `predict`."""
     device = next(predictor.parameters()).device
     predictor.eval()
     parts = [predictor.explain(part.to(device)) for part in torch.from_numpy(images).split(batch)]

@@ -1,4 +1,4 @@
-"""A file with MedMNIST's keys: where BreastMNIST lies, fetching it, and reading splits that can be trusted."""
+"""Download BreastMNIST, and read the splits of an .npz file with the keys of MedMNIST."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ import numpy as np
 from common import download
 from common.errors import FORMAT_ERRORS, UserError, one_line, reading
 
-OFFICIAL_MD5 = {  # of medmnist.INFO["breastmnist"], whose import takes seconds
+OFFICIAL_MD5 = {  # copied from medmnist.INFO["breastmnist"], because the import of medmnist takes seconds
     28: "750601b1f35ba3300ea97c75c52ff8f6",
     64: "742edef2a1fd1524b2efff4bd7ba9364",
     128: "363e4b3f8d712e9b5de15470a2aaadf1",
@@ -21,19 +21,21 @@ OFFICIAL_MD5 = {  # of medmnist.INFO["breastmnist"], whose import takes seconds
 }
 SIZES = tuple(OFFICIAL_MD5)
 SPLITS = ("train", "val", "test")
-LARGEST = 4 << 30  # bytes of one array; a small compressed file can unpack to any number
+LARGEST = 4 << 30  # limit of one array in bytes, because a small compressed file can unpack to any size
 
 
 def breastmnist_path(root: str | None, size: int) -> Path:
-    """Where BreastMNIST of a size lies, or will."""
+    """Return the path of BreastMNIST in a size; the file may be absent. root: None for MEDMNIST_ROOT or ~/.medmnist."""
     folder = Path(root or os.environ.get("MEDMNIST_ROOT") or Path.home() / ".medmnist")
     return folder / ("breastmnist.npz" if size == 28 else f"breastmnist_{size}.npz")
 
 
 def fetch(path: Path, size: int) -> None:
-    """Fetch BreastMNIST with medmnist, which checks the MD5, into a folder of its own, then move it to `path`: a
-    download that was cut off leaves nothing. Raises: UserError."""
-    import medmnist  # takes seconds, for scikit-learn
+    """Download BreastMNIST to `path` with medmnist, which checks the MD5. Raises: UserError.
+
+    The download goes to a temporary folder first, so that an interrupted download leaves nothing.
+    """
+    import medmnist  # imported late, because scikit-learn takes seconds
 
     new, url = not path.parent.exists(), medmnist.INFO["breastmnist"]["url" if size == 28 else f"url_{size}"]
     try:
@@ -42,8 +44,8 @@ def fetch(path: Path, size: int) -> None:
             medmnist.BreastMNIST(split="train", download=True, root=beside, size=size)
             os.replace(Path(beside) / path.name, path)
     except (RuntimeError, OSError) as error:
-        reason = error if isinstance(error, OSError) else error.__context__  # medmnist's own text is a long manual
-        if isinstance(reason, KeyboardInterrupt):  # which medmnist takes for a failed download
+        reason = error if isinstance(error, OSError) else error.__context__  # the text of medmnist is a long manual
+        if isinstance(reason, KeyboardInterrupt):  # medmnist takes Ctrl-C for a failed download
             raise reason from None
         raise UserError(
             f"{path}: BreastMNIST cannot be downloaded ({one_line(str(reason))}). Save {url} there, or name its folder "
@@ -51,12 +53,15 @@ def fetch(path: Path, size: int) -> None:
         ) from None
     finally:
         if new:
-            with suppress(OSError):  # it holds the file, or could not be made
+            with suppress(OSError):  # the folder holds the file, or could not be made
                 path.parent.rmdir()
 
 
 def identify(path: Path, size: int, official: bool) -> str:
-    """The MD5 of a file. The official BreastMNIST is fetched if it is absent. Raises: UserError."""
+    """Return the MD5 of a file. Raises: UserError.
+
+    Args: official: the file is BreastMNIST, which is downloaded if absent. Another MD5 gives a warning.
+    """
     if official and not path.exists():
         fetch(path, size)
     with reading(path, way_out="give a readable .npz file, a folder or a .csv of images, breastmnist or phantom"):
@@ -70,14 +75,16 @@ def identify(path: Path, size: int, official: bool) -> str:
 
 
 def read(path: Path, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(images uint8 [n, size, size], labels uint8 [n], 1 for malignant) of a split; no other is read. A file without
-    val gives none. This is where the label flips: MedMNIST stores 0 for malignant.
+    """Read the images and labels of one split. Other splits are not read.
 
-    Raises: UserError when the file is corrupt, lacks a key, or holds something else than grey uint8 images of this size
-        with labels 0 and 1.
+    MedMNIST stores 0 for malignant; the label is flipped here. A file without val gives no images for val.
+
+    Returns: images uint8 [n, size, size]; labels uint8 [n], 1 for malignant.
+    Raises: UserError when the file is damaged, lacks a key, or has anything but grey uint8 images of this size with
+        labels 0 and 1.
     """
     needed = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
-    errors = (*FORMAT_ERRORS, tokenize.TokenError)  # numpy reads headers of arrays as Python
+    errors = (*FORMAT_ERRORS, tokenize.TokenError)  # numpy parses headers of arrays as Python
     readable = reading(path, "is not a readable .npz file", "check the file, or download the file again", errors)
     with readable, np.load(path, allow_pickle=False) as arrays:
         if any(member.file_size > LARGEST for member in arrays.zip.infolist()):
@@ -94,7 +101,7 @@ def read(path: Path, size: int, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def find_problem(images: np.ndarray, labels: np.ndarray, name: str, size: int) -> str | None:
-    """What is wrong with a split as stored, in words; None if nothing is."""
+    """Return in words what is wrong with a split as stored; None if nothing is wrong."""
     if images.dtype != np.uint8:
         return f"{name}_images are {images.dtype}. Use uint8, from 0 to 255."
     if images.ndim != 3 or images.shape[1:] != (size, size):

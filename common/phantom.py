@@ -1,20 +1,21 @@
-"""Synthetic B-mode breast ultrasound: lets every command run offline and the tests in seconds. It is no evidence.
+"""Synthetic B-mode breast ultrasound, with which every command runs offline and tests take seconds.
 
-The model is a scanner's: random scatterers times the tissue's echogenicity, blurred by the point-spread function, give
-an echo whose amplitude is Rayleigh speckle (Wagner et al., IEEE Trans. Sonics Ultrason. 1983); the logarithm is the
-image. The classes differ by what BI-RADS reads: shape, orientation, margin, echo pattern and posterior features, each
-drawn from overlapping distributions. Lengths are shares of the image's side; ranges were chosen by eye.
+Results on phantoms are no evidence. The generator imitates a scanner. Random scatterers times the echogenicity of the
+tissue, blurred by the point-spread function, give an echo. The amplitude of the echo is Rayleigh speckle (Wagner et
+al., IEEE Trans. Sonics Ultrason. 1983), and its logarithm is the image. The classes differ in the features of BI-RADS:
+shape, orientation, margin, echo pattern and posterior features, each drawn from overlapping distributions. Lengths are
+shares of the side of the image. The ranges were chosen by eye.
 """
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-CHUNK = 32  # images rendered together, which bounds memory; fixed, because it decides which image gets which draws
-RENDER_SIDE = 84  # pixels per side rendered at least, before averaging down
-NORMAL_SHARE = 0.15  # of the images that are not malignant: no lesion at all
-ANGLES = 512  # samples of a lesion's contour
-PSF_AXIAL, PSF_LATERAL = 0.0035, 0.007  # standard deviations: a beam is wider than its pulse is long
-LOOKS = 3  # scans compounded into one image, as scanners do to calm speckle
+CHUNK = 32  # images rendered together, which bounds memory; another number would give other images
+RENDER_SIDE = 84  # smallest side in pixels of a rendered image, before averaging down
+NORMAL_SHARE = 0.15  # share of images without a lesion among images that are not malignant
+ANGLES = 512  # samples of the contour of a lesion
+PSF_AXIAL, PSF_LATERAL = 0.0035, 0.007  # standard deviations; a beam is wider than a pulse is long
+LOOKS = 3  # scans averaged into one image, as scanners do to reduce speckle
 BLACK, WHITE, NOISE_FLOOR = -34.0, 42.0, -31.0  # dB; 0 is shallow fat at medium gain
 
 
@@ -23,25 +24,27 @@ def _centres(count: int) -> np.ndarray:
 
 
 def _gaussian(distance: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian weights in rows of unit norm: they smooth white noise and keep its variance."""
+    """Return Gaussian weights in rows of unit norm, which smooth white noise and keep its variance."""
     weights = np.exp(-0.5 * (distance / sigma) ** 2).astype(np.float32)
     return weights / np.linalg.norm(weights, axis=-1, keepdims=True)
 
 
 def _kernel(sigma: float) -> np.ndarray:
-    """Gaussian weights over three standard deviations, in pixels, either side."""
+    """Return Gaussian weights over three standard deviations to each side. sigma: in pixels."""
     reach = int(np.ceil(3 * sigma))
     return _gaussian(np.arange(-reach, reach + 1), sigma)
 
 
 def _blur(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Weighted sums down the rows: [n, rows, columns] to [n, rows - len(kernel) + 1, columns]. By einsum, here and
-    below: BLAS threads woken for many small products wait for each other on a busy machine."""
+    """Return weighted sums down the rows: [n, rows, columns] becomes [n, rows - len(kernel) + 1, columns].
+
+    This file uses einsum, because threads of BLAS with many small products wait for each other on a busy machine.
+    """
     return np.einsum("nzxk,k->nzx", sliding_window_view(images, len(kernel), axis=1), kernel)
 
 
 def _field(rng: np.random.Generator, n: int, side: int, rows: int, columns: int) -> np.ndarray:
-    """Smooth random fields of unit variance, [n, side, side], interpolated from rows x columns white knots."""
+    """Return smooth random fields of unit variance, [n, side, side], from rows x columns knots of white noise."""
     knots = rng.standard_normal((n, rows, columns), np.float32)
     down, across = (_gaussian(_centres(side)[:, None] - _centres(count), 0.6 / count) for count in (rows, columns))
     return np.einsum("nzk,kx->nzx", np.einsum("zk,nkc->nzc", down, knots), np.ascontiguousarray(across.T))
@@ -52,7 +55,7 @@ def _step(x: np.ndarray) -> np.ndarray:
 
 
 def _tissue(rng: np.random.Generator, n: int, side: int) -> np.ndarray:
-    """Echogenicity of a breast without lesion, dB, [n, side, side]: skin, fat, fibroglandular tissue, muscle."""
+    """Return echogenicity without a lesion, dB, [n, side, side]: skin, fat, fibroglandular tissue, muscle."""
 
     def draw(low: float, high: float) -> np.ndarray:
         return rng.uniform(low, high, (n, 1, 1)).astype(np.float32)
@@ -71,12 +74,15 @@ def _tissue(rng: np.random.Generator, n: int, side: int) -> np.ndarray:
 
 
 def _draw(rng: np.random.Generator, labels: np.ndarray, benign: float, malignant: float, spread: float) -> np.ndarray:
-    """Normal draws about the class's mean, [n, 1, 1]."""
+    """Draw from normal distributions about the mean of the class of each image, [n, 1, 1]."""
     return rng.normal(np.where(labels, malignant, benign), spread).astype(np.float32)[:, None, None]
 
 
 def _contour_distance(rng: np.random.Generator, labels: np.ndarray, side: int) -> np.ndarray:
-    """Distance from a lesion's centre, [n, side, side], 1 on its contour: an ellipse with random radial harmonics."""
+    """Return distances from the centre of the lesion, [n, side, side]; 1 on the contour.
+
+    The contour is an ellipse with random radial harmonics.
+    """
     n = len(labels)
     radius, tilt = np.exp(_draw(rng, labels, -2.25, -1.95, 0.3)), _draw(rng, labels, 0, 0, 0.2)
     stretch = np.exp(_draw(rng, labels, -0.3, 0.1, 0.17))  # square root of height over width
@@ -92,17 +98,18 @@ def _contour_distance(rng: np.random.Generator, labels: np.ndarray, side: int) -
 
 
 def _box(inside: np.ndarray) -> list[float]:
-    """The box around some pixels, x, y, width and height in shares of the side; nan around none. inside: bool
-    [side, side]."""
+    """Return the box around pixels: x, y, width, height in shares; nan if none. inside: bool [side, side]."""
     ends = [np.flatnonzero(inside.any(axis))[[0, -1]] + (0, 1) for axis in (0, 1) if inside.any()]
     (left, right), (top, bottom) = np.array(ends) / len(inside) if ends else np.full((2, 2), np.nan)
     return [left, top, right - left, bottom - top]
 
 
 def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Echogenicity, dB, [n, side, side], of the tissue with a lesion in most images: darker content in the tissue's
-    place, sometimes a bright capsule, and below it a shadow (malignant, mostly) or enhancement (benign, mostly). And
-    the box around the lesion, [n, 4], as `_box`."""
+    """Add a lesion to most images.
+
+    A lesion has dark content, sometimes a bright capsule, and mostly a shadow (malignant) or an enhancement (benign)
+    below. Returns: echogenicity, dB, [n, side, side]; boxes [n, 4], as from `_box`.
+    """
     n, side = tissue.shape[:2]
     present = (labels > 0) | (rng.random(n) >= NORMAL_SHARE)
     distance = _contour_distance(rng, labels, side)
@@ -110,20 +117,22 @@ def _add_lesion(rng: np.random.Generator, tissue: np.ndarray, labels: np.ndarray
     pattern = np.abs(_draw(rng, labels, 1, 3, 1)) * _field(rng, n, side, 16, 12)
     content = tissue.mean(2, keepdims=True) - np.maximum(_draw(rng, labels, 22, 22, 6), 6) + pattern
     capsule = np.maximum(_draw(rng, labels, 3, -2, 3), 0) * np.exp(-(((distance - 1.1) / 0.08) ** 2))
-    path = np.cumsum(_step((1 - distance) / 0.2), 1) / side  # lesion above each pixel; soft, as the beam is wide
+    path = np.cumsum(_step((1 - distance) / 0.2), 1) / side  # lesion above each pixel; soft, because the beam is wide
     cast = _draw(rng, labels, -20, 60, 40) * path
     echo = tissue + present[:, None, None] * (inside * (content - tissue) + capsule - cast)
     return echo, np.array([_box(shape) for shape in (distance <= 1) & present[:, None, None]])
 
 
 def _scan(rng: np.random.Generator, echo: np.ndarray) -> np.ndarray:
-    """Log-compressed image, dB, of tissue of echogenicity `echo`, dB, both [n, side, side]: the mean power of `LOOKS`
-    independent looks, each of Rayleigh-distributed amplitude, over a floor of electronic noise."""
+    """Return log-compressed images, dB, [n, side, side]. echo: echogenicity, dB, same shape.
+
+    An image is the mean power of `LOOKS` independent looks with Rayleigh-distributed amplitude, plus electronic noise.
+    """
     axial, lateral = _kernel(PSF_AXIAL * echo.shape[1]), _kernel(PSF_LATERAL * echo.shape[2])
     margin = ((0, 0), (len(axial) // 2,) * 2, (len(lateral) // 2,) * 2)
     amplitude = 10 ** (np.pad(echo, margin, mode="edge") / 20)
     power: np.ndarray = np.asarray(10 ** (NOISE_FLOOR / 10), np.float32)
-    for _ in range(2 * LOOKS):  # a look's real and imaginary part
+    for _ in range(2 * LOOKS):  # real and imaginary part of each look
         scatterers = amplitude * rng.standard_normal(amplitude.shape, np.float32)
         columns_first = np.ascontiguousarray(_blur(scatterers, axial).swapaxes(1, 2))
         power = power + _blur(columns_first, lateral) ** 2 / LOOKS
@@ -131,17 +140,20 @@ def _scan(rng: np.random.Generator, echo: np.ndarray) -> np.ndarray:
 
 
 def generate(n: int, size: int, seed: int, malignant_share: float = 0.27) -> tuple[np.ndarray, np.ndarray]:
-    """Phantom images and their labels; image i shows the same anatomy at every size, only its speckle differs.
+    """Generate phantom images and their labels. Image i has the same anatomy at every size; only the speckle differs.
 
-    Args: malignant_share: in [0, 1], met exactly but for rounding (default: BreastMNIST's).
-    Returns: (images uint8 [n, size, size], labels uint8 [n], 1 for malignant).
+    Args: malignant_share: in [0, 1], exact but for rounding; the default is the share of BreastMNIST.
+    Returns: images uint8 [n, size, size]; labels uint8 [n], 1 for malignant.
     """
     return generate_with_boxes(n, size, seed, malignant_share)[:2]
 
 
 def generate_with_boxes(n: int, size: int, seed: int, malignant_share: float = 0.27):
-    """As `generate`, and the boxes around the lesions: float [n, 4], x, y, width and height in pixels; nan in images
-    without a lesion."""
+    """Generate phantom images, labels and the boxes around the lesions.
+
+    Args: as for `generate`. Returns: images and labels as from `generate`; boxes float64 [n, 4], x, y, width and height
+    in pixels; nan in images without a lesion.
+    """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) < round(n * malignant_share)).astype(np.uint8)
     images, boxes = np.empty((n, size, size), np.uint8), np.empty((n, 4))

@@ -1,5 +1,4 @@
-"""Image files on their way into memory, several at once: the middle square, as MedMNIST prepared its images, or the
-whole frame."""
+"""Read image files into memory, several at once: the middle square, as in MedMNIST, or the whole frame."""
 
 import hashlib
 import itertools
@@ -20,11 +19,11 @@ from common.images import Images
 from common.parallel import cpu_count
 from common.progress import shown
 
-AT_ONCE = 32  # frames in memory
+AT_ONCE = 32  # frames in memory at a time
 
 
 def md5s(folder: Path, names: Iterable[str]) -> list[str]:
-    """The MD5 of each file; "" of one that cannot be read, which `prepare_files` will say."""
+    """Return the MD5 of each file; "" for a file that cannot be read, because `prepare_files` reports the error."""
 
     def md5(name: str) -> str:
         try:
@@ -38,8 +37,10 @@ def md5s(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 class Prepared(NamedTuple):
-    """An image file in memory. pixels: uint8 [size, size]; square: uint8 [28, 28], the middle; height, width: as
-    stored."""
+    """An image file in memory.
+
+    pixels: uint8 [size, size]; square: uint8 [28, 28], the middle square; height, width: of the frame as stored.
+    """
 
     pixels: np.ndarray
     square: np.ndarray
@@ -48,7 +49,7 @@ class Prepared(NamedTuple):
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """The only picture of an image file, uint8 [h, w]. Raises: UserError."""
+    """Return the only picture of an image file, uint8 [h, w]. Raises: UserError, without the path."""
     image, *more = itertools.islice(imagefile.frames(path), 2)
     if more:
         raise UserError("holds several pictures. Save each picture in a separate file.")
@@ -56,7 +57,7 @@ def read_frame(path: Path) -> np.ndarray:
 
 
 def prepare_file(path: Path, size: int, whole: bool) -> Prepared | UserError:
-    """The middle square of an image file or the whole frame, or why there is none."""
+    """Return a prepared image file, whole frame or middle square, or the error if the file cannot be used."""
     try:
         frame = read_frame(path)
     except UserError as error:
@@ -66,8 +67,8 @@ def prepare_file(path: Path, size: int, whole: bool) -> Prepared | UserError:
 
 
 def cut(frame: np.ndarray, box: Sequence[float], size: int) -> np.ndarray:
-    """A window of a frame, uint8 [size, size]. frame: uint8 [h, w]; box: x, y, width and height in pixels."""
-    import torch  # which calibrate.py, where square views are read, does not need
+    """Return a window of a frame, uint8 [size, size]. frame: uint8 [h, w]; box: x, y, width and height in pixels."""
+    import torch  # imported late, because calibrate.py reads square views without torch
 
     from common.window import window
 
@@ -75,15 +76,16 @@ def cut(frame: np.ndarray, box: Sequence[float], size: int) -> np.ndarray:
 
 
 def prepare_files(folder: Path, table: pd.DataFrame, size: int, whole: bool, where: Path) -> Images:
-    """Decode and prepare image files; memory is that of the prepared images.
+    """Decode and prepare image files. Only the prepared images stay in memory.
 
-    Args: table: a row per file; whole: whole frames, else middle squares; where: what to name in an error.
-    Raises: UserError when an image is bad, after all bad images are named on stderr.
+    Args: table: one row per file; size: side of `Images.pixels`; whole: whole frames instead of middle squares; where:
+    path of the data set for errors.
+    Raises: UserError when images cannot be used, after each bad image is named on stderr.
     """
     names, bad = list(table["image"]), 0
     pixels, squares = np.empty((len(names), size, size), np.uint8), np.empty((len(names), SIDE, SIDE), np.uint8)
     sizes = np.empty((len(names), 2), int)
-    with ThreadPoolExecutor(cpu_count()) as pool, warnings.catch_warnings(action="ignore"):  # of harmless flaws
+    with ThreadPoolExecutor(cpu_count()) as pool, warnings.catch_warnings(action="ignore"):  # about harmless flaws
         prepared = pool.map(lambda name: prepare_file(folder / name, size, whole), names)
         for i, found in enumerate(shown(prepared, "prepared", len(names))):
             if isinstance(found, UserError):
@@ -97,7 +99,7 @@ def prepare_files(folder: Path, table: pd.DataFrame, size: int, whole: bool, whe
 
 
 def frames(images: Images) -> Iterator[np.ndarray]:
-    """The frame of each image, uint8 [h, w]: image files are read again. Raises: UserError that names the file."""
+    """Yield the frame of each image, uint8 [h, w]. Image files are read again. Raises: UserError with the path."""
     files = images.table["_file"] if "_file" in images.table else [""] * len(images)
 
     def frame(path: str, pixels: np.ndarray) -> np.ndarray:
@@ -106,7 +108,7 @@ def frames(images: Images) -> Iterator[np.ndarray]:
         except UserError as error:
             raise UserError(f"{path} {error}") from None
 
-    for start in range(0, len(images), AT_ONCE):  # a pool's map reads ahead of its caller without a bound
+    for start in range(0, len(images), AT_ONCE):  # in blocks, because the map of a pool reads ahead without a bound
         here = slice(start, start + AT_ONCE)
         with ThreadPoolExecutor(cpu_count()) as pool, warnings.catch_warnings(action="ignore"):
             yield from pool.map(frame, files[here], images.pixels[here])

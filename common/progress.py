@@ -1,4 +1,4 @@
-"""How long work shows how far it is: a tqdm bar on a terminal; elsewhere a line an epoch, or one now and then."""
+"""Show progress: a tqdm bar on a terminal, otherwise a line for each epoch or for a number of items."""
 
 import sys
 import threading
@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
-tqdm.set_lock(threading.RLock())  # its own would also be a semaphore, which a killed worker leaves to the system
+tqdm.set_lock(threading.RLock())  # the default has a semaphore, which a killed worker leaves behind
 
 COLUMNS = (("train_loss", ".4f"), ("val_loss", ".4f"), ("val_accuracy", ".4f"), ("val_auc", ".4f"), ("seconds", ".1f"))
 
 
 class Progress(tqdm):
-    """Context manager around the epochs of one `fit`, `done` of which an earlier process did; all output goes to
-    stderr, results alone go to stdout."""
+    """Context manager that shows the epochs of one `fit` on stderr. stdout is for results only.
+
+    Args: done: number of epochs that an earlier process did.
+    """
 
     def __init__(self, name: str, epochs: int, done: int = 0):
         off = not sys.stderr.isatty()
@@ -23,7 +25,7 @@ class Progress(tqdm):
             print(f"{name}  goes on after epoch {done:>3}/{epochs}", file=sys.stderr, flush=True)
 
     def show(self, entry: dict) -> None:
-        """Show an epoch's history entry."""
+        """Show the history entry of an epoch."""
         shown = {column: format(entry[column], spec) for column, spec in COLUMNS if column in entry}
         self.set_postfix(shown, refresh=False)
         self.update()
@@ -33,6 +35,6 @@ class Progress(tqdm):
 
 
 def shown(items: Iterable, what: str, total: int | None = None) -> Iterator:
-    """The items, with a count of them on stderr when they take longer than a second."""
+    """Return an iterator over items. After one second, a count appears on stderr. what: label of the count."""
     seldom = 0.1 if sys.stderr.isatty() else 10
     return iter(tqdm(items, what, total, unit="image", leave=False, delay=1, mininterval=seldom))

@@ -33,7 +33,7 @@ def images_in(folder: Path) -> Files:
 def mask_edges(mask: Path, width: int, height: int) -> tuple[float, ...] | None:
     """Return the left, top, right and bottom edge of the white, red or green pixels of a mask; None if it is empty.
 
-    The edges are in pixels of an image of this width and height, to which the mask is stretched.
+    The mask is stretched to an image of this width and height. The edges are in pixels of that image.
     """
     with Image.open(mask) as picture:
         grey: Image.Image = picture
@@ -73,8 +73,8 @@ def assemble(folder: Path, what: str, info: pd.DataFrame, images: Files, masks: 
     """Join the table of a public data set with its image files and the boxes around its masks.
 
     Args: what: the name of the set. info: text, one row per image, with the columns image (name without suffix), class
-    (a word), patient where known, and others. masks: by the same names.
-    Raises: UserError where a file is missing, or the mask of an image with a lesion.
+    (a word), patient where known, and others. masks: {name of an image: its masks}.
+    Raises: UserError if a label is unknown, a file is damaged or missing, or an image with a lesion has no mask.
     """
     classes = info["class"].str.casefold()
     if unknown := sorted(set(classes) - CLASSES.keys()):

@@ -1,4 +1,4 @@
-"""What a hospital's own images, with known outcome, make of a model's probabilities, and what that is worth there."""
+"""Calibrate a model to images of a hospital with known outcome, and measure the calibration there."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from common.images import Images
 from common.scoring import Scored
 from common.thresholds import Rule
 
-LEAST = 10  # separate malignant images, and others: with fewer, an interval of the sensitivity is wider than 0.3
+LEAST = 10  # groups of each class; with fewer, the interval of the sensitivity is wider than 0.3
 FOLDS = 5
 HOW = "computed for new images of this kind"
 
@@ -21,7 +21,9 @@ HOW = "computed for new images of this kind"
 @dataclass(frozen=True)
 class Unit:
     """The cases that a threshold is chosen on: images, or patients with the highest logit of their images.
-    labels, logits, groups: [n]; groups are the same for cases that belong together."""
+
+    labels, logits: [n]; groups: [n], the same value for cases that belong together.
+    """
 
     labels: np.ndarray
     logits: np.ndarray
@@ -29,7 +31,7 @@ class Unit:
 
 
 def units(images: Images, logits: np.ndarray, unit: str) -> Unit:
-    """Images, or patients. Raises: UserError where a patient is unknown."""
+    """Return the cases of a unit, "image" or "patient". logits: [n]. Raises: UserError if a patient is unknown."""
     groups = images.groups
     if unit == "image":
         return Unit(images.labels, logits, groups)
@@ -38,7 +40,7 @@ def units(images: Images, logits: np.ndarray, unit: str) -> Unit:
 
 
 def require_enough(unit: Unit, name: str) -> None:
-    """Raises: UserError with too few separate cases of a class."""
+    """Raise a `UserError` if a class has fewer than LEAST groups. name: of a case in the message."""
     counts = intervals.class_groups(unit.labels, unit.groups)
     if min(counts) < LEAST:
         raise UserError(
@@ -48,9 +50,11 @@ def require_enough(unit: Unit, name: str) -> None:
 
 
 def rates(unit: Unit, probabilities: np.ndarray, threshold: float, rule: Rule | None) -> dict:
-    """Sensitivity ("recall") and specificity at a threshold, with exact intervals. Where the rule placed the threshold
-    on these very cases, the rate that it fixed is that to be expected of new cases.
-    Cases in groups count as `intervals.effective_number`."""
+    """Return sensitivity ("recall") and specificity at a threshold, in [0, 1], with exact 95 % intervals.
+
+    Args: probabilities: [n]; rule: the rule that chose the threshold on these cases, or None. The rate that the rule
+        fixes becomes the rate to expect on new cases. Cases in groups count as `intervals.effective_number`.
+    """
     found: dict = {}
     for name, label in (("recall", 1), ("specificity", 0)):
         of_class = unit.labels == label
@@ -65,18 +69,18 @@ def rates(unit: Unit, probabilities: np.ndarray, threshold: float, rule: Rule | 
 
 
 def measures(unit: Unit, probabilities: np.ndarray) -> dict:
-    """Brier score, ECE and calibration in the large, with intervals that resample groups."""
+    """Return Brier score, ECE and calibration in the large, with intervals that resample groups. probabilities: [n]."""
     counts = intervals.resample_counts(unit.labels, unit.groups)
     return intervals.with_intervals(partial(calibration.summary, unit.labels, probabilities), counts)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A calibration of a file to some images.
+    """The calibration of a model file to some images.
 
-    temperature, offset: that the file's log-odds are changed by; threshold: on the new probabilities; before, after:
-    {"recall", "specificity", "brier", …, with "_ci95"} of the file as it was, and as it will be on new images;
-    probabilities: {"before", "after"}: of the cases, [n], after by cross-validation.
+    temperature, offset: the new log-odds are old / temperature + offset. threshold: on the new probabilities.
+    before, after: {"recall", "specificity", "brier", …, with "_ci95"} of the old file, and expected on new images.
+    probabilities: {"before", "after"}: of the images, [n]; "after" are held-out, by cross-validation.
     """
 
     temperature: float
@@ -90,7 +94,8 @@ class Fitted:
 def fit(unit: Unit, by_image: Unit, threshold: float, rule: Rule) -> Fitted:
     """Calibrate on images, and choose the threshold on images or patients.
 
-    Args: unit: what the threshold is for; by_image: the images, with the file's log-odds; threshold: of the file.
+    Args: unit: the cases that the threshold is for; by_image: the images, with the log-odds of the file; threshold: of
+        the file; rule: chooses the new threshold. Raises: UserError if a class has fewer than FOLDS groups.
     """
     temperature, offset = calibration.fit(by_image.labels, by_image.logits)
     probabilities = calibrated(unit.logits, temperature, offset)
@@ -104,13 +109,16 @@ def fit(unit: Unit, by_image: Unit, threshold: float, rule: Rule) -> Fitted:
 
 
 def prevalence_offset(share: float, trained_share: float) -> float:
-    """What the log-odds gain when the share of malignant images changes and nothing else does (Saerens, Latinne &
-    Decaestecker, Neural Computation 2002)."""
+    """Return the change of the log-odds if only the share of malignant images changes.
+
+    Args: share: the new share; trained_share: the share in training; both in (0, 1).
+    Source: Saerens, Latinne & Decaestecker, Neural Computation 2002.
+    """
     return float(logit(share) - logit(trained_share))
 
 
 def halving(unit: Unit, name: str, fitted: Fitted) -> str:
-    """How wide the interval of the sensitivity is, and what would halve it, in a sentence."""
+    """Return a sentence: how wide the interval of the sensitivity is, and how many cases would halve the width."""
     low, high = fitted.after["recall_ci95"]
     n = int(unit.labels.sum())
     return (

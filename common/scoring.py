@@ -1,4 +1,4 @@
-"""Scoring predictions: every metric of every part of the images, with intervals, as entries that say what they are."""
+"""Score predictions: every metric of every part of the images, with intervals, as entries of metrics.json."""
 
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -13,19 +13,23 @@ from common.folds import assign_folds
 from common.thresholds import Rule
 
 CROSS_FIT_FOLDS = 5
-ALL = "all"  # hospitals together; also the subset of all images
-RATES = ("recall", "specificity", "precision")  # that a promise gives
+ALL = "all"  # all hospitals together, and the subset of all images
+RATES = ("recall", "specificity", "precision")  # rates in `Calibration.achieved`
 
 
 @dataclass(frozen=True)
 class Scored:
     """Predictions of some images.
 
-    on: what they are called, such as "test"; probabilities: calibrated, [n]; groups: [n], the same for images that are
-    drawn together in an interval; subsets: {name: bool [n]}, which are scored by themselves too; trained_on: whether
-    the predicting model was trained on images among them; chose: what the images chose, such as "epoch"; unit: what a
-    case is, "image" or "patient"; by: {subset: {column: value}}, of subsets that are the images of a value; boxes:
-    "found" or "given", by which boxes the model looked at lesions; "" where it did not look for them.
+    on: the name of the images, such as "test".
+    probabilities: calibrated P(malignant), [n].
+    groups: [n], the same value for images that the bootstrap draws together.
+    subsets: {name: bool [n]}, images that also get separate results.
+    trained_on: whether the predicting model was trained on some of the images.
+    chose: what the images chose, such as "epoch".
+    unit: what a case is, "image" or "patient".
+    by: {subset: {column: value}}, for the subsets with one value of a column.
+    boxes: which boxes the model looked at, "found" or "given"; "" if the model does not look for lesions.
     """
 
     on: str
@@ -41,15 +45,15 @@ class Scored:
 
     @property
     def labels(self) -> np.ndarray:
-        """[n], 1 for malignant."""
+        """Labels, uint8 [n], 1 for malignant."""
         return self.images.labels
 
     def resample_counts(self, resamples: int) -> np.ndarray:
-        """`intervals.resample_counts` of whole groups: [resamples, n]."""
+        """Return `intervals.resample_counts` of the groups: int16 [resamples, n]."""
         return intervals.resample_counts(self.labels, self.groups, resamples)
 
     def only(self, chosen: np.ndarray) -> "Scored":
-        """Some of the images, without subsets. chosen: bool [n]."""
+        """Return the predictions of some images, without subsets. chosen: bool [n], or indices."""
         return replace(
             self,
             images=self.images[chosen],
@@ -59,13 +63,15 @@ class Scored:
         )
 
     def per_patient(self) -> "Scored":
-        """Each patient once: by the image of the highest probability, malignant if any image is. Images of unknown
-        patients are left out."""
+        """Return one case for each patient: the image with the highest probability, malignant if any image is.
+
+        Images of unknown patients do not count.
+        """
         patients = np.array(self.images.patients, str)
         known = np.flatnonzero(patients != "")
         _, patient_of = np.unique(patients[known], return_inverse=True)
         malignant = (np.bincount(patient_of, self.labels[known]) > 0).astype(int)
-        by_patient = np.lexsort((-self.probabilities[known], patient_of))  # and the highest probability first
+        by_patient = np.lexsort((-self.probabilities[known], patient_of))  # by patient, then by falling probability
         first = known[by_patient[np.searchsorted(patient_of[by_patient], np.arange(len(malignant)))]]
         chosen, subsets = self.only(first), {name: mask[first] for name, mask in self.subsets.items()}
         images = replace(chosen.images, table=chosen.images.table.assign(label=malignant))
@@ -73,8 +79,10 @@ class Scored:
 
 
 def by_boxes(scored: Scored, given: np.ndarray | None) -> list[Scored]:
-    """The predictions by found boxes; and by given ones, of the images that have one, where a model looks for lesions.
-    given: probabilities of the images with a box, when the model looks there; None of other views."""
+    """Return the predictions by found boxes and, if the model looks for lesions, the predictions by given boxes.
+
+    Args: given: probabilities [boxed] of the images with a box, when the model looks at the box; None for other views.
+    """
     if given is None:
         return [scored]
     boxed = scored.images.boxed
@@ -86,15 +94,18 @@ def by_boxes(scored: Scored, given: np.ndarray | None) -> list[Scored]:
 
 
 def by_hospital(images: Images) -> dict[str, np.ndarray]:
-    """{name: bool [n]}: all images together, and each hospital where there are several."""
+    """Return {name: bool [n]}: all hospitals together, and each hospital if there are several."""
     names = list(dict.fromkeys(images.hospitals))
     together = {names[0] if len(names) == 1 else ALL: np.ones(len(images), bool)}
     return together | ({name: images.hospitals == name for name in names} if len(names) > 1 else {})
 
 
 def parts(scored: Scored) -> list[tuple[dict, Scored]]:
-    """The parts of predictions that are scored by themselves, each with the fields that say what it is: all hospitals
-    together and each of several, all images and each subset, images and patients where there are fewer patients."""
+    """Return the parts of predictions that get separate results, each with the fields that describe the part.
+
+    The parts are all hospitals together and each hospital, all images and each subset, and patients if there are fewer
+    patients than images.
+    """
     found = []
     for hospital, of_hospital in by_hospital(scored.images).items():
         for subset, of_subset in ({ALL: np.ones(len(scored.labels), bool)} | scored.subsets).items():
@@ -113,8 +124,10 @@ def parts(scored: Scored) -> list[tuple[dict, Scored]]:
 
 
 def evaluate(scored: list[Scored], chosen: Calibration, resamples: int = 2000) -> list[dict]:
-    """The "results" of metrics.json: an entry for each part of the predictions at each threshold, with every metric,
-    its interval, and fields that say what the entry is about."""
+    """Return the "results" of metrics.json: an entry for each part of the predictions at each threshold.
+
+    An entry has every metric, its interval, and fields that describe the part.
+    """
     results = []
     thresholds = {"standard": metrics.STANDARD_THRESHOLD, "operating point": chosen.threshold}
     for about, part in (pair for one in scored for pair in parts(one)):
@@ -129,37 +142,38 @@ def evaluate(scored: list[Scored], chosen: Calibration, resamples: int = 2000) -
 
 
 def splits(results: list[dict]) -> dict[str, dict]:
-    """The "splits" of metrics.json: {"test": metrics of all images at the standard threshold, "clean_test": …}."""
+    """Return the "splits" of metrics.json, {"test": metrics of images at the standard threshold, "clean_test": …}."""
     found = {}
     for entry in results:
         whole = entry["unit"] == results[0]["unit"] and entry["threshold_name"] == "standard"
         name = entry["on"] if entry["subset"] == ALL else f"{entry['subset']}_{entry['on']}"
-        if whole and name not in found:  # the first of a name is of all hospitals
+        if whole and name not in found:  # the first entry of a name is for all hospitals
             found[name] = entry
     return found
 
 
 def summary(results: list[dict], chosen: Calibration) -> dict:
-    """What metrics.json says of predictions: "splits", for people, "results", for programs, and the calibration."""
+    """Return the content of metrics.json: "splits" for people, "results" for programs, and the calibration."""
     return {"splits": splits(results), "results": results, "calibration": asdict(chosen)}
 
 
 def score_test(images: Images, of_test: np.ndarray, probabilities: np.ndarray) -> Scored:
-    """Predictions of test. The subset "clean" shares no group with the other images, which trained or chose.
+    """Return the predictions of the test images, with the subset "clean".
 
-    Args: images: test and all others; of_test: bool [n]; probabilities: of test, in order.
+    A clean image shares no group with the other images, which trained the model or chose something.
+    Args: images: the test images and all others; of_test: bool [n]; probabilities: of the test images, in order.
     """
     own, others = images.groups[of_test], images.groups[~of_test]
     return Scored("test", images[of_test], probabilities, own, {"clean": ~np.isin(own, others)})
 
 
 def notes(scored: list[Scored], results: list[dict]) -> list[str]:
-    """What a reader of the results must know, in sentences."""
+    """Return sentences that a reader of the results must know."""
     return flattered(scored) + none_clean(scored) + below_chance(results)
 
 
 def flattered(scored: list[Scored]) -> list[str]:
-    """A sentence for each of the predictions whose images trained the model, or chose something."""
+    """Return a sentence for each set of predictions of images that trained the model, or chose something."""
     said = []
     for one in scored:
         images = "images" if one.on == ALL else f"{one.on.replace('_', '-')} images"
@@ -168,11 +182,11 @@ def flattered(scored: list[Scored]) -> list[str]:
             said.append(f"The model was trained on some of these images, so their figures are too good.{clean}")
         elif one.chose:
             said.append(f"These {images} chose: {', '.join(one.chose)}. So their figures are slightly optimistic.")
-    return list(dict.fromkeys(said))  # those by found and by given boxes are of the same images
+    return list(dict.fromkeys(said))  # found and given boxes give the same sentence
 
 
 def none_clean(scored: list[Scored]) -> list[str]:
-    """A sentence for each of the predictions of which no image is clean."""
+    """Return a sentence for each set of predictions without a clean image."""
     return [
         f"No {one.on} image is clean. Each shares a group with an image of training or validation."
         for one in scored
@@ -181,7 +195,7 @@ def none_clean(scored: list[Scored]) -> list[str]:
 
 
 def below_chance(results: list[dict]) -> list[str]:
-    """A sentence for each part where the model orders the images the wrong way round."""
+    """Return a sentence for each hospital with an AUC interval below 0.5, where the labels may be reversed."""
     return [
         f"The AUC on {entry['on']} ({entry['hospital']}) and its interval are below 0.5. The labels may have the "
         "opposite meaning: 1 must mean malignant."
@@ -194,15 +208,17 @@ def below_chance(results: list[dict]) -> list[str]:
 def calibrate(
     images: Images, logits, groups, rule: Rule, on: str, by_hospital: bool = False, found_threshold: float = 0.0
 ) -> Calibration:
-    """Fit temperature and offset and choose the operating point on images not trained on, never on test, and measure by
-    cross-validation inside these images what such a choice achieves.
+    """Fit temperature and offset, and choose the operating point, on held-out images that are never test images.
+
+    `measure` then says what the choice achieves, by cross-validation within these images.
 
     Args:
-        logits: [n], not calibrated; groups: [n], the same for images that belong together.
-        rule: of the threshold.
+        logits: [n], not calibrated; groups: [n], the same value for images that belong together.
+        rule: chooses the threshold.
         on: "val" or "out_of_fold".
-        by_hospital: the model of each image has seen no image of its hospital.
-        found_threshold: of `looks.choose_found_threshold`.
+        by_hospital: whether the model of each image has seen no image of the hospital.
+        found_threshold: from `looks.choose_found_threshold`.
+    Raises: ValueError, as `Rule.threshold`.
     """
     labels, hospitals = images.labels, images.hospitals
     parts = hospitals if by_hospital else None
@@ -215,16 +231,18 @@ def calibrate(
 
 
 def describe_chosen_on(chosen_on: dict) -> str:
-    """The images that chose a threshold, in words."""
+    """Return the images that chose a threshold, in words. chosen_on: as in `Calibration`."""
     names = {"val": "the validation images", "out_of_fold": "out-of-fold predictions"}
     said = f"{names[chosen_on['on']]} of {' + '.join(chosen_on['hospitals'])}"
     return f"{said}, in each hospital, by models that have not seen it" if chosen_on["hospital_left_out"] else said
 
 
 def measure(images: Images, logits, groups, rule: Rule, parts=None) -> list[dict]:
-    """What a choice of calibration and threshold on such images achieves on others: rates with intervals, of all
-    hospitals together and of each of several; [] where there are too few images to tell.
-    parts: the hospitals where each is left out in turn, else None."""
+    """Measure what a choice of calibration and threshold on these images achieves on held-out images.
+
+    Args: parts: the hospital of each image if each hospital is held out in turn, otherwise None.
+    Returns: RATES with intervals, of all hospitals together and of each hospital; [] if a class has too few groups.
+    """
     labels = images.labels
     try:
         fold = assign_folds(labels, groups, CROSS_FIT_FOLDS, 0) if parts is None else parts

@@ -1,4 +1,4 @@
-"""One function that fixes every source of chance."""
+"""Seeds for every source of chance in a run."""
 
 import random
 
@@ -9,8 +9,8 @@ import torch
 def set_seed(seed: int, threads: int) -> None:
     """Seed Python, numpy and torch, and fix the thread count and the algorithms.
 
-    The same seed, machine, package versions and thread count then give bit-identical results: floating-point sums
-    depend on how threads share them, which is why the thread count belongs here.
+    The same seed, machine, package versions and thread count then give bit-identical results. The thread count matters,
+    because floating-point sums depend on how threads divide the work.
 
     Args: seed: 0 or above; threads: CPU threads for torch, 1 or above.
     """

@@ -32,7 +32,7 @@ def are_known(table: pd.DataFrame, kept: pd.DataFrame) -> bool:
 def keep(table: pd.DataFrame, kept: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Return the image files that an earlier run used, with their splits and hospitals, and sentences on changes.
 
-    The hospital is found by the name and content of files. A changed file is found by its name alone.
+    Files with the same name and content decide the hospital. A changed file is matched by its name alone.
     """
     hospitals = table.merge(kept, on=["image", "_md5"])["hospital_y"]
     before = kept[kept["hospital"].isin(hospitals)].drop_duplicates("image").set_index("image")

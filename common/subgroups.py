@@ -1,7 +1,7 @@
-"""For whom does a model work: the values of a column side by side, and a test of whether their AUCs differ.
+"""Compare a model between subgroups of images: metrics for each value of a column, and a test of equal AUC.
 
-A subgroup is the images of one value of a column, such as a device: bool [n]. `labels`, [n], are 1 for malignant;
-`groups`, [n], are the same for images that belong together (one patient, or near-duplicates), which count once.
+A subgroup is the images with one value of a column, such as one device: bool [n]. `labels`: [n], 1 for malignant.
+`groups`: [n], the same value for images of one patient and for near-duplicates. Images of one group count once.
 """
 
 from math import erfc, exp, isinf, lgamma, log, nan, sqrt
@@ -13,14 +13,17 @@ from common.comparison import SIGNIFICANCE, p_text
 from common.intervals import class_groups
 from common.scoring import ALL, Scored
 
-ENOUGH = 10  # groups of each class; with fewer, a subgroup is not compared
-UNKNOWN = "unknown"  # the value of images that have none; not compared
-MEASURES = ("auc", "recall", "specificity", "calibration_in_the_large")  # that a forest plot shows
+ENOUGH = 10  # groups of each class; a subgroup with fewer is not compared
+UNKNOWN = "unknown"  # the value of images without a value; not compared
+MEASURES = ("auc", "recall", "specificity", "calibration_in_the_large")  # metrics of a forest plot
 
 
 def rows(results: list[dict], scored: Scored, column: str) -> list[dict]:
-    """What a forest plot shows: all images first, then each value of a column, at the operating point, with "value",
-    "n", "malignant", "too_few" and the `MEASURES` with intervals. results: of `scoring.evaluate`, with "by"."""
+    """Return the rows of a forest plot at the operating point: all images first, then each value of a column.
+
+    Args: results: from `scoring.evaluate`, with "by".
+    Returns: rows of "value", "n", "malignant", "threshold", "too_few" (see ENOUGH) and the `MEASURES` with intervals.
+    """
     alike = {name: results[0][name] for name in ("on", "hospital", "unit")} | {"threshold_name": "operating point"}
     found = []
     for entry in results:
@@ -37,8 +40,10 @@ def rows(results: list[dict], scored: Scored, column: str) -> list[dict]:
 
 
 def _exact_at_the_edge(entry: dict, labels, groups) -> dict:
-    """The exact interval of a rate that is 0 or 1: no resample differs from it, so that its bootstrap interval would
-    be a point. Images of one group count once."""
+    """Return the exact interval of each rate that is 0 or 1. Images of one group count once.
+
+    All resamples of a rate of 0 or 1 are equal, so a bootstrap interval would be a point.
+    """
     found = {}
     for name, label in (("recall", 1), ("specificity", 0)):
         n = len(np.unique(groups[labels == label]))
@@ -48,14 +53,16 @@ def _exact_at_the_edge(entry: dict, labels, groups) -> dict:
 
 
 def of_values(results: list[dict], scored: Scored, column: str) -> dict[str, np.ndarray]:
-    """{value: bool [n]}: the subgroups of a column. results: of `scoring.evaluate`, with "by"."""
+    """Return the subgroups of a column, {value: bool [n]}. results: from `scoring.evaluate`, with "by"."""
     entries = (entry for entry in results if column in entry.get("by", {}))
     return {entry["by"][column]: scored.subsets[entry["subset"]] for entry in entries}
 
 
 def chi_square_tail(x: float, degrees: int) -> float:
-    """P(X >= x) of a chi-square variable: the regularised upper gamma function Q(degrees / 2, x / 2), by its recurrence
-    Q(a + 1, y) = Q(a, y) + y^a e^-y / Gamma(a + 1) (Abramowitz & Stegun, 6.5.21). x: 0 or above; degrees: 1 or above.
+    """Return P(X >= x) of a chi-square variable. x: 0 or above; degrees: 1 or above.
+
+    The tail is the regularised upper gamma function Q(degrees / 2, x / 2). Its recurrence is
+    Q(a + 1, y) = Q(a, y) + y^a e^-y / Gamma(a + 1) (Abramowitz & Stegun, 6.5.21).
     """
     if x <= 0 or isinf(x):
         return float(x <= 0)
@@ -68,48 +75,49 @@ def chi_square_tail(x: float, degrees: int) -> float:
 
 
 def auc_variance(area, malignant, benign):
-    """Variance of an AUC by the sizes of the classes, all broadcast (Hanley & McNeil, Radiology 1982)."""
+    """Return the variance of an AUC from the class sizes (Hanley & McNeil, Radiology 1982). Arguments broadcast."""
     one, two = area / (2 - area), 2 * area**2 / (1 + area)
     spread = area * (1 - area) + (malignant - 1) * (one - area**2) + (benign - 1) * (two - area**2)
     return spread / (malignant * benign)
 
 
 def heterogeneity(areas, variances, sizes) -> tuple[float, float]:
-    """(chi-square statistic, p) of the hypothesis that independent subgroups have one AUC: the weighted squares of
-    their distances from the mean (Cochran, Biometrics 1954).
+    """Test whether independent subgroups have the same AUC: return (chi-square statistic, p).
 
-    The bootstrap variance of a small subgroup is useless where its AUC is near 1: there it is near 0, and the test
-    would find differences that are not there. So the subgroups share what the bootstrap tells: all get the variance of
-    Hanley & McNeil at their common AUC, times one factor that fits it to the bootstrap variances.
+    The statistic sums the weighted squares of the distances from the mean AUC (Cochran, Biometrics 1954).
 
-    Args: areas, variances: [k], the AUC of each subgroup and its bootstrap variance; sizes: [k, 2], its groups with a
-        malignant and with a benign image.
+    The bootstrap variance of a small subgroup is near 0 if its AUC is near 1. The test would then find false
+    differences. Therefore every subgroup gets the variance of Hanley & McNeil at the common AUC, times one factor that
+    fits the variances to the bootstrap variances.
+
+    Args: areas: [k], the AUC of each subgroup; variances: [k], their bootstrap variances; sizes: [k, 2], the number of
+        groups with a malignant image, and with a benign or normal image.
     """
     areas, variances, sizes = (np.asarray(values, float) for values in (areas, variances, sizes))
     if np.ptp(areas) == 0:
         return 0.0, 1.0
-    weights = sizes.prod(1) / sizes.sum(1)  # about what a subgroup knows
+    weights = sizes.prod(1) / sizes.sum(1)  # roughly the information in a subgroup
     common = np.clip(np.average(areas, weights=weights), 0.5, 1 - 1 / (2 * weights.sum()))
     expected = auc_variance(common, *sizes.T)
     shared = expected * (weights**2 @ variances) / (weights**2 @ expected)
-    with np.errstate(divide="ignore"):  # every subgroup is separated, in different directions
+    with np.errstate(divide="ignore"):  # the shared variance is 0 if every AUC is 0 or 1
         statistic = float(((areas - np.average(areas, weights=1 / expected)) ** 2 / shared).sum())
     return statistic, chi_square_tail(statistic, len(areas) - 1)
 
 
 def _area(labels, probabilities, groups, resamples: int) -> tuple[float, float]:
-    """The AUC of a subgroup and its bootstrap variance."""
+    """Return the AUC of a subgroup and the bootstrap variance of the AUC."""
     counts = intervals.resample_counts(labels, groups, resamples)
     drawn = np.hstack([metrics.auc(labels, probabilities, weights) for weights in intervals.blocks(counts)])
     return float(metrics.auc(labels, probabilities)), float(np.nanvar(drawn))
 
 
 def compare(labels, probabilities, groups, values: dict[str, np.ndarray], column: str, resamples: int = 2000) -> dict:
-    """Whether the AUC differs between the values of a column that have `ENOUGH` groups of each class.
+    """Test whether the AUC differs between the values of a column that have `ENOUGH` groups of each class.
 
-    Args: values: {value: bool [n]}, the subgroups of the column.
+    Args: labels, probabilities, groups: [n]; values: {value: bool [n]}, the subgroups of the column.
     Returns: {"column", "compared": the values, "statistic", "degrees_of_freedom", "p", "conclusion": a sentence};
-        statistic and p are nan where the values cannot be compared.
+        statistic and p are nan if the values cannot be compared.
     """
     known = {value: of for value, of in values.items() if value != UNKNOWN}
     sizes = {value: class_groups(labels[of], groups[of]) for value, of in known.items()}
@@ -132,6 +140,6 @@ def compare(labels, probabilities, groups, values: dict[str, np.ndarray], column
 
 
 def _crossing(groups, values: dict[str, np.ndarray]) -> int:
-    """How many groups have images in more than one subgroup."""
+    """Return the number of groups with images in more than one subgroup."""
     _, times = np.unique(np.concatenate([np.unique(groups[of]) for of in values.values()]), return_counts=True)
     return int((times > 1).sum())

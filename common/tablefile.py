@@ -44,7 +44,7 @@ def shorten(items) -> str:
 
 
 def arrange(table: pd.DataFrame) -> pd.DataFrame:
-    """Put COLUMNS first, with their types: label int, boxes float, all else text. Missing text is "", numbers nan."""
+    """Put COLUMNS first, with their types: label int, boxes float, others text. Missing text is "", numbers nan."""
     table = table.reset_index(drop=True)
     for name in COLUMNS:
         if name not in table:
@@ -54,7 +54,7 @@ def arrange(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def blank_unknown(table: pd.DataFrame) -> pd.DataFrame:
-    """Replace cells that say "unknown" in any of its spellings by ""."""
+    """Replace cells that mean "unknown", in any spelling in UNKNOWN, by ""."""
     return table.apply(lambda cells: cells.mask(cells.str.casefold().isin(UNKNOWN), ""))
 
 

@@ -1,7 +1,7 @@
 """Rules that choose a threshold: a sensitivity, a specificity, or a share of images to flag.
 
-A threshold lies midway between two probabilities: it calls the same images as either end, and no image sits on the
-threshold, where the last digits of another runtime would decide.
+A threshold lies midway between two neighbouring probabilities. Every threshold between the two flags the same images.
+No image lies on the threshold, so the rounding of another runtime changes no flag.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,17 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Rule:
-    """kind: one of WORDS; value: in (0, 1]."""
+    """A rule that chooses a threshold. kind: a key of WORDS; value: the share, in (0, 1]."""
 
     kind: str
     value: float
 
     def threshold(self, labels, probabilities) -> float:
-        """The threshold on images: flagged is a probability of at least this. labels, probabilities: [n].
-        Raises: ValueError without an image of the class that the rule needs, or for a value outside (0, 1]."""
+        """Return the threshold, in [0, 1], that the rule chooses on images. labels, probabilities: [n].
+
+        An image is flagged if its probability is at least the threshold.
+        Raises: ValueError without an image of the class that the rule needs, or for a value outside (0, 1].
+        """
         probabilities, malignant = np.asarray(probabilities, float), np.asarray(labels, bool)
         deciding = {"sensitivity": malignant, "specificity": ~malignant, "flag-rate": np.ones(len(malignant), bool)}
         scores = np.sort(probabilities[deciding[self.kind]])[::-1]  # descending
@@ -34,14 +37,14 @@ class Rule:
             share = np.arange(1, len(scores) + 1) / len(scores)
             lowest = scores[np.argmax(share >= self.value)]
             return float((lowest + probabilities[probabilities < lowest].max(initial=0)) / 2)
-        flagged = np.arange(len(scores) + 1) / len(scores)  # of the deciding images, when so many are flagged
+        flagged = np.arange(len(scores) + 1) / len(scores)  # shares of the deciding images, by number of flagged images
         most = 1 - self.value if self.kind == "specificity" else self.value
         first_kept = int(np.flatnonzero(flagged <= most + 1e-12).max())
         if first_kept == len(scores):
-            return 0.0  # everything may be flagged
-        highest = scores[first_kept]  # the highest that must not be flagged
+            return 0.0  # all images may be flagged
+        highest = scores[first_kept]  # the highest probability that must not be flagged
         return float((highest + probabilities[probabilities > highest].min(initial=1)) / 2)
 
     def describe(self, chosen_on: str) -> str:
-        """What the threshold is, in the words that files, tables and --help share."""
+        """Return the threshold in words, for files and tables. chosen_on: the images that chose it, in words."""
         return f"{WORDS[self.kind].format(self.value)} on {chosen_on}, midway to the next probability"

@@ -24,45 +24,54 @@ from common.weights import initial_model, read_tensors, write_tensors
 
 
 class Diverged(UserError):
-    """Training came to a loss that is no number."""
+    """Error of a training run with a loss that is no longer a number."""
 
 
 @dataclass
 class Fit:
-    """A training run so far. `history`: one dict an epoch; `best_epoch`: the one whose weights `model` has. Of two
-    looks, each epoch says of which network it is, and the best one is that of the windows' network."""
+    """A training run so far.
 
-    model: Any  # a BreastResNet, or a TwoLooks
+    model: has the weights of the best epoch; best_epoch: number of this epoch, from 1; 0 before the first epoch;
+    history: one dict per epoch. In the view lesion, the key "network" of an epoch says frame or window, and the best
+    epoch is that of the network of the window.
+    """
+
+    model: Any  # a BreastResNet or a TwoLooks
     best_epoch: int = 0
     history: list[dict] = field(default_factory=list)
 
     @property
     def last_network(self) -> list[dict]:
-        """The epochs of the only network, or of that of the windows."""
+        """Epochs of the only network or, in the view lesion, of the network of the window."""
         return [epoch for epoch in self.history if epoch.get("network") != "frame"]
 
     def has_ended(self, epochs: int, patience: int) -> bool:
-        """Whether the last epoch is done, or `patience` epochs brought no better one."""
+        """Return whether all epochs are done, or the best epoch is at least `patience` epochs ago."""
         done = len(self.history)
         return done == epochs or done - self.best_epoch >= patience
 
 
 class Boxes(NamedTuple):
-    """Where lesions are. boxes: float32 [n, 4], in shares, nan where there is none; annotated: bool [n], whether this
-    is known."""
+    """Boxes of the lesions in images.
+
+    boxes: float32 [n, 4], in shares, nan if there is none; annotated: bool [n], whether the lesion, or its absence, is
+    known.
+    """
 
     boxes: torch.Tensor
     annotated: torch.Tensor
 
     def heat(self, batch, side: int) -> torch.Tensor:
-        """Heat maps to train on, [len(batch), side, side]; all nan where nothing is known. batch: indices."""
+        """Return heat maps to train on, [len(batch), side, side]; all nan if not annotated. batch: indices."""
         heat = lesion.ellipses(self.boxes[batch], side)
         return heat.masked_fill(~self.annotated[batch, None, None], math.nan)
 
 
 class Examples(NamedTuple):
-    """What one network is trained on. pixels: uint8 [n, size, size]; labels: uint8 [n]; lesions: None of a network that
-    does not find them."""
+    """Images and labels that train one network.
+
+    pixels: uint8 [n, size, size]; labels: uint8 [n], 1 for malignant; lesions: None for a network without a finder.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -70,13 +79,13 @@ class Examples(NamedTuple):
 
 
 def frames_of(images: Images) -> Examples:
-    """Whole frames, to find lesions in and to tell malignant ones from others."""
+    """Return frames with labels and boxes, for the network that finds and classifies lesions in frames."""
     boxes = torch.from_numpy(in_shares(images.boxes, images.sizes))
     return Examples(images.pixels, images.labels, Boxes(boxes, torch.from_numpy(images.annotated)))
 
 
 def windows_of(images: Images) -> Examples:
-    """Windows around lesions."""
+    """Return windows with labels, for the network that classifies lesions in windows."""
     return Examples(images.look("window"), images.labels)
 
 
@@ -89,10 +98,12 @@ def fit(
     name: str = "train",
     checkpoint: Path | None = None,
 ) -> Fit:
-    """Train one model: a network; in the view lesion one of frames, and then one of windows. These are placed around
-    the boxes that the training images have, else around those that the first network finds, and in `val` always so.
+    """Train one model: one network or, in the view lesion, a network of frames and then a network of windows.
 
-    Args: as `fit_network`. Raises: as `fit_network`; UserError where no image has a box.
+    A training image has its window around its box, or around a found box if the image has none. The network of frames
+    finds the boxes. Images of `val` always have their windows around found boxes.
+
+    Args: as for `fit_network`. Raises: as `fit_network`; UserError if the view lesion has no training image with a box.
     """
     if settings.view != "lesion":
         chooser = None if val is None else Examples(val.pixels, val.labels)
@@ -127,16 +138,16 @@ def fit_network(
 ) -> Fit:
     """Train one network.
 
-    With `val` and patience above 0, the epoch with the lowest validation loss is kept and training stops when
-    `settings.patience` epochs bring no lower one. Otherwise the schedule runs to its end and the last epoch is kept:
-    so in cross-validation, where the held-out fold must not choose.
+    With `val` and patience above 0, the epoch with the lowest validation loss is kept. Training stops after
+    `settings.patience` epochs without a lower loss. Otherwise all epochs run, and the last epoch is kept.
+    Cross-validation gives no `val`, because the held-out fold must not choose an epoch.
 
     Args:
-        seed: of everything random here: initial layers, order, augmentation.
-        name: shown with the progress.
-        checkpoint: a file that keeps the training after every epoch, and from which it goes on if it is there.
+        seed: seed of everything random: initial layers, order of the images, augmentation.
+        name: name in the progress.
+        checkpoint: file that keeps the training after every epoch. Training continues from the file if the file exists.
 
-    Raises: Diverged when the learning rate is too high; UserError of a damaged checkpoint.
+    Raises: Diverged when the learning rate is too high; UserError on a damaged checkpoint or unusable weights.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -145,7 +156,7 @@ def fit_network(
     class_weights = loss.class_weights(labels, settings.class_weights)
     usual = augment.FINDING if lesions else augment.Strength(scale=settings.zoom)
     strength = replace(usual, scanners=settings.varies_scanners)
-    mixup = 0 if lesions else settings.mixup  # blended frames make a network find and tell less (results/lesion.md)
+    mixup = 0 if lesions else settings.mixup  # mixup of frames harms finding and classification (results/lesion.md)
     steps = settings.epochs * math.ceil(len(images) / settings.batch_size)
 
     model = initial_model(images.shape[-1], settings, finds=bool(lesions)).to(device)
@@ -193,7 +204,7 @@ def fit_network(
             epoch["seconds"] = time.perf_counter() - began
             if not chooser or all(epoch["val_loss"] < earlier["val_loss"] for earlier in result.history):
                 result.best_epoch = epoch["epoch"]
-                result.model.load_state_dict(average.module.state_dict())  # copies values: no alias
+                result.model.load_state_dict(average.module.state_dict())  # copies the values
             result.history.append(epoch)
             if checkpoint:
                 ended = result.has_ended(settings.epochs, patience)
@@ -203,13 +214,16 @@ def fit_network(
 
 
 def autocast(device: torch.device, wanted: str) -> torch.autocast:
-    """bf16 autocast, or none. wanted: the setting."""
+    """Return the autocast context of training: bf16 if `precision` returns bf16, otherwise off. wanted: the setting."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision(device, wanted) == "bf16")
 
 
 def precision(device: torch.device, wanted: str) -> str:
-    """What a device trains in: of "auto", bf16 on a GPU and on CPUs with AVX512-BF16 or AMX units, else fp32, since to
-    emulate bf16 would only cost time."""
+    """Return the number format of training on a device, bf16 or fp32. wanted: the setting.
+
+    "auto" is bf16 on a GPU and on CPUs with AVX512-BF16 or AMX units. Otherwise "auto" is fp32, because CPUs without
+    these units emulate bf16 slowly.
+    """
     if wanted != "auto":
         return wanted
     able = torch.cpu.get_capabilities()
@@ -217,8 +231,11 @@ def precision(device: torch.device, wanted: str) -> str:
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:
-    """The rate as a share of its peak: a linear climb over the first `warmup` of the steps, then a half cosine to 0
-    (Smith, 2018; Loshchilov & Hutter, ICLR 2017, eq. 5)."""
+    """Return the learning rate of a step as a share of the peak: a linear rise, then a half cosine to 0.
+
+    Args: step: from 0; warmup: share of the steps in which the rate rises.
+    Source: Smith, 2018; Loshchilov & Hutter, ICLR 2017, eq. 5.
+    """
     climb = warmup * steps
     if step < climb:
         return (step + 1) / (climb + 1)
@@ -226,7 +243,7 @@ def learning_rate(step: int, steps: int, warmup: float) -> float:
 
 
 def make_optimiser(model: torch.nn.Module, settings: Settings) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, ICLR 2019) with weight decay on matrices and filters, not on biases and norms."""
+    """Return AdamW (Loshchilov & Hutter, ICLR 2019) with weight decay of matrices and filters, not biases and norms."""
     learning = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in learning if p.ndim > 1]
     free = [p for p in learning if p.ndim <= 1]
@@ -235,14 +252,16 @@ def make_optimiser(model: torch.nn.Module, settings: Settings) -> torch.optim.Ad
 
 
 def validate(model: torch.nn.Module, val: Examples, settings: Settings) -> dict:
-    """Validation loss (plain cross-entropy, and of a network that finds lesions `lesion.heat_loss` too), accuracy and
-    AUC of a model as it would be used."""
+    """Return the validation loss, the accuracy at 0.5 and the AUC of a model, with the predictions of `Predictor`.
+
+    The loss is plain cross-entropy; a network with a finder adds `lesion.heat_loss`.
+    """
     predictor = Predictor([model], settings.mirror)
     logits = predict(predictor, val.pixels)
     val_loss = negative_log_likelihood(val.labels, logits)
     if val.lesions:
         heat = explain(predictor, val.pixels).heat
-        assert heat is not None  # it finds lesions
+        assert heat is not None  # a network with lesions has a finder
         logits_of_heat = heat.clamp(1e-6, 1 - 1e-6).logit()
         val_loss += float(
             lesion.heat_loss(logits_of_heat, val.lesions.heat(range(len(val.labels)), len(val.pixels[0])))
@@ -255,8 +274,7 @@ def validate(model: torch.nn.Module, val: Examples, settings: Settings) -> dict:
 
 
 def save_checkpoint(path: Path, result: Fit, state: dict | None, generator: torch.Generator) -> None:
-    """The training so far: the best weights and, unless it has ended (None), the state of all that changes.
-    Raises: UserError."""
+    """Write the best weights and the state of a training run. state: None after the last epoch. Raises: UserError."""
     content = {"history": result.history, "best_epoch": result.best_epoch, "best": result.model.state_dict()}
     if state:
         chance = {"generator": generator.get_state(), "torch": torch.get_rng_state()}
@@ -265,7 +283,7 @@ def save_checkpoint(path: Path, result: Fit, state: dict | None, generator: torc
 
 
 def restore(path: Path, result: Fit, state: dict, generator: torch.Generator) -> None:
-    """Take over what `save_checkpoint` wrote, in place. Raises: UserError."""
+    """Load a file of `save_checkpoint` into `result`, `state` and `generator`, in place. Raises: UserError."""
     way_out = "remove --resume to start again"
     stored = read_tensors(path, "a checkpoint", way_out)
     with reading(path, way_out=way_out):

@@ -1,4 +1,4 @@
-"""Weights in files: reading them without running code in them, and starting a model from published ones."""
+"""Read weights from files without running code in the files, and start a model from published weights."""
 
 import hashlib
 import os
@@ -17,17 +17,19 @@ from common.files import replacing
 from common.model import GREY_STD, BreastResNet
 from common.settings import Settings
 
-CHANNEL_STD = (0.229, 0.224, 0.225)  # ImageNet's, of red, green and blue
-GREY_STEM = (64, 1, 7, 7)  # of filters that take one channel as they are
+CHANNEL_STD = (0.229, 0.224, 0.225)  # of red, green and blue in ImageNet
+GREY_STEM = (64, 1, 7, 7)  # shape of filters for one channel, which are used unchanged
 IMAGENET_URL = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
-IMAGENET_SHA256 = "f37072fd"  # how it begins, as in the file's name
+IMAGENET_SHA256 = "f37072fd"  # the first digits, as in the name of the file
 WAYS_OUT = "give --weights FILE, a state dict of torchvision's ResNet-18, or --weights none"
 
 
 def check_zip(path: str | Path) -> None:
-    """torch's files are zip files without compression, whose checksums torch.load leaves unread. Raises: ValueError
-    when one is wrong, or when a member would unpack to more than the file holds."""
-    if not zipfile.is_zipfile(path):  # of an old torch: checked while it is read
+    """Check the checksums of a zip file of torch, because torch.load does not.
+
+    Raises: ValueError if a checksum is wrong, or if the members unpack to more than the file, which is not compressed.
+    """
+    if not zipfile.is_zipfile(path):  # files of an old torch are checked during reading
         return
     with zipfile.ZipFile(path) as members:
         if sum(member.file_size for member in members.infolist()) > os.path.getsize(path) or members.testzip():
@@ -35,19 +37,19 @@ def check_zip(path: str | Path) -> None:
 
 
 def read_tensors(path: str | Path, kind: str, way_out: str):
-    """What torch saved in a file, if it is tensors and plain values: weights_only, so no code in it ever runs.
+    """Read tensors and plain values that torch saved. No code in the file runs, because of weights_only.
 
     Args: kind, way_out: words for the error. Raises: UserError.
     """
     with reading(path, f"is not {kind}, or is damaged", way_out):
         check_zip(path)
-        with warnings.catch_warnings(action="ignore"):  # of torch, about files that are not its own
+        with warnings.catch_warnings(action="ignore"):  # torch warns about files of other programs
             return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def write_tensors(path: Path, content: dict) -> None:
-    """A file of tensors and plain values, which `read_tensors` reads. Raises: UserError."""
-    with replacing(path) as beside, open(beside, "wb") as file:  # torch writes the name of a path into the file
+    """Write a file of tensors and plain values for `read_tensors`. Raises: UserError."""
+    with replacing(path) as beside, open(beside, "wb") as file:  # given a path, torch writes the name into the file
         try:
             torch.save(content, file)
         except RuntimeError as error:  # how torch reports a full disk
@@ -55,14 +57,19 @@ def write_tensors(path: Path, content: dict) -> None:
 
 
 def grey_stem(filters: torch.Tensor) -> torch.Tensor:
-    """Colour filters [64, 3, 7, 7] as grey ones [64, 1, 7, 7] with the same response to a grey image: their sum, each
-    colour rescaled from its own standard deviation to the grey one's."""
+    """Convert colour filters [64, 3, 7, 7] to grey filters [64, 1, 7, 7] with the same response to a grey image.
+
+    A grey filter is the sum over the colours, each rescaled from its standard deviation to that of grey.
+    """
     scale = GREY_STD / filters.new_tensor(CHANNEL_STD)
     return (filters * scale[:, None, None]).sum(1, keepdim=True)
 
 
 def fetch_imagenet() -> Path:
-    """torchvision's ImageNet weights in torch's cache, downloaded if absent, their hash checked. Raises: UserError."""
+    """Return the path of torchvision's ImageNet weights in the cache of torch. Raises: UserError.
+
+    If the file is absent, download the file and check its hash.
+    """
     path = Path(torch.hub.get_dir(), "checkpoints", IMAGENET_URL.rpartition("/")[2])
     try:
         if not path.exists():
@@ -79,8 +86,10 @@ def fetch_imagenet() -> Path:
 
 
 def unwrapped(state) -> dict[str, torch.Tensor]:
-    """A state dict without what training scripts wrap around it: an entry "state_dict", "model" or "model_state_dict",
-    and the prefix "module." of DataParallel. Raises: ValueError on anything else."""
+    """Return a state dict without the wrapping of training scripts. Raises: ValueError if there is no state dict.
+
+    The wrapping is an entry "state_dict", "model_state_dict" or "model", and the prefix "module." of DataParallel.
+    """
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -90,14 +99,14 @@ def unwrapped(state) -> dict[str, torch.Tensor]:
 
 
 def read_weights(weights: str) -> dict:
-    """The trunk in a state dict of torchvision's ResNet-18, all of it or a part; `fc`, of other classes, is left out.
+    """Read the layers of torchvision's ResNet-18, or some of them, from a state dict, without `fc` (other classes).
 
     Args: weights: "imagenet" (downloaded once), or the path of a file.
-    Raises: UserError; in a file, on what is not torchvision's by name or shape, and on values that are no numbers.
+    Raises: UserError, for example on names or shapes that are not torchvision's, and on values that are not finite.
     """
     file, way_out = (fetch_imagenet(), f"delete it, or {WAYS_OUT}") if weights == "imagenet" else (weights, WAYS_OUT)
     state = read_tensors(file, "a file of plain tensors saved by torch", way_out)
-    with torch.device("meta"):  # shapes alone
+    with torch.device("meta"):  # only shapes, no values
         layers = torchvision.models.resnet18().state_dict()
     with reading(weights, "is not a state dict of torchvision's ResNet-18", WAYS_OUT):
         trunk = {name: tensor for name, tensor in unwrapped(state).items() if not name.startswith("fc.")}
@@ -113,8 +122,10 @@ def read_weights(weights: str) -> dict:
 
 @lru_cache
 def initial_state(weights: str, size: int, stages: int) -> dict:
-    """Of "imagenet" or a file, the layers of a BreastResNet, grey stem included; what stays random is named in a line.
-    Raises: UserError."""
+    """Return the layers of a BreastResNet that weights give, with a grey stem. Raises: UserError.
+
+    A line on stderr names the layers that stay random. Args: weights: as for `read_weights`; stages: 2 to 4.
+    """
     trunk = read_weights(weights)
     with torch.device("meta"):
         own = BreastResNet(size, stages).trunk.state_dict()
@@ -128,8 +139,10 @@ def initial_state(weights: str, size: int, stages: int) -> dict:
 
 
 def initial_model(size: int, settings: Settings, finds: bool = False) -> BreastResNet:
-    """A model as training starts with it; its random layers come from torch's generator. finds: as `BreastResNet`.
-    Raises: UserError."""
+    """Return the model with which training starts. Random layers come from the global generator of torch.
+
+    Args: size, finds: as for `BreastResNet`. Raises: UserError.
+    """
     model = BreastResNet(size, settings.stages, finds)
     if settings.weights != "none":
         model.trunk.load_state_dict(initial_state(settings.weights, size, model.stages), strict=False)
@@ -138,8 +151,10 @@ def initial_model(size: int, settings: Settings, finds: bool = False) -> BreastR
 
 @lru_cache
 def weights_md5(weights: str) -> str | None:
-    """MD5 of a file of weights as it was when first asked for, which says more than its name; None for "imagenet" and
-    "none". Raises: UserError."""
+    """Return the MD5 of a file of weights at the first call; None for "imagenet" and "none". Raises: UserError.
+
+    Runs keep the MD5, because the name of a file does not say what the file holds.
+    """
     if weights in ("imagenet", "none"):
         return None
     with reading(weights, way_out=WAYS_OUT), open(weights, "rb") as file:

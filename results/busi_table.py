@@ -1,9 +1,11 @@
-"""Write BUSI as a table whose splits are BreastMNIST's, so that no run trains on its test images.
+"""Write BUSI as a table with the splits of BreastMNIST, so that no run trains on test images of BreastMNIST.
 
-    python -m results.busi_table busi busi.csv
+    python -m results.busi_table busi busi.csv        reads the folder busi, and writes busi.csv.
 
-BreastMNIST was made of BUSI. Each image of BUSI gets the split of the image of BreastMNIST with the same label that it
-correlates with most: by more than 0.999. The table has labels, splits and boxes.
+The program reads BreastMNIST and the folder of BUSI as downloaded. BreastMNIST was made from BUSI. Each image of BUSI
+gets the split of the most similar image of BreastMNIST with the same label. The correlation of both images must be at
+least 0.999. The table has absolute paths, labels, splits, boxes and classes. The program prints the number of images
+per split.
 """
 
 from pathlib import Path
@@ -17,24 +19,26 @@ from common.images import Images
 from common.run import command
 from common.tablefile import COLUMNS
 
-SIDE, LEAST = 28, 0.999  # pixels a side of what is compared, and correlation of the same picture
+SIDE, LEAST = 28, 0.999  # side of compared images in pixels; correlation of the same picture
 
 
 def standardised(pixels: np.ndarray) -> np.ndarray:
-    """Each image with mean 0 and length 1, [n, pixels], so that a product is a correlation."""
+    """Return each image as a row with mean 0 and length 1, [n, pixels]. A product of rows is a correlation."""
     flat = pixels.reshape(len(pixels), -1).astype(float)
     flat -= flat.mean(1, keepdims=True)
     return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 
 
 def table(busi: Path, breastmnist: Images) -> pd.DataFrame:
-    """BUSI's images with absolute paths, and the splits of BreastMNIST. breastmnist: all of it, at 28 pixels.
-    Raises: UserError where an image of BUSI is not in it."""
+    """Return the images of BUSI with absolute paths and the splits of BreastMNIST.
+
+    Args: busi: folder of BUSI; breastmnist: all splits, at 28 pixels. Raises: UserError if BreastMNIST lacks an image.
+    """
     listed = imagetable.list_images(busi)
     paths = [listed.folder / image for image in listed.table["image"]]
     squares = np.stack([imagefile.prepare(next(imagefile.frames(path)), SIDE) for path in paths])
     correlation = standardised(squares) @ standardised(breastmnist.pixels).T
-    correlation[listed.table["label"].to_numpy()[:, None] != breastmnist.labels] = -1  # a picture is there with both
+    correlation[listed.table["label"].to_numpy()[:, None] != breastmnist.labels] = -1  # a picture may have both labels
     if (strangers := correlation.max(1) < LEAST).any():
         raise UserError(f"{paths[int(strangers.argmax())]}: is not in BreastMNIST. Give BUSI as downloaded.")
     splits = breastmnist.table["split"].to_numpy()[correlation.argmax(1)]

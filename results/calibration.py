@@ -1,12 +1,13 @@
-"""Which parameters a calibration should fit: none, an offset, a temperature, both, or both with a prior.
+"""Compare calibrations with different parameters: none, an offset, a temperature, both, or both with a prior.
 
     python -m results.calibration simulated
     python -m results.calibration RUN [RUN ...]     folders of crossval.py
 
-Simulated: images of two classes with normal logits, a network whose temperature and offset are off, and n images to
-calibrate on; "excess" is the mean squared distance from the true probability on new images. Of a run: the out-of-fold
-predictions of train and val, calibrated in each of five folds by the other four; groups share a fold. Test is not read.
-Rows go to calibration.csv.
+simulated: images of two classes with normal logits, a network with a wrong temperature and a wrong offset, and n images
+to calibrate on. "excess" is the mean squared distance from the true probability on new images, times 10,000.
+RUN: out-of-fold predictions of train and val. Each of five folds is calibrated on the other four. A group stays in one
+fold. Test is not read.
+The program prints the rows and writes them to results/calibration.csv, where they replace rows of the same data.
 """
 
 from functools import partial
@@ -26,7 +27,7 @@ from common.show import tables
 from results import log
 
 SIZES, WORLDS = (20, 50, 78, 100, 200, 500, 1000), 400
-WAYS = {  # standard deviations of the prior of slope and offset; 0 fixes a parameter, a large one leaves it free
+WAYS = {  # standard deviations of the prior of slope and offset: 1e-6 fixes a parameter, 1e3 leaves it free
     "none": (1e-6, 1e-6),
     "offset": (1e-6, 1e3),
     "temperature": (1e3, 1e-6),
@@ -36,8 +37,10 @@ WAYS = {  # standard deviations of the prior of slope and offset; 0 fixes a para
 
 
 def simulate(n: int, generator) -> dict[str, float]:
-    """The excess of each way in one simulated world: the AUC, the share of malignant images, the temperature and the
-    offset are drawn."""
+    """Return the excess of each way in a simulated world.
+
+    The AUC, the share of malignant images, the temperature and the offset are random. n: images to calibrate on.
+    """
     apart = np.sqrt(2) * NormalDist().inv_cdf(generator.uniform(0.75, 0.95))
     share = generator.uniform(0.1, 0.5)
     temperature, offset = np.exp(generator.normal(0, 0.4)), generator.normal(0, 0.8)
@@ -54,7 +57,7 @@ def simulate(n: int, generator) -> dict[str, float]:
 
 
 def simulated() -> list[dict]:
-    """A row for each number of images: the mean excess of each way, times 10,000."""
+    """Return a row for each way and number of images: the mean excess over WORLDS worlds, times 10,000."""
     rows = []
     for n in SIZES:
         generator = np.random.default_rng(n)
@@ -67,7 +70,10 @@ def simulated() -> list[dict]:
 
 
 def nested(folder: str) -> list[dict]:
-    """A row for each way: Brier score, ECE and calibration in the large of a run's out-of-fold predictions."""
+    """Return a row for each way: Brier score, ECE and calibration in the large of out-of-fold predictions of a run.
+
+    Raises: UserError without out-of-fold predictions, which crossval.py makes.
+    """
     run = folders.load(folder)
     table = run.table[run.table["split"].isin(run.data["trained_on"])].reset_index(drop=True)
     stored = folders.read_predictions(Path(folder, "predictions.csv"))

@@ -1,10 +1,10 @@
-"""The tables of models/README.md, from what the shipped files and their parity files store, and from hospitals.csv.
+"""Make the tables of models/README.md from the shipped files, their parity files and results/hospitals.csv.
 
-    python -m results.card                  prints them, in Markdown
-    python -m results.card breast busbra    writes results/hospitals.csv before
+    python -m results.card                  prints the tables, in Markdown
+    python -m results.card breast busbra    first scores all files on these data sets, and writes results/hospitals.csv
 
-External validation, which trains and chooses nothing: every shipped file on whole frames, at full size, as an app would
-give them. A set is what evaluate.py's --data takes: these two are the folders of BrEaST and BUS-BRA as downloaded.
+Data sets are named as for --data of evaluate.py: breast and busbra are folders of BrEaST and BUS-BRA as downloaded.
+This external validation trains and chooses nothing. The files get whole frames at full size, as from an app.
 """
 
 import json
@@ -30,7 +30,7 @@ def parity(stem: str) -> dict:
 
 
 def score(model: Path, images: str) -> list[dict]:
-    """Rows of hospitals.csv: one file on all images of one set, by image and patient, by found and given boxes."""
+    """Return rows of hospitals.csv: a file on a data set, per image and per patient, with found and given boxes."""
     with tempfile.TemporaryDirectory() as out:
         words = ["evaluate.py", str(model), "--data", images, "--split", "all"]
         found = log.run(words, out, f"{model.stem}/evaluation_all.json")
@@ -38,7 +38,7 @@ def score(model: Path, images: str) -> list[dict]:
     about = {"file": model.name, "set": made["data"]["sets"][0]["hospital"]}
     whole = [entry for entry in found["results"] if entry["subset"] == "all"]
     rows = []
-    for scores, chosen in zip(whole[::2], whole[1::2]):  # each at 0.5, then at the operating point
+    for scores, chosen in zip(whole[::2], whole[1::2]):  # each part at 0.5, then at the operating point
         row = about | {"unit": scores["unit"], "boxes": scores.get("boxes", ""), "n": scores["n"]}
         row |= {"trained_on": seen["trained on"], "commit": made["commit"][:10]}
         row |= log.columns(scores, auc="auc", accuracy="accuracy", brier="brier")
@@ -47,14 +47,14 @@ def score(model: Path, images: str) -> list[dict]:
 
 
 def stored(about: dict) -> Iterator[tuple[str, dict, dict]]:
-    """What a file's metadata say of each part of the images: (its name, metrics at 0.5, those at the threshold)."""
+    """Yield (name, metrics at 0.5, metrics at the threshold) for each part of the images in a file's metadata."""
     results = json.loads(about["results"])
     standard, chosen = (tables.named(results, name) for name in ("standard", "operating point"))
     yield from ((name, scores, chosen[name]) for name, scores in standard.items())
 
 
 def splits() -> Iterator[tuple[list[str], str, dict, dict]]:
-    """Of each fp32 file and part of the images: [file, part], the threshold, metrics at 0.5, those at the threshold."""
+    """Yield ([file, part], threshold, metrics at 0.5, metrics at the threshold) of each fp32 file and part."""
     for file in (f"{stem}.onnx" for stem in STEMS):
         about = metadata(file)
         for name, scores, chosen in stored(about):
@@ -72,7 +72,7 @@ def threshold_rows() -> Iterator[list[str]]:
 
 
 def hospital_rows() -> Iterator[list[str]]:
-    """Every file at other hospitals; what a model was trained on is said, not scored."""
+    """Yield a row for each file and data set of hospitals.csv. A data set that trained the file has no scores."""
     for row in log.read("hospitals.csv"):
         cells = [log.cell(row, name) for name in ("auc", "accuracy", "brier", "sensitivity", "specificity")]
         if row["trained_on"] != "0":
@@ -82,7 +82,7 @@ def hospital_rows() -> Iterator[list[str]]:
 
 
 def int8_rows() -> Iterator[list[str]]:
-    """How the int8 files agree with the fp32 ones."""
+    """Yield rows on how int8 files agree with fp32 files."""
     for stem in STEMS:
         for row in parity(stem).get("int8", {"rows": []})["rows"]:
             if row["split"] in ("train+val", "test"):
@@ -91,7 +91,7 @@ def int8_rows() -> Iterator[list[str]]:
 
 
 def speed_rows() -> Iterator[list[str]]:
-    """Median latency, load time and memory of every file."""
+    """Yield a row for each file: median latency, images per second, load time and peak memory."""
     for stem in STEMS:
         measured = parity(stem)["benchmark"]
         for model, process in measured["process"].items():

@@ -1,12 +1,13 @@
-"""How well fingerprints tell the pictures that a model was trained on, and how much of a picture they give away.
+"""Measure how well fingerprints recognise training images, and how much of a picture a fingerprint reveals.
 
     python -m results.fingerprints                                  prints the table, in Markdown
     python -m results.fingerprints busi_splits.csv BREAST_FOLDER    first writes results/fingerprints.csv
 
-BUSI's files come from a table with the columns image, split and index (of the image in BreastMNIST); only train and val
-are read. BREAST_FOLDER holds BrEaST-Lesions-USG as downloaded. These images chose the two limits; no test image did.
-The first limit is the largest distance of a copy, apart from cut ones; the second has the highest F2 score, because a
-near-duplicate that is missed counts as unseen.
+busi_splits.csv is a table of BUSI's files with the columns image, split and index (of the image in BreastMNIST).
+BREAST_FOLDER holds BrEaST-Lesions-USG as downloaded. The program also reads BreastMNIST. Of BUSI and BreastMNIST, only
+train and val are read. These images chose two limits of differing bits; no test image did. The first limit is the
+largest distance of a copy that is not cut. The second limit has the highest F2 score, because a missed near-duplicate
+counts as unseen.
 """
 
 import csv
@@ -25,17 +26,17 @@ COLUMNS = (
     "about bits limit cases precision recall lowest_correlation smallest_distance largest_distance "
     "mean_correlation above_0.95 thumbnail_pixels"
 ).split()
-LIMITS = {  # of differing bits, that are compared: the same picture, and a near-duplicate
+LIMITS = {  # compared limits of differing bits, for the same picture and for a near-duplicate
     128: (range(2, 8), range(9, 15)),
     256: (range(4, 15), range(18, 29)),
     512: (range(8, 29, 2), range(36, 57, 2)),
 }
-RIDGE = 300.0  # the best of 10, 100, 300 and 1000 at guessing pictures
+RIDGE = 300.0  # the best penalty of 10, 100, 300 and 1000
 FOLDS = 5
 
 
 def compress(image: np.ndarray, kind: str, **options) -> np.ndarray:
-    """An image as it is read from a file of another format."""
+    """Return an image as Pillow reads it from a file of the format `kind`. image: uint8 [h, w]."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, kind, **options)
     return np.asarray(Image.open(file))
@@ -59,7 +60,7 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def read_busi(table: Path) -> tuple[list[np.ndarray], list[tuple[str, int]]]:
-    """BUSI's files of train and val: images, and (split, index) of each in BreastMNIST."""
+    """Return the images of BUSI in train and val, and (split, index) of each image in BreastMNIST."""
     with open(table, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] in ("train", "val")]
     images = [next(imagefile.frames(table.parent / row["image"])) for row in rows]
@@ -67,24 +68,24 @@ def read_busi(table: Path) -> tuple[list[np.ndarray], list[tuple[str, int]]]:
 
 
 def read_breast(folder: Path) -> list[np.ndarray]:
-    """BrEaST's images, without their masks."""
+    """Return the images of BrEaST, without masks."""
     return [next(imagefile.frames(path)) for path in sorted(folder.rglob("case[0-9][0-9][0-9].*"))]
 
 
 def read_breastmnist(size: int, places: list[tuple[str, int]]) -> np.ndarray:
-    """Images of BreastMNIST, by (split, index): uint8 [n, size, size]."""
+    """Return images of BreastMNIST, uint8 [n, size, size]. places: (split, index) of each image."""
     with np.load(npzfile.breastmnist_path(None, size)) as file:
         stored = {split: file[f"{split}_images"] for split in ("train", "val")}
     return np.stack([stored[split][index] for split, index in places])
 
 
 def measure_limits(bits: int, known: np.ndarray, asked: np.ndarray, own: np.ndarray) -> Iterator[dict]:
-    """Rows of precision and recall, image by image, against the exact correlation.
+    """Yield rows of precision and recall of fingerprints, compared with the exact correlation.
 
-    Each image is asked about twice: with its own picture among the known ones, and without. Only the second question
-    is about near-duplicates.
+    Each image is asked about twice: with the original picture among the known images, and without. Only the second
+    question is about near-duplicates.
 
-    Args: known: uint8 [m, 28, 28]; asked: uint8 [n, 28, 28], changed copies; own: int [n], which known one each copies.
+    Args: known: uint8 [m, 28, 28]; asked: uint8 [n, 28, 28], changed copies; own: int [n], index of each original.
     """
     distance = distances(asked, fingerprints.fingerprint(known, bits))
     correlation = duplicates.correlate(duplicates.unit_vectors(asked), duplicates.unit_vectors(known))
@@ -106,7 +107,7 @@ def measure_limits(bits: int, known: np.ndarray, asked: np.ndarray, own: np.ndar
 
 
 def distances(asked: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Differing bits of each image with each known fingerprint, as stored or mirrored, whichever is smaller.
+    """Return the differing bits of each image and each known fingerprint. A mirrored image counts if it is nearer.
 
     Args: asked: uint8 [n, 28, 28]; known: uint8 [m, bytes]. Returns: float32 [n, m].
     """
@@ -115,7 +116,7 @@ def distances(asked: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def measure_change(change: str, known: np.ndarray, changed: np.ndarray) -> dict:
-    """A row: how far changed copies are from their own pictures. known, changed: uint8 [n, 28, 28]."""
+    """Return a row: how far changed copies are from the originals. known, changed: uint8 [n, 28, 28]."""
     own = distances(changed, fingerprints.fingerprint(known)).diagonal()
     row = {"about": "the same picture, " + change, "bits": fingerprints.BITS, "limit": fingerprints.SAME}
     recall = f"{np.mean(own <= fingerprints.SAME):.4f}"
@@ -123,20 +124,20 @@ def measure_change(change: str, known: np.ndarray, changed: np.ndarray) -> dict:
 
 
 def measure_hospitals(images: np.ndarray, others: np.ndarray) -> dict:
-    """A row: how near the images of another hospital come. images, others: uint8 [n, 28, 28], [m, 28, 28]."""
+    """Return a row: how near another hospital comes. images: uint8 [n, 28, 28]; others: uint8 [m, 28, 28]."""
     nearest = fingerprints.distance(others, fingerprints.fingerprint(images))
     row = {"about": "BrEaST where BUSI is known", "bits": fingerprints.BITS, "limit": fingerprints.NEAR}
     return row | {"cases": len(nearest), "smallest_distance": int(nearest.min())}
 
 
 def pearson(guesses: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Correlation of each guess with its image: [n]. guesses: [n, 784]; vectors: standardised images, [n, 784]."""
+    """Return the correlation of each guess with its image, [n]. guesses, vectors (standardised images): [n, 784]."""
     centred = guesses - guesses.mean(1, keepdims=True)
     return (centred * vectors).sum(1) / np.linalg.norm(centred, axis=1)
 
 
 def guess(signs: np.ndarray, vectors: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Guess images from their fingerprints by ridge regression, which learns from the images of other groups.
+    """Guess images from their fingerprints by ridge regression, trained on the images of other groups.
 
     Args: signs: [n, bits] of ±1; vectors: [n, 784]; groups: int [n]. Returns: [n, 784].
     """
@@ -150,14 +151,16 @@ def guess(signs: np.ndarray, vectors: np.ndarray, groups: np.ndarray) -> np.ndar
 
 
 def thumbnails(images: np.ndarray, side: int) -> np.ndarray:
-    """Images reduced to side × side pixels and enlarged again: [n, 784]."""
+    """Return images reduced to side × side pixels and enlarged again, [n, 784]. images: uint8 [n, 28, 28]."""
     small = [Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR) for image in images]
     return np.stack([np.asarray(each.resize((28, 28), Image.Resampling.BICUBIC), float).ravel() for each in small])
 
 
 def measure_guesses(images: np.ndarray) -> Iterator[dict]:
-    """Rows: the correlation of pictures that are guessed from fingerprints with the originals, and the side of the
-    thumbnail that shows as much. images: uint8 [n, 28, 28]."""
+    """Yield rows: the correlation of guesses from fingerprints with the images, and the thumbnail that shows as much.
+
+    Args: images: uint8 [n, 28, 28]. The size of a thumbnail is its side in pixels.
+    """
     vectors = duplicates.unit_vectors(images).reshape(len(images), -1).astype(float)
     groups = np.unique(duplicates.find_groups(images), return_inverse=True)[1]
     sharpness = [pearson(thumbnails(images, side), vectors).mean() for side in range(2, 28)]
@@ -175,7 +178,7 @@ def measure_guesses(images: np.ndarray) -> Iterator[dict]:
 
 
 def measure_all(busi: Path, breast: Path) -> list[dict]:
-    """All rows."""
+    """Return all rows of fingerprints.csv. Arguments: as on the command line."""
     pictures, places = read_busi(busi)
     pictures += read_breast(breast)
     known = np.stack([imagefile.prepare(picture, 28) for picture in pictures])
@@ -195,7 +198,7 @@ def measure_all(busi: Path, breast: Path) -> list[dict]:
 
 
 def table() -> str:
-    """The rows at the limits in use, and at the same share of differing bits with fewer and with more bits."""
+    """Return fingerprints.csv in Markdown; of the compared limits, only those in use, scaled to the number of bits."""
     limits = {"the same picture": fingerprints.SAME, "near-duplicates": fingerprints.NEAR}
     rows = [
         row

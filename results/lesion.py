@@ -1,11 +1,11 @@
-"""Find the lesion, look at it, and score both at a hospital that trained neither: BUSI scores BrEaST's models, and the
-reverse. BUSI's test part, which is BreastMNIST's, and BUS-BRA are not read.
+"""Measure networks that find the lesion and look at it, at a hospital that trained neither of the two networks.
 
     python -m results.lesion                                            prints the tables of lesion.csv
     python -m results.lesion --busi DIR --breast DIR --splits CSV --weights FILE "window 2" --seeds 0 1     adds rows
 
-The names are those of FINDERS, CLASSIFIERS and MIXES below. `--keep DIR` holds heat maps, models and logits: a second
-candidate that needs a finder does not train it again, and a mix trains nothing.
+Models of BUSI are scored on BrEaST, and models of BrEaST on BUSI. BUSI's images in BreastMNIST's test (a split in CSV)
+and BUS-BRA are not read. The names are in FINDERS, CLASSIFIERS and MIXES of results/lesion.py. `--keep DIR` holds heat
+maps, models and logits, so that no finder is trained twice. A mix trains nothing.
 """
 
 import csv
@@ -53,28 +53,28 @@ TABLES = (
 
 @dataclass(frozen=True)
 class Finder:
-    """A ResNet-18 trunk of three stages, whole frame in, heat map of an eighth of the size out."""
+    """Settings of a ResNet-18 with three stages that finds lesions: frame in, heat map of an eighth of the side out."""
 
-    size: int = 128  # pixels a side of the frame that it sees
-    letterbox: bool = False  # else squashed to a square
+    size: int = 128  # side of the frame that the network sees, in pixels
+    letterbox: bool = False  # otherwise the frame is squashed to a square
     zoom: float = 0.5  # augmentation scales by up to this share
     shift: float = 0.2  # augmentation shifts by up to this share of the side
-    gain: float = 1.0  # times the project's contrast and brightness
+    gain: float = 1.0  # factor on contrast and brightness of the project's augmentation
     epochs: int = 20
     rate: float = 3e-4
-    classifies: bool = False  # all four stages, and beside the heat map a logit of malignant
-    mixup: bool = True  # of one that classifies
+    classifies: bool = False  # four stages, with a logit of malignant in addition to the heat map
+    mixup: bool = True  # for a finder that classifies
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """The project's classifier, and what it looks at."""
+    """Settings of the project's classifier, and what the classifier looks at."""
 
     view: str = "window"  # or square, or frame
-    factor: float = 2.0  # side of the window, in longer sides of the box
-    trained: tuple[str, ...] = ("true",)  # windows of training: true, jittered, found (cross-fitted); several: each
-    normals: bool = False  # frames without a lesion are trained on too, at a found box
-    gain: bool = False  # each window's grey levels get the same mean and deviation
+    factor: float = 2.0  # side of the window, as a multiple of the longer side of the box
+    trained: tuple[str, ...] = ("true",)  # training windows: true, jittered or found (out-of-fold), or several
+    normals: bool = False  # train on frames without a lesion, too, at a found box
+    gain: bool = False  # give all windows the same mean and deviation of grey levels
     size: int = 128
     epochs: int = 12
     zoom: float = 0.15
@@ -116,7 +116,7 @@ CLASSIFIERS = {
     "window 2, gain": Classifier(gain=True),
     "window 2, 160 px": Classifier(size=160),
 }
-MIXES = {  # the mean of their logits; "given" takes the classifier's windows of given boxes
+MIXES = {  # {name: classifiers}, for the mean of their logits
     "frame + window 2": ("frame", "window 2"),
     "frame + found 2": ("frame", "found 2"),
     "window 1.5 + window 2": ("window 1.5", "window 2"),
@@ -131,7 +131,7 @@ MIXES = {  # the mean of their logits; "given" takes the classifier's windows of
 
 @dataclass(frozen=True)
 class Hospital:
-    """Frames as stored, with boxes, float [n, 4], nan where there is no lesion."""
+    """Frames as stored, labels [n], 1 for malignant, and boxes, float [n, 4] in pixels, nan without a lesion."""
 
     name: str
     frames: list[torch.Tensor]
@@ -143,7 +143,7 @@ class Hospital:
         return ~torch.isnan(self.boxes[:, 0]).numpy()
 
     def view(self, boxes: torch.Tensor, side: int, clip: bool = False) -> torch.Tensor:
-        """A window of each frame, uint8 [n, side, side]. boxes: [n, 4]."""
+        """Return a window of each frame, uint8 [n, side, side]. boxes: [n, 4] in pixels; clip: as in `window`."""
         pairs = zip(self.frames, boxes)
         return torch.cat([window(frame[None], box[None], side, clip).byte() for frame, box in pairs])
 
@@ -152,7 +152,7 @@ class Hospital:
 
 
 def read_hospital(name: str, folder: str, splits: str | None = None) -> Hospital:
-    """A public set. splits: a table whose test part is left out."""
+    """Read a public set. splits: a table; images in its split test are not read."""
     listed = imagetable.list_images(Path(folder))
     table = listed.table
     if splits:
@@ -166,8 +166,7 @@ def read_hospital(name: str, folder: str, splits: str | None = None) -> Hospital
 
 
 def freeze(model: BreastResNet) -> BreastResNet:
-    """Keep the stem and the first stage as they are. A step takes 40 % less time; candidates are compared with each
-    other, and each of them is trained so."""
+    """Freeze the stem and the first stage of each candidate, so that a training step takes 40 % less time."""
     for part in (model.trunk.conv1, model.trunk.bn1, model.trunk.layer1):
         part.requires_grad_(False)
     return model
@@ -177,7 +176,7 @@ def freeze(model: BreastResNet) -> BreastResNet:
 
 
 def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str, seed: int) -> BreastResNet:
-    """images: uint8 [n, size, size]; boxes: [n, 4] in shares of the side; labels: [n]."""
+    """Train a finder. images: uint8 [n, size, size]; boxes: [n, 4] in shares of the side; labels: [n]."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     settings = Settings(weights=weights, stages=4 if finder.classifies else 3, lr=finder.rate)
@@ -202,7 +201,7 @@ def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str
             inputs, heat = planes.unbind(1)
             with training.autocast(CPU, settings.precision):
                 logit, heat_logits = model.look(inputs)
-            assert heat_logits is not None  # it finds lesions
+            assert heat_logits is not None  # the model finds lesions
             loss = heat_loss(heat_logits.float(), heat)
             if finder.classifies:
                 loss = loss + F.binary_cross_entropy_with_logits(logit.float(), malignant)
@@ -216,18 +215,18 @@ def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str
 
 @torch.inference_mode()
 def logits_of(model: BreastResNet, images: torch.Tensor) -> np.ndarray:
-    """Logits of malignant, [n], the mean of image and mirror image. images: uint8 [n, size, size]."""
+    """Return logits of malignant, [n], means of image and mirror image. images: uint8 [n, size, size]."""
     parts = (part.float() / 255 for part in images.split(64))
     return torch.cat([(model(x) + model(x.flip(-1))) / 2 for x in parts]).double().numpy()
 
 
 @torch.inference_mode()
 def heat_of(model: BreastResNet, images: torch.Tensor) -> np.ndarray:
-    """Heat maps in [0, 1], the mean of image and mirror image. images: uint8 [n, size, size]."""
+    """Return heat maps in [0, 1], by mean logits of image and mirror image. images: uint8 [n, size, size]."""
 
     def logits(x: torch.Tensor) -> torch.Tensor:
         _, heat = model.look(x)
-        assert heat is not None  # it finds lesions
+        assert heat is not None  # the model finds lesions
         return heat
 
     parts = (part.float() / 255 for part in images.split(64))
@@ -235,11 +234,11 @@ def heat_of(model: BreastResNet, images: torch.Tensor) -> np.ndarray:
 
 
 def largest_part(heat: torch.Tensor, share: float = 0.5) -> torch.Tensor:
-    """The heat of the warmest connected part above a share of the maximum; 0 elsewhere. heat: [n, s, s]."""
+    """Return heat [n, s, s] in the connected part with the most heat, above a share of the maximum; 0 outside."""
     n, side, _ = heat.shape
     hot = (heat >= share * heat.amax((1, 2), keepdim=True)).float()
     label = (torch.arange(side * side) + 1.0).reshape(1, side, side) * hot
-    for _ in range(4 * side):  # each number spreads to its neighbours: a part ends with its largest number
+    for _ in range(4 * side):  # numbers spread until each part has one number, its largest
         label = F.max_pool2d(label[:, None], 3, 1, 1)[:, 0] * hot
     same = label.flatten(1)[:, :, None] == label.flatten(1)[:, None, :]
     mass = (same * (heat * hot).flatten(1)[:, None, :]).sum(2).reshape(n, side, side)
@@ -257,17 +256,17 @@ RULES = {
 
 
 def in_pixels(shares: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """Boxes in shares of a view as boxes in pixels of the frame. views: [n, 4], the boxes of the views."""
+    """Turn boxes in shares of a view into pixels of the frame. views: [n, 4], the boxes of the views."""
     return torch.cat([views[:, :2] + shares[:, :2] * views[:, 2:], shares[:, 2:] * views[:, 2:]], 1)
 
 
 def in_shares(boxes: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """The inverse of `in_pixels`."""
+    """Turn boxes in pixels of the frame into shares of a view: the inverse of `in_pixels`."""
     return torch.cat([(boxes[:, :2] - views[:, :2]) / views[:, 2:], boxes[:, 2:] / views[:, 2:]], 1)
 
 
 def score_boxes(hospital: Hospital, found: torch.Tensor, heat: np.ndarray) -> dict:
-    """How well found boxes fit, over the images with a lesion; how well the highest heat tells these from others."""
+    """Return how well found boxes fit lesions, and the AUC of the highest heat for images with a lesion."""
     lesions = hospital.lesions
     found, true = found[lesions], hospital.boxes[lesions]
     iou = overlap(found.numpy(), true.numpy())
@@ -284,8 +283,7 @@ def score_boxes(hospital: Hospital, found: torch.Tensor, heat: np.ndarray) -> di
 
 @dataclass(frozen=True)
 class Placement:
-    """How windows are placed where no box is given: by the mean heat of a finder's seeds; scored again with boxes
-    `wider` times as large."""
+    """Rule that places windows without given boxes: mean heat of a finder's seeds. wider: factors to score, too."""
 
     finder: str = "finder"
     rule: str = "largest part"
@@ -295,14 +293,14 @@ class Placement:
 
 @dataclass(frozen=True)
 class Bench:
-    """The hospitals, the weights to start from, and the folder that keeps what has been trained."""
+    """The hospitals, the initial weights, and the folder that keeps all that has been trained."""
 
     hospitals: dict[str, Hospital]
     weights: str
     keep: Path
 
     def once(self, name: str, make: Callable[[], dict]) -> dict:
-        """What `make` gives, arrays and `seconds`, from a file if it has been made before."""
+        """Return the arrays that `make` gives, and `seconds`, from a file if `make` has run before."""
         path = self.keep / f"{name.replace(' ', '_')}.npz"
         if not path.exists():
             began = time.perf_counter()
@@ -316,8 +314,7 @@ class Bench:
         return lesion_window(frames, 1.0) if finder.letterbox else frames
 
     def heat(self, name: str, trained_on: Hospital, scored_on: Hospital, seed: int) -> dict:
-        """Heat maps of one hospital by a finder of the other; where both are the same, cross-fitted over three folds
-        of groups."""
+        """Return heat maps of a hospital by a finder of the other; if both are the same, out-of-fold over 3 folds."""
         finder, held_out = FINDERS[name], trained_on is scored_on
 
         def make() -> dict:
@@ -342,8 +339,7 @@ class Bench:
         return self.once(f"heat {name} {trained_on.name} {scored_on.name} {seed}", make)
 
     def found(self, placed: Placement, trained_on: Hospital, scored_on: Hospital):
-        """Boxes of one hospital by finders of another, or cross-fitted. Returns: boxes [n, 4] in pixels, heat
-        [n, s, s], seconds."""
+        """Find the lesions of a hospital, as in `heat`. Returns: boxes [n, 4] in pixels, heat [n, s, s], seconds."""
         made = [self.heat(placed.finder, trained_on, scored_on, seed) for seed in placed.seeds]
         heat = np.mean([one["heat"] for one in made], axis=0)
         views = self.finder_views(scored_on, FINDERS[placed.finder])
@@ -351,7 +347,7 @@ class Bench:
         return boxes, heat, sum(float(one["seconds"]) for one in made)
 
     def logits(self, name: str, trained_on: Hospital, scored_on: Hospital, seed: int, placed: Placement) -> dict:
-        """What a classifier says of the other hospital, by the boxes that its windows are placed by."""
+        """Return {boxes that place windows, "" without boxes: logits [n]} of a classifier at the other hospital."""
         classifier = CLASSIFIERS[name]
         member = self.model(name, trained_on, seed, placed)
         say = partial(predict, Predictor([member], Settings.mirror))
@@ -376,7 +372,7 @@ class Bench:
         return said
 
     def model(self, name: str, trained_on: Hospital, seed: int, placed: Placement) -> BreastResNet:
-        """A classifier, trained or read again."""
+        """Return a classifier, read from its file or else trained."""
         classifier, settings = CLASSIFIERS[name], Settings(weights=self.weights)
         path = self.keep / f"model {name} {trained_on.name} {seed}.pt".replace(" ", "_")
         if not path.exists():
@@ -398,7 +394,7 @@ def subset(hospital: Hospital, chosen: np.ndarray) -> Hospital:
 
 
 def look(classifier: Classifier, hospital: Hospital, boxes: torch.Tensor | None = None) -> np.ndarray:
-    """What a classifier sees, uint8 [n, size, size]. boxes: of the lesions, in the view "window"."""
+    """Return what a classifier sees, uint8 [n, size, size]. boxes: of the lesions, in the view "window"."""
     if boxes is not None:
         pixels = hospital.view(lesion_window(boxes, classifier.factor), classifier.size)
     elif classifier.view == "square":
@@ -416,8 +412,7 @@ def same_gain(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def jitter(boxes: torch.Tensor, seed: int) -> torch.Tensor:
-    """Boxes as a finder places them: the centre moves by up to 15 % of the longer side, which changes by a factor
-    between 0.75 and 1.33."""
+    """Move boxes by up to 15 % of the longer side, and scale them by 0.75 to 1.33, as a finder might."""
     generator = torch.Generator().manual_seed(seed)
     longer = boxes[:, 2:].amax(1, keepdim=True)
     move = (torch.rand(len(boxes), 2, generator=generator) - 0.5) * 0.3 * longer
@@ -427,7 +422,7 @@ def jitter(boxes: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def training_windows(bench: Bench, classifier: Classifier, hospital: Hospital, finder: str, seed: int):
-    """Returns: what a classifier is trained on, uint8 [n, size, size], and labels [n]."""
+    """Return the training images of a classifier, uint8 [n, size, size], and their labels [n]."""
     if classifier.view != "window":
         return look(classifier, hospital), hospital.labels
     pixels, labels = [], []
@@ -447,7 +442,7 @@ def training_windows(bench: Bench, classifier: Classifier, hospital: Hospital, f
 
 
 def score(hospital: Hospital, logits: np.ndarray) -> dict:
-    """AUC and the specificity at a sensitivity of 95 % there, of all images and of those with a lesion."""
+    """Return the AUC and the specificity at a sensitivity of 95 %, of all images and of images with a lesion."""
     row: dict = {}
     for suffix, chosen in (("", np.isfinite(logits)), ("_lesions", hospital.lesions)):
         if suffix == "" and not chosen.all():
@@ -460,13 +455,13 @@ def score(hospital: Hospital, logits: np.ndarray) -> dict:
 
 
 def differs(candidate) -> str:
-    """The fields that are not the defaults."""
+    """Return the fields of a candidate that differ from the defaults, as text."""
     usual = type(candidate)()
     return "; ".join(f"{k} {v}" for k, v in vars(candidate).items() if v != getattr(usual, k)).replace(",", " ")
 
 
 def rows_of(bench: Bench, name: str, ways: list[str], seeds: list[int], placed: Placement) -> list[dict]:
-    """The rows of a candidate: each way, each seed, and the mean of the seeds where there are several."""
+    """Return the rows of a candidate: for each way, for each seed, and for the mean of several seeds."""
     rows = []
     several = [[seed] for seed in seeds] + ([seeds] if len(seeds) > 1 else [])
     for way in ways:
@@ -505,7 +500,7 @@ def written(value) -> str:
 
 
 def add(rows: list[dict], command: str) -> None:
-    """Add rows to lesion.csv; a row of the same candidate, way and seed is replaced."""
+    """Add rows to lesion.csv. Each row replaces a row of the same candidate, boxes, way and seed."""
     git = ["git", "rev-parse", "HEAD"]
     commit = subprocess.run(git, cwd=log.FOLDER, capture_output=True, encoding="utf-8").stdout[:10]
     more = {"precision": training.precision(CPU, "auto"), "commit": commit, "command": command}
@@ -526,7 +521,7 @@ def add(rows: list[dict], command: str) -> None:
 
 
 def table(columns: list[str], header: str) -> str:
-    """Mean ± spread over seeds of each candidate and way, single seeds and the mean of seeds apart."""
+    """Return mean ± standard deviation over seeds for each candidate and way; means of seeds are separate rows."""
     found: dict[tuple, dict] = {}
     for row in log.read("lesion.csv"):
         if all(row[column] for column in columns[:1]):
@@ -543,9 +538,12 @@ def table(columns: list[str], header: str) -> str:
 
 
 def details(bench: Bench, way: str, placed: Placement, names: list[str]) -> str:
-    """Where a finder fails and what the failure costs: images with a lesion by the lesion's size and by overlap, how
-    many of the boxes have an IoU below 0.3, and the AUC of classifiers by given and by found boxes. Then: how well the
-    share of the heat inside the largest part tells the boxes with an IoU below 0.3."""
+    """Return where a finder fails and what failures cost, in Markdown, by size of the lesion and by IoU.
+
+    Rows have n, malignant, the share of boxes with an IoU below 0.3, and the AUC of classifiers by given and found
+    boxes. Last comes the AUC with which the share of heat in the largest part, and the highest heat, tell an IoU below
+    0.3.
+    """
     (scored_on,) = (hospital for hospital in bench.hospitals.values() if hospital.name != way)
     boxes, heat, _ = bench.found(placed, bench.hospitals[way], scored_on)
     chosen = np.flatnonzero(scored_on.lesions)
@@ -576,8 +574,10 @@ def details(bench: Bench, way: str, placed: Placement, names: list[str]) -> str:
 
 
 def compare_switches(hospital: Hospital, said: dict[str, dict], sure: np.ndarray) -> str:
-    """AUC of the mean of the frame's and a found window's logits, and of the frame's alone where the finder is least
-    sure. The logits of each are standardised over the hospital first, which flatters switches."""
+    """Return the AUC of the mean logit of frame and window, with the frame alone where the finder is least sure.
+
+    The logits are standardised over the hospital first, which makes switches look better.
+    """
 
     def standard(logits: np.ndarray) -> np.ndarray:
         return (logits - logits.mean()) / logits.std()

@@ -1,10 +1,12 @@
-"""What files mark as unlike their training images, of pictures that are no breast ultrasound and of some that are.
+"""Measure which pictures the shipped files mark as unlike their training images.
 
     python -m results.limits                  prints the table, in Markdown
-    python -m results.limits breast busbra    writes results/limits.csv before
+    python -m results.limits breast busbra    first writes results/limits.csv
     python -m results.limits breast busbra --files breast_ultrasound.onnx    measures this file alone, other rows stay
 
-Pictures are drawn from a seed, or cut at random from those that installed packages ship, where they are installed.
+Some kinds of pictures are no breast ultrasound. The program draws pictures at random, and cuts parts from pictures that
+installed packages contain. Kinds without an installed package are skipped. Breast ultrasound comes from BreastMNIST's
+test images and from the data sets that you name, as for --data of evaluate.py.
 """
 
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from common.images import Images
 from common.run import flags
 from results import log
 
-N = 150  # pictures of a kind
+N = 150  # pictures of each kind
 PACKAGES = Path(np.__file__).parent.parent
 SAMPLES = {  # pictures in installed packages, by kind
     "photographs": ("sklearn/datasets/images/*.jpg", "matplotlib/mpl-data/sample_data/grace_hopper.jpg"),
@@ -32,7 +34,7 @@ SAMPLES = {  # pictures in installed packages, by kind
 
 
 def drawn(g: np.random.Generator) -> dict[str, np.ndarray]:
-    """A picture of each kind, [h, w] in 0 to 255."""
+    """Return a random picture of each kind, {kind: [h, w]}, grey levels from about 0 to 255."""
     h, w = (int(side) for side in g.integers(48, 500, 2))
     y, x = np.mgrid[:h, :w] / max(h, w)
     low, high, period, angle = g.uniform(0, 90), g.uniform(165, 255), 2 ** g.uniform(-5, -1.5), g.uniform(0, 2 * np.pi)
@@ -52,7 +54,7 @@ def drawn(g: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def text(g: np.random.Generator) -> np.ndarray:
-    """A page of nonsense, dark on light or light on dark."""
+    """Return a page of random letters, dark on light or light on dark, uint8 [500, 500]."""
     paper, ink = (int(g.integers(200, 256)), int(g.integers(0, 90)))[:: g.choice([1, -1])]
     page, size = Image.new("L", (500, 500), paper), int(g.integers(10, 30))
     letters = np.array([*"aaabcddeeeeefghiiilmnnoooprrssttuuvy      "])
@@ -63,7 +65,7 @@ def text(g: np.random.Generator) -> np.ndarray:
 
 
 def samples(patterns: tuple[str, ...]) -> Iterator[np.ndarray]:
-    """The pictures that installed packages ship, as many as can be read here."""
+    """Yield the pictures of installed packages that match the patterns and can be read."""
     for pattern in patterns:
         for path in sorted(PACKAGES.glob(pattern)):
             with suppress(UserError):
@@ -71,14 +73,14 @@ def samples(patterns: tuple[str, ...]) -> Iterator[np.ndarray]:
 
 
 def cut(picture: np.ndarray, g: np.random.Generator) -> np.ndarray:
-    """A part of a picture, of at least a third of its sides, with contrast and brightness changed."""
+    """Return a random part of a picture, at least a third of each side, with changed contrast and brightness."""
     h, w = (int(g.integers(max(8, side // 3), side + 1)) for side in picture.shape)
     top, left = g.integers(0, picture.shape[0] - h + 1), g.integers(0, picture.shape[1] - w + 1)
     return picture[top : top + h, left : left + w] * g.uniform(0.6, 1.3) + g.uniform(-30, 30)
 
 
 def changed(image: np.ndarray, g: np.random.Generator) -> dict[str, np.ndarray]:
-    """An ultrasound image as it should not be, and as it may well be."""
+    """Return changed copies of an ultrasound image: five that a file should mark, and two that it should not."""
     side = len(image)
     part, screen = side // 4, np.full((2 * side, 2 * side), g.choice([0, 30, 240, 255]), np.uint8)
     top, left = g.integers(0, side - part, 2)
@@ -95,7 +97,7 @@ def changed(image: np.ndarray, g: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def pictures() -> Iterator[tuple[str, np.ndarray]]:
-    """(kind, picture [h, w]), of which none but the test images mirrored and darker is as it should be."""
+    """Yield (kind, picture [h, w]). A file should mark all kinds, except mirrored and darker test images."""
     g = np.random.default_rng(0)
     for _ in range(N):
         yield from drawn(g).items()
@@ -108,13 +110,13 @@ def pictures() -> Iterator[tuple[str, np.ndarray]]:
 
 
 def measure(model: onnxfile.OnnxModel, kind: str, images: list[np.ndarray]) -> dict:
-    """A row: the share marked of pictures, [h, w] each."""
+    """Return a row: the share of pictures, [h, w] each, that a file marks."""
     (typicality,) = np.concatenate([model.run(["typicality"], image[np.newaxis]) for image in images], 1)
     return row(model, kind, model.unlike(typicality))
 
 
 def measure_ultrasound(model: onnxfile.OnnxModel, kind: str, images: Images) -> dict:
-    """A row: the share marked of breast ultrasound, and the AUC of what is marked and of the others."""
+    """Return a row: the share of breast ultrasound that a file marks, and the AUC of marked and of other images."""
     answer = model.answer(images)
     marked = model.unlike(answer.typicality)
     aucs = [f"{metrics.auc(images.labels[m], answer.probabilities[m]):.4f}" for m in (marked, ~marked)]
@@ -127,7 +129,7 @@ def row(model: onnxfile.OnnxModel, kind: str, marked: np.ndarray, auc_marked="",
 
 
 def measure_all(sets: list[str], names: list[str]) -> Iterator[dict]:
-    """A row for each of the named files and kind of picture, breast ultrasound whose diagnosis is known last."""
+    """Yield a row for each named file and kind of picture. Breast ultrasound with known diagnosis comes last."""
     shown: dict[str, list[np.ndarray]] = {}
     for kind, picture in pictures():
         shown.setdefault(kind, []).append(np.clip(picture, 0, 255).astype(np.uint8, order="C"))
@@ -140,7 +142,7 @@ def measure_all(sets: list[str], names: list[str]) -> Iterator[dict]:
 
 
 def table() -> str:
-    """The share marked of each kind, by each file."""
+    """Return the share of each kind that each file marks, in Markdown."""
     rows = log.read("limits.csv")
     shares: dict[str, list[str]] = {}
     for row in rows:

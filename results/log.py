@@ -1,4 +1,4 @@
-"""What the programs of this folder share: its CSV files, a script's run, and tables in Markdown."""
+"""What the programs in results/ share: CSV files, runs of scripts, and tables in Markdown."""
 
 import csv
 import json
@@ -17,29 +17,29 @@ MODELS = FOLDER.parent / "models"
 
 
 def parser(docstring: str | None) -> flags.Parser:
-    """Flags of a program, whose --help shows its docstring as it stands."""
+    """Return the parser of a program. Its --help shows the docstring as written."""
     parser = flags.Parser(docstring)
     parser.formatter_class = RawDescriptionHelpFormatter
     return parser
 
 
 def read(name: str) -> list[dict]:
-    """The rows of a CSV file of this folder, as text."""
+    """Return the rows of a CSV file in results/, as text."""
     with open(FOLDER / name, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def run(words: list[str], out: str, made: str = "metrics.json") -> dict:
-    """Run a script with its flags. Returns: what it wrote in the JSON file `made`. Ends with its status if it fails."""
+    """Run a script with --out. Returns: the JSON file `made` in `out`. If the script fails, exit with its status."""
     try:
         subprocess.run([sys.executable, *words, "--out", out], check=True, stdout=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode if error.returncode > 0 else str(error))  # it has said why, unless it was killed
+        sys.exit(error.returncode if error.returncode > 0 else str(error))  # the script printed why, unless killed
     return json.loads(Path(out, made).read_text(encoding="utf-8"))
 
 
 def columns(scores: dict, **metrics: str) -> dict:
-    """Metrics as columns of a row, COLUMN, COLUMN_low and COLUMN_high, of COLUMN="metric"."""
+    """Return metrics as columns of a row: COLUMN, COLUMN_low and COLUMN_high for COLUMN="metric"."""
     row: dict[str, str] = {}
     for column, metric in metrics.items():
         value, low, high = (f"{number:.4f}" for number in limits(scores, metric))
@@ -48,23 +48,23 @@ def columns(scores: dict, **metrics: str) -> dict:
 
 
 def limits(scores: dict, metric: str) -> tuple[float, ...]:
-    """(value, low, high) of a metric, from a JSON file's {"auc", "auc_ci95"} or from a row of `columns`."""
+    """Return (value, low, high) of a metric, from {"auc", "auc_ci95"} of a JSON file or from a row of `columns`."""
     interval = scores.get(f"{metric}_ci95") or [scores[f"{metric}_low"], scores[f"{metric}_high"]]
     return float(scores[metric]), *map(float, interval)
 
 
 def cell(scores: dict, metric: str) -> str:
-    """A metric with its interval, out of either."""
+    """Return a metric with its interval as text. scores: as for `limits`."""
     value, *interval = limits(scores, metric)
     return tables.with_limits(value, interval)
 
 
 def spread(values: list[float], form: str = ".3f") -> str:
-    """Mean ± standard deviation over seeds."""
+    """Return mean ± standard deviation over seeds as text."""
     return tables.plus_minus(*intervals.mean_std(values), form)
 
 
 def markdown(header: str, rows: Iterable[list[str]]) -> str:
-    """A Markdown table; header: the names of the columns, with " | " between."""
+    """Return a Markdown table. header: names of the columns, separated by " | "."""
     lines = [f"| {header} |", "|---" * len(header.split(" | ")) + "|"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])

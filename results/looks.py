@@ -1,11 +1,11 @@
-"""Score the two looks of the view lesion apart and together, at the hospital that each model has not seen.
+"""Score the two looks of the view lesion, alone and together, at a hospital that the model has not seen.
 
     python crossval.py --data busi.csv breast --groups hospital --size 128 --no-test … --out RUN
-    python -m results.looks NAME RUN [RUN …]        adds a row a hospital to looks.csv
-    python -m results.looks                         prints the table
+    python -m results.looks NAME RUN [RUN …]        adds a row for each hospital to results/looks.csv
+    python -m results.looks                         prints the table, in Markdown
 
-Several runs are one ensemble: the mean of their heat maps finds the lesion, and the mean of their logits judges it. An
-AUC is of all images of the hospital; with the box given it is of the images that have one.
+Several runs are one ensemble: the mean of their heat maps finds the lesion, and the mean of their logits is the answer.
+The AUC is over all images of a hospital. With given boxes, the AUC is over the images that have a box.
 """
 
 import csv
@@ -25,7 +25,7 @@ SETTINGS = ("epochs", "lr", "zoom", "mixup", "stages", "precision", "repeats", "
 
 
 def score(predictor: Predictor, images: Images) -> dict:
-    """AUCs of each look, and the IoU of the windows that the finder places with those around the boxes."""
+    """Return the AUC of each look, and the overlap (IoU) of found windows and windows around the given boxes."""
     boxed = images.boxed
     found, given = (looks.look(predictor, images, given=given) for given in (False, True))
     frame = Predictor([member.frame for member in predictor.members], predictor.mirror)
@@ -41,7 +41,7 @@ def score(predictor: Predictor, images: Images) -> dict:
 
 
 def add(name: str, paths: list[str]) -> None:
-    """Score an ensemble of runs at each hospital, and write a row for each."""
+    """Score an ensemble of runs at each hospital, and add a row for each hospital to looks.csv."""
     runs = [folders.load(path) for path in paths]
     described, made = runs[0].data, folders.read_metrics(runs[0].path)
     config = made["config"]

@@ -1,11 +1,12 @@
-"""Run a script with other flags at several seeds, log every run, also when it lost, and print the log as a table.
+"""Run a script with other flags at several seeds, log each run, and print the log as a table.
 
-    python -m results.measure experiments                                    prints what is there
-    python -m results.measure experiments "lr 1e-4" --seeds 0 1 --lr 1e-4    runs what is not there yet before
+    python -m results.measure experiments                                    prints the log, in Markdown
+    python -m results.measure experiments "lr 1e-4" --seeds 0 1 --lr 1e-4    first runs what the log lacks
 
-The logs: experiments (crossval.py over train and val), travel (crossval.py, which trains at one hospital and predicts
-the other, both ways) and seeds (train.py). A configuration is a name, and the command of the first row, `base`, with
-flags added, of which the last wins. Runs of one thread each go side by side.
+The logs are CSV files in results/. experiments has runs of crossval.py on train and val. travel has runs of crossval.py
+that train at one hospital and score the other, both ways. seeds has runs of train.py. Runs that are worse than the base
+are logged, too. A configuration is a name and added flags. The command of the first row, `base`, gets the added flags;
+the last flag wins. Runs with one thread run in parallel.
 """
 
 import csv
@@ -20,7 +21,7 @@ from common.parallel import cpu_count
 from common.run import flags
 from results import log
 
-LOGS = {  # header, columns, and the one that ranks; "gain" and "both" are made of others in `values`
+LOGS = {  # header, columns, and the column that ranks; `values` computes "gain" and "both"
     "experiments": ("AUC | minus base | accuracy", ("auc", "gain", "accuracy"), "gain"),
     "travel": ("AUC at BrEaST | AUC at BreastMNIST | mean of both", ("there", "back", "both"), "both"),
     "seeds": (
@@ -31,19 +32,19 @@ LOGS = {  # header, columns, and the one that ranks; "gain" and "both" are made 
 }
 
 
-# What this version calls flags of version 1, which made the first rows.
+# {flag of version 1, which made the first rows: flag of this version}
 RENAMED = {"--also breast/images.csv": "--data breastmnist breast", "--groups hospitals": "--groups hospital"}
 
 
 def at_seed(command: str, seed: int | str) -> str:
-    """A command as this version has it, at another seed."""
+    """Return a command with the flags of this version, at another seed."""
     for before, now in RENAMED.items():
         command = command.replace(before, now)
     return re.sub(r"--seed \d+", f"--seed {seed}", command)
 
 
 def configurations(name: str) -> dict[str, list[dict]]:
-    """{a configuration's name, or its command at "--seed N" in a log without names: its rows}."""
+    """Return {configuration: its rows}, by name, or by the command at "--seed N" in a log without names."""
     found: dict[str, list[dict]] = {}
     for row in log.read(f"{name}.csv"):
         found.setdefault(row.get("name") or at_seed(row["command"], "N"), []).append(row)
@@ -51,7 +52,7 @@ def configurations(name: str) -> dict[str, list[dict]]:
 
 
 def measure(command: str, seed: int, name: str, folder: str) -> dict:
-    """Run a command. Returns: all columns that a log may keep of it."""
+    """Run a command at a seed. Returns: a row with all columns that a log may keep."""
     command, began = at_seed(command, seed), time.perf_counter()
     run = log.run(shlex.split(command)[1:], f"{folder}/{name.replace(' ', '_')}_{seed}")
     made, splits = run["provenance"], run["splits"]
@@ -61,13 +62,16 @@ def measure(command: str, seed: int, name: str, folder: str) -> dict:
     if "out_of_fold" in splits:
         row |= log.columns(splits["out_of_fold"], auc="auc", accuracy="accuracy")
         folds = {fold["hospital"]: f"{fold['auc']:.4f}" for fold in run["folds"]}
-        row |= {"there": folds.get("breast", ""), "back": folds.get("breastmnist", "")}  # of travel
+        row |= {"there": folds.get("breast", ""), "back": folds.get("breastmnist", "")}  # of the log travel
     return row | {"seconds": f"{time.perf_counter() - began:.0f}"}
 
 
 def values(rows: list[dict], base: list[dict], column: str) -> list[float]:
-    """A column of a configuration, a value a seed. "both" is the mean of the two ways; "gain" the AUC minus the base's
-    on the seeds that both have, which means on the same folds."""
+    """Return a column of a configuration, one value per seed.
+
+    "both" is the mean of the two ways. "gain" is the AUC minus the AUC of the base, at the seeds (so the folds) of
+    both.
+    """
     if column == "both":
         return [(float(row["there"]) + float(row["back"])) / 2 for row in rows]
     if column == "gain":
@@ -77,7 +81,7 @@ def values(rows: list[dict], base: list[dict], column: str) -> list[float]:
 
 
 def cell(rows: list[dict], base: list[dict], column: str) -> str:
-    """Mean ± standard deviation over seeds; of one seed, its interval where the log has one."""
+    """Return mean ± standard deviation over seeds; for one seed, the value, with its interval if the log has one."""
     if column == "gain":
         return "" if rows == base else log.spread(values(rows, base, column), "+.3f")
     if len(rows) == 1 and f"{column}_low" in rows[0]:
@@ -86,13 +90,13 @@ def cell(rows: list[dict], base: list[dict], column: str) -> str:
 
 
 def table(name: str) -> str:
-    """All configurations of a log, the best first."""
+    """Return all configurations of a log in Markdown, the best first."""
     header, columns, ranking = LOGS[name]
     found = configurations(name)
     base = next(iter(found.values()))
     ranked = []
     for called, rows in found.items():
-        mean = fmean(values(rows, base, ranking) or [-1])  # without a seed that the base has: last
+        mean = fmean(values(rows, base, ranking) or [-1])  # last, without a seed of the base
         ranked.append((mean, [called, str(len(rows)), *(cell(rows, base, column) for column in columns)]))
     ranked.sort(key=lambda entry: entry[0], reverse=True)
     return log.markdown(f"configuration | seeds | {header}", (cells for _, cells in ranked))

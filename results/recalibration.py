@@ -1,11 +1,12 @@
-"""Does calibrate.py hold what it says? A file is calibrated on random parts of a hospital, and checked on the rest.
+"""Check what calibrate.py promises: calibrate a file on random parts of a hospital, and measure on the rest.
 
     python -m results.recalibration MODEL.onnx FOLDER_OF_THE_HOSPITAL
 
-Each row of recalibration.csv is about 200 random parts of one size: how often the rate on the rest was as the 95 %
-interval for new images says, given how few images the rest holds (a predictive interval); how wide the interval is; and
-how sensitivity, specificity, Brier score and calibration in the large come out there with
-calibrate.py and without. Whole groups (patients and near-duplicates) go into a part or stay out.
+Each row of results/recalibration.csv is about 200 random parts of one size (--parts). "held" is the share of parts in
+which the rate on the rest lies in the 95 % predictive interval. The predictive interval is the interval for new images,
+made wider because the rest holds few images. "width" is the mean width of the interval for new images. Sensitivity,
+specificity, Brier score and calibration in the large are on the rest, with calibrate.py and without. A group (patients
+and near-duplicates) is never divided.
 """
 
 from pathlib import Path
@@ -24,19 +25,19 @@ from common.thresholds import Rule
 from results import log
 
 SIZES, PARTS = (50, 100, 200, 500), 200
-DRAWS = 2000  # of a predictive interval
+DRAWS = 2000  # random draws for a predictive interval
 RULE = Rule("sensitivity", 0.95)
 
 
 def draw(groups: np.ndarray, n: int, generator) -> np.ndarray:
-    """Whole groups in random order until they hold n images: bool [images]."""
+    """Return which images a random part has, bool [images]: random groups until they hold at least n images."""
     order = generator.permutation(np.unique(groups))
     sizes = np.cumsum([np.sum(groups == group) for group in order])
     return np.isin(groups, order[: int(np.searchsorted(sizes, n)) + 1])
 
 
 def measure(unit: Unit, probabilities: np.ndarray, threshold: float) -> dict:
-    """What a threshold and probabilities achieve on images."""
+    """Return sensitivity, specificity, Brier score and calibration in the large of probabilities at a threshold."""
     rates = metrics.rates(unit.labels, probabilities >= threshold)
     found = {"sensitivity": rates["recall"], "specificity": rates["specificity"]}
     found |= {"brier": float(np.mean((probabilities - unit.labels) ** 2))}
@@ -44,7 +45,10 @@ def measure(unit: Unit, probabilities: np.ndarray, threshold: float) -> dict:
 
 
 def one_part(whole: Unit, n: int, threshold: float, generator) -> dict | None:
-    """Calibrate on a random part and check on the rest; None where the part has too few images of a class."""
+    """Calibrate on a random part of a hospital, and measure on the rest.
+
+    Returns: a dict, or None if the part has too few groups of a class, or the rest only one class.
+    """
     inside = draw(whole.groups, n, generator)
     part, rest = (Unit(whole.labels[m], whole.logits[m], whole.groups[m]) for m in (inside, ~inside))
     counts = intervals.class_groups(part.labels, part.groups)
@@ -57,7 +61,7 @@ def one_part(whole: Unit, n: int, threshold: float, generator) -> dict | None:
     for name, key, label in (("sensitivity", "recall", 1), ("specificity", "specificity", 0)):
         low, high = fitted.after[f"{key}_ci95"]
         of_part, of_rest = (intervals.effective_number(unit.groups[unit.labels == label]) for unit in (part, rest))
-        placed = key == "recall"  # the threshold was placed by the malignant images
+        placed = key == "recall"  # the malignant images placed the threshold
         reached = fitted.after[key] * (of_part + placed)
         rates = generator.beta(reached + 0.5 * (not placed), of_part - reached + 0.5 * (1 + placed), DRAWS)
         widest = np.percentile(generator.binomial(round(of_rest), rates) / round(of_rest), intervals.LEVELS)
@@ -66,7 +70,7 @@ def one_part(whole: Unit, n: int, threshold: float, generator) -> dict | None:
 
 
 def summarise(rows: list[dict], n: int, parts: int) -> dict:
-    """A row of recalibration.csv."""
+    """Return a row of recalibration.csv. rows: of `one_part`; n: images of a part; parts: number of parts tried."""
     found: dict = {"images": n, "parts": len(rows), "refused": parts - len(rows)}
     for name in ("sensitivity", "specificity"):
         found[f"{name}_held"] = np.mean([row[f"{name}_held"] for row in rows])

@@ -1,12 +1,12 @@
-"""How the shipped files answer when BreastMNIST's test images are corrupted as ultrasound images may be.
+"""Measure how the shipped files answer when BreastMNIST's test images are corrupted as ultrasound images may be.
 
     python -m results.robustness                    prints the tables, in Markdown
-    python -m results.robustness --data-root DIR    writes results/robustness.csv before, from DIR/breastmnist_224.npz
+    python -m results.robustness --data-root DIR    first writes results/robustness.csv, from DIR/breastmnist_224.npz
 
-Test is only reported here: it chooses no model, no setting and no threshold. Every corruption has five severities. The
-first seven corruptions and their severities are those that MedMNIST-C lists for BreastMNIST (Di Salvo, Doerrich &
-Ledig, MedMNIST-C, arXiv:2406.17536, 2024), written anew in numpy and Pillow. The random numbers depend on the
-corruption and on the image only, so that a higher severity is more of the same.
+Test chooses no model, no setting and no threshold here. Each corruption has five severities. The first seven
+corruptions and their severities are those that MedMNIST-C lists for BreastMNIST (Di Salvo, Doerrich & Ledig,
+MedMNIST-C, arXiv:2406.17536, 2024), written again in numpy and Pillow. The random numbers depend only on the corruption
+and the image, so that a higher severity is more of the same corruption.
 """
 
 import io
@@ -22,9 +22,9 @@ from common.progress import shown
 from common.run import command
 from results import log
 
-SIZE = 224  # side of the input images; lengths below are in pixels of such an image
+SIZE = 224  # side of the input images in pixels; all lengths below refer to this size
 SHOWN = ("breast_ultrasound.onnx", "breastmnist_28.onnx")  # in results/README.md
-GREY_OF_A_DB = 255 / 60  # a display that spreads 60 dB over black to white
+GREY_OF_A_DB = 255 / 60  # grey levels per dB of a display with 60 dB from black to white
 LABELS = ("RT BREAST", "LT BREAST 3 O'CLOCK", "AXILLA", "L12-5  60 dB", "D1 1.24 cm", "D2 0.87 cm", "TRANS", "MI 0.8")
 
 
@@ -48,7 +48,10 @@ def speckle(image: np.ndarray, deviation: float, g) -> np.ndarray:
 
 
 def motion_blur(image: np.ndarray, radius_sigma: tuple[int, float], g) -> np.ndarray:
-    """Smear the image one way, at an angle of -45 to 45 degrees: 2 radius + 1 shifts, weighted by half a Gaussian."""
+    """Smear the image in one direction, at a random angle of -45 to 45 degrees.
+
+    The result is the mean of 2 radius + 1 shifts, weighted by half a Gaussian.
+    """
     radius, sigma = radius_sigma
     steps, angle = np.arange(2 * radius + 1), g.uniform(-np.pi / 4, np.pi / 4)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
@@ -65,24 +68,24 @@ def brightness(image: np.ndarray, factor: float, g) -> np.ndarray:
 
 
 def contrast(image: np.ndarray, factor: float, g) -> np.ndarray:
-    """Multiply the distance of every pixel from the image's mean by a factor."""
+    """Multiply the distance of each pixel from the mean of the image by a factor."""
     return image.mean() + factor * (image - image.mean())
 
 
 def gain(image: np.ndarray, decibels: float, g) -> np.ndarray:
-    """Turn the scanner's gain: the display is logarithmic, so grey is added. Black stays black."""
+    """Change the gain of the scanner: add grey, because the display is logarithmic. Black stays black."""
     return np.where(image > 0, image + decibels * GREY_OF_A_DB, 0)
 
 
 def less_depth(image: np.ndarray, share: float, g) -> np.ndarray:
-    """Show only the upper `share` of the frame, in the middle, enlarged to the whole frame."""
+    """Enlarge the upper middle part, a `share` of both sides, to the whole frame."""
     height, width = image.shape
     box = (width * (1 - share) / 2, 0, width * (1 + share) / 2, height * share)
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box))
 
 
 def more_depth(image: np.ndarray, share: float, g) -> np.ndarray:
-    """Shrink the frame to `share` of its side, at the top and in the middle; what would lie around it is black."""
+    """Shrink the frame to `share` of its sides, at the top and in the middle of a black frame."""
     (height, width), frame = image.shape, Image.new("L", image.shape[::-1])
     small = Image.fromarray(image).resize((int(width * share), int(height * share)), Image.Resampling.BILINEAR)
     frame.paste(small, ((width - small.width) // 2, 0))
@@ -95,7 +98,7 @@ def blur(image: np.ndarray, sigma: float, g) -> np.ndarray:
 
 
 def text(image: np.ndarray, lines: int, g, top: float = 0) -> np.ndarray:
-    """Burn white lines of text into the image, anywhere below the share `top` of its height."""
+    """Burn white lines of text into the image, at random places below the share `top` of its height."""
     frame, (height, width) = Image.fromarray(image), image.shape
     for _ in range(lines):
         at = g.uniform((0, top * height), (0.6 * width, 0.95 * height))
@@ -104,7 +107,7 @@ def text(image: np.ndarray, lines: int, g, top: float = 0) -> np.ndarray:
 
 
 def calipers(image: np.ndarray, pairs: int, g) -> np.ndarray:
-    """Draw pairs of white crosses with a dotted line between, each pair around the middle of the image."""
+    """Draw pairs of white crosses with a dotted line between them, each pair near the middle of the image."""
     frame = Image.fromarray(image)
     draw, side = ImageDraw.Draw(frame), min(image.shape)
     for _ in range(pairs):
@@ -139,9 +142,9 @@ CLEAN = "none"
 
 
 def corrupt(image: np.ndarray, corruption: str, severity: int, number: int = 0) -> np.ndarray:
-    """An image with a corruption of severity 1 to 5; severity 0 changes nothing.
+    """Return an image with a corruption of severity 1 to 5. Severity 0 changes nothing.
 
-    Args: image: uint8 [h, w]; number: of the image, which seeds what is random. Returns: uint8 [h, w].
+    Args: image: uint8 [h, w]; number: of the image, the seed of what is random. Returns: uint8 [h, w].
     """
     if severity == 0:
         return image
@@ -151,14 +154,14 @@ def corrupt(image: np.ndarray, corruption: str, severity: int, number: int = 0) 
 
 
 def corrupted(images: np.ndarray, corruption: str, severity: int) -> np.ndarray:
-    """Images with a corruption, uint8 [n, h, w]."""
+    """Return images with a corruption, uint8 [n, h, w]."""
     return np.stack([corrupt(image, corruption, severity, number) for number, image in enumerate(images)])
 
 
 def measure(model: onnxfile.OnnxModel, images: np.ndarray, labels: np.ndarray, counts, clean: np.ndarray | None):
-    """(What a file says of images, as columns of a row; its probabilities [n]).
+    """Return columns of a row on what a file says of images, and its probabilities [n].
 
-    Args: counts: [resamples, n]; clean: the probabilities of the uncorrupted images, None if these are uncorrupted.
+    Args: counts: [resamples, n]; clean: the probabilities of the uncorrupted images, None if `images` are uncorrupted.
     """
     probability, typicality = model.run(["probability", "typicality"], images)
     clean = probability if clean is None else clean
@@ -177,7 +180,7 @@ def measure(model: onnxfile.OnnxModel, images: np.ndarray, labels: np.ndarray, c
 
 
 def with_interval(name: str, measured: Callable, counts) -> dict[str, float]:
-    """A metric, measured(weights=None), and its 95 % interval: {NAME, NAME_low, NAME_high}."""
+    """Return a metric, measured(weights=None), and its 95 % interval: {NAME, NAME_low, NAME_high}."""
     value = float(measured())
     resampled = np.concatenate([measured(weights=weights) for weights in intervals.blocks(counts)])
     low, high = intervals.percentile_interval(value, resampled)
@@ -185,13 +188,13 @@ def with_interval(name: str, measured: Callable, counts) -> dict[str, float]:
 
 
 def conditions() -> Iterator[tuple[str, int]]:
-    """Every (corruption, severity), the images as they are first."""
+    """Yield each (corruption, severity), first (CLEAN, 0) for uncorrupted images."""
     yield CLEAN, 0
     yield from ((corruption, severity) for corruption in CORRUPTIONS for severity in range(1, 6))
 
 
 def measure_all(root: str) -> list[dict]:
-    """A row for each shipped file, corruption and severity."""
+    """Return a row for each shipped file, corruption and severity. root: folder of breastmnist_224.npz."""
     test = data.load(data.find(["breastmnist"], root, SIZE), "test")
     counts = intervals.resample_counts(test.labels, test.groups)
     models = [onnxfile.load(path, 1) for path in sorted(log.MODELS.glob("*.onnx"))]
@@ -210,7 +213,7 @@ def measure_all(root: str) -> list[dict]:
 
 
 def table(file: str) -> str:
-    """A row for each corruption of what one file says of the images, in Markdown."""
+    """Return a table of one file in Markdown, with a row for each corruption."""
     rows = {
         (row["corruption"], int(row["severity"])): row for row in log.read("robustness.csv") if row["model"] == file
     }
@@ -225,7 +228,7 @@ def table(file: str) -> str:
 
 
 def at_last(row: dict) -> list[str]:
-    """The cells about the highest severity."""
+    """Return the cells about the highest severity."""
     names = ("sensitivity", "specificity", "marked", "missed_unmarked")
     return [f"{float(row[name]):.2f}" for name in names]
 

@@ -1,9 +1,10 @@
-"""Does an .onnx file answer alike in other runtimes? Each is installed into an environment of its own, and answers for
-the pictures of web/phantoms; what counts is the largest difference of a probability from onnxruntime's here.
+"""Compare the answers of .onnx files in other runtimes with the answers of onnxruntime in this environment.
 
-    python -m results.runtimes MODEL.onnx [MODEL.onnx ...]        prints the table of docs/runtimes.md
+    python -m results.runtimes MODEL.onnx [MODEL.onnx ...]        prints the table of docs/runtimes.md.
 
-The first run installs (pip, npm); `--keep DIR` holds the environments.
+Each runtime gets a separate environment and answers for the pictures in web/phantoms. The table has the largest
+difference between two probabilities of a picture. The first call installs the runtimes with pip and npm. `--keep DIR`
+holds the environments.
 """
 
 import json
@@ -21,7 +22,7 @@ from results import log
 
 PICTURES = Path(__file__).parent.parent / "web/phantoms"
 BOX = [[60.0, 50.0, 90.0, 70.0]]
-INSTALL_SECONDS = 200  # the most that pip or npm may take for a runtime
+INSTALL_SECONDS = 200  # time limit of pip or npm for each runtime
 READ = """
 import json, sys
 import numpy as np
@@ -60,7 +61,7 @@ SAY = """
 said = [run(case["image"], case["box"]) for case in cases]
 print(json.dumps({"version": version, "said": [None if p is None else float(p) for p in said]}))
 """
-# With the default of `box` cut off, box is an ordinary input (docs/onnx.md).
+# The program cuts off the default of `box`, so that `box` is an ordinary input (docs/onnx.md).
 JAVASCRIPT = """
 import fs from "fs";
 import * as module from "%s";
@@ -79,7 +80,7 @@ for (const { file, shape, box } of cases) {
 const { version } = JSON.parse(fs.readFileSync("node_modules/%s/package.json"));
 console.log(JSON.stringify({ version, said }));
 """
-# {name: (what pip installs, program)}, and of JavaScript what npm installs.
+# {name: (packages for pip, program)}, and for JavaScript {name: package for npm}
 PYTHON = {
     "onnxruntime (Python), the oldest": (["onnxruntime==1.17.0", "numpy<2"], ONNXRUNTIME),
     "onnxruntime (Python)": (["onnxruntime", "numpy"], ONNXRUNTIME),
@@ -90,7 +91,10 @@ NODE = {"onnxruntime-node": "onnxruntime-node@1.20", "onnxruntime-web (in Node)"
 
 
 def write_cases(model: onnxfile.OnnxModel, folder: Path) -> list[dict]:
-    """The pictures as raw files and, of a file that looks for lesions, each with and without a box."""
+    """Write the pictures as raw files and the cases as cases.json, and return the cases.
+
+    Each picture is a case. If the file looks for lesions, each picture is also a case with a box.
+    """
     cases = []
     for path in sorted(PICTURES.glob("*.png")):
         (image,) = imagefile.frames(path)
@@ -103,7 +107,7 @@ def write_cases(model: onnxfile.OnnxModel, folder: Path) -> list[dict]:
 
 
 def expected(model: onnxfile.OnnxModel, cases: list[dict]) -> list[float]:
-    """What onnxruntime here says."""
+    """Return the probability of each case by onnxruntime in this environment."""
     said = []
     for case in cases:
         image = np.fromfile(case["file"], np.uint8).reshape(1, *case["shape"])
@@ -113,8 +117,10 @@ def expected(model: onnxfile.OnnxModel, cases: list[dict]) -> list[float]:
 
 
 def install(name: str, keep: Path) -> Path:
-    """The folder of a runtime's environment, which is installed where it is not there yet. keep: holds the folders.
-    Raises: CalledProcessError, TimeoutExpired or OSError where pip or npm cannot install it."""
+    """Return the folder of a runtime's environment, and install the environment if it is absent.
+
+    keep: holds the folders. Raises: CalledProcessError, TimeoutExpired or OSError if pip or npm fails.
+    """
     packages = PYTHON[name][0] if name in PYTHON else [NODE[name]]
     place = keep / "".join(c for c in name + packages[0] if c.isalnum())
     if (place / "complete").exists():
@@ -123,7 +129,7 @@ def install(name: str, keep: Path) -> Path:
     if name in PYTHON:
         venv.create(place, with_pip=True, clear=True)
         words = [str(place / "bin/python"), "-m", "pip", "install", "--quiet", "--retries", "1"]
-    else:  # the scripts of the packages fetch what GPUs need
+    else:  # scripts of the packages would download GPU libraries
         words = ["npm", "install", "--loglevel", "error", "--ignore-scripts", "--fetch-retries", "1"]
     how = {"cwd": place, "check": True, "capture_output": True, "encoding": "utf-8", "timeout": INSTALL_SECONDS}
     subprocess.run([*words, *packages], **how)  # type: ignore[call-overload]
@@ -132,8 +138,10 @@ def install(name: str, keep: Path) -> Path:
 
 
 def answers(name: str, place: Path, model: str, cases: Path) -> dict:
-    """What a runtime says of the cases: {"version", "said": probabilities, None where it takes no box}. place: of
-    `install`. Raises: CalledProcessError."""
+    """Return what a runtime says of the cases: {"version", "said": probabilities, None for an unsupported box}.
+
+    Args: place: from `install`; cases: cases.json of `write_cases`. Raises: CalledProcessError.
+    """
     if name in PYTHON:
         words = [str(place / "bin/python"), "-c", READ + PYTHON[name][1] + SAY]
     else:
@@ -145,19 +153,19 @@ def answers(name: str, place: Path, model: str, cases: Path) -> dict:
 
 
 def largest_difference(said: list, wanted: list[float]) -> float:
-    """Of the probabilities that a runtime gives. said: None where it gives none."""
+    """Return the largest difference between probabilities. said: None if a runtime gives no probability."""
     return max(abs(p - q) for p, q in zip(said, wanted) if p is not None)
 
 
 def reason(error: Exception) -> str:
-    """Why a runtime cannot be installed or does not work: the first error of pip or npm, or the last line printed."""
+    """Return why a runtime cannot be installed or run: the first error of pip or npm, or the last printed line."""
     printed = getattr(error, "stderr", None)
     lines = (printed if isinstance(printed, str) and printed.strip() else str(error)).strip().splitlines()
     return next((line for line in lines if line.startswith(("ERROR: ", "npm error"))), lines[-1])
 
 
 def try_runtime(name: str, keep: Path, model: str, cases: Path, wanted: list[float]) -> list[str]:
-    """The cells of a runtime: version, the inputs it takes, the largest difference; or why it does not work."""
+    """Return the cells of a runtime: version, inputs, and largest difference, or why it does not work."""
     try:
         found = answers(name, install(name, keep), model, cases)
     except (subprocess.SubprocessError, OSError) as error:
@@ -167,7 +175,7 @@ def try_runtime(name: str, keep: Path, model: str, cases: Path, wanted: list[flo
 
 
 def table(model: str, keep: Path) -> str:
-    """The rows of all runtimes for a file."""
+    """Return a table of all runtimes for a file, in Markdown."""
     opened = onnxfile.load(model, 1)
     keep.mkdir(parents=True, exist_ok=True)
     cases = write_cases(opened, keep)

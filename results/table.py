@@ -1,10 +1,10 @@
-"""The tables and the figure of README.md and docs/results.md, made from the committed files of results/.
+"""Make the tables and the figure of README.md and docs/results.md from the committed files in results/.
 
     python -m results.table      prints the tables, in Markdown, and writes results/results.png and its data, figure.csv
 
-ours.csv says what a row of ours shows of a file, and what its images chose: a split, with intervals, or a list of
-scores, with mean ± standard deviation. published.csv has the others' results on test, with a standard deviation over
-seeds where they tell it.
+Each row of ours.csv names a file, a part of the file, and what the images of this part chose. A part is a split, with
+intervals, or a list of scores, with mean ± standard deviation. published.csv has results of others on test, with a
+standard deviation over seeds where published.
 """
 
 import json
@@ -20,18 +20,18 @@ from results import log, measure
 
 METRICS = ("accuracy", "auc")
 PLACES = {"busi": "BUSI, Egypt", "breast": "BrEaST, Poland", "busbra": "BUS-BRA, Brazil"}
-LOOKS = {  # at hospitals that a model has not seen: what it looks at, and where that was measured
+LOOKS = {  # {what a model looks at: (file with scores at unseen hospitals, boxes)}
     "middle square": ("crossval_square.json", ""),
     "lesion, found": ("crossval_hospitals.json", "found"),
     "lesion, box given": ("crossval_hospitals.json", "given"),
 }
-FRAME = log.FOLDER / "frame.png"  # of BUSI's test images, which the model has not seen
+FRAME = log.FOLDER / "frame.png"  # a test image of BUSI, which the model has not seen
 TITLE = "At hospitals that a model has not seen, a given box raises the AUC; a found box does as well as the square"
 CREDIT = "BUSI, Al-Dhabyani et al. 2020, CC BY 4.0"
 
 
 def read(file: str) -> dict:
-    """A metrics.json; of seeds.csv as much as there is of one, with a list of scores for each split."""
+    """Return a metrics.json. For seeds.csv, return the same entries, with a list of scores for each split."""
     if file != "seeds.csv":
         return json.loads((log.FOLDER / file).read_text(encoding="utf-8"))
     (command, rows), *_ = measure.configurations("seeds").items()
@@ -42,12 +42,12 @@ def read(file: str) -> dict:
 
 
 def mean_and_std(row: dict, metric: str) -> tuple[float, float]:
-    """Of a row of published.csv; the standard deviation is nan where it is not published."""
+    """Return mean and standard deviation of a row of published.csv; the deviation is nan if not published."""
     return float(row[metric]), float(row[f"{metric}_std"] or "nan")
 
 
 def part_of(run: dict, part: str) -> dict | list[dict]:
-    """What a file says of a part: a split, "SPLIT, HOSPITAL", or folds or repeats."""
+    """Return the scores of a part of a file: a split, "SPLIT, HOSPITAL", folds or repeats."""
     if part in run["splits"] or part in run:
         return run["splits"].get(part) or run[part]
     on, hospital = part.split(", ")
@@ -56,13 +56,15 @@ def part_of(run: dict, part: str) -> dict | list[dict]:
 
 
 def score(scores: dict | list[dict], metric: str) -> str:
-    """Of one run with its interval, of several with their spread."""
+    """Return a metric as text: with its interval for one run, with its standard deviation for a list of runs."""
     return log.spread([one[metric] for one in scores]) if isinstance(scores, list) else log.cell(scores, metric)
 
 
 def table() -> str:
-    """Ours, each with its full command, precision and first digits of the weights' MD5 unless they are those of the row
-    above; then what others published."""
+    """Return our results and then published results, in Markdown.
+
+    Our rows have command, precision and the start of the weights' MD5, unless the row above is of the same file.
+    """
     rows, file = [], ""
     for row in log.read("ours.csv"):
         run = read(row["file"])
@@ -79,8 +81,10 @@ def table() -> str:
 
 
 def at_hospitals(unit: str) -> dict:
-    """{what the models look at: {hospital: scores at the operating point}}, each hospital by a model of the others.
-    unit: "image" or "patient"."""
+    """Return {what the models look at: {hospital: scores at the operating point}}. unit: "image" or "patient".
+
+    Models of the other hospitals predict each hospital.
+    """
     found: dict = {}
     for look, (file, boxes) in LOOKS.items():
         about = {"on": "out_of_fold", "unit": unit, "subset": "all", "threshold_name": "operating point"}
@@ -91,7 +95,10 @@ def at_hospitals(unit: str) -> dict:
 
 
 def hospital_table() -> str:
-    """Every hospital by a model of the others: AUC and rates at the operating point, by image and by patient."""
+    """Return AUC and rates at the operating point in Markdown, of each hospital by a model of the others.
+
+    Rows are per image and per patient.
+    """
     by_unit, rows = {unit: at_hospitals(unit) for unit in ("image", "patient")}, []
     for hospital, place in PLACES.items():
         for unit, looks in by_unit.items():
@@ -104,7 +111,7 @@ def hospital_table() -> str:
 
 
 def shown_scores() -> dict:
-    """The AUCs of the figure, {what the models look at: {place: (value, low, high)}}: at home and at each hospital."""
+    """Return the AUCs of the figure at home and at hospitals, {look: {place: (value, low, high)}}."""
     found: dict = {look: {} for look in LOOKS}
     test = read("crossval_hospitals.json")["splits"]["test"]
     found["lesion, found"]["BreastMNIST's test, home"] = log.limits(test, "auc")
@@ -114,7 +121,7 @@ def shown_scores() -> dict:
 
 
 def draw() -> Figure:
-    """A frame with what the shipped file sees in it, and the AUCs of `shown_scores`."""
+    """Draw a frame with the evidence of the shipped file, and the AUCs of `shown_scores`."""
     model = onnxfile.load(log.MODELS / "breast_ultrasound.onnx", 1)
     (frame,) = imagefile.frames(FRAME)
     (p,), (evidence,), (window,) = model.run(["probability", "evidence", "window"], frame[np.newaxis])

@@ -1,4 +1,4 @@
-"""Make the sample images of the web page: phantoms, larger than any model's input and most of them not square.
+"""Make the sample images of the web page: phantoms, larger than the input of every model, and mostly not square.
 
 python -m web.make_phantoms
 """
@@ -10,7 +10,7 @@ from PIL import Image
 from common import phantom
 
 FOLDER = Path(__file__).parent / "phantoms"
-SAMPLES = {  # file: index in the draw, and the box of it to keep: left, top, right, bottom
+SAMPLES = {  # file: index in the draw, and the part of the image to keep: left, top, right, bottom
     "benign.png": (0, (0, 40, 320, 280)),
     "no_lesion.png": (11, (0, 0, 320, 320)),
     "malignant.png": (6, (0, 0, 320, 240)),
@@ -19,7 +19,7 @@ SAMPLES = {  # file: index in the draw, and the box of it to keep: left, top, ri
 
 
 def samples() -> dict[str, Image.Image]:
-    """The grey images by file name, cut from phantoms of 320×320 pixels."""
+    """Return {file name: grey image}, cut from phantoms of 320×320 pixels."""
     images, _ = phantom.generate(12, 320, seed=3, malignant_share=0.5)
     return {name: Image.fromarray(images[index]).crop(box) for name, (index, box) in SAMPLES.items()}
 

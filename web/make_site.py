@@ -15,14 +15,13 @@ PAGE += [f"{RUNTIME}/ort.wasm.bundle.min.mjs", f"{RUNTIME}/ort-wasm-simd-threade
 
 
 def default_model() -> str:
-    """The name of the model that the page loads."""
+    """Return the file name of the model that the page loads."""
     (name,) = re.findall(r'DEFAULT_MODEL = "(.+)"', (REPO / "web" / "app.js").read_text(encoding="utf-8"))
     return name
 
 
 def make_site(folder: Path) -> None:
-    """Write the page to folder/web; and to folder/models its model, and the JSON with the checksum that the page
-    compares."""
+    """Write the page to folder/web. Write the model and the JSON with the checksum of the model to folder/models."""
     model = Path("models", default_model())
     for file in [file for pattern in (*PAGE, model, model.with_suffix(".json")) for file in REPO.glob(str(pattern))]:
         target = folder / file.relative_to(REPO)

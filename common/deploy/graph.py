@@ -1,4 +1,4 @@
-"""Building the ONNX file: preparation, finder and networks as PyTorch exports them, and all that a caller must know."""
+"""Build the ONNX file from preparation, networks, head and typicality. PyTorch exports preparation and networks."""
 
 import functools
 from pathlib import Path
@@ -15,15 +15,15 @@ from common.errors import UserError, one_line
 from common.model import Predictor
 from common.window import frame_box, square_box, window
 
-VERSION = "4"  # of inputs, outputs and metadata; 1 took images of the model's size only, 2 no evidence, 3 no box
-OPSET, IR_VERSION = 18, 9  # of ONNX: onnxruntime 1.17 and later read them
+VERSION = "4"  # of inputs, outputs, metadata. Version 1 took only the model's size; 2 had no evidence, 3 no box
+OPSET, IR_VERSION = 18, 9  # versions of ONNX that onnxruntime 1.17 and later read
 VERSIONS = f'<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}]>'
 BATCH, HEIGHT, WIDTH = (
     torch.export.Dim(name, min=least) for name, least in (("batch", 1), ("height", 8), ("width", 8))
 )
 
-# The straight line calibrates: slope 1 / temperature, intercept the offset. Of an int8 network it also brings the
-# logits back to those of the fp32 one (see common.deploy.int8). calibrate.py changes the line in the file.
+# The straight line calibrates: slope is 1 / temperature, intercept is the offset. In an int8 file, the line also takes
+# the logits of the int8 network to the logits of the fp32 network (common.deploy.int8). calibrate.py changes the line.
 ONE_LOOK = """
 head (float[batch, rows, columns] frame_evidence, float[batch, some] frame_features)
     => (float[batch] probability, float[batch] logit, float[batch, rows, columns] evidence, float[batch, some] features)
@@ -54,7 +54,7 @@ head (float[batch, rows, columns] window_evidence, float[batch, some] window_fea
     features = Concat <axis = 1> (window_features, frame_features)
 }}
 """
-# The input `box` is one box an image, or one for all. It has a default, so that callers may leave it out.
+# The input `box` is one box per image, or one box for all images. The default of `box` makes the input optional.
 GIVEN_BOX = """
 given (uint8[batch, height, width] image, float[boxes, 4] box) => (float[batch, 4] given_box)
 <int64[1] four = {4}>
@@ -68,8 +68,11 @@ NO_BOX = np.full((1, 4), np.nan, np.float32)
 
 
 class Preparation(nn.Module):
-    """`image`, uint8 [batch, height, width], to what the first look takes, uint8 [batch, size, size]; and `window` and
-    `found`, as the file gives them where nothing is sought."""
+    """Preparation of images for the first look: the frame or the middle square, resized.
+
+    Input: `image`, uint8 [batch, height, width]. Outputs: the prepared images, uint8 [batch, size, size]; `window`,
+    float32 [batch, 4] in pixels; `found`, float32 [batch], always 1. The view lesion uses only the first output.
+    """
 
     def __init__(self, size: int, view: str):
         super().__init__()
@@ -83,8 +86,12 @@ class Preparation(nn.Module):
 
 
 class Placement(nn.Module):
-    """`image`, the finder's heat, and a box an image, nan where it is to be found, to what the second look takes, uint8
-    [batch, size, size], and `window` and `found`."""
+    """Preparation of images for the second look: the window around each lesion.
+
+    Inputs: `image`, uint8 [batch, height, width]; heat of the finder, [batch, side, side]; given boxes, float32
+    [batch, 4] in pixels, nan where the finder must find the box. Outputs: the windows, uint8 [batch, size, size];
+    `window`, float32 [batch, 4] in pixels; `found`, float32 [batch], 1 for a given box.
+    """
 
     def __init__(self, size: int):
         super().__init__()
@@ -100,8 +107,10 @@ class Placement(nn.Module):
 
 
 class Network(nn.Module):
-    """What is exported of the networks of one look: evidence [batch, rows, columns], features, and heat if they find
-    lesions."""
+    """Networks of one look, as exported. Input: uint8 [batch, size, size].
+
+    Outputs: evidence [batch, rows, columns]; features [batch, d]; with a finder, heat [batch, side, side].
+    """
 
     def __init__(self, predictor: Predictor):
         super().__init__()
@@ -114,7 +123,7 @@ class Network(nn.Module):
 
 
 def as_shipped(predictor: Predictor, fp16: bool) -> Predictor:
-    """A copy that computes what a file does: streamlined, and filters rounded to fp16 if the file keeps them so."""
+    """Return a streamlined copy, as the exported file computes. `fp16` rounds weights, except biases, to fp16."""
     shipped = Predictor([m.streamlined() for m in predictor.members], predictor.mirror).eval()
     for weights in shipped.parameters():
         if fp16 and weights.ndim > 1:
@@ -123,7 +132,7 @@ def as_shipped(predictor: Predictor, fp16: bool) -> Predictor:
 
 
 def export(module: nn.Module, inputs: dict[str, tuple], outputs: list[str]) -> onnx.ModelProto:
-    """A module as an ONNX model. inputs: {name: (an example, its dynamic dimensions)}."""
+    """Export a module as an ONNX model. inputs: {name: (example, dynamic dimensions)}; outputs: names."""
     examples, shapes = zip(*inputs.values())
     program = torch.onnx.export(
         module.eval(),
@@ -135,20 +144,24 @@ def export(module: nn.Module, inputs: dict[str, tuple], outputs: list[str]) -> o
         dynamo=True,
         verbose=False,
     )
-    assert program is not None  # it is None only for a path to save to
-    model = program.model_proto  # made anew each time it is asked for
+    assert program is not None  # torch returns None only when torch saves to a path
+    model = program.model_proto  # torch makes a new model at each access
     model.ir_version = IR_VERSION
     graph = model.graph
     for item in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        item.ClearField("metadata_props")  # the exporter's notes of the source lines behind it: paths of this machine
+        item.ClearField("metadata_props")  # the notes of the exporter have paths of this machine
         item.ClearField("doc_string")
     return model
 
 
 def export_networks(predictor: Predictor, size: int) -> dict[str, onnx.ModelProto]:
-    """The networks of `as_shipped`, by what they look at: "frame", and in the view lesion "window". Each takes
-    `frame_prepared`, uint8 [batch, size, size], and gives `frame_evidence`, `frame_features` and, if it finds lesions,
-    `frame_heat`; or with window in the place of frame."""
+    """Export the networks of a predictor: {look: model}, with "frame" and, in the view lesion, "window".
+
+    The model "frame" takes `frame_prepared`, uint8 [batch, size, size]. The model gives `frame_evidence`,
+    `frame_features` and, in the view lesion, `frame_heat`. The names of the model "window" begin with `window_`.
+
+    Args: predictor: from `as_shipped`; size: side of the prepared images in pixels.
+    """
     looks = {"frame": predictor}
     if finder := predictor.finder:
         looks = {
@@ -165,17 +178,17 @@ def export_networks(predictor: Predictor, size: int) -> dict[str, onnx.ModelProt
 
 @functools.cache
 def preparation(size: int, view: str) -> onnx.ModelProto:
-    """`image` to `frame_prepared`, and in the views square and frame to `window` and `found`."""
+    """Return `Preparation` as a model: `image` to `frame_prepared` and, except for lesion, `window` and `found`."""
     image = torch.zeros(2, 60, 80, dtype=torch.uint8), {0: BATCH, 1: HEIGHT, 2: WIDTH}
     model = export(Preparation(size, view), {"image": image}, ["frame_prepared", "window", "found"])
-    if view == "lesion":  # which are found in the heat
+    if view == "lesion":  # `placement` gives window and found
         del model.graph.output[1:]
     return model
 
 
 @functools.cache
 def placement(size: int, heat_side: int) -> onnx.ModelProto:
-    """`image`, `frame_heat` and `given_box` to `window_prepared`, `window` and `found`."""
+    """Return `Placement` as a model: `image`, `frame_heat`, `given_box` to `window_prepared`, `window`, `found`."""
     inputs = {
         "image": (torch.zeros(2, 60, 80, dtype=torch.uint8), {0: BATCH, 1: HEIGHT, 2: WIDTH}),
         "frame_heat": (torch.rand(2, heat_side, heat_side), {0: BATCH}),
@@ -185,8 +198,11 @@ def placement(size: int, heat_side: int) -> onnx.ModelProto:
 
 
 def join(parts: dict[str, onnx.ModelProto], outputs: list[str]) -> onnx.ModelProto:
-    """One model of several, in order, joined where an output and an input have the same name. What else is inside gets
-    the part's name before its own, where it has one. parts: {name: model}."""
+    """Join models into one model: an output feeds each later input with the same name.
+
+    Args: parts: {name: model}, in order of computation; inner names get the prefix NAME_, unless the name of the part
+    begins with "_"; outputs: names of the outputs of the joined model.
+    """
     whole = onnx.ModelProto()
     whole.CopyFrom(onnx.parser.parse_model(VERSIONS + "whole () => () {}"))
     values: dict[str, onnx.ValueInfoProto] = {}
@@ -212,8 +228,10 @@ def assemble(
     slope: float = 1.0,
     intercept: float = 0.0,
 ) -> onnx.ModelProto:
-    """Preparation, networks, head and typicality in one graph. slope, intercept: the straight line that calibrates the
-    logits."""
+    """Return preparation, networks, head and typicality as one model, with the inputs and outputs of the file.
+
+    Args: networks: from `export_networks`, in fp32 or int8; slope, intercept: the line that calibrates the logits.
+    """
     parts = {"preparation": preparation(size, view), "frame": networks["frame"]}
     outputs, head = ["probability", "logit", "evidence"], ONE_LOOK
     if view == "lesion":
@@ -231,8 +249,10 @@ def assemble(
 
 
 def write(model: onnx.ModelProto, about: dict[str, str], path: Path) -> None:
-    """Save an assembled model with its metadata, weights inside. Large weights that this does not change (see
-    `as_shipped`) are kept as fp16, and cast back on loading."""
+    """Write an assembled model with metadata as one file.
+
+    An array of 256 or more float32 values is stored as fp16 if fp16 keeps all values. The graph casts the array back.
+    """
     for tensor in list(model.graph.initializer):
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.size >= 256 and (values == values.astype(np.float16)).all():
@@ -246,10 +266,10 @@ def write(model: onnx.ModelProto, about: dict[str, str], path: Path) -> None:
 
 
 def check(path: Path) -> dict:
-    """What the ONNX checker and shape inference say of a file, reloaded from disk.
+    """Check a file on disk with the ONNX checker and shape inference.
 
     Returns: {"opset", "operator_sets", "external_data": number of tensors outside the file, "bytes"}.
-    Raises: UserError on a fault, or on something that onnxruntime's web build could not take.
+    Raises: UserError on a fault, non-standard operators or external data, which the web build of onnxruntime refuses.
     """
     try:
         onnx.checker.check_model(path, full_check=True)

@@ -1,13 +1,14 @@
-"""int8: a network whose convolutions compute with whole numbers, calibrated on training images.
+"""Make int8 networks, with convolutions in whole numbers, calibrated on training images.
 
-Measured on BreastMNIST, by train and val alone, as the mean difference of a probability from fp32's (on two runs; the
-straight line on five):
+Each choice was measured on train and val of BreastMNIST, on two runs; the straight line on five. The measure is the
+mean difference of a probability from fp32.
 
-- the stem, which sees the grey image, stays fp32: 0.002 instead of 0.003 to 0.007, for a thirtieth of the work;
-- weights have 7 bits: without VNNI instructions x86 adds pairs of products in 16 bits, which weights of 8 bits can
-  saturate (0.012 with the stem), so that answers depend on the processor; 8 bits were no better where they did not;
-- ranges are minimum and maximum: percentiles and entropy were no better, or worse;
-- a straight line, fitted on train, takes the logits back to fp32's: much of what is left is a common shift.
+- The stem, which sees the grey image, stays fp32. The difference is 0.002 instead of 0.003 to 0.007. The stem is a
+  thirtieth of the work.
+- Weights have 7 bits. Without VNNI instructions, x86 adds pairs of products in 16 bits, which weights of 8 bits can
+  saturate (0.012 with the stem). Answers would then depend on the processor. Without saturation, 8 bits were no better.
+- Ranges are minimum and maximum. Percentiles and entropy were no better, or worse.
+- A straight line, fitted on train, takes the logits to the logits of fp32. The remaining difference is mostly a shift.
 """
 
 import logging
@@ -24,9 +25,9 @@ from common.errors import UserError
 from common.metrics import STANDARD_THRESHOLD
 
 QUANTIZED = ["Conv", "Add", "Relu"]
-BATCH = 32  # images calibrated at once, which bounds memory; the ranges do not depend on it
-DECIDING = "train+val"  # together: on the 78 images of val alone one label is more than 1 %
-LEAST_AGREEMENT = 0.99  # of labels with fp32's
+BATCH = 32  # images calibrated at once, to bound memory; the ranges do not depend on the batch
+DECIDING = "train+val"  # both together, because on the 78 images of val alone, one label is more than 1 %
+LEAST_AGREEMENT = 0.99  # lowest share of labels that agree with fp32
 MOST_AUC_LOSS = 0.005
 DESCRIPTION = (
     "QDQ, uint8 activations, int8 weights of 7 bits per output channel; stem and head fp32; calibrated on train"
@@ -34,7 +35,7 @@ DESCRIPTION = (
 
 
 class Images(CalibrationDataReader):
-    """What onnxruntime's calibration reads: batches of uint8 images [n, size, size], by the name of the input."""
+    """Images for the calibration of onnxruntime: batches of uint8 [n, size, size] for the input `name`."""
 
     def __init__(self, name: str, images: np.ndarray):
         parts = np.split(images, range(BATCH, len(images), BATCH))
@@ -45,14 +46,14 @@ class Images(CalibrationDataReader):
 
 
 def quantize(network: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
-    """An int8 copy of one of `graph.export_networks`. images: uint8 [n, size, size], of train only."""
+    """Return an int8 copy of a network of `graph.export_networks`. images: of train only, uint8 [n, size, size]."""
     weights = {tensor.name: tensor.dims for tensor in network.graph.initializer}
     convolutions = [node for node in network.graph.node if node.op_type == "Conv"]
-    stem = [node.name for node in convolutions if weights[node.input[1]][1] == 1]  # of one input channel
+    stem = [node.name for node in convolutions if weights[node.input[1]][1] == 1]  # only the stem has one input channel
     with tempfile.TemporaryDirectory() as folder:
         fp32, int8 = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
-        onnx.save(network, fp32)  # of a model in memory, onnxruntime would take the weights out
-        logging.disable(logging.WARNING)  # its hints to developers go to the root logger
+        onnx.save(network, fp32)  # from a model in memory, onnxruntime would remove the weights
+        logging.disable(logging.WARNING)  # onnxruntime writes hints for developers to the root logger
         quantize_static(
             fp32,
             int8,
@@ -70,8 +71,10 @@ def quantize(network: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
 
 
 def straight_line(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """The slope and intercept that take logits [n] to targets [n] with the least squared error; where the logits are
-    all the same, or the line falls, (1, the mean difference): it must not change the order of images."""
+    """Return slope and intercept of the line from logits [n] to targets [n] with the least squared error.
+
+    If all logits are equal or the line falls, slope is 1 and intercept the mean difference, to keep the image order.
+    """
     logits, targets = logits.astype(float), targets.astype(float)
     slope = np.cov(logits, targets)[0, 1] / np.var(logits, ddof=1) if np.ptp(logits) > 0 else 1.0
     slope = slope if slope > 0 else 1.0
@@ -79,9 +82,12 @@ def straight_line(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float
 
 
 def check(model: onnxfile.OnnxModel, reference: dict[str, parity.Expected], line: tuple[float, float]) -> dict:
-    """Hold an int8 file to the run, on each split and on train and val together: what its metadata and parity.json
-    keep, with the straight line in it. Raises: UserError where too few labels agree or too much AUC is lost; one that
-    is undefined cannot be lost."""
+    """Compare an int8 file with the run, on each split, and on train and val together.
+
+    Args: line: slope and intercept of the file. Returns: the entry for the metadata and parity.json, with the line.
+    Raises: UserError when too few labels agree or too much AUC is lost on train and val. An undefined AUC passes.
+    UserError also when the mean of the evidence is not the logit.
+    """
     answers, apart = {}, []
     for name, expected in reference.items():
         outputs = ["probability", "logit", *parity.evidence_of(model)]
@@ -90,12 +96,12 @@ def check(model: onnxfile.OnnxModel, reference: dict[str, parity.Expected], line
         apart.append(parity.mean_from_logit(logits, np.stack(maps, 1)))
     mean = {"mean_from_logit": max(apart)}
     parity.require([mean], parity.MEAN_BOUND)
-    decide = [answers[name] for name in ("train", "val") if name in answers]  # data may have no val
+    decide = [answers[name] for name in ("train", "val") if name in answers]  # some data sets have no val
     labels, probabilities, found = map(np.concatenate, zip(*decide))
     answers[DECIDING] = labels, probabilities, found
     thresholds = STANDARD_THRESHOLD, model.calibration.threshold
     rows = [compare_split(name, *answer, thresholds) for name, answer in answers.items()]
-    row = rows[-1]  # test is reported and decides nothing
+    row = rows[-1]  # train and val decide; test does not
     if row["agreement"] < LEAST_AGREEMENT or row["auc_loss"] > MOST_AUC_LOSS:
         raise UserError(
             f"--int8: differs too much from fp32. On {row['split']}, {row['agreement']:.2%} of {row['n']} labels agree "
@@ -107,8 +113,11 @@ def check(model: onnxfile.OnnxModel, reference: dict[str, parity.Expected], line
 
 
 def compare_split(name: str, labels, expected, found, thresholds) -> dict:
-    """How int8 answers beside fp32. The losses are positive where int8 is worse; "agreement" is the smaller share of
-    equal labels, of those at each threshold. Args: labels [n]; expected, found: P(malignant) [n] in fp32 and int8."""
+    """Return a row that compares int8 with fp32. A positive "auc_loss" means that int8 is worse.
+
+    Args: labels: [n]; expected, found: P(malignant) [n] in fp32 and in int8; thresholds: "agreement" is the share of
+    equal labels at the threshold where this share is smallest.
+    """
     auc, difference = metrics.auc(labels, found), np.abs(found - expected)
     return {
         "split": name,

@@ -1,4 +1,4 @@
-"""How fast a model answers, and what a process that only predicts needs."""
+"""Measure how fast models answer, and the load time and memory of a process that only predicts."""
 
 import json
 import subprocess
@@ -17,9 +17,9 @@ from common.run.folders import Run
 
 BATCHES = (1, 64)
 THREADS = (1, 2)
-WARM_UP, FEWEST, SECONDS = 2, 5, 1.5  # calls not counted; calls counted at least, and for how long at least
+WARM_UP, FEWEST, SECONDS = 2, 5, 1.5  # calls not counted; lowest number and lowest duration of counted calls
 
-# Runs in a process of its own that imports numpy and onnxruntime alone: batch 1, as an app predicts.
+# A separate process runs this script. The process imports only numpy and onnxruntime, with batch 1, as an app predicts.
 ONLY_PREDICTS = """
 import json, sys, time
 import numpy, onnxruntime
@@ -41,13 +41,15 @@ print(json.dumps({"load_seconds": load, "peak_bytes": peak}))
 
 
 def measure(files: dict[str, Path], run: Run, images: Images) -> dict:
-    """The "benchmark" of parity.json: {"latency": rows, "process": {model: ...}}. A row is of a number of threads, a
-    batch size, and a file under onnxruntime or PyTorch eager; images per second are of the median.
+    """Return the "benchmark" of parity.json: {"latency": rows, "process": {model: result of `process`}}.
 
-    Args: files: {model: path}; images: of which the largest batch takes at most 64.
+    A row has "model", "threads", "batch", "p50_ms", "p95_ms" and "images_per_second" (from the median). A model is a
+    file in onnxruntime, or PyTorch eager.
+
+    Args: files: {model: path}; images: at least one, of the run; a batch takes at most 64.
     """
     before, rows = torch.get_num_threads(), []
-    frames = of_pixels(images.pixels, images.table.drop(columns="_file", errors="ignore"))  # none is read again
+    frames = of_pixels(images.pixels, images.table.drop(columns="_file", errors="ignore"))  # no file is read again
     for threads in THREADS:
         sessions = {model: onnxfile.open_session(path, threads) for model, path in files.items()}
         torch.set_num_threads(threads)
@@ -64,7 +66,7 @@ def measure(files: dict[str, Path], run: Run, images: Images) -> dict:
 
 
 def timings(call: Callable[[], object]) -> list[float]:
-    """Seconds of each of many calls, after a warm-up."""
+    """Return the seconds of each call, after WARM_UP calls: FEWEST calls or more, SECONDS or longer in total."""
     for _ in range(WARM_UP):
         call()
     seconds: list[float] = []
@@ -76,7 +78,10 @@ def timings(call: Callable[[], object]) -> list[float]:
 
 
 def process(path: Path) -> dict:
-    """{"load_seconds", "peak_bytes"} of a process that opens the file and predicts 20 images of 1000×700, one by one,
-    on one thread. "peak_bytes" is its largest resident memory, numpy and onnxruntime included; None outside Linux."""
+    """Return {"load_seconds", "peak_bytes"} of a process that opens a file and predicts 20 images of 1000×700.
+
+    The process predicts one image at a time on one thread. "peak_bytes" is the largest resident memory of the process,
+    with numpy and onnxruntime; None outside Linux.
+    """
     command = [sys.executable, "-I", "-c", ONLY_PREDICTS, str(path)]
     return json.loads(subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout)

@@ -1,4 +1,4 @@
-"""What an .onnx file says of itself: its metadata."""
+"""Metadata of an .onnx file: text entries that describe the model to callers."""
 
 import json
 
@@ -22,7 +22,7 @@ OUTPUTS = [
 
 
 def describe(run: Run, metrics: dict) -> dict[str, str]:
-    """The file's metadata_props, all text. metrics: the run's metrics.json."""
+    """Return the metadata_props of the file of a run: {key: text}. metrics: the content of metrics.json of the run."""
     size, view, dataset = run.data["size"], run.data["view"], " + ".join(one["hospital"] for one in run.data["sets"])
     image = "image: uint8 [batch, height, width], grey, as stored; height and width from 8 up"
     box = "; box, which may be left out: float32 [batch, 4] or [1, 4], x, y, width, height of the lesion in pixels"

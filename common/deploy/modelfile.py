@@ -1,4 +1,4 @@
-"""Writing an .onnx file so that every runtime can take its optional input."""
+"""Write an .onnx file so that every runtime can use the optional input `box`."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ BOX = "box"
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model as `serialized`."""
+    """Write a model to a path, as `serialized`."""
     path.write_bytes(serialized(model))
 
 
 def serialized(model: onnx.ModelProto) -> bytes:
-    """The bytes of a file. Where the input `box` has a default, the default comes first, in a message of its own.
+    """Return the bytes of an .onnx file. A default of the input `box` comes first, in a separate message.
 
-    Protocol buffers join both messages into one graph, so that Python callers may leave `box` out. JavaScript's
-    onnxruntime takes no input that has a default: a page cuts the first message off, and `box` is an ordinary input.
+    Protocol buffers join both messages into one graph, so Python callers can omit `box`. The onnxruntime of JavaScript
+    takes no input with a default: a page cuts off the first message, and `box` is then an ordinary input.
     """
     rest, first = onnx.ModelProto(), onnx.ModelProto()
     rest.CopyFrom(model)

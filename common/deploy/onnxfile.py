@@ -1,5 +1,7 @@
-"""The ONNX file as its users have it: an image in, calibrated P(malignant) out. Reading it needs numpy and onnxruntime,
-no torch."""
+"""Open an .onnx file of export.py, and predict: images in, calibrated P(malignant) out.
+
+Needs numpy and onnxruntime, but no torch.
+"""
 
 import json
 import os
@@ -18,54 +20,57 @@ from common.calibration import Calibration
 from common.description import describes_data
 from common.errors import FORMAT_ERRORS, UserError, one_line, reading
 
-# What onnxruntime raises, of classes of its own that have no common base, of a damaged file.
+# The exceptions of onnxruntime on a damaged file have no common base class.
 RUNTIME_ERRORS = tuple(
     kind for kind in vars(onnxruntime_pybind11_state).values()
     if isinstance(kind, type) and issubclass(kind, Exception)
 ) + FORMAT_ERRORS  # fmt: skip
-# What a file takes and gives: {name: (type, number of dimensions)}.
+# Inputs and outputs of a file: {name: (type, number of dimensions)}.
 REQUIRED = {"image": ("tensor(uint8)", 3), "evidence": ("tensor(float)", 3), "window": ("tensor(float)", 2)}
 REQUIRED |= dict.fromkeys(("probability", "logit", "typicality", "found"), ("tensor(float)", 1))
-OPTIONAL = {"evidence_frame": ("tensor(float)", 3), "box": ("tensor(float)", 2)}  # of the view lesion
+OPTIONAL = {"evidence_frame": ("tensor(float)", 3), "box": ("tensor(float)", 2)}  # only in the view lesion
 
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """An .onnx file, open: predicts like a `Run`, with onnxruntime."""
+    """An open .onnx file, which predicts like a `Run`, with onnxruntime."""
 
     path: Path
     session: onnxruntime.InferenceSession
     calibration: Calibration
-    data: dict  # of the run that it came from, as `data.Found.describe`, and "trained_on"
-    dataset: str  # its name for people; says PHANTOM where it is one
+    data: dict  # `data.Found.describe` of the exported run, and "trained_on", names of splits
+    dataset: str  # name of the data set for people; says PHANTOM for phantoms
     intended_use: str
-    typicality_threshold: float  # below it an image is unlike those of training
+    typicality_threshold: float  # below this value, an image is unlike the training images
     trained_on: np.ndarray  # fingerprints of the training images, uint8 [n, 32]
-    chosen_on: np.ndarray  # and of the validation images, which trained nothing
+    chosen_on: np.ndarray  # fingerprints of images that chose epoch, calibration or threshold, uint8 [m, 32]
 
     @property
     def view(self) -> str:
-        """What the networks look at: square, frame or lesion."""
+        """View of the networks: square, frame or lesion."""
         return self.data["view"]
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
+        """Return the calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
         return self.run(["logit"], images)[0]
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Calibrated P(malignant), float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
+        """Return calibrated P(malignant), float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
         return self.run(["probability"], images)[0]
 
     def evidence(self, images) -> tuple[np.ndarray, np.ndarray]:
-        """What each position of the first look adds to the logit, float32 [n, rows, columns], of `data.Images`, and the
-        window that it is of, [n, 4], in shares of the picture that their pixels show. Raises: as `run_images`."""
+        """Return evidence maps of the first look, float32 [n, rows, columns], and their windows, float32 [n, 4].
+
+        The evidence at a position is what the position adds to the logit. A window is x, y, width, height in shares of
+        the picture that `Images.pixels` shows. Args: images: `data.Images`. Raises: as `run_images`.
+        """
         if self.view != "lesion":
             return self.run(["evidence"], images.pixels)[0], whole(len(images))
         evidence, windows = self.run_images(["evidence", "window"], images)
         return evidence, in_shares(windows, images.sizes)
 
     def answer(self, images, given: bool = False) -> Answer:
-        """What the file says of `data.Images`. given: with the boxes that the images have. Raises: as `run_images`."""
+        """Predict `data.Images`. given: use the boxes of the images where known. Raises: as `run_images`."""
         boxes = images.boxes.astype(np.float32) if given else None
         outputs = ["probability", "typicality", "window", "found"]
         probabilities, typicality, windows, found = self.run_images(outputs, images, boxes=boxes)
@@ -73,14 +78,16 @@ class OnnxModel:
         return Answer(probabilities, windows, found, typicality)
 
     def unlike(self, typicality):
-        """Whether images are unlike those of training, bool of the shape of `typicality`, float32 as the file gives."""
+        """Return whether images are unlike the training images: bool, shape of `typicality`, float32 from the file."""
         return typicality < np.float32(self.typicality_threshold)
 
     def run_images(self, outputs: list[str], images, batch: int | None = None, boxes=None) -> list[np.ndarray]:
-        """The named outputs, as `run`, of `data.Images`: of image files at their full size. batch: None for one image
-        file at a time, and for 64 images that are no files; boxes: as `run`.
-        Raises: UserError, as `run` and for a file that cannot be read."""
-        from common.preparation import frames  # predict.py, which needs no pandas, imports this file
+        """Return the named outputs for `data.Images`, as `run`. Image files are read at their full size.
+
+        Args: batch: None for 1 with image files, and for 64 without files; boxes: as for `run`.
+        Raises: UserError, as `run`, and when an image file cannot be read.
+        """
+        from common.preparation import frames  # predict.py imports this module and must not need pandas
         from common.progress import shown
 
         batch = batch or (1 if "_file" in images.table else 64)
@@ -93,9 +100,11 @@ class OnnxModel:
         return [np.concatenate(parts) for parts in zip(*found)]
 
     def run(self, outputs: list[str], images: np.ndarray, batch: int = 64, boxes=None) -> list[np.ndarray]:
-        """The named outputs, float32 [n, ...] each, of uint8 images [n, h, w]; h and w from 8 up. boxes: float32
-        [n, 4], nan where the file finds it; only for a file that takes them. Raises: UserError for an output that a
-        damaged file does not give."""
+        """Return the named outputs, float32 [n, ...] each, of uint8 images [n, h, w]; h and w are 8 or more.
+
+        Args: boxes: float32 [n, 4] in pixels, nan where the file must find the box; only for a file with a finder.
+        Raises: UserError when onnxruntime fails, or when an output is not one finite value or map for each image.
+        """
         fed = {"image": images} | ({} if boxes is None else {"box": boxes})
         starts = range(0, len(images), batch)
         try:
@@ -111,21 +120,21 @@ class OnnxModel:
 
 
 def open_session(model: str | Path | bytes, threads: int) -> onnxruntime.InferenceSession:
-    """A session on the CPU with so many threads. model: a path, or the serialised model."""
+    """Open a session of onnxruntime on the CPU. model: a path, or a serialised model; threads: number."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # fatal ones only: users cannot act upon its warnings, and errors are raised
+    options.log_severity_level = 4  # fatal messages only: users cannot act on warnings, and errors are raised
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def load(path: str | Path, threads: int) -> OnnxModel:
-    """Open a file that export.py wrote. Raises: UserError."""
+    """Open an .onnx file that export.py wrote. Raises: UserError if the file is absent, damaged or another kind."""
     if not os.path.isfile(path):
         raise UserError(f"{path}: there is no such file. Make the file from a run folder with export.py.")
     with reading(path, "is not an ONNX file, or is damaged", "export the run again", RUNTIME_ERRORS):
         session = open_session(path, threads)
         ends = (*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs())
-        found = {end.name: (end.type, len(end.shape)) for end in ends}  # a damaged name may be no UTF-8
+        found = {end.name: (end.type, len(end.shape)) for end in ends}  # a damaged name may not be UTF-8
     if not REQUIRED.items() <= found.items() <= (REQUIRED | OPTIONAL).items():
         raise UserError(
             f"{path}: has other inputs and outputs than a file of export.py. Give FILE.onnx, not FILE.plain.onnx, or "
@@ -140,12 +149,12 @@ def load(path: str | Path, threads: int) -> OnnxModel:
 
 
 def read_calibration(props: dict) -> Calibration:
-    """The calibration out of a file's metadata. Raises: as `Calibration.read`."""
+    """Read the calibration from the metadata of a file. Raises: ValueError, KeyError or TypeError on bad metadata."""
     return Calibration.read(props | {name: json.loads(props[name]) for name in ("chosen_on", "achieved")})
 
 
 def read_data(props: dict) -> dict:
-    """What a file says of the data of its run. Raises: ValueError or KeyError on what export.py does not write."""
+    """Read the description of the data of the run from the metadata of a file. Raises: ValueError or KeyError."""
     data = json.loads(props["dataset_source"])
     if not describes_data(data):
         raise ValueError("dataset_source")

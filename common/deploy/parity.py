@@ -1,4 +1,4 @@
-"""Does an exported file answer as the run that it came from: on the run's own images, and on images of other sizes."""
+"""Check that an exported file answers as the exported run does, on the images of the run and on other image sizes."""
 
 from typing import NamedTuple
 
@@ -15,21 +15,21 @@ from common.metrics import STANDARD_THRESHOLD
 from common.model import explain, predict
 from common.run.folders import Run
 
-# The most that a column of a row may be.
-MEAN_BOUND = {"mean_from_logit": 1e-4}  # of a logit, between the mean of the evidence and the logit itself
+# Largest allowed value of each column of a row.
+MEAN_BOUND = {"mean_from_logit": 1e-4}  # of a logit, between the mean of the evidence and the logit
 SPLIT_BOUNDS = MEAN_BOUND | {
     "max_difference": 1e-5,  # of a probability, between PyTorch and onnxruntime in fp32
     "labels_differ": 0,
-    "auc_difference": 1e-4,  # of thousands of images, some pairs are as close as the last digits
-    "evidence_difference": 1e-3,  # of the evidence at a position, which is many times a logit
-    "typicality_difference": 0.01,  # a few training images, which may be as unusual to the last digit
+    "auc_difference": 1e-4,  # among thousands of images, some pairs differ only in the last digits
+    "evidence_difference": 1e-3,  # evidence at a position is many times a logit
+    "typicality_difference": 0.01,  # a few training images may be equally unusual up to the last digit
 }
-ROUNDING_BOUND = {"max_difference": 0.01}  # of a probability: what weights in fp16 may cost
-FINDER_BOUND = {"windows_differ": 0.01}  # share of images: a border between two pixels may fall either way
-# Of the preparation in the graph, from Pillow's: both compute in fixed point, but round the weights differently.
+ROUNDING_BOUND = {"max_difference": 0.01}  # of a probability, caused by weights in fp16
+FINDER_BOUND = {"windows_differ": 0.01}  # share of images: an edge near the border of two pixels may round either way
+# The graph and Pillow both prepare images in fixed point, but round the weights differently.
 SIZE_BOUNDS = {
     "max_grey_difference": 1,  # grey levels
-    "max_difference": 0.02,  # of a probability: what one grey level in some pixels may cost
+    "max_difference": 0.02,  # of a probability, caused by one grey level in some pixels
 }
 BATCHES = (1, 64)
 SIZES = ((8, 8), (8, 300), (9, 13), (27, 29), (31, 57), (64, 64), (128, 100), (333, 500), (471, 562), (1000, 700))
@@ -37,8 +37,11 @@ PHANTOMS = 4  # images of each size
 
 
 class Expected(NamedTuple):
-    """A split, and what PyTorch makes of its images: P(malignant) [n], evidence [n, looks, rows, columns], texture
-    [n, d]. images: with windows, in the view lesion; boxes: around which these are, [n, 4] in pixels."""
+    """The images of a split, with the answers of PyTorch.
+
+    images: with windows, in the view lesion; boxes: of the windows, [n, 4] in pixels, nan in other views; labels: [n];
+    probabilities: P(malignant), [n]; evidence: [n, looks, rows, columns]; textures: [n, d].
+    """
 
     images: Images
     boxes: np.ndarray
@@ -49,7 +52,7 @@ class Expected(NamedTuple):
 
 
 def expect(run: Run, splits: dict[str, Images]) -> dict[str, Expected]:
-    """What exported files are held to. Raises: UserError on images of another size than the run's."""
+    """Compute with PyTorch the answers that exported files must give. Raises: UserError on images of a wrong size."""
     expected = {}
     for name, images in splits.items():
         run.require_size(images)
@@ -62,30 +65,33 @@ def expect(run: Run, splits: dict[str, Images]) -> dict[str, Expected]:
 
 
 def answer(model: onnxfile.OnnxModel, outputs: list[str], expected: Expected, batch: int = 64) -> list[np.ndarray]:
-    """The named outputs of a file for images as the run sees them: in the view lesion, of whole frames as stored, with
-    the boxes that the run found."""
+    """Return the named outputs of a file, float32 [n, ...] each, for the images that the run sees.
+
+    In the view lesion, the file gets the frames as stored, with the boxes that the run found.
+    """
     if model.view == "lesion":
         return model.run_images(outputs, expected.images, batch, expected.boxes)
     return model.run(outputs, expected.images.pixels, batch)
 
 
 def compare_finders(model: onnxfile.OnnxModel, name: str, expected: Expected) -> dict:
-    """How many windows the file places otherwise than the run, where it finds the lesion by itself: "windows_differ",
-    a share of the images."""
+    """Return a row with "windows_differ": the share of images where file and run find different windows."""
     (windows,) = model.run_images(["window"], expected.images)
     differ = (windows != windows_around(expected.boxes)).any(1)
     return {"split": name, "n": len(windows), "windows_differ": float(np.mean(differ))}
 
 
 def evidence_of(model: onnxfile.OnnxModel) -> list[str]:
-    """The outputs that are evidence."""
+    """Return the names of the outputs that are evidence."""
     return ["evidence", "evidence_frame"] if model.view == "lesion" else ["evidence"]
 
 
 def check(model: onnxfile.OnnxModel, reference: dict[str, Expected], fitted: Typicality) -> dict:
-    """Hold an fp32 file to the run, and its preparation to Pillow's: the bounds and the rows that parity.json keeps.
-    Raises: UserError where they disagree."""
-    typical = max(SPLIT_BOUNDS["typicality_difference"], 1.5 / (len(fitted.held_out) + 1))  # one of few is more
+    """Compare an fp32 file with the run, and the preparation in the file with Pillow.
+
+    Args: fitted: typicality in the file. Returns: bounds and rows for parity.json. Raises: UserError beyond a bound.
+    """
+    typical = max(SPLIT_BOUNDS["typicality_difference"], 1.5 / (len(fitted.held_out) + 1))  # allows one image of few
     splits = [compare_split(model, *split, fitted, batch) for split in reference.items() for batch in BATCHES]
     sizes = compare_sizes(model)
     finders = [compare_finders(model, *split) for split in reference.items() if model.view == "lesion"]
@@ -107,8 +113,10 @@ def check(model: onnxfile.OnnxModel, reference: dict[str, Expected], fitted: Typ
 
 
 def compare_rounding(run: Run, shipped: dict[str, Expected]) -> list[dict]:
-    """What fp16 weights change: a row a split. Raises: UserError where it is too much.
-    shipped: of the run with the predictor of `graph.as_shipped`."""
+    """Return a row per split with the change of the probabilities by fp16 weights.
+
+    Args: shipped: from `expect`, with the predictor of `graph.as_shipped`. Raises: UserError beyond ROUNDING_BOUND.
+    """
     rows = []
     for name, expected in shipped.items():
         logits = predict(run.predictor, expected.images.seen)
@@ -119,20 +127,23 @@ def compare_rounding(run: Run, shipped: dict[str, Expected]) -> list[dict]:
 
 
 def require(rows: list[dict], bounds: dict[str, float]) -> None:
-    """Raises: UserError on the first row with a value above its bound, or one that is nan."""
+    """Raise a `UserError` on the first row with a value that is nan or above the bound. bounds: {column: bound}."""
     for row in rows:
         if not all(row[name] <= bound for name, bound in bounds.items()):
             raise UserError(f"onnxruntime differs from PyTorch or Pillow: {row}. Nothing is written.")
 
 
 def mean_from_logit(logits: np.ndarray, evidence: np.ndarray) -> float:
-    """How far, at most, the mean of evidence maps [n, looks, rows, columns] is from their logit [n]."""
+    """Return the largest difference of a logit [n] and the mean of its evidence maps [n, looks, rows, columns]."""
     return float(np.abs(evidence.mean((1, 2, 3)) - logits).max())
 
 
 def swapped(labels: np.ndarray, expected: np.ndarray, found: np.ndarray) -> float:
-    """How much two AUCs differ, without the pairs of a malignant and another image that are as close as the tolerance:
-    either may come first. Args: labels: [n]; expected, found: P(malignant) [n]."""
+    """Return the share of pairs of a malignant and another image that change order. AUCs differ by no more.
+
+    Pairs with expected probabilities within 2 * the bound "max_difference" do not count, because either image may come
+    first. Without a pair, the share is 0. Args: labels: [n]; expected, found: P(malignant), [n].
+    """
     malignant, close = labels == 1, 2 * SPLIT_BOUNDS["max_difference"]
     apart, other = (p[malignant][:, None] - p[~malignant] for p in (expected, found))
     clear = np.abs(apart) > close
@@ -140,7 +151,7 @@ def swapped(labels: np.ndarray, expected: np.ndarray, found: np.ndarray) -> floa
 
 
 def compare_split(model: onnxfile.OnnxModel, name: str, expected: Expected, fitted: Typicality, batch: int) -> dict:
-    """One split at one batch size; "labels_differ" counts those at 0.5 and at the operating point."""
+    """Return the row of a split at a batch size. "labels_differ" counts labels at 0.5 and at the operating point."""
     outputs = ["probability", "logit", "typicality", *evidence_of(model)]
     found, logits, typicality, *maps = answer(model, outputs, expected, batch)
     evidence = np.stack(maps, 1)
@@ -159,15 +170,18 @@ def compare_split(model: onnxfile.OnnxModel, name: str, expected: Expected, fitt
 
 
 def prepare_by_pillow(image: np.ndarray, size: int, view: str) -> np.ndarray:
-    """What the network of the frame sees of an image, uint8 [size, size], as Pillow makes it. image: uint8 [h, w]."""
+    """Prepare an image, uint8 [h, w], for the network of the frame with Pillow. Returns: uint8 [size, size]."""
     if view == "square":
         return imagefile.prepare(image, size)
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def compare_sizes(model: onnxfile.OnnxModel) -> list[dict]:
-    """The graph's preparation against Pillow's, and the probability that it costs, on phantoms of the model's own size,
-    which must pass unchanged, and of others, small and large, wide and tall."""
+    """Compare the preparation in the graph with Pillow on phantoms: a row per image size.
+
+    The first row has the size of the model, which needs no resize. The other sizes are small, large, wide and tall.
+    "max_difference" is of probabilities. The view lesion does not compare probabilities: the difference is 0.
+    """
     size, view = model.data["size"], model.view
     preparation = onnxfile.open_session(graph.preparation(size, view).SerializeToString(), 1)
     own, _ = phantom.generate(PHANTOMS, size, seed=0)
@@ -178,7 +192,7 @@ def compare_sizes(model: onnxfile.OnnxModel) -> list[dict]:
         (by_graph,) = preparation.run(["frame_prepared"], {"image": images})
         grey = np.abs(by_graph.astype(int) - by_pillow)
         apart = np.zeros(1)
-        if view != "lesion":  # whose window has more pixels than a frame that is prepared already
+        if view != "lesion":  # the window in an image has more pixels than the window in a prepared frame
             apart = np.abs(model.probabilities(images) - model.probabilities(by_pillow))
         row = {"height": images.shape[1], "width": images.shape[2], "n": len(images)}
         row |= {"max_grey_difference": int(grey.max()), "share_of_pixels": float(np.mean(grey > 0))}  # that differ

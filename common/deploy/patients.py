@@ -1,6 +1,6 @@
-"""A table of images, their patients and boxes for predict.py, and a patient's answer: that of the highest probability.
+"""Read a table of images, patients and boxes for predict.py, and choose one answer per patient.
 
-Needs the standard library alone; training reads tables by common/imagetable.py, which is more forgiving.
+Needs only the standard library. Training reads tables with common/imagetable.py, which accepts more.
 """
 
 import csv
@@ -14,16 +14,17 @@ SUFFIXES = (".csv", ".tsv")
 
 
 class Known(NamedTuple):
-    """What a table says of an image. patient: "" unknown; box: x, y, width and height of the lesion in pixels, None
-    unknown."""
+    """Facts about an image. patient: "" if unknown; box: x, y, width, height of the lesion in pixels, or None."""
 
     patient: str = ""
     box: tuple[float, ...] | None = None
 
 
 def read(table: Path) -> dict[Path, Known]:
-    """{image file: what is known} of a table with the columns image and, if known, patient, x, y, width and height.
-    Paths are relative to the table. A row that repeats another counts once. Raises: UserError, with the row."""
+    """Read a table with the column image and, optionally, patient, x, y, width and height: {image file: known facts}.
+
+    Paths are relative to the table. Repeated rows count once. Raises: UserError that names the row of a mistake.
+    """
     found: dict[Path, Known] = {}
     for number, row in read_rows(table).items():
         image, patient = row.get("image", ""), row.get("patient", "")
@@ -44,7 +45,7 @@ def read(table: Path) -> dict[Path, Known]:
 
 
 def read_box(cells: list[str]) -> tuple[float, ...]:
-    """A box out of texts. Raises: ValueError on anything but four numbers, of which the last two are above 0."""
+    """Read a box, x, y, width and height, from texts. Raises: ValueError unless four finite numbers, last two > 0."""
     try:
         box = tuple(map(float, cells))
     except ValueError:
@@ -55,8 +56,10 @@ def read_box(cells: list[str]) -> tuple[float, ...]:
 
 
 def read_rows(table: Path) -> dict[int, dict[str, str]]:
-    """{row number as in a spreadsheet, from 2: {column: cell}} without blank lines. A short row lacks columns.
-    Raises: UserError."""
+    """Read the rows of a table, without blank lines: {row number as in a spreadsheet, from 2: {column: cell}}.
+
+    A short row lacks columns. The delimiter is a comma, a semicolon or a tab. Raises: UserError.
+    """
     try:
         text = table.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -72,8 +75,10 @@ def read_rows(table: Path) -> dict[int, dict[str, str]]:
 
 
 def highest(answers: list[dict]) -> list[dict]:
-    """One answer for each patient: the image with the highest probability, and how many images there are. Images
-    without a call count only where a patient has no others. answers: of predict.py, with "patient"."""
+    """Return an answer per patient, from the image with the highest probability, with the number of images.
+
+    Images with "flagged" None count only for patients who have no other images. answers: of predict.py, with "patient".
+    """
     by_patient: dict[str, list[dict]] = {}
     for answer in answers:
         if answer["patient"]:

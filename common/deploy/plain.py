@@ -1,6 +1,6 @@
-"""The network-only file for OpenCV, ncnn, TFLite and CoreML: the networks of a run, and nothing before or after them.
+"""Write the network-only file for OpenCV, ncnn, TFLite and CoreML: the networks of a run, without preparation.
 
-Its inputs have a fixed size, its operators are those that converters take.
+The inputs have a fixed size. Converters take all operators in the file.
 """
 
 from collections.abc import Callable
@@ -19,20 +19,21 @@ from common.errors import UserError
 from common.model import BreastResNet, Predictor, TwoLooks, mirrored
 from common.run.folders import Run
 
-OPSET, IR_VERSION = 17, 8  # of ONNX: older converters read them
+OPSET, IR_VERSION = 17, 8  # versions of ONNX that older converters read
 INPUTS = {"square": ["square"], "frame": ["frame"], "lesion": ["window", "frame"]}  # by view
 SHOWS = {"square": "the middle square", "frame": "the whole frame", "window": "the window around the lesion"}
 OPERATORS = {
     "Add", "AveragePool", "Conv", "ConvTranspose", "Div", "Flatten", "Gemm", "MatMul", "MaxPool", "Mul", "Relu",
     "Reshape", "Sigmoid", "Sub",
 }  # fmt: skip
-BOUNDS = {"max_difference": 1e-5, "logit_difference": 1e-4}  # from the whole file: of a probability, of a logit
+BOUNDS = {"max_difference": 1e-5, "logit_difference": 1e-4}  # from the complete file: of a probability, of a logit
 
 
 def look(network: BreastResNet, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """As `BreastResNet.look`, but by a pool of fixed size: torch exports the other one with a Gather.
+    """Return the logit [1, 1] of a picture, float [1, 1, size, size] in [0, 1], and the heat map of a finder or None.
 
-    picture: float [1, 1, size, size] in [0, 1]. Returns: the logit [1, 1], and the heat map [1, 1, side, side] or None.
+    The heat map is float [1, 1, side, side] in [0, 1]. The pool has a fixed size, because torch exports the pool of
+    `BreastResNet.look` with a Gather.
     """
     last, heat = network.later_stages(network.first_stage(picture))
     logit = network.trunk.fc(F.avg_pool2d(last, last.shape[-1]).flatten(1))
@@ -40,13 +41,16 @@ def look(network: BreastResNet, picture: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def mean(values: list[torch.Tensor]) -> torch.Tensor:
-    """The mean, without a Concat."""
+    """Return the mean of tensors, without the operator Concat."""
     return sum(values[1:], values[0]) / len(values)
 
 
 class Plain(nn.Module):
-    """A picture for each look, float [1, 1, size, size] in [0, 1], to the calibrated logit [1, 1], and in the view
-    lesion the heat map [1, 1, side, side]. Members and mirrored views are averaged as `Predictor` averages them."""
+    """Networks of a run as in the network-only file. Members and mirrored views are averaged as in `Predictor`.
+
+    Input: a picture per look, float [1, 1, size, size] in [0, 1]. Outputs: calibrated logit [1, 1]; in the view lesion
+    heat map [1, 1, side, side].
+    """
 
     def __init__(self, predictor: Predictor, calibration: Calibration):
         super().__init__()
@@ -55,11 +59,11 @@ class Plain(nn.Module):
         picture = torch.zeros(1, 1, first.size, first.size)
         _, heat = look(first.frame if isinstance(first, TwoLooks) else first, picture)
         for maps in (picture, heat):
-            if maps is not None:  # a constant: torch exports `mirrored` as one only below 64 pixels
+            if maps is not None:  # a buffer, because torch does not export `mirrored` as a constant from 64 pixels on
                 self.register_buffer(f"mirror_{maps.shape[-1]}", mirrored(torch.eye(maps.shape[-1])))
 
     def flipped(self, maps: torch.Tensor) -> torch.Tensor:
-        """As `mirrored`. maps: float [1, 1, side, side]."""
+        """Return maps, float [1, 1, side, side], mirrored left-right, as `mirrored` does."""
         return maps @ getattr(self, f"mirror_{maps.shape[-1]}")
 
     def forward(self, first: torch.Tensor, second: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
@@ -77,7 +81,7 @@ class Plain(nn.Module):
 
 
 def export(run: Run) -> onnx.ModelProto:
-    """The model of a network-only file. run: with a predictor of `graph.as_shipped`."""
+    """Export the model of a network-only file. run: with a predictor of `graph.as_shipped`."""
     size, view = run.data["size"], run.data["view"]
     inputs = {name: (torch.zeros(1, 1, size, size), None) for name in INPUTS[view]}
     outputs = ["logit", "heat"] if view == "lesion" else ["logit"]
@@ -85,14 +89,14 @@ def export(run: Run) -> onnx.ModelProto:
     model = onnx.version_converter.convert_version(exported, OPSET)
     model.ir_version = IR_VERSION
     for node in model.graph.node:
-        if node.op_type == "Reshape":  # to shapes without 0; not every converter knows the attribute allowzero
+        if node.op_type == "Reshape":  # no shape has a 0, and some converters do not know the attribute allowzero
             del node.attribute[:]
     model.graph.name, model.producer_name = "breastmnist_plain", "breastmnist-resnet18"
     return model
 
 
 def describe(about: dict[str, str]) -> dict[str, str]:
-    """The metadata of a network-only file. about: of the whole file."""
+    """Return the metadata of a network-only file, without typicality. about: metadata of the complete file."""
     size, view = about["input_size"], about["view"]
     kept = {key: text for key, text in about.items() if not key.startswith("typicality")}
     pictures = [f"{name}: float32 [1, 1, {size}, {size}], {SHOWS[name]}" for name in INPUTS[view]]
@@ -107,7 +111,7 @@ def describe(about: dict[str, str]) -> dict[str, str]:
 
 
 def answer(path: Path, pictures: list[np.ndarray], threads: int) -> np.ndarray:
-    """Logits [n] of a network-only file. pictures: uint8 [n, size, size] for each input."""
+    """Return the logits, float32 [n], of a network-only file. pictures: uint8 [n, size, size], one array per input."""
     session = onnxfile.open_session(str(path), threads)
     names = [given.name for given in session.get_inputs()]
     scaled = [(given / np.float32(255))[:, np.newaxis, np.newaxis] for given in pictures]
@@ -115,7 +119,7 @@ def answer(path: Path, pictures: list[np.ndarray], threads: int) -> np.ndarray:
 
 
 def answer_tests(path: Path, threads: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """As `sidecar.answer_tests`, of a network-only file. Each input has other pictures, to tell inputs apart."""
+    """Return test pictures, {input: uint8 [n, size, size]}, and answers, {output: [n]}. Inputs get other pictures."""
     inputs = onnxfile.open_session(str(path), threads).get_inputs()
     images = phantom.generate(sidecar.PICTURES, inputs[0].shape[-1], seed=0, malignant_share=0.5)[0]
     pictures = {given.name: np.roll(images, i, 0) for i, given in enumerate(inputs)}
@@ -124,15 +128,18 @@ def answer_tests(path: Path, threads: int) -> tuple[dict[str, np.ndarray], dict[
 
 
 def write(run: Run, about: dict[str, str], path: Path) -> None:
-    """Save the model of `export`, with all weights as fp32. run: as `export`; about: the metadata of the whole file."""
+    """Write a network-only file with fp32 weights. run: as for `export`; about: metadata of the complete file."""
     model = export(run)
     onnx.helper.set_model_props(model, describe(about))
     modelfile.save(model, path)
 
 
 def check(path: Path, whole: onnxfile.OnnxModel, expected: parity.Expected, threads: int) -> list[dict]:
-    """Hold a network-only file to the whole file, on training images as the run cuts them: the rows that parity.json
-    keeps. Raises: UserError where they disagree, or for an operator that converters may not take."""
+    """Compare a network-only file with the complete file, on the training images as the run cuts the images.
+
+    Args: whole: complete file; expected: of train. Returns: rows for parity.json. Raises: UserError when both
+    files disagree, or when converters may not take an operator.
+    """
     if others := {node.op_type for node in onnx.load(path).graph.node} - OPERATORS:
         raise UserError(f"--plain: converters may refuse {', '.join(sorted(others))}. Nothing is written.")
     found = answer(path, [expected.images.look(name) for name in INPUTS[whole.view]], threads)

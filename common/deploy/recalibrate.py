@@ -1,4 +1,4 @@
-"""Another calibration for an .onnx file: constants and metadata change, the network stays. Needs onnx, no torch."""
+"""Change the calibration of an .onnx file: constants and metadata change, the network stays. Needs onnx, no torch."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,11 @@ from common.files import as_json
 from common.images import Images
 from common.preparation import frames
 
-DISTANCE = "distance"  # inside of the file: how unusual an image is, before it is compared with the held-out ones
+DISTANCE = "distance"  # inner value of the file: how unusual an image is, before the comparison with held-out images
 
 
 def constant(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    """A named constant of a file. Raises: UserError on a file that export.py did not write."""
+    """Return a named constant of a file. Raises: UserError if export.py did not write the file."""
     found = [tensor for tensor in model.graph.initializer if tensor.name == name]
     if len(found) != 1:
         raise UserError(f"the file has no constant {name!r}, which calibration changes. Export the run again.")
@@ -26,13 +26,15 @@ def constant(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
 
 
 def replace_constant(model: onnx.ModelProto, name: str, value) -> None:
-    """Give a named constant another value, float32."""
+    """Replace a named constant by a value, as float32. Raises: UserError, as `constant`."""
     constant(model, name).CopyFrom(onnx.numpy_helper.from_array(np.asarray(value, np.float32), name))
 
 
 def shift(model: onnx.ModelProto, temperature: float, offset: float) -> tuple[float, float]:
-    """Change the file so that its log-odds become log-odds / temperature + offset. Returns: the temperature and offset
-    that the network's own logits now have, for the metadata."""
+    """Change a model so that each log-odds of the model becomes log-odds / temperature + offset.
+
+    Returns: for the metadata, the total temperature and offset of the logits of the network. Raises: UserError.
+    """
     about = {entry.key: entry.value for entry in model.metadata_props}
     slope, intercept = (float(onnx.numpy_helper.to_array(constant(model, name))) for name in ("slope", "intercept"))
     replace_constant(model, "slope", slope / temperature)
@@ -41,7 +43,10 @@ def shift(model: onnx.ModelProto, temperature: float, offset: float) -> tuple[fl
 
 
 def distances(model: onnx.ModelProto, images: Images, threads: int) -> np.ndarray:
-    """How unusual images are to a file, float32 [n]: what it compares with its held-out training images."""
+    """Return how unusual images are, float32 [n]: the distances that typicality compares with held-out images.
+
+    Raises: UserError when an image file cannot be read.
+    """
     inside = onnx.ModelProto()
     inside.CopyFrom(model)
     inside.graph.output.append(onnx.helper.make_tensor_value_info(DISTANCE, onnx.TensorProto.FLOAT, ["batch", 1]))
@@ -51,13 +56,13 @@ def distances(model: onnx.ModelProto, images: Images, threads: int) -> np.ndarra
 
 
 def refit_typicality(model: onnx.ModelProto, unusual: np.ndarray) -> None:
-    """Let typicality be about the share of these images that are at least as unusual. unusual: of `distances`."""
+    """Let typicality refer to other images than the training images. unusual: `distances` of the other images, [n]."""
     replace_constant(model, "held_out", unusual)
     replace_constant(model, "all", len(unusual) + 1.0)
 
 
 def describe(model: onnx.ModelProto, chosen: Calibration, used: Images | None) -> None:
-    """Write into the metadata what was chosen, and the fingerprints of the images that chose it."""
+    """Write a calibration, and the fingerprints of the images `used` for the calibration, if any, into the metadata."""
     about = {entry.key: entry.value for entry in model.metadata_props}
     about |= {"temperature": repr(chosen.temperature), "offset": repr(chosen.offset)}
     about |= {"threshold": repr(chosen.threshold), "threshold_rule": chosen.threshold_rule}
@@ -71,7 +76,7 @@ def describe(model: onnx.ModelProto, chosen: Calibration, used: Images | None) -
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Check and write the file. Raises: UserError where the ONNX checker refuses it."""
+    """Check a model and write the file. Raises: UserError if the ONNX checker refuses the model."""
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:

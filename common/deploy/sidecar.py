@@ -1,5 +1,7 @@
-"""NAME.json beside NAME.onnx, for whoever cannot read the metadata inside: what a caller must know, the file's SHA-256,
-and test pictures with the answers to expect. Needs no torch."""
+"""Write NAME.json next to NAME.onnx, for callers that cannot read the metadata in the .onnx file.
+
+The JSON has what a caller must know, the SHA-256 of the file, and test pictures with answers. Needs no torch.
+"""
 
 import base64
 import hashlib
@@ -20,24 +22,24 @@ TEXTS = (
     "intended_use",
 )  # fmt: skip
 OUTPUTS = ("probability", "typicality", "window", "found")
-PICTURES, HEIGHT, WIDTH = 3, 96, 128  # of generated images, that hold no patient
-TOLERANCE = 1e-3  # of a probability, in another runtime
+PICTURES, HEIGHT, WIDTH = 3, 96, 128  # of generated images, which show no patient
+TOLERANCE = 1e-3  # largest difference of a probability in another runtime
 
 
 def path_of(file: Path) -> Path:
-    """Where the JSON of an .onnx file lies."""
+    """Return the path of the JSON of an .onnx file."""
     return file.with_suffix(".json")
 
 
 def answer_tests(file: Path, threads: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The test pictures, {their key: uint8 [n, h, w]}, and what an .onnx file says of them, {output: [n, ...]}."""
+    """Return {"png": test pictures, uint8 [n, h, w]}, {output: answers of the file, [n, ...]}. Raises: UserError."""
     model = onnxfile.load(file, threads)
     images = phantom.generate(PICTURES, WIDTH, seed=0, malignant_share=0.5)[0][:, :HEIGHT]
     return {"png": images}, dict(zip(OUTPUTS, model.run([*OUTPUTS], images)))
 
 
 def describe(file: Path, name: str, threads: int, answers: Callable = answer_tests) -> dict:
-    """What the JSON says of an .onnx file. name: that the file will have; answers: as `answer_tests`."""
+    """Return the content of the JSON of an .onnx file. name: later name of the file; answers: like `answer_tests`."""
     about = onnxfile.open_session(str(file), threads).get_modelmeta().custom_metadata_map
     found = {key: float(about[key]) for key in NUMBERS if key in about}  # a network-only file has no typicality
     found |= {key: about[key] for key in TEXTS}
@@ -50,12 +52,12 @@ def describe(file: Path, name: str, threads: int, answers: Callable = answer_tes
 
 
 def as_png(image: np.ndarray) -> str:
-    """A picture, uint8 [h, w], as a PNG in base64."""
+    """Return a picture, uint8 [h, w], as a PNG in base64."""
     with io.BytesIO() as buffer:
         Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG")
         return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def write(file: Path, beside: Path, name: str, threads: int, answers: Callable = answer_tests) -> None:
-    """Write the JSON of an .onnx file. beside: the path to write to; name, answers: as `describe`."""
+    """Write the JSON of an .onnx file. beside: path to write; name, answers: as for `describe`. Raises: UserError."""
     write_json(beside, describe(file, name, threads, answers))

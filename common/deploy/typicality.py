@@ -1,9 +1,9 @@
-"""Is an image like those of training? About a conformal p-value, in the file: the share of held-out training images
-that are at least as unusual (Laxhammar & Falkman, 2010), so that of images like those of training about a share t lies
-below t. It is not exactly a p-value: a held-out image is compared with a fit without its fold, a new one with the fit
-of all.
+"""Compute the typicality of an image: about the share of held-out training images that are at least as unusual.
 
-Unusualness is the squared Mahalanobis distance of `BreastResNet.texture`; results/README.md compares others.
+Typicality is close to a conformal p-value (Laxhammar & Falkman, 2010). Among images like the training images, about a
+share t has a typicality below t. The p-value is not exact: a held-out image is compared with a fit without its fold, a
+new image with the fit to all training images. Unusualness is the squared Mahalanobis distance of
+`BreastResNet.texture`. results/README.md compares other measures.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from common.deploy import onnxfile
 FOLDS = 5
 THRESHOLD = 0.01
 RULE = "an image below this typicality is unlike the training images; about 1 % of held-out training images are below"
-LEAST_VARIANCE = 1e-6  # of a direction; with less, rounding would decide
+LEAST_VARIANCE = 1e-6  # of a direction; with a lower variance, rounding would decide
 BATCH = 64
 
 GRAPH = """
@@ -38,8 +38,7 @@ unusual (float[batch, some] features, float[some] usual, float[some, some] white
 
 
 def ledoit_wolf(centred: np.ndarray) -> np.ndarray:
-    """The covariance [d, d] of centred samples [n, d], shrunk towards a multiple of the identity (Ledoit & Wolf, 2004,
-    section 3.2)."""
+    """Return the covariance [d, d] of centred samples [n, d], shrunk towards c * I (Ledoit & Wolf, 2004, sec. 3.2)."""
     n, d = centred.shape
     sample = centred.T @ centred / n
     target = np.trace(sample) / d * np.eye(d)
@@ -51,29 +50,32 @@ def ledoit_wolf(centred: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Typicality:
-    """What a file keeps: of the training images' features the mean [d] and a whitening [d, d], and the unusualness of
-    each image [n] to a fit without its fold. All float32, as the file computes."""
+    """Typicality as a file stores it, all in float32.
+
+    usual: mean of the features of the training images, [d]; whitening: [d, d]; held_out: unusualness of each training
+    image, [n], by a fit without the fold of the image.
+    """
 
     usual: np.ndarray
     whitening: np.ndarray
     held_out: np.ndarray
 
     def p_values(self, features: np.ndarray) -> np.ndarray:
-        """Typicality [batch] of features [batch, d]."""
+        """Return the typicality, float64 [batch] above 0 and up to 1, of features [batch, d]."""
         distance = squared_distance(features, self.usual, self.whitening)
         return (1 + np.sum(self.held_out >= distance[:, None], 1)) / (len(self.held_out) + 1)
 
     @property
     def marks_nothing(self) -> bool:
-        """Whether no image can have a p-value below THRESHOLD: there are too few to be more unusual than."""
+        """Whether no image can have a p-value below THRESHOLD, because there are too few training images."""
         return len(self.held_out) + 1 <= 1 / THRESHOLD
 
     def graph(self, versions: str) -> onnx.ModelProto:
-        """`features`, float32 [batch, d], to `typicality`, float32 [batch]. versions: of the file and ONNX."""
+        """Return a model: `features`, float32 [batch, d], to `typicality`, [batch]. versions: as text of ONNX."""
         model = onnx.parser.parse_model(versions + GRAPH.format(all=float(len(self.held_out) + 1)))
         for name in ("usual", "whitening", "held_out"):
             model.graph.initializer.append(onnx.numpy_helper.from_array(getattr(self, name), name))
-        del model.graph.input[1:]  # now constants
+        del model.graph.input[1:]  # the constants replace these inputs
         return model
 
 
@@ -82,7 +84,10 @@ def squared_distance(features: np.ndarray, usual: np.ndarray, whitening: np.ndar
 
 
 def whiten(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean [d] of features [n, d], and the whitening [d, d] whose squared length is Mahalanobis's distance."""
+    """Return the mean [d] of features [n, d] and the whitening [d, d], both float32.
+
+    The squared length of the whitened difference from the mean is the squared Mahalanobis distance.
+    """
     usual = features.mean(0, dtype=float)
     variances, directions = np.linalg.eigh(ledoit_wolf(features - usual))
     whitening = directions / np.sqrt(np.maximum(variances, LEAST_VARIANCE))
@@ -90,10 +95,10 @@ def whiten(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit(features: np.ndarray, groups: np.ndarray) -> Typicality:
-    """Args: features: [n, d] of training images; groups: [n], the same for images that must share a fold."""
+    """Fit typicality to features [n, d] of training images. Images with the same value in groups [n] share a fold."""
     names, member_of = np.unique(groups, return_inverse=True)
     folds = (np.random.default_rng(0).permutation(len(names)) % min(FOLDS, len(names)))[member_of]
-    held_out = np.zeros(len(features), np.float32)  # as usual as can be, where one group is all
+    held_out = np.zeros(len(features), np.float32)  # no unusualness if all images are one group
     for fold in np.unique(folds) if len(names) > 1 else []:
         out = folds == fold
         held_out[out] = squared_distance(features[out], *whiten(features[~out]))
@@ -101,10 +106,12 @@ def fit(features: np.ndarray, groups: np.ndarray) -> Typicality:
 
 
 def fit_networks(networks: dict[str, onnx.ModelProto], known: Images, threads: int) -> Typicality:
-    """Fit on what exported networks, fp32 or int8, make of training images, with their groups kept together. known:
-    with windows, if a network looks at them."""
+    """Fit typicality to the features that exported networks, fp32 or int8, compute of training images.
+
+    The groups of the images stay together. known: the images, with windows if a network is "window".
+    """
     features = []
-    for look in sorted(networks, reverse=True):  # the window's before the frame's, as in the graph's head
+    for look in sorted(networks, reverse=True):  # window before frame, as in the head of the graph
         session = onnxfile.open_session(networks[look].SerializeToString(), threads)
         parts = np.split(known.look(look), range(BATCH, len(known), BATCH))
         made = [session.run([f"{look}_features"], {f"{look}_prepared": part})[0] for part in parts]

@@ -1,4 +1,4 @@
-"""What train.py trains on where no flag says it, so that its first run comes to a table anywhere."""
+"""Choice of data and weights when no flag of train.py names them, so that a first run needs no network."""
 
 import argparse
 import textwrap
@@ -17,7 +17,7 @@ SCRATCH += "Its numbers are lower than those of the README."
 
 
 def frame(what: str, error: UserError) -> str:
-    """Return a notice in a frame: what the run is, why, and what to do."""
+    """Return a notice in a frame of "#": what the run is, why, and how to get the real data or weights."""
     parts = [what, f"Why: {one_line(str(error))}", "With a network, run the same command again."]
     lines = [textwrap.wrap(part, 74, break_long_words=False, break_on_hyphens=False) for part in parts]
     bar = "#" * 78
@@ -25,11 +25,11 @@ def frame(what: str, error: UserError) -> str:
 
 
 def choose(args: argparse.Namespace, settings: Settings) -> tuple[Found, Settings, str]:
-    """What to train on, and a notice of what stands in for something else ("" of nothing).
+    """Choose what train.py trains on. Returns: the data, the settings, and a notice, "" if nothing was replaced.
 
-    Without --data, --data-root and weights, by flag or in --params: BreastMNIST from the ImageNet weights; from
-    scratch where these cannot be had; phantoms from scratch where BreastMNIST cannot. One of these flags, and all is as
-    it says, or by default, or an error. `args.data` becomes what was chosen. Raises: UserError.
+    If no flag and no key of --params names data or weights, the first possible choice counts: BreastMNIST from ImageNet
+    weights, BreastMNIST from random weights, phantoms from random weights. Otherwise nothing is replaced. `args.data`
+    becomes the list of the chosen data sets. Raises: UserError.
     """
 
     def find(name: str) -> Found:
@@ -48,9 +48,9 @@ def choose(args: argparse.Namespace, settings: Settings) -> tuple[Found, Setting
         data.load(found, "train", "val")
     except UserError as error:
         return find("phantom"), from_scratch, frame(PHANTOMS, error)
-    initial_model(found.size, from_scratch)  # of a model that cannot be, the weights are not to blame
+    initial_model(found.size, from_scratch)  # an impossible model raises its error here
     try:
-        initial_model(found.size, settings)  # whose weights training then finds read
+        initial_model(found.size, settings)  # keeps the weights in memory for training
     except UserError as error:
         return found, from_scratch, frame(SCRATCH, error)
     return found, settings, ""

@@ -1,8 +1,8 @@
-"""Run folders: what train.py and crossval.py leave behind, and every other script reads.
+"""Run folders: the files that train.py and crossval.py write and other scripts read.
 
-A folder with model.pt is one model; one with fold_1.pt, fold_2.pt, … is an ensemble. Beside them stand calibration.json
-(temperature and operating point), split.csv (the table of all images of the run, with their groups and fingerprints),
-predictions.csv, metrics.json, and whatever the script adds.
+A folder with model.pt holds one model. A folder with fold_1.pt, fold_2.pt, … holds an ensemble. calibration.json has
+temperature, offset and operating point. split.csv is the table of all images, with groups and fingerprints. A run
+folder also holds predictions.csv, metrics.json, and other files of the script.
 """
 
 from collections.abc import Iterable
@@ -29,13 +29,15 @@ from common.weights import read_tensors, write_tensors
 FORMAT = "breastmnist-resnet18 v2"
 TABLE = "split.csv"
 UNREAD = -1  # group of an image that the run did not read
-WORK = ".breastmnist"  # in the folder of a run at work (`resume`)
-FILES = ["calibration.json", "metrics.json", "predictions.csv", TABLE]  # of every run, beside its models
+WORK = ".breastmnist"  # folder in --out while a run is at work (`resume`)
+FILES = ["calibration.json", "metrics.json", "predictions.csv", TABLE]  # files of each run, in addition to its models
 
 
 def prediction_rows(images: Images, probabilities, fold=None) -> list[dict]:
-    """Rows of predictions.csv, label 1 is malignant; the index counts within a hospital's split. fold: [n], which held
-    an image out, in cross-validation."""
+    """Return the rows of predictions.csv. The index counts the images within each split of a hospital.
+
+    Args: probabilities: [n], P(malignant); fold: [n], the fold that held each image out; None without cross-validation.
+    """
     table = images.table
     known = {"split": table["split"], "index": table.groupby(["hospital", "split"]).cumcount(), "label": table["label"]}
     known |= {"probability": np.asarray(probabilities, float)} | ({} if fold is None else {"fold": fold})
@@ -43,10 +45,12 @@ def prediction_rows(images: Images, probabilities, fold=None) -> list[dict]:
 
 
 def read_predictions(path: Path) -> dict[tuple[str, str, int], dict]:
-    """The rows of a predictions.csv, {(hospital, split, index): {"label", "image" ("" unknown), "out_of_fold",
-    "probability"}}. The hospital is "" where the file has no such column. The predictions of an image in several
-    repeats are averaged as logits, as `Predictor` does; `out_of_fold` says that a fold held the image out.
-    Raises: UserError."""
+    """Return the rows of a predictions.csv by (hospital, split, index).
+
+    Each row has "label", "image" ("" if unknown), "out_of_fold" (whether a fold held the image out) and "probability".
+    The hospital is "" if the file has no column hospital. Predictions of several repeats are averaged as logits, as in
+    `Predictor`. Raises: UserError.
+    """
     needed = "use the columns split, index, label and probability, and probabilities from 0 to 1"
     with reading(path, "is not a table of predictions", needed):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", on_bad_lines="error")
@@ -59,7 +63,7 @@ def read_predictions(path: Path) -> dict[tuple[str, str, int], dict]:
     found = {}
     for key, rows in table.groupby(["hospital", "split", "index"], sort=False):
         p = rows["probability"].to_numpy()
-        mean = float(p[0]) if len(p) == 1 else float(sigmoid(logit(p).mean()))  # one stays, to the last digit
+        mean = float(p[0]) if len(p) == 1 else float(sigmoid(logit(p).mean()))  # one value stays exact
         first = rows.iloc[0]
         about = {"label": int(first["label"]), "image": first["image"], "out_of_fold": bool(first["fold"])}
         found[key] = about | {"probability": mean}
@@ -67,7 +71,7 @@ def read_predictions(path: Path) -> dict[tuple[str, str, int], dict]:
 
 
 def matching(predictions: dict, images: Images) -> list[dict] | None:
-    """The prediction of each image, in order, or None where one is absent or is of another image."""
+    """Return the stored prediction of each image, in order; None if a prediction is missing or of another image."""
     found = []
     for row in prediction_rows(images, np.zeros(len(images))):
         place = row["split"], row["index"]
@@ -79,27 +83,28 @@ def matching(predictions: dict, images: Images) -> list[dict] | None:
 
 
 def save_results(out: Path, found: Found, calibration: Calibration, rows: list[dict], metrics: dict) -> None:
-    """Write what every run has beside its models and its table; rows and metrics are of predictions.csv and
-    metrics.json. Raises: UserError."""
+    """Write calibration.json, predictions.csv (`rows`) and metrics.json (`metrics`) of a run. Raises: UserError."""
     write_json(out / "calibration.json", asdict(calibration), found.notice)
     write_csv(out / "predictions.csv", rows, found.notice)
     write_json(out / "metrics.json", metrics, found.notice)
 
 
 def save_table(out: Path, images: Images, unread: pd.DataFrame | None = None) -> None:
-    """Write split.csv: the table of all images of a run, and the group and fingerprint of each. unread: rows of image
-    files that the run left unread, which have neither. Raises: UserError."""
+    """Write split.csv: the table of all images of a run, with groups and fingerprints. Raises: UserError.
+
+    Args: unread: rows of image files that the run did not read, without group and fingerprint.
+    """
     marks = [row.tobytes().hex() for row in fingerprints.fingerprint(images.squares)]
     table = images.table.assign(group=images.groups, fingerprint=marks)
     if unread is not None and len(unread):
         table = pd.concat([table, unread.assign(group=UNREAD, fingerprint="")])
     with replacing(out / TABLE) as beside:
-        table = table.drop(columns="_file", errors="ignore")  # which says where it lies now
+        table = table.drop(columns="_file", errors="ignore")  # the path on this machine
         table.to_csv(beside, index=False, encoding="utf-8")
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """What `save_table` wrote. Raises: UserError."""
+    """Return the table that `save_table` wrote, with labels, groups and boxes as numbers. Raises: UserError."""
     with reading(path):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         if not {*COLUMNS, "group", "fingerprint"} <= set(table.columns) or table.empty:
@@ -114,20 +119,19 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def marks_of(table: pd.DataFrame, splits: list[str]) -> np.ndarray:
-    """The fingerprints of the images of some splits, uint8 [n, 32]. table: of `read_table`."""
+    """Return the fingerprints of the images in some splits, uint8 [n, 32]. table: as from `read_table`."""
     return read_marks(table["fingerprint"][table["split"].isin(splits)])
 
 
 def read_marks(texts: Iterable[str]) -> np.ndarray:
-    """Fingerprints, uint8 [n, 32], as split.csv has them."""
+    """Return the hexadecimal fingerprints of split.csv as uint8 [n, 32]."""
     return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, fingerprints.BITS // 8)
 
 
 def save_model(path: Path, model, settings: Settings, seed: int, found: Found, trained_on: list) -> None:
-    """A checkpoint of tensors and plain values only, so that it can be read without unpickling code.
+    """Write a checkpoint of tensors and plain values, which can be read without unpickling code. Raises: UserError.
 
-    Args: model: a BreastResNet or a TwoLooks; trained_on: names of the splits whose images fitted the weights of this
-    model or of its ensemble.
+    Args: model: a BreastResNet or a TwoLooks; trained_on: splits that fitted the weights of the model or its ensemble.
     """
     content = {
         "format": FORMAT,
@@ -142,8 +146,8 @@ def save_model(path: Path, model, settings: Settings, seed: int, found: Found, t
 
 
 def empty_model(view: str, size: int, stages: int) -> BreastResNet | TwoLooks:
-    """The model of a view, with arbitrary weights."""
-    with torch.device("meta"):  # no time or chance for weights that are replaced
+    """Return the model of a view (square, frame or lesion), with arbitrary weights, on the CPU."""
+    with torch.device("meta"):  # initial weights would cost time and random numbers
         if view == "lesion":
             model: BreastResNet | TwoLooks = TwoLooks(
                 BreastResNet(size, stages), BreastResNet(size, stages, finds=True)
@@ -155,8 +159,7 @@ def empty_model(view: str, size: int, stages: int) -> BreastResNet | TwoLooks:
 
 
 def read_checkpoint(path: Path) -> tuple[dict, BreastResNet | TwoLooks]:
-    """What `save_model` wrote, and the model of it, ready to predict. Raises: UserError when the file is anything
-    else."""
+    """Return what `save_model` wrote, and its model, ready to predict. Raises: UserError on any other file."""
     content = read_tensors(path, "a checkpoint", "train the run again")
     kinds = {"mirror": bool, "settings": dict, "seed": int}
     with reading(path, "is not a checkpoint of this project, or is damaged"):
@@ -173,9 +176,11 @@ def read_checkpoint(path: Path) -> tuple[dict, BreastResNet | TwoLooks]:
 
 
 def rows_of(table: pd.DataFrame, images: Images) -> pd.DataFrame | None:
-    """The rows of a run's table that images are, in order; None when an image is not in the table by its name, its
-    split and its fingerprint. Hospitals may have other names, as folders may."""
-    places = images.table[["image", "split"]].assign(_place=range(len(images)))  # "_": no column of the user's
+    """Return the rows of a run's table for images, in order; None if an image is not in the table.
+
+    The name, the split and the fingerprint identify an image. The hospital may have another name, as folders may.
+    """
+    places = images.table[["image", "split"]].assign(_place=range(len(images)))  # no user column begins with "_"
     found = places.merge(table[table["group"] != UNREAD], on=["image", "split"])
     marks = fingerprints.fingerprint(images.squares)[found["_place"]]
     bits = np.unpackbits(marks ^ read_marks(found["fingerprint"]), axis=1).sum(1)
@@ -185,10 +190,9 @@ def rows_of(table: pd.DataFrame, images: Images) -> pd.DataFrame | None:
 
 
 def read_own_predictions(folder: Path, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """What predictions.csv says of images of a run. rows: of the run's table.
+    """Return what predictions.csv says of images of a run. rows: rows of the run's table.
 
-    Returns: P(malignant) [n], nan where there is none; bool [n], whether models that were not trained on an image
-    predicted it, in cross-validation. Raises: UserError.
+    Returns: P(malignant) [n], nan if unknown; bool [n], whether P is out-of-fold. Raises: UserError.
     """
     path = folder / "predictions.csv"
     stored = read_predictions(path) if path.exists() else {}
@@ -200,10 +204,9 @@ def read_own_predictions(folder: Path, rows: pd.DataFrame) -> tuple[np.ndarray, 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, read: the predictor, and what it was trained and calibrated with.
+    """A run folder in memory: the predictor, its calibration, and the data that trained it.
 
-    `data` is the `describe()` of its data, and "trained_on", the names of the splits that fitted the weights; `table`
-    is its split.csv.
+    `data`: from `Found.describe`, with "trained_on", the splits that fitted the weights; `table`: split.csv.
     """
 
     path: Path
@@ -213,8 +216,7 @@ class Run:
     table: pd.DataFrame
 
     def answer(self, images: Images, given: bool = False) -> Answer:
-        """What the models say of images. given: they look at the boxes that the images have, where they have one.
-        Raises: UserError on images of another size."""
+        """Return the answer of the models. given: look at known boxes. Raises: UserError on images of another size."""
         self.require_size(images)
         looked = look(self.predictor, images, given)
         probabilities = self.calibration.probabilities(predict(self.predictor, looked.images.seen))
@@ -227,40 +229,42 @@ class Run:
 
     @property
     def typicality_threshold(self) -> float:
-        """0: a run does not tell how usual an image is."""
+        """Typicality below which an image is marked. Always 0: a run does not tell how typical an image is."""
         return 0.0
 
     def require_size(self, images: Images) -> None:
-        """Raises: UserError when images are not of the size that the run takes."""
+        """Raise a UserError if images are not of the size that the run takes."""
         size, height = self.data["size"], images.pixels.shape[1]
         if height != size:
             raise UserError(f"{self.path}: takes images of {size}×{size}, not {height}×{height}. Give --size {size}.")
 
     def evidence(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
-        """What each position of the first look adds to the calibrated logit, float32 [n, rows, columns], and the window
-        that it is of, [n, 4], as in `Look`."""
+        """Return the evidence of the first look, float32 [n, rows, columns], and its windows, [n, 4], as in `Look`.
+
+        Evidence is what each position adds to the calibrated logit. Unit: log-odds.
+        """
         looked = look(self.predictor, images)
         evidence = explain(self.predictor, looked.images.seen).evidence[:, 0].numpy()
         return evidence / self.calibration.temperature + self.calibration.offset, looked.windows
 
     @property
     def trained_on(self) -> np.ndarray:
-        """The fingerprints of the images that it was trained on, uint8 [n, 32]."""
+        """Fingerprints of the images that trained the models, uint8 [n, 32]."""
         return marks_of(self.table, self.data["trained_on"])
 
     @property
     def chosen_on_splits(self) -> list[str]:
-        """The splits whose images trained nothing, but chose the epoch, the temperature and the threshold."""
+        """Splits that trained nothing, but chose the epoch, the temperature and the threshold."""
         return ["val"] if self.calibration.chosen_on.get("on") == "val" else []
 
     @property
     def chosen_on(self) -> np.ndarray:
-        """The fingerprints of these splits, uint8 [n, 32]."""
+        """Fingerprints of the images in `chosen_on_splits`, uint8 [n, 32]."""
         return marks_of(self.table, self.chosen_on_splits)
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
-    """Read a run folder: one model, or an ensemble of folds, on a device. Raises: UserError."""
+    """Read a run folder, one model or an ensemble of folds, onto a device. Raises: UserError."""
     path = Path(folder)
     if (path / WORK / "finished").exists():
         raise UserError(
@@ -279,7 +283,7 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
 
 
 def read_metrics(folder: Path) -> dict:
-    """The metrics.json of a run. Raises: UserError when it is absent, damaged or without "splits" and "results"."""
+    """Read the metrics.json of a run. Raises: UserError if it is absent, damaged or without "splits" and "results"."""
     path = folder / "metrics.json"
     metrics = read_json(path)
     kinds = {"splits": dict, "results": list, "folds": list}
@@ -289,7 +293,7 @@ def read_metrics(folder: Path) -> dict:
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Raises: UserError when the file is absent or damaged."""
+    """Read a calibration.json. Raises: UserError if the file is absent or damaged."""
     stored = read_json(path)
     with reading(path):
         return Calibration.read(stored)

@@ -19,13 +19,15 @@ FORMAT = "breastmnist-resnet18 files v2"
 
 
 def script_name() -> str:
-    """The script at work, as the list names it."""
+    """Return the name of the running script, as run.json stores it."""
     return Path(sys.argv[0]).name
 
 
 def listed(folder: Path) -> dict[str, str]:
-    """{file: the script that wrote it} by the list of a folder; {} without a list. Raises: UserError when run.json is
-    somebody else's."""
+    """Return {file: the script that wrote it} from the run.json of a folder; {} without run.json.
+
+    Raises: UserError if run.json is of another program.
+    """
     path = folder / LIST
     if not os.path.lexists(path):
         return {}
@@ -40,8 +42,12 @@ def listed(folder: Path) -> dict[str, str]:
 
 
 def refuse(folder: Path, names: Iterable[str], inputs: Iterable[str | Path | None] = ()) -> None:
-    """Raises: UserError when a file of one of the names is there that the list does not have, or when the folder holds
-    an input: a file, or the folder of images that the output folder is or lies in."""
+    """Raise a UserError if an output folder endangers files of the user.
+
+    No file may have these names, unless run.json lists the file. The folder must not hold an input file, and must not
+    be, or lie in, an input folder.
+    Args: names: names of output files; inputs: paths that the work reads; None is no input.
+    """
     mine = listed(folder)
     for name in names:
         if os.path.lexists(folder / name) and name not in mine:
@@ -57,7 +63,7 @@ def refuse(folder: Path, names: Iterable[str], inputs: Iterable[str | Path | Non
 
 
 def record(folder: Path, names: Iterable[str]) -> None:
-    """Add files to the list of a folder. Raises: UserError when the disk refuses."""
+    """Add files to the list of a folder, as written by the running script. Raises: UserError when the disk refuses."""
     if files := dict.fromkeys(names, script_name()):
         write_json(folder / LIST, {"format": FORMAT, "files": dict(sorted((listed(folder) | files).items()))})
 
@@ -73,9 +79,12 @@ def remove(folder: Path, scripts: Iterable[str]) -> None:
 
 @contextmanager
 def output(folder: str | Path, names: Iterable[str], inputs: Iterable[str | Path | None] = ()) -> Iterator[Path]:
-    """Make an output folder, prove that it can be written, and list what was written when the work is done. New
-    folders that stay empty are removed. names: all files that the work may write; inputs: what the work reads.
-    Raises: UserError, before the work, as `refuse` or when the disk refuses."""
+    """Make and yield an output folder, and list the written files in run.json at the end, even after an error.
+
+    New folders that stay empty are removed.
+    Args: names: all files that the work may write; inputs: as for `refuse`.
+    Raises: UserError, before the work, as `refuse`, or when the disk refuses.
+    """
     path, names = Path(folder), list(names)
     new = [place for place in (path, *path.parents) if not os.path.exists(place)]
     refuse(path, names, inputs)
@@ -88,13 +97,13 @@ def output(folder: str | Path, names: Iterable[str], inputs: Iterable[str | Path
         yield path
     finally:
         record(path, [name for name in names if os.path.isfile(path / name)])
-        with suppress(OSError):  # it holds something
+        with suppress(OSError):  # a folder with files stays
             for place in new:
                 place.rmdir()
 
 
 def prove_writable(folder: Path) -> None:
-    """Raises: UserError when no file can be written there."""
+    """Raise a UserError if no file can be written in a folder."""
     probe = folder / f".breastmnist.{os.getpid()}"
     with replacing(probe):
         pass

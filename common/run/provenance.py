@@ -1,4 +1,4 @@
-"""With what a run was made: enough to make it again, or to see why it cannot be."""
+"""Provenance of a run: what is needed to make the run again, or to see why that is impossible."""
 
 import argparse
 import platform
@@ -20,7 +20,7 @@ PACKAGES = ("numpy", "torch", "torchvision", "pandas", "medmnist", "optuna", "on
 
 
 def command(*words: str) -> str | None:
-    """What a small program prints; None if it is not there or fails."""
+    """Return what a program prints; None if the program is absent, fails or takes more than 10 seconds."""
     try:
         here = Path(__file__).parent
         done = subprocess.run(words, capture_output=True, cwd=here, timeout=10, encoding="utf-8", errors="replace")
@@ -30,7 +30,7 @@ def command(*words: str) -> str | None:
 
 
 def version_of(package: str) -> str | None:
-    """The version of an installed package; None of one that is not installed: export.py's are not needed to train."""
+    """Return the version of an installed package, or None. Training does not need the packages of export.py."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -38,15 +38,17 @@ def version_of(package: str) -> str | None:
 
 
 def cpu_name() -> str:
-    """The processor's name as the system tells it."""
+    """Return the name of the processor, or the machine type if the system does not tell the name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def provenance(found: Found, threads: int) -> dict:
-    """With what a run was made: code, packages, processor, data, command. Nothing here changes from one run of the same
-    command to the next; what cannot be known, such as the commit of a copy without git, is None."""
+    """Return what a run was made with: code, packages, processor, threads, data and command.
+
+    All runs of a command on a machine have the same values. Unknown values, such as the commit without git, are None.
+    """
     changes = command("git", "status", "--porcelain", "--untracked-files=no")
     return {
         "commit": command("git", "rev-parse", "HEAD"),
@@ -62,7 +64,7 @@ def provenance(found: Found, threads: int) -> dict:
 
 
 def describe(args: argparse.Namespace, settings: Settings, found: Found) -> dict:
-    """The "config", with the device that "auto" stands for, and the "provenance" of metrics.json. Raises: UserError."""
+    """Return "config" and "provenance" of metrics.json. "config" names the device, not "auto". Raises: UserError."""
     device = device_of(args.device)
     config = vars(args) | {"device": device.type} | settings.as_dict()
     made_with = {

@@ -1,13 +1,13 @@
-"""Runs that survive an interruption: what train.py and crossval.py share of --resume.
+"""Runs that survive an interruption: the part of --resume that train.py and crossval.py share.
 
 While a run is at work, --out holds the folder .breastmnist:
 
-    lock, holder     who is at work
-    partial/         described.json says which run it is; beside it lie the checkpoints of `training.fit`
+    lock, holder     which process is at work
+    partial/         described.json, which identifies the run, and the checkpoints of `training.fit`
     finished/        the files of the finished run, on their way into --out
 
-An earlier run's files stay as they are until the new run is finished. One rename makes finished/ the run of --out;
-`settle` then puts its files in their places. A kill at any step is mended by the next call.
+The files of an earlier run stay until the new run is finished. One rename then makes finished/ the run of --out, and
+`settle` moves its files into --out. If a process is killed at any step, the next call repairs the folder.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from common.run.folders import WORK
 from common.settings import Settings
 from common.weights import initial_model
 
-OF_A_RUN = ("train.py", "crossval.py", "export.py", "evaluate.py")  # scripts whose files a new run replaces
-# Flags that decide no number; for the data, their MD5 does.
+OF_A_RUN = ("train.py", "crossval.py", "export.py", "evaluate.py")  # a new run replaces the files of these scripts
+# Flags that change no number. For the data, the MD5 is compared instead.
 FREE = {"out", "data", "data_root", "params", "resume"}
 MACHINE = ("commit", "uncommitted_changes", "python", "packages", "cpu", "gpu")
 
@@ -39,13 +39,15 @@ MACHINE = ("commit", "uncommitted_changes", "python", "packages", "cpu", "gpu")
 def begin(
     args: argparse.Namespace, settings: Settings, found: Found, described: dict, names: Iterable[str]
 ) -> Iterator[Path]:
-    """Lock --out and yield the folder of the run's checkpoints: with those of an interrupted run under --resume, empty
-    otherwise. Ends the process with 0 when --resume finds the run complete.
+    """Lock --out, and yield the folder for the checkpoints of a run.
 
-    Args: described: by `provenance.describe`; names: the files that the run will write.
-    Raises: UserError when --out cannot be used, is in use, or holds another run than the one to resume.
+    With --resume, the folder holds the checkpoints of the interrupted run. Otherwise it is empty. If --resume finds a
+    complete run, the process ends with status 0.
+
+    Args: described: from `provenance.describe`; names: the files that the run will write.
+    Raises: UserError if --out cannot be used, is in use, or holds another run than the one to resume.
     """
-    initial_model(found.size, settings)  # its errors come before anything is written
+    initial_model(found.size, settings)  # raises its errors before any file is written
     inputs = [*found.paths, args.params, settings.weights]
     outputs.refuse(Path(args.out), names, inputs)
     with outputs.output(args.out, ()) as out, locked(out) as work:  # `settle` lists the files
@@ -58,15 +60,18 @@ def begin(
             print(f"{out}: to continue from here, repeat the command with --resume", file=sys.stderr)
             raise
         except UserError:
-            if not any(partial.glob("*.pt")):  # it failed before its first checkpoint
+            if not any(partial.glob("*.pt")):  # the run failed before its first checkpoint
                 shutil.rmtree(partial, ignore_errors=True)
             raise
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[Path]:
-    """Hold the lock of an output folder, and yield its folder of work, which is removed again where nothing of a run is
-    left in it. Raises: UserError when another process holds the lock, or the folder of work is somebody else's."""
+    """Hold the lock of an output folder, and yield the folder .breastmnist in it.
+
+    At the end, .breastmnist is removed if it holds nothing of a run.
+    Raises: UserError if another process holds the lock, or if another program made the folder .breastmnist.
+    """
     work = out / WORK
     with writing_to(work):
         if work.exists() and any(work.iterdir()) and not (work / "lock").exists():
@@ -89,15 +94,17 @@ def locked(out: Path) -> Iterator[Path]:
 
 
 def holder(work: Path) -> str:
-    """Who holds the lock of a folder of work, as far as it can be read."""
+    """Return which process holds the lock of a folder .breastmnist, or "unknown"."""
     with suppress(OSError):
         return (work / "holder").read_text(encoding="utf-8").strip()
     return "unknown"
 
 
 def prepare(work: Path, described: dict, found: Found, resume: bool) -> Path:
-    """The folder of a run's checkpoints: kept if the run is to be resumed, made anew otherwise.
-    Raises: UserError, OSError."""
+    """Return the folder for the checkpoints of a run: kept to resume the run, otherwise new and empty.
+
+    If `resume` is set and the run is complete, the process ends with status 0. Raises: UserError, OSError.
+    """
     partial, out = work / "partial", work.parent
     unfinished, finished = partial / "described.json", out / "metrics.json"
     if resume and unfinished.exists():
@@ -118,8 +125,10 @@ def prepare(work: Path, described: dict, found: Found, resume: bool) -> Path:
 
 
 def check_same(file: Path, described: dict) -> None:
-    """Refuse to go on with another run than `provenance.describe` described; warn when code or machine changed, which
-    may change the last digits. Raises: UserError."""
+    """Raise a UserError if a JSON file describes another run than `described`, from `provenance.describe`.
+
+    Only warn if the code or the machine changed, which may change the last digits.
+    """
     stored = read_json(file)
     with reading(file, way_out="remove --resume to start again"):
         was, now = identity(stored), identity(described)
@@ -133,7 +142,7 @@ def check_same(file: Path, described: dict) -> None:
 
 
 def identity(described: dict) -> dict:
-    """What must be equal for a run to go on: what decides a number, and the MD5 of files."""
+    """Return what must stay equal to resume a run: flags that change numbers, MD5s of files, and the precision."""
     made, config = described["provenance"], dict(described["config"])
     return {f"--{name.replace('_', '-')}": value for name, value in config.items() if name not in FREE} | {
         "data MD5": made["data"]["md5"],
@@ -144,23 +153,25 @@ def identity(described: dict) -> dict:
 
 @contextmanager
 def finish(partial: Path) -> Iterator[Path]:
-    """Yield a folder for the finished run's files; then make them the run of --out, in the place of an earlier one,
-    which is as it was if anything goes wrong before. Raises: UserError."""
+    """Yield a folder for the files of the finished run; then make these files the run of --out.
+
+    An earlier run is replaced. If anything fails before, the earlier run stays unchanged. Raises: UserError.
+    """
     work, out, staged = partial.parent, partial.parent.parent, partial / "finished"
     with writing_to(staged):
-        shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed while it wrote them
+        shutil.rmtree(staged, ignore_errors=True)  # left by a process that was killed
         staged.mkdir()
     yield staged
     with writing_to(out):
-        outputs.refuse(out, [file.name for file in staged.iterdir()])  # put there while the run was at work
+        outputs.refuse(out, [file.name for file in staged.iterdir()])  # files that came during the run
         os.rename(staged, work / "finished")
         settle(out)
 
 
 def settle(out: Path) -> None:
-    """Put a finished run's files in their places, and an earlier run's out of the way. Raises: OSError, UserError."""
+    """Move the files of a finished run into --out, and delete the earlier run. Raises: OSError, UserError."""
     finished, partial = out / WORK / "finished", out / WORK / "partial"
-    if finished.exists() and partial.exists():  # nothing is moved as yet: what is listed is the earlier run's
+    if finished.exists() and partial.exists():  # nothing is moved yet: the list is of the earlier run
         outputs.remove(out, OF_A_RUN)
         shutil.rmtree(partial)
     if finished.exists():

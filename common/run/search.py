@@ -29,12 +29,15 @@ STARTUP_TRIALS = 5  # random trials, before TPE can learn from trials and the pr
 IMPORTANCE_TRIALS = 10  # with fewer complete trials the importance of settings is noise
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 AT_WORK = (OptunaError, SQLAlchemyError, OSError)  # what a storage raises when a connection or the disk fails
-NOT_OPENED = (*AT_WORK, ImportError, RuntimeError, ValueError, LookupError, TypeError)  # also no driver, a damaged file
+NOT_OPENED = (*AT_WORK, ImportError, RuntimeError, ValueError, LookupError, TypeError)  # no driver, or a damaged file
 
 
 @dataclass(frozen=True)
 class Span:
-    """Numbers between the simplest and the other end, whole if both ends are whole. log: uniform in the logarithm."""
+    """A range of numbers from the simplest to the other end. log: uniform in the logarithm.
+
+    The numbers are integers if `simplest` is an integer.
+    """
 
     simplest: float
     other: float
@@ -50,7 +53,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Choice:
-    """A few values, the simplest first."""
+    """Values to choose from, the simplest first."""
 
     values: tuple
 
@@ -61,28 +64,31 @@ class Choice:
         return self.values.index(value)
 
 
-# Values are as files have them. The first row in which two settings differ says which is simpler.
+# Values are written as in files. The first row in which two settings differ decides which setting is simpler.
 RANGES: dict[str, Span | Choice] = {
-    "stages": Choice((2, 3, 4)),  # a smaller network is simpler; ResNet-18 has no more
-    "wd": Span(1.0, 1e-5, log=True),  # stronger decay is simpler: smaller weights; below 1e-5 it does nothing
-    "lr": Span(1e-5, 1e-2, log=True),  # slower stays nearer to the first weights; AdamW diverges above 1e-2
-    "epochs": Span(5, 60, log=True),  # fewer cost less; the default is 20
-    "loss": Choice(("cross-entropy", "focal")),  # cross-entropy has no further parameter
+    "stages": Choice((2, 3, 4)),  # a smaller network is simpler; ResNet-18 has four
+    "wd": Span(1.0, 1e-5, log=True),  # strong decay is simpler: small weights; below 1e-5 it does nothing
+    "lr": Span(1e-5, 1e-2, log=True),  # a low rate stays near the first weights; AdamW diverges above 1e-2
+    "epochs": Span(5, 60, log=True),  # fewer epochs cost less; the default is 20
+    "loss": Choice(("cross-entropy", "focal")),  # cross-entropy has no parameter
     "class_weights": Choice(("none", "balanced")),
     "label_smoothing": Span(0.0, 0.3),  # 0 is off; 0.3 leaves targets of 0.15 and 0.85
-    "mixup": Span(0.0, 1.0),  # 0 is off; at 1 every mixture is as likely
+    "mixup": Span(0.0, 1.0),  # 0 is off; at 1 all mixtures are equally likely
     "augment": Choice(("off", "on")),
-    "ema": Span(0.9, 0.999),  # 0.9 averages ten steps, 0.999 more than a default run has
-    "warmup": Span(0.0, 0.5),  # 0 is none
-    "batch_size": Span(128, 8, log=True),  # fewer steps; above 128 an epoch has too few
-    "mirror": Choice(("off", "on")),  # on doubles the price of a prediction
+    "ema": Span(0.9, 0.999),  # 0.9 averages 10 steps; 0.999 averages 1000, more than a default run
+    "warmup": Span(0.0, 0.5),  # 0 is off
+    "batch_size": Span(128, 8, log=True),  # large batches mean few steps; above 128 an epoch has too few
+    "mirror": Choice(("off", "on")),  # on doubles the time of a prediction
 }
 
 RULE = "the simplest setting within one standard error of a paired difference of the best"
 
 
 def names(text: str) -> tuple[str, ...]:
-    """An argparse type: settings to search, separated by commas, in the order of RANGES."""
+    """Return the settings to search that a text names, separated by commas, in the order of RANGES.
+
+    Raises: argparse.ArgumentTypeError, because this function is the type of a flag.
+    """
     given = [name.strip().replace("-", "_") for name in text.split(",")]
     unknown = [name for name in given if name not in RANGES]
     if unknown:
@@ -93,12 +99,14 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def paired_error(scores: np.ndarray) -> float:
-    """Standard error of the difference between two settings' mean scores: nan with fewer than two settings or folds.
+    """Return the standard error of the difference between the mean scores of two settings.
 
-    What makes a fold hard for all settings cancels: it is sqrt(2 MS_residual / folds) of a randomised block design with
-    folds as blocks (Montgomery, Design and Analysis of Experiments, section 4.1), pooled over all settings as a few
-    folds say little about one pair. Folds share training images, so it is rather too small than too large (Nadeau &
-    Bengio, Machine Learning 2003). scores: [settings, folds].
+    The error is sqrt(2 MS_residual / folds) of a randomised block design with folds as blocks (Montgomery, Design and
+    Analysis of Experiments, section 4.1). In this design, a fold that is hard for all settings does not add to the
+    error. The residuals of all settings are pooled, because a few folds say little about one pair. The error is too
+    small rather than too large, because folds share training images (Nadeau & Bengio, Machine Learning 2003).
+
+    Args: scores: [settings, folds]. Returns: nan with fewer than two settings or two folds.
     """
     settings, folds = scores.shape
     if min(settings, folds) < 2:
@@ -108,10 +116,11 @@ def paired_error(scores: np.ndarray) -> float:
 
 
 def choose(settings: list[dict], scores: np.ndarray) -> tuple[int, int, float]:
-    """The simplest setting whose mean is at most one `paired_error` below the best (RULE).
+    """Return the simplest setting with a mean at most one `paired_error` below the best mean (RULE).
 
     Args: settings: dicts of searched values; scores: [settings, folds], higher is better.
-    Returns: (index of the chosen, index of the best by mean, the paired error); without an error the best is chosen.
+    Returns: index of the chosen setting, index of the best by mean, the paired error. If the error is nan, only
+    settings with the best mean count.
     """
     means, error = scores.mean(1), paired_error(scores)
     best = int(means.argmax())
@@ -124,7 +133,7 @@ def choose(settings: list[dict], scores: np.ndarray) -> tuple[int, int, float]:
 
 
 def storage_url(text: str) -> str:
-    """An argparse type: the URL of a storage. Raises: argparse.ArgumentTypeError for a path without a scheme."""
+    """Return the URL of a storage, as the type of a flag. Raises: argparse.ArgumentTypeError without a scheme."""
     if re.match(r"journal:|[\w+]+://", text):
         return text
     file = "FILE" if not text or "@" in text else text  # a URL without its scheme may hold a password
@@ -133,18 +142,18 @@ def storage_url(text: str) -> str:
 
 
 def shown(url: str) -> str:
-    """A storage's URL without user, password and what follows a question mark."""
+    """Return the URL of a storage without user, password and the text after a question mark."""
     return re.sub(r"\?.*", "?…", re.sub(r"//.*@", "//…@", url))
 
 
 @contextmanager
 def explained(url: str, what: str, errors: tuple[type[Exception], ...] = AT_WORK) -> Iterator[None]:
-    """Turn an error of the storage into one line without the URL's passwords. Raises: UserError."""
+    """Turn an error of the storage into one line, without the passwords of the URL. Raises: UserError."""
     try:
         yield
     except errors as error:
         cause: BaseException = error
-        while cause.__cause__:  # down to the driver's own words
+        while cause.__cause__:  # the first cause has the message of the driver
             cause = cause.__cause__
         reason = one_line(str(cause)) or type(cause).__name__
         for secret in re.findall(r"//[^/]*?:(.+)@", url) + re.findall(r"[?&]\w*pass\w*=([^&]+)", url):
@@ -153,7 +162,7 @@ def explained(url: str, what: str, errors: tuple[type[Exception], ...] = AT_WORK
 
 
 def connect(url: str) -> BaseStorage:
-    """The storage that a URL names: a journal file, or a database. Raises: NOT_OPENED."""
+    """Open the storage of a URL: a journal file or a database. Raises: the exceptions in NOT_OPENED."""
     if not url.startswith("journal:"):
         return RDBStorage(url, {"pool_pre_ping": True})  # a connection may end while a model is trained
     path = url.removeprefix("journal:")
@@ -161,7 +170,7 @@ def connect(url: str) -> BaseStorage:
 
 
 def open_study(url: str, name: str, fixed: dict) -> optuna.Study:
-    """Begin a study, or go on with an earlier study that was begun with the same `fixed`. Raises: UserError."""
+    """Begin a study, or continue an earlier study that was begun with the same `fixed`. Raises: UserError."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1)
     with explained(url, "cannot be opened", NOT_OPENED):
@@ -178,12 +187,15 @@ def open_study(url: str, name: str, fixed: dict) -> optuna.Study:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The complete and the pruned trials, in the order of their numbers. A dead worker's trial stays unfinished."""
+    """Return the complete and the pruned trials, in the order of their numbers.
+
+    The trial of a dead worker stays unfinished.
+    """
     return study.get_trials(deepcopy=False, states=FINISHED)
 
 
 def run_trial(study: optuna.Study, trial: optuna.Trial, setting: dict, score: Callable) -> None:
-    """Score a setting, and store the score as that of a trial."""
+    """Score a setting, and store in the trial its score, or that it was pruned."""
     try:
         study.tell(trial, score(trial, setting))
     except optuna.TrialPruned:
@@ -193,8 +205,8 @@ def run_trial(study: optuna.Study, trial: optuna.Trial, setting: dict, score: Ca
 def optimise(study: optuna.Study, total: int, names: tuple[str, ...], score: Callable, seed: int) -> None:
     """Search until the study holds `total` finished trials of all workers.
 
-    The setting of a trial depends on the seed, the trial's number and the trials finished before. Workers thus do not
-    repeat each other, and a search that goes on does not repeat itself (Optuna issue 3255).
+    The seed, the number of the trial and the trials finished before decide the setting of a trial. Workers therefore do
+    not repeat each other, and a continued search does not repeat itself (Optuna issue 3255).
 
     Args: names: what to search; score: takes a trial and a setting and returns the value, or raises TrialPruned.
     """
@@ -206,8 +218,11 @@ def optimise(study: optuna.Study, total: int, names: tuple[str, ...], score: Cal
 
 
 def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> list[FrozenTrial]:
-    """Score each setting once, together with other workers. Nobody waits: workers without a setting of their own score
-    again what others have begun, for the others may have died. score: as in `optimise`. Returns: a trial of each."""
+    """Score each setting once, together with other workers. Returns: a finished trial for each setting.
+
+    No worker waits. If other workers have begun all remaining settings, a worker scores a begun setting again, because
+    the other worker may have died. score: as in `optimise`.
+    """
 
     def tried(*states: TrialState) -> dict[str, FrozenTrial]:
         trials = study.get_trials(deepcopy=False, states=states)
@@ -216,7 +231,7 @@ def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> lis
     while missing := [setting for setting in settings if str(setting) not in tried(*FINISHED)]:
         begun = tried(TrialState.RUNNING)
         free = [setting for setting in missing if str(setting) not in begun]
-        setting = secrets.choice(free or missing)  # unseeded, so that workers who begin together seldom meet
+        setting = secrets.choice(free or missing)  # unseeded, so that workers rarely choose the same setting
         trial = study.ask()
         trial.set_user_attr("setting", setting)
         run_trial(study, trial, setting, score)
@@ -225,8 +240,11 @@ def score_all(study: optuna.Study, settings: list[dict], score: Callable) -> lis
 
 
 def importances(study: optuna.Study, names) -> dict[str, float]:
-    """What share of the variation among good settings each searched setting explains (PED-ANOVA, Watanabe et al., IJCAI
-    2023): {name: share}, the largest first, sum 1; empty where there are too few complete trials to say."""
+    """Return which share of the variation among good settings each searched setting explains.
+
+    By PED-ANOVA (Watanabe et al., IJCAI 2023). Returns: {name: share}, the largest first, sum 1; {} with fewer than
+    IMPORTANCE_TRIALS complete trials or fewer than two names.
+    """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < IMPORTANCE_TRIALS or len(names) < 2:
         return {}

@@ -12,9 +12,12 @@ from common.run import outputs
 
 
 def result(labels: np.ndarray, probabilities: np.ndarray, size: int, root: Path, split: str, name: str):
-    """Name and content of the file for a run of that name, in which 1 is benign. labels, probabilities: [n], of a split
-    of BreastMNIST, 1 for malignant. Raises: UserError when MedMNIST's own Evaluator computes something else."""
-    import medmnist  # takes seconds
+    """Return the name and the content of MedMNIST's result file, in which 1 means benign.
+
+    Args: labels, probabilities: [n], of a split of BreastMNIST, 1 for malignant; size: in pixels; name: of the run.
+    Raises: UserError if MedMNIST's Evaluator finds another AUC or accuracy.
+    """
+    import medmnist  # this import takes seconds
 
     benign = 1 - probabilities.astype(float)
     evaluator = medmnist.Evaluator("breastmnist", split, size=size, root=root)
@@ -26,8 +29,7 @@ def result(labels: np.ndarray, probabilities: np.ndarray, size: int, root: Path,
 
 
 def write(path: Path, content: str, split: str, name: str) -> None:
-    """In the place of that of an earlier evaluation, whose name has other figures. Raises: UserError, also when a file
-    of the user is in the way."""
+    """Write or replace the result file of a run and split. Raises: UserError, also for a file of the user."""
     outputs.refuse(path.parent, [path.name])
     outputs.record(path.parent, [path.name])
     with replacing(path) as beside:

@@ -1,4 +1,4 @@
-"""What predict.py prints of answers: lines of a table. Needs numpy and Pillow."""
+"""Lines of the table that predict.py prints. Needs numpy and Pillow."""
 
 from pathlib import Path
 
@@ -7,12 +7,15 @@ from common.show import tables
 
 
 def printable(path) -> str:
-    """A path without characters that would command a terminal or break a line."""
+    """Return a path as text, with escapes for characters that would command a terminal or break a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
 
 
 def heading(model, threshold: float, rule: str, folder: Path | None) -> str:
-    """What the table stands under: the model, what its operating point means, the scale of overlays, the columns."""
+    """Return the lines above the table: the model, its operating point, the scale of overlays, and the columns.
+
+    Args: model: an .onnx file; threshold: on P(malignant); rule: its meaning; folder: of the overlays, or None.
+    """
     lines = [f"{model.path.name}, trained on {model.dataset}: {model.intended_use}"]
     lines.append(f"threshold {threshold:.4f}: {rule}")
     if threshold == model.calibration.threshold and (expected := tables.promise(model.calibration)):
@@ -29,7 +32,7 @@ def heading(model, threshold: float, rule: str, folder: Path | None) -> str:
 
 
 def row(answer: dict) -> str:
-    """What the model says of an image, under `heading`."""
+    """Return the line of an image in the table under `heading`. answer: the answer of predict.py for an image."""
     typicality = tables.number(answer["typicality"])
     name = printable(answer["image"]) + "  (trained on this image)" * answer.get("seen_in_training", False)
     sure = ""
@@ -39,5 +42,5 @@ def row(answer: dict) -> str:
 
 
 def patient_row(answer: dict) -> str:
-    """What the model says of a patient."""
+    """Return the line of a patient in the table of patients. answer: from `patients.highest`."""
     return f"{answer['probability']:>12.4f}  {answer['call']:<26}  {answer['images']:>6}  {answer['patient']}"

@@ -1,4 +1,4 @@
-"""Cases that a model gets right and wrong, each beside its evidence."""
+"""Figures of single images: cases that a model gets right and wrong with their evidence, and windows on frames."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from common.evidence import BENIGN, FULL, MALIGNANT, OPACITY
 from common.images import Images
 from common.show import figures
 
-SHOWN = 3  # of each outcome
+SHOWN = 3  # images of each outcome
 OUTCOMES = {(1, 1): "true positive", (0, 1): "false positive", (1, 0): "false negative", (0, 0): "true negative"}
-WORST = USUAL = 8  # frames of `windows`
-SEEN = 224  # pixels a side of a frame there
+WORST = USUAL = 8  # frames of each kind in `windows`
+SEEN = 224  # side of a frame in `windows`, in pixels
 WINDOWS = (
     "White: the window that the model found. Vermillion: the window around the given box. First: the frames in which "
     "both windows overlap least. Then: some other frames, from least to most overlap. IoU: intersection over union."
@@ -30,9 +30,9 @@ OF_WINDOW = ". The map shows the window. The logit is the mean of this map and t
 
 
 def most_extreme(labels, probabilities, threshold: float, n: int) -> list[tuple[str, int]]:
-    """(outcome, index) of the n images of each outcome that are farthest on their side of the threshold.
+    """Return (outcome, index) of the n images of each outcome that are farthest from the threshold.
 
-    Args: labels: [m], 1 for malignant; probabilities: [m].
+    Args: labels: [m], 1 for malignant; probabilities: [m], P(malignant); threshold: an image is flagged from here up.
     """
     flagged = np.asarray(probabilities) >= threshold
     order = np.argsort(np.where(flagged, -1, 1) * probabilities, kind="stable")
@@ -41,9 +41,9 @@ def most_extreme(labels, probabilities, threshold: float, n: int) -> list[tuple[
 
 
 def sheet(model, images: Images, labels, probabilities, title: str) -> Figure:
-    """Images of each outcome at the operating point, each beside its evidence, with a scale.
+    """Draw images of each outcome at the operating point, each next to its evidence, with a colour scale.
 
-    Args: model: a run or an .onnx file; labels: [n], 1 for malignant; probabilities: [n].
+    Args: model: a run or an .onnx file; labels: [n], 1 for malignant; probabilities: [n], P(malignant).
     """
     threshold = model.calibration.threshold
     shown = most_extreme(labels, probabilities, threshold, SHOWN)
@@ -56,7 +56,7 @@ def sheet(model, images: Images, labels, probabilities, title: str) -> Figure:
     frames = [figures.MODEL if outcome.startswith("true") else figures.CHOSEN for outcome, _ in shown]
     note = NOTE.format(threshold, OF_WINDOW if model.view == "lesion" else OF_ALL)
     figure = figures.image_sheet(pairs, captions, SHOWN, title, frames=frames, note=note)
-    # the colours of `evidence.overlay`, over a mid grey
+    # The scale has the colours of `evidence.overlay` over a mid grey.
     grey = np.full(3, 0.5)
     low, high = (OPACITY * np.array(to_rgb(colour)) + (1 - OPACITY) * grey for colour in (BENIGN, MALIGNANT))
     colours = LinearSegmentedColormap.from_list("evidence", np.stack([low, grey, high]))
@@ -68,10 +68,11 @@ def sheet(model, images: Images, labels, probabilities, title: str) -> Figure:
 
 
 def windows(images: Images, found: np.ndarray, given: np.ndarray, overlaps: np.ndarray, title: str) -> Figure:
-    """Frames with the window that the model found and the one around the given box: those that overlap least, and some
-    that overlap as most do.
+    """Draw frames with the window that the model found and the window around the given box.
 
-    Args: images: with boxes; found, given: windows, [n, 4], as in `Answer`; overlaps: [n], their IoU.
+    First come the WORST frames with the smallest overlap, then up to USUAL of the other frames, by rising overlap.
+
+    Args: images: with boxes; found, given: windows, [n, 4], as in `Answer`; overlaps: [n], IoU of found and given.
     """
     order = np.argsort(overlaps, kind="stable")
     usual = np.unique(np.linspace(WORST, max(len(order) - 1, WORST), USUAL).astype(int))

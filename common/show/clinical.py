@@ -1,4 +1,4 @@
-"""Figures that clinicians ask for: is the model worth using, and for whom does it work. In the style of figures.py."""
+"""Figures for clinicians: is a model worth using, and for whom does it work. In the style of figures.py."""
 
 import textwrap
 
@@ -10,7 +10,7 @@ from common.show import tables
 from common.show.figures import BELOW, CHOSEN, INK, MODEL, MUTED, REFERENCE, _canvas, _name_rows
 
 WIDEST = 0.6  # threshold probability at which a decision curve ends
-NAME = 26  # characters of a line of a subgroup's name
+NAME = 26  # characters per line in the name of a subgroup
 PANELS = {
     "auc": "AUC",
     "recall": "sensitivity at\nthreshold {:.3g}",
@@ -20,15 +20,19 @@ PANELS = {
 
 
 def _end(rows: list[dict], at: float) -> float:
-    """Where a decision curve ends: where the model's net benefit is 0 or less from there on, at most at WIDEST; but
-    never before the operating point `at`."""
+    """Return the threshold probability at which a decision curve ends.
+
+    The curve ends where net benefit stays at 0 or less, at WIDEST at the latest, but always after the operating point.
+    """
     useful = max((row["threshold"] for row in rows if row["net_benefit"] > 0), default=0)
     return max(min(useful + 0.01, WIDEST), min(at + 0.05, 1))
 
 
 def decision_curve(rows: list[dict], point: dict, title: str) -> Figure:
-    """Net benefit by threshold probability, with its band, of the model, of flagging every image, and of flagging none.
-    rows: of `netbenefit.curve`; point: the row of the operating point."""
+    """Draw net benefit by threshold probability, for the model with its band, for flagging all images, and for none.
+
+    Args: rows: of `netbenefit.curve`; point: the row of the operating point.
+    """
     figure, axes = _canvas(title, 6.6, 6)
     at, value, of_all = (point[name] for name in ("threshold", "net_benefit", "treat_all"))
     low, high = np.array([row["net_benefit_ci95"] for row in rows], float).T
@@ -57,9 +61,9 @@ def _row_name(row: dict) -> str:
 
 
 def _estimates(axes, rows: list[dict], measure: str) -> None:
-    """A measure of each row with its interval, and as a number above it."""
+    """Draw a measure of each row with its interval, and its number above."""
     for y, row in enumerate(rows):
-        value, *limits = np.array([row[measure], *row[f"{measure}_ci95"]], float)  # None, as JSON has it, becomes nan
+        value, *limits = np.array([row[measure], *row[f"{measure}_ci95"]], float)  # None of JSON becomes nan
         colour, marker = (MUTED, "o") if row["too_few"] else (MODEL, "o") if y else (INK, "D")
         if np.isnan(value):
             axes.text(0.5, y, "n/a", color=MUTED, ha="center", va="center", transform=axes.get_yaxis_transform())
@@ -67,13 +71,15 @@ def _estimates(axes, rows: list[dict], measure: str) -> None:
         errors = np.maximum([[value - limits[0]], [limits[1] - value]], 0)
         axes.errorbar(value, y, xerr=errors, fmt=marker, color=colour, markersize=7, capsize=4, clip_on=False)
         said = f"{value:+.2f}" if measure == "calibration_in_the_large" else f"{value:.2f}"
-        behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the dotted line must not strike it through
+        behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the dotted line must not cross the number
         axes.text(value, y - 0.18, said.replace("-", "−"), color=colour, ha="center", va="bottom", bbox=behind)
 
 
 def forest(entries: list[dict], title: str, note: str = "") -> Figure:
-    """AUC, sensitivity, specificity and calibration in the large of subgroups, with 95 % intervals; the value of all
-    images is a dotted line. entries: of `subgroups.rows`, all images first; note: what the reader should know."""
+    """Draw AUC, sensitivity, specificity and calibration in the large of subgroups, with 95 % intervals.
+
+    Args: entries: of `subgroups.rows`, all images first, which become dotted lines; note: what the reader should know.
+    """
     lines = [_row_name(row) for row in entries]
     figure, panels = _canvas(title, 11, 1.7 + 0.66 * len(entries), 1, len(PANELS), sharey=True)
     for axes, (measure, name) in zip(panels, PANELS.items()):
@@ -89,6 +95,6 @@ def forest(entries: list[dict], title: str, note: str = "") -> Figure:
     for label, row in zip(panels[0].get_yticklabels(), entries):
         label.set_color(MUTED if row["too_few"] else INK)
     figure.get_layout_engine().set(wspace=0.04)
-    below = f"95 % intervals. Dotted: all images. {note}".replace(" = ", "\u00a0=\u00a0")  # kept on one line
+    below = f"95 % intervals. Dotted: all images. {note}".replace(" = ", "\u00a0=\u00a0")  # keeps equations on one line
     figure.supxlabel(textwrap.fill(below, 125), x=0.01, ha="left", size=11)
     return figure

@@ -1,10 +1,10 @@
-"""Figures of a run, in one style: each function takes arrays and returns a matplotlib Figure, `save` writes it.
+"""Figures of a run, in one style. Each function takes arrays and returns a matplotlib Figure, and `save` writes it.
 
-Arguments that have the same meaning everywhere: labels, [n], 1 for malignant; probabilities, [n]; counts, [resamples,
-n], from `intervals.resample_counts`; thresholds, {name: threshold}.
+These arguments mean the same in all functions: labels, [n], 1 for malignant; probabilities, [n], P(malignant); counts,
+[resamples, n], from `intervals.resample_counts`; thresholds, {name: threshold}.
 
-The colours are Okabe & Ito's (Color Universal Design, 2008), which colour-blind readers tell apart too. Vermillion is
-malignant and blue is benign everywhere; all other things have other colours.
+The colours are from Okabe & Ito (Color Universal Design, 2008); colour-blind readers can tell them apart. Vermillion is
+malignant and blue is benign in all figures. All other things have other colours.
 """
 
 import textwrap
@@ -25,25 +25,25 @@ from common.metrics import NAMES
 from common.show import tables
 
 MODEL, CHOSEN, INK, MUTED, FAINT = "#009E73", "#CC79A7", "#222222", "#707070", "#E5E5E5"
-REFERENCE = {"color": MUTED, "linestyle": ":", "linewidth": 1.5}  # chance, or no difference
+REFERENCE = {"color": MUTED, "linestyle": ":", "linewidth": 1.5}  # a line for chance, or for no difference
 THRESHOLD_STYLES = ((INK, "o", "-"), (CHOSEN, "D", "--"), ("#56B4E9", "s", "-."), ("#E69F00", "^", ":"))
-# "default": a reader's own matplotlibrc does not change the figures
+# "default" comes first, so that a matplotlibrc of the user does not change the figures.
 matplotlib.style.use(["default", Path(__file__).with_name("figures.mplstyle")])
 
-BELOW = "outside lower left"  # of a legend: under the axes, where no curve can run into it
-SIDE = 1.12  # inches of an image in a sheet
-LETTERS = 11  # an inch, of size 11
-TINT = 0.7  # share of the colour in the deepest tint of a cell: dark text is still readable
+BELOW = "outside lower left"  # place of a legend, under the axes, where no curve can cross it
+SIDE = 1.12  # side of an image in a sheet, in inches
+LETTERS = 11  # letters of size 11 per inch
+TINT = 0.7  # share of the colour in the deepest tint of a cell, on which dark text is readable
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a PNG, whole or not at all; the same figure gives the same bytes. Raises: UserError."""
+    """Write a PNG, completely or not at all. The same figure gives the same bytes. Raises: UserError."""
     with replacing(Path(path)) as beside:
         figure.savefig(beside, format="png", metadata={"Software": None})
 
 
 def _canvas(title: str, width: float, height: float, rows: int = 1, columns: int = 1, **grid):
-    """(figure, axes) with a title at the left; sizes in inches, the height that of a figure with one line of title."""
+    """Return (figure, axes) with a title at the left. Sizes in inches; each extra line of the title adds height."""
     title = textwrap.fill(title, max(int(8.5 * width), 12))
     figure = Figure((width, height + 0.22 * title.count("\n")), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left")
@@ -51,8 +51,7 @@ def _canvas(title: str, width: float, height: float, rows: int = 1, columns: int
 
 
 def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
-    """Loss, accuracy and AUC (where validated) and learning rate by epoch, from the history of a `training.Fit`; a line
-    marks the epoch that was kept."""
+    """Draw loss, learning rate, and validated accuracy and AUC by epoch. history, best_epoch: of `training.Fit`."""
     panels = {"loss": {"train_loss": ("training", MUTED)}}
     if "val_loss" in history[0]:
         panels["loss"]["val_loss"] = ("validation", MODEL)
@@ -76,8 +75,10 @@ def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
 
 
 def _curve(metric: str, area, band, labels, probabilities, counts, title: str):
-    """(figure, axes) for a curve from 0 to 1: over it the area under it with its interval, or why there is none, and
-    behind it its bootstrap band. area, band: functions of `metrics` and of `intervals`."""
+    """Return (figure, axes) for a curve from 0 to 1, with its bootstrap band and the area under it.
+
+    The title has the area with its interval, or why it is nan. area, band: functions of `metrics` and `intervals`.
+    """
     figure, axes = _canvas(title, 6, 7)
     value = area(labels, probabilities)
     limits = intervals.percentile_interval(value, area(labels, probabilities, counts))
@@ -90,14 +91,16 @@ def _curve(metric: str, area, band, labels, probabilities, counts, title: str):
 
 
 def _styled(thresholds: dict[str, float]):
-    """(name with value, threshold, (colour, marker, line style)) of each threshold."""
+    """Yield (name with value, threshold, (colour, marker, line style)) for each threshold."""
     names = [f"{name}, threshold {threshold:.3g}" for name, threshold in thresholds.items()]
     return zip(names, thresholds.values(), THRESHOLD_STYLES)
 
 
 def _points(axes, labels, probabilities, thresholds, names: dict[str, str], place) -> None:
-    """Where a curve has the named thresholds, and two of their `metrics.rates` in the legend. names: {rate: name};
-    place: their values -> (x, y). nan draws no point, but keeps its words."""
+    """Mark the named thresholds on a curve, with two rates in the legend. A rate of nan draws no point.
+
+    Args: names: {rate of `metrics.rates`: name}; place: a function of both rates that returns (x, y).
+    """
     for name, threshold, (colour, marker, _) in _styled(thresholds):
         rates = metrics.rates(labels, probabilities >= threshold)
         said = ", ".join(f"{called} {tables.number(rates[rate], '.3f')}" for rate, called in names.items())
@@ -107,7 +110,7 @@ def _points(axes, labels, probabilities, thresholds, names: dict[str, str], plac
 
 
 def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str) -> Figure:
-    """ROC curve with its bootstrap band, AUC, and the points of the named thresholds."""
+    """Draw the ROC curve with its bootstrap band, its AUC, and points of the named thresholds."""
     figure, axes = _curve("auc", metrics.auc, intervals.roc_band, labels, probabilities, counts, title)
     axes.set_xlabel(f"1 − specificity ({(labels == 0).sum()} benign)")
     axes.set_ylabel(f"sensitivity ({labels.sum()} malignant)")
@@ -119,14 +122,14 @@ def roc(labels, probabilities, counts, thresholds: dict[str, float], title: str)
 
 
 def precision_recall(labels, probabilities, counts, thresholds: dict[str, float], title: str) -> Figure:
-    """Precision-recall curve, step-wise as average precision sums it, with its band, prevalence and thresholds."""
+    """Draw the precision-recall curve, step-wise as in average precision, with band, prevalence and thresholds."""
     area, band = metrics.average_precision, intervals.precision_recall_band
     figure, axes = _curve("aupr", area, band, labels, probabilities, counts, title)
     axes.set(xlabel=f"recall ({labels.sum()} malignant)", ylabel="precision")
     axes.axhline(labels.mean(), **REFERENCE, label=f"chance: the share of malignant, {labels.mean():.2f}")
     recalls, precisions = metrics.precision_recall_curve(labels, probabilities)
-    first = np.unique(recalls, return_index=True)[1]  # each recall at the highest threshold that reaches it
-    first = first[recalls[first] != 0]  # average precision leaves out thresholds that reach no positive
+    first = np.unique(recalls, return_index=True)[1]  # the highest threshold that reaches each recall
+    first = first[recalls[first] != 0]  # average precision ignores thresholds that reach no positive
     axes.step(np.r_[0, recalls[first]], precisions[np.r_[first[:1], first]], color=MODEL, clip_on=False)
     names = {"recall": "recall", "precision": "precision"}
     _points(axes, labels, probabilities, thresholds, names, lambda recall, precision: (recall, precision))
@@ -134,7 +137,7 @@ def precision_recall(labels, probabilities, counts, thresholds: dict[str, float]
 
 
 def _bins(axes, rows: list[dict], colour: str, marker: str, label: str) -> None:
-    """Predicted against observed share. rows: of `calibration.reliability_rows`."""
+    """Draw observed against predicted shares. rows: of `calibration.reliability_rows`."""
     predicted, observed = ([row[name] for row in rows] for name in ("predicted", "observed"))
     errors = np.array([[o - row["observed_ci95"][0], row["observed_ci95"][1] - o] for o, row in zip(observed, rows)]).T
     style = {"color": colour, "markersize": 7, "elinewidth": 1.5, "clip_on": False, "label": label}
@@ -142,8 +145,7 @@ def _bins(axes, rows: list[dict], colour: str, marker: str, label: str) -> None:
 
 
 def calibration_change(curves: dict[str, list[dict]], title: str) -> Figure:
-    """Predicted against observed share of malignant images, before and after a recalibration (by cross-validation).
-    curves: {"before", "after"}: of `calibration.reliability_rows`."""
+    """Draw reliability "before" and, by cross-validation, "after" a recalibration. curves: of `reliability_rows`."""
     figure, axes = _canvas(title, 6, 6.4)
     axes.plot([0, 1], [0, 1], **REFERENCE, label="perfect calibration")
     _bins(axes, curves["before"], MUTED, "s", "before calibration")
@@ -154,8 +156,7 @@ def calibration_change(curves: dict[str, list[dict]], title: str) -> Figure:
 
 
 def reliability(labels, probabilities, title: str) -> Figure:
-    """Predicted against observed share of malignant images in bins of equal mass, with exact intervals; below, how
-    many images have which probability."""
+    """Draw a reliability diagram, in bins of equal mass with exact intervals, above a histogram of probabilities."""
     figure, (axes, strip) = _canvas(title, 6, 7.2, 2, sharex=True, height_ratios=[5, 1])
     rows = calibration.reliability_rows(labels, probabilities)
     axes.plot([0, 1], [0, 1], **REFERENCE, label="perfect calibration")
@@ -176,7 +177,7 @@ def _tints(colour: str) -> LinearSegmentedColormap:
 
 
 def _cells(axes, columns, rows, **more) -> None:
-    """Names of the cells of a table, in the place of ticks and frame."""
+    """Write the names of the columns and rows of cells, instead of ticks and frame."""
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows, **more)
     axes.tick_params(length=0)
@@ -184,7 +185,7 @@ def _cells(axes, columns, rows, **more) -> None:
 
 
 def confusion(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
-    """A confusion matrix for each threshold, truth in rows: counts, and shares of the row, in the class's colour."""
+    """Draw a confusion matrix for each threshold, truth in rows: counts, and shares in the colour of the class."""
     figure, grid = _canvas(title, max(1.2 + 2.9 * len(thresholds), 5), 4.1, 1, len(thresholds), squeeze=False)
     for axes, (name, threshold) in zip(grid[0], thresholds.items()):
         tp, fp, fn, tn = metrics.confusion(labels, probabilities >= threshold)
@@ -204,7 +205,7 @@ def confusion(labels, probabilities, thresholds: dict[str, float], title: str) -
 
 
 def score_histogram(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
-    """How many images of each class have which probability, with the named thresholds."""
+    """Draw how many images of each class have which probability, with the named thresholds."""
     figure, panels = _canvas(title, 6, 5, 2, sharex=True)
     for axes, label, name, colour in zip(panels, (1, 0), ("malignant", "benign"), (MALIGNANT, BENIGN)):
         of_class = probabilities[labels == label]
@@ -220,13 +221,11 @@ def score_histogram(labels, probabilities, thresholds: dict[str, float], title: 
 
 
 def image_sheet(images, captions: list[str], columns: int, title: str, frames=None, note="") -> Figure:
-    """Images at readable size in a grid, every pixel a crisp square, a caption below each.
+    """Draw images in a grid at readable size, each pixel as a crisp square, with a caption below each tile.
 
-    Args:
-        images: uint8 [n, k, h, w], or in colour [n, k, h, w, 3]: n tiles of k images side by side under one caption.
-        captions: [n], broken into lines that fit.
-        frames: [n], the colour around a tile, or None for no frames.
-        note: what the reader should know, below the images.
+    Args: images: uint8 [n, k, h, w], or in colour [n, k, h, w, 3]: n tiles of k images side by side under one caption;
+    captions: [n], broken into lines that fit; frames: [n], the colour around each tile, or None for no frames; note:
+    what the reader should know, below the images.
     """
     n, k = images.shape[:2]
     columns, width = max(min(columns, n), 1), k * SIDE
@@ -237,7 +236,7 @@ def image_sheet(images, captions: list[str], columns: int, title: str, frames=No
     figure, grid = _canvas(title, *size, rows, columns, squeeze=False)
     for axes in grid.flat[n:]:
         axes.set_axis_off()
-    gap = max(1, round(images.shape[3] / 28))  # of white, between the images of a tile
+    gap = max(1, round(images.shape[3] / 28))  # white pixels between the images of a tile
     for i, (axes, text) in enumerate(zip(grid.flat, captions)):
         padded = np.pad(images[i], [(0, gap * (axis == 2)) for axis in range(images.ndim - 1)], constant_values=255)
         tile = np.hstack(list(padded))[:, :-gap]
@@ -245,20 +244,20 @@ def image_sheet(images, captions: list[str], columns: int, title: str, frames=No
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(text, loc="left")
         axes.spines[:].set(visible=frames is not None, color=frames[i] if frames is not None else None, linewidth=4)
-    below = note and "\n" + textwrap.fill(note, int(LETTERS * size[0]))  # an empty line sets it off from the captions
+    below = note and "\n" + textwrap.fill(note, int(LETTERS * size[0]))  # an empty line separates note and captions
     figure.supxlabel(below, x=0.01, ha="left", size=11)
     return figure
 
 
 def _interval(axes, y: int, value: float, limits, text: str = "", colour: str = MODEL, marker: str = "o") -> None:
-    """A value with its interval in a row of its own, and in words at the right."""
+    """Draw a value with its interval in row y, and a text at the right."""
     errors = [[value - limits[0]], [limits[1] - value]]
     axes.errorbar(value, y, xerr=errors, fmt=marker, color=colour, markersize=7, capsize=4)
     axes.text(1.02, y, text.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center_baseline")
 
 
 def _name_rows(axes, names: list[str]) -> None:
-    """From top to bottom, in the place of an axis."""
+    """Write the names of rows from top to bottom, instead of an axis."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -267,11 +266,10 @@ def _name_rows(axes, names: list[str]) -> None:
 
 
 def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
-    """AUC and accuracy of each fold, `metrics.summary`, their mean and standard deviation, and the pooled value with
-    its interval, of `intervals.summary`."""
+    """Draw AUC and accuracy of folds, their mean ± std, and the pooled value with interval (`intervals.summary`)."""
     figure, panels = _canvas(title, 6.6, 4.4, 2, sharex=True)
     for axes, name in zip(panels, ("auc", "accuracy")):
-        values = np.array([fold[name] for fold in folds], float)  # None, as JSON has it, becomes nan
+        values = np.array([fold[name] for fold in folds], float)  # None of JSON becomes nan
         mean, std = intervals.mean_std(values)
         axes.plot(values, np.zeros(len(values)), "o", color=MUTED, markersize=8, alpha=0.6, markeredgewidth=0)
         _interval(axes, 0, nan, (nan, nan), f"{len(values)} folds")
@@ -284,7 +282,7 @@ def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
 
 
 def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: str) -> Figure:
-    """Differences of two models, of `comparison.paired_bootstrap`, and the line where they would be equal."""
+    """Draw differences between two models, and a line at 0. differences: of `comparison.paired_bootstrap`."""
     figure, axes = _canvas(title, 6.6, 1.5 + 0.42 * len(differences))
     axes.axvline(0, **REFERENCE)
     for y, result in enumerate(differences.values()):
@@ -296,7 +294,7 @@ def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: st
 
 
 def _intervals(axes, series: dict[str, dict], places: list, styles, title: str) -> None:
-    """{name: {place: (value, low, high)}}: names beside each other at each place, with capped intervals."""
+    """Draw values with intervals, names side by side at each place. series: {name: {place: (value, low, high)}}."""
     for i, ((colour, marker), (name, points)) in enumerate(zip(styles, series.items())):
         values, low, high = np.array(list(points.values())).T
         x = [places.index(place) + 0.13 * (i - 1) for place in points]
@@ -309,7 +307,7 @@ def _intervals(axes, series: dict[str, dict], places: list, styles, title: str) 
 
 
 def results(picture, caption: str, aucs: dict, published: dict, title: str) -> Figure:
-    """A picture, and beside it AUCs with intervals at several places.
+    """Draw a picture, and next to it AUCs with intervals at several places.
 
     Args: picture: uint8 [h, w, 3]; aucs: {name: {place: (value, low, high)}}; published: {place: (value, name)}.
     """
@@ -318,7 +316,7 @@ def results(picture, caption: str, aucs: dict, published: dict, title: str) -> F
     left.set_axis_off()
     left.set_title(textwrap.fill(caption, 44), size=10, loc="left", y=0, va="top", pad=-8)
     places = list(dict.fromkeys(place for points in aucs.values() for place in points))
-    places.sort(key=list(published).__contains__, reverse=True)  # home first
+    places.sort(key=list(published).__contains__, reverse=True)  # places with a published value come first
     _intervals(right, aucs, places, [style[:2] for style in ((MUTED, "s"), (MODEL, "o"), (CHOSEN, "D"))], "")
     right.set_title("Each hospital is predicted by a model of the others. Lines: 95 % intervals", size=10, loc="left")
     for place, (value, name) in published.items():
@@ -330,8 +328,10 @@ def results(picture, caption: str, aucs: dict, published: dict, title: str) -> F
 
 
 def heat_map(cells: dict, chosen, best, title: str) -> Figure:
-    """Mean score for each learning rate and weight decay, the chosen cell and the best by mean framed.
-    cells: {(lr, wd): (score, standard error)}, nan where none; chosen, best: (lr, wd)."""
+    """Draw the mean score of each learning rate and weight decay, and mark the chosen cell and the best cell.
+
+    Args: cells: {(lr, wd): (score, standard error)}, nan if unknown; chosen, best: (lr, wd).
+    """
     lrs, wds = (sorted(set(values)) for values in zip(*cells))
     figure, axes = _canvas(title, max(1.4 + 1.15 * len(wds), 5), 1.8 + 0.75 * len(lrs))
     axes.imshow([[cells[lr, wd][0] for wd in wds] for lr in lrs], cmap=_tints(MODEL), alpha=TINT, aspect="auto")
@@ -352,7 +352,7 @@ def heat_map(cells: dict, chosen, best, title: str) -> Figure:
 
 
 def search_history(scores: list[float | None], title: str, score_name: str) -> Figure:
-    """The score of each trial in order, higher is better, with the best so far; None for a trial that was pruned."""
+    """Draw the score of each trial in order, and the best so far. scores: higher is better, None if pruned."""
     figure, axes = _canvas(title, 6.4, 4)
     values = np.array(scores, float)
     trials, pruned = np.arange(len(values)), np.flatnonzero(np.isnan(values))
@@ -370,7 +370,7 @@ def search_history(scores: list[float | None], title: str, score_name: str) -> F
 
 
 def importances(shares: dict[str, float], title: str) -> Figure:
-    """What share of the variation among good settings each searched setting explains. shares: {name: 0 to 1}."""
+    """Draw the share of the variation among good settings that each setting explains. shares: {name: 0 to 1}."""
     names, values = list(shares), np.array(list(shares.values()))
     figure, axes = _canvas(title, 6.4, 1.3 + 0.36 * len(names))
     bars = axes.barh(range(len(names)), values, color=MODEL, height=0.6)

@@ -1,5 +1,7 @@
-"""The report of an evaluation as one HTML file: images inlined, no script, nothing fetched, any browser. page.html is
-what it looks like."""
+"""The report of an evaluation as one HTML file, with images inside it; the template is page.html.
+
+The report has no script and loads no other file, so that every browser can show it.
+"""
 
 import base64
 from pathlib import Path
@@ -11,7 +13,7 @@ from common.files import replacing
 from common.metrics import NAMES, STANDARD_THRESHOLD
 from common.show import tables
 
-DOTS_PER_CSS_PIXEL = 150 / 96  # the figures are drawn at 150 dpi; shown at their size on paper they stay sharp
+DOTS_PER_CSS_PIXEL = 150 / 96  # figures have 150 dpi; they stay sharp at their size on paper
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,
@@ -22,7 +24,7 @@ TEMPLATES.globals |= {"tables": tables, "NAMES": NAMES, "STANDARD_THRESHOLD": ST
 
 
 def inlined(path: Path) -> dict:
-    """A PNG file as the "source", "width" and "height" of an image, in CSS pixels."""
+    """Return a PNG file as {"source": a data URL, "width", "height"}. Unit: CSS pixels."""
     with Image.open(path) as image:
         width, height = (round(pixels / DOTS_PER_CSS_PIXEL) for pixels in image.size)
     source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
@@ -30,9 +32,9 @@ def inlined(path: Path) -> dict:
 
 
 def write_report(path: Path, evaluation: dict, pictures: dict[str, Path]) -> None:
-    """Write the report of an evaluation, whole or not at all. Raises: UserError when the disk refuses.
+    """Write the report of an evaluation, completely or not at all. Raises: UserError when the disk refuses.
 
-    Args: evaluation: as evaluate.py stores it; pictures: {what it shows: PNG file}.
+    Args: evaluation: as evaluate.py stores it; pictures: {title: PNG file}.
     """
     drawn = {name: inlined(file) for name, file in pictures.items()}
     text = TEMPLATES.get_template("page.html").render(evaluation | {"pictures": drawn})

@@ -19,43 +19,43 @@ FIRST = 28  # characters of a table's first column, unless names need more
 
 
 def number(value: float, form: str = ".4f") -> str:
-    """Four decimals, or n/a for nan."""
+    """Return a number as text, with four decimals by default; "n/a" for nan."""
     return "n/a" if math.isnan(value) else format(value, form)
 
 
 def interval(limits) -> str:
-    """[.812 .903]: a 95 % interval to three decimals; empty for nan."""
+    """Return a 95 % interval as text with three decimals, "[.812 .903]"; "" for nan."""
     return "" if math.isnan(limits[0]) else "[" + " ".join(f"{limit:.3f}".removeprefix("0") for limit in limits) + "]"
 
 
 def with_interval(summary: dict, metric: str, between: str = " ") -> str:
-    """0.9012 [.852 .943]: a metric and, where there is one, its interval."""
+    """Return a metric of a summary as text, with its interval if known: 0.9012 [.852 .943]."""
     limits = summary.get(f"{metric}_ci95", [math.nan])
     return (number(summary[metric]) + between + interval(limits)).strip()
 
 
 def with_limits(value: float, limits, form: str = ".3f") -> str:
-    """0.901 (0.852 to 0.943): a value and its 95 % interval in a sentence or a figure."""
+    """Return a value with its 95 % interval for a sentence or figure: 0.901 (0.852 to 0.943). nan becomes n/a."""
     return number(value, form) if math.isnan(value) else f"{value:{form}} ({limits[0]:{form}} to {limits[1]:{form}})"
 
 
 def plus_minus(mean: float, std: float, form: str = ".3f") -> str:
-    """0.901 ± 0.012: mean and standard deviation of several runs; of one run alone, the mean."""
+    """Return mean and standard deviation of several runs as text: 0.901 ± 0.012. If std is nan, the mean alone."""
     return number(mean, form) if math.isnan(std) else f"{mean:{form}} ± {std:.3f}"
 
 
 def line(name: str, cells, width: int = 14, first: int = FIRST) -> str:
-    """One row: a name, then right-aligned cells. first: the width of the name."""
+    """Return a row of a table: a name, then right-aligned cells. Widths in characters; first: of the name."""
     return f"{name:<{first}}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
 def first_width(names) -> int:
-    """Of the first column of a table, with room for a count of six digits after the longest of the names."""
+    """Return the width of the first column: room for the longest name and a count of six digits."""
     return max(FIRST, 6 + max(map(len, names)))
 
 
 def columns(rows: list[dict]) -> str:
-    """Rows with the same keys, which become the header, as wide as the cells; floats with four digits."""
+    """Return a table of rows with the same keys, which become the header. Floats have four digits."""
     cells = [[name.replace("_", " ") for name in rows[0]]]
     cells += [[number(v, ".4g") if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
     first, *others = (max(map(len, column)) for column in zip(*cells))
@@ -65,13 +65,13 @@ def columns(rows: list[dict]) -> str:
 
 
 def undefined_notes(summaries: dict[str, dict]) -> list[str]:
-    """A sentence for each metric that is n/a somewhere, with the reason."""
+    """Return a sentence for each metric that is n/a in a summary, with the reason."""
     absent = [m for m in UNDEFINED if any(math.isnan(summary[m]) for summary in summaries.values())]
     return [f"n/a: {NAMES[metric]} is undefined where {UNDEFINED[metric]}." for metric in absent]
 
 
 def metrics_table(summaries: dict[str, dict]) -> str:
-    """A row for each named summary of `metrics` or, with intervals, of `intervals`; why something is n/a at the end."""
+    """Return a table with a row for each named summary of `metrics` or `intervals`, and reasons for n/a at the end."""
     first = first_width(summaries)
     lines = [line(f"{'n':>{first}}", NAMES.values())]
     for name, summary in summaries.items():
@@ -83,27 +83,29 @@ def metrics_table(summaries: dict[str, dict]) -> str:
 
 
 def spread_table(kind: str, scores: list[dict]) -> str:
-    """`metrics.summary` of each fold, or of each repeat, then their mean and standard deviation. kind: the key in
-    `scores` that numbers them."""
+    """Return a table of `metrics.summary` of each fold or repeat, then mean and standard deviation.
+
+    Args: kind: "fold" or "repeat", the key in `scores` with the number of each.
+    """
     spread = (intervals.mean_std([score[metric] for score in scores]) for metric in NAMES)
     means = line(f"mean ± std over {kind}s", (plus_minus(*mean_std) for mean_std in spread))
     return metrics_table({f"{kind} {score[kind]}": score for score in scores}) + "\n" + means
 
 
 def operating_rates(name: str, summary: dict) -> str:
-    """What a threshold gives in a clinic's words: sensitivity, specificity, PPV and NPV with their intervals."""
+    """Return a sentence on a threshold: sensitivity, specificity, PPV and NPV, with their intervals."""
     sensitivity, specificity, ppv = (with_interval(summary, name) for name in ("recall", "specificity", "precision"))
     npv = with_interval(summary["benign"], "precision")
     return f"{name}: sensitivity {sensitivity}, specificity {specificity}, PPV {ppv}, NPV {npv}"
 
 
 def rates(entry: dict) -> str:
-    """Sensitivity and specificity in a sentence."""
+    """Return sensitivity and specificity as a part of a sentence."""
     return f"sensitivity {with_interval(entry, 'recall')} and specificity {with_interval(entry, 'specificity')}"
 
 
 def promise(calibration: Calibration) -> str:
-    """What the threshold achieves on images that did not choose it, in a sentence; "" where nobody knows."""
+    """Return a sentence on what the threshold achieves on images that did not choose it; "" if unknown."""
     if not calibration.promise:
         return ""
     how = "cross-validation within the images that chose the threshold"
@@ -114,8 +116,10 @@ def promise(calibration: Calibration) -> str:
 
 
 def name_of(entry: dict, several: bool = True) -> str:
-    """What an entry of "results" is about: "test", "clean test", "test, busi", "test, device GE" or
-    "test, per patient"."""
+    """Return the name of an entry of "results". several: whether the name includes the hospital.
+
+    Examples: "test", "clean test", "test, busi", "test, device GE", "test, per patient".
+    """
     name = entry["on"].replace("_", "-")
     if "by" in entry:
         name += "".join(f", {column} {value}" for column, value in entry["by"].items())
@@ -127,7 +131,10 @@ def name_of(entry: dict, several: bool = True) -> str:
 
 
 def named(results: list[dict], threshold_name: str) -> dict[str, dict]:
-    """{name: entry} of the results at one of the thresholds; of several hospitals, each is shown as a whole."""
+    """Return {name: entry} of the results at a named threshold.
+
+    If there are several hospitals, a single hospital appears only with all of its images.
+    """
     several = len({entry["hospital"] for entry in results}) > 1
     return {
         name_of(entry, several): entry
@@ -137,13 +144,13 @@ def named(results: list[dict], threshold_name: str) -> dict[str, dict]:
 
 
 def main_entry(results: list[dict]) -> dict:
-    """The entry that matters most: the last predictions, all of their images, at the standard threshold."""
+    """Return the entry that matters most: the last predictions, all of their images, at the standard threshold."""
     last = results[-1]["on"]
     return next(entry for entry in results if entry["on"] == last and entry["subset"] == "all")
 
 
 def calibration_table(entries: dict[str, dict]) -> str:
-    """Brier score, ECE and calibration in the large of named entries."""
+    """Return a table of Brier score, ECE and calibration in the large of named entries."""
     first = first_width(entries)
     lines = [line("", ["Brier", "95 %", "ECE", "95 %", "in the large", "95 %"], first=first)]
     for name, entry in entries.items():
@@ -159,8 +166,7 @@ def calibration_table(entries: dict[str, dict]) -> str:
 
 
 def at_operating_point(results: list[dict], calibration: Calibration) -> list[str]:
-    """What to expect at the operating point, and what it gives on the images that matter most, all and clean, in
-    sentences."""
+    """Return sentences on the operating point: what to expect, and what it gives on the main images, all and clean."""
     main = main_entry(results)
     alike = {name: main[name] for name in ("on", "hospital", "unit")} | {"threshold_name": "operating point"}
     shown = [entry for entry in results if alike.items() <= entry.items() and entry["subset"] in ("all", "clean")]
@@ -170,8 +176,10 @@ def at_operating_point(results: list[dict], calibration: Calibration) -> list[st
 
 
 def recalibration_text(fitted, was: Calibration, now: Calibration) -> str:
-    """What a recalibration changes: the file as it was, and what to expect of the new one on new images.
-    fitted: a `recalibration.Fitted`."""
+    """Return a table of what a recalibration changes: the file as it was, and what to expect on new images.
+
+    Args: fitted: a `recalibration.Fitted`; was, now: the calibration of the file before and after.
+    """
     names = {"recall": "sensitivity", "specificity": "specificity", "brier": "Brier score", "ece": "ECE"}
     names |= {"calibration_in_the_large": "mean probability minus share"}
     about = now.chosen_on
@@ -185,7 +193,7 @@ def recalibration_text(fitted, was: Calibration, now: Calibration) -> str:
 
 
 def results_text(results: list[dict], calibration: Calibration, label: str, notes: Iterable[str] = ()) -> str:
-    """The tables of "results", notes, and the number that matters last."""
+    """Return the tables of "results" and notes. The last line is the number that matters most."""
     standard, at_chosen = (named(results, name) for name in ("standard", "operating point"))
     main = main_entry(results)
     phantom = "PHANTOM data, " if label.startswith("PHANTOM") else ""
