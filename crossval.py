@@ -13,7 +13,7 @@ from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Found, Images
 from common.errors import UserError
 from common.files import write_csv
-from common.looks import choose_found_threshold, predict
+from common.looks import choose_found_threshold, find_and_predict
 from common.metrics import flatten
 from common.model import Predictor, device_of
 from common.run import flags, folders, provenance, resume
@@ -68,7 +68,7 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
     by_hospital = args.groups == "hospital"
     rule = Rule("sensitivity", args.sensitivity)
     found_threshold = choose_found_threshold(pool, validation.found.mean(0))
-    calibration = scoring.calibrate(pool, logits, groups, rule, "out_of_fold", by_hospital, found_threshold)
+    calibration = scoring.fit_calibration(pool, logits, groups, rule, "out_of_fold", by_hospital, found_threshold)
     probabilities = calibration.probabilities(logits)
     out_of_fold = Scored("out_of_fold", pool, probabilities, groups, chose=("calibration", "threshold"))
     given = validation.look_at_boxes(pool, settings.mirror) if settings.view == "lesion" else None
@@ -82,7 +82,7 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
         known = data.concatenate(pool, data.load(found, "val", optional=["val"])) if args.pool == "train" else pool
         images = data.concatenate(known, test)
         if len(test):
-            logits, _ = predict(Predictor(validation.used, settings.mirror), test)
+            logits, _ = find_and_predict(Predictor(validation.used, settings.mirror), test)
             of_test = scoring.score_test(images, images.are_of("test"), calibration.probabilities(logits))
             scored.append(of_test)
             rows += folders.prediction_rows(test, of_test.probabilities, fold=[""] * len(test))
@@ -109,7 +109,7 @@ def main():
         set_seed(args.seed, args.threads)
         validation = cross_validate(pool, settings, scheme, partial)
         calibration, scored, rows, images = score(validation, pool, found, settings, args)
-        results = scoring.evaluate(scored, calibration)
+        results = scoring.score_parts(scored, calibration)
         spreads = {"folds": validation.score_folds(pool), "repeats": validation.score_repeats(pool.labels)}
         metrics = described | scoring.summary(results, calibration) | spreads
         with resume.finish(partial) as out:

@@ -19,7 +19,8 @@ from common.run import flags, folders, outputs, provenance, standard
 from common.scoring import Scored
 from common.seed import set_seed
 from common.settings import Kind, number, one_of
-from common.show import cases, clinical, figures, page, tables
+from common.show import cases, clinical, figures, tables
+from common.show.report import write_report
 
 FIGURES = ["roc", "precision_recall", "reliability", "scores", "confusion", "evidence", "folds", "comparison"]
 FIGURES += ["decision", "subgroups", "windows"]
@@ -155,7 +156,7 @@ def official_result(found: Found, scored: Scored, name: str, args) -> tuple[str,
     return standard.result(scored.labels, scored.probabilities, found.size, root, scored.on, name)
 
 
-def draw(model: Model, label: str, scored: Scored, predicted: Predicted, args) -> dict:
+def draw_figures(model: Model, label: str, scored: Scored, predicted: Predicted, args) -> dict:
     """Draw the figures of the scores: {file stem: (caption, Figure)}."""
     shown, counts = (scored.labels, scored.probabilities), scored.resample_counts(args.bootstrap)
     thresholds = {"standard": metrics.STANDARD_THRESHOLD, "operating point": model.calibration.threshold}
@@ -206,7 +207,7 @@ def draw_clinical(found: dict, title: str) -> dict:
     return drawn
 
 
-def prediction_rows(scored: Scored, predicted: Predicted, threshold: float) -> list[dict]:
+def evaluated_rows(scored: Scored, predicted: Predicted, threshold: float) -> list[dict]:
     """Return the rows of predictions_<split>.csv: the columns of predictions.csv, flagged, seen, and typicality."""
     known = {"flagged": (scored.probabilities >= threshold).astype(int), "seen": predicted.seen.kinds}
     if predicted.typicality is not None:
@@ -226,7 +227,7 @@ def write(out: Path, split: str, evaluated: dict, rows: list[dict], drawn: dict,
     for what, figure in drawn.values():
         figures.save(figure, pictures[what])
     report = out / ("report.html" if split == "test" else f"report_{split}.html")
-    page.write_report(report, evaluated, pictures)
+    write_report(report, evaluated, pictures)
     said = f"figures, evaluation_{split}.json and {report.name}: {out}/"
     if result:
         standard.write(out / result[0], result[1], split, name_of(evaluated["model"]))
@@ -245,18 +246,18 @@ def main():
     with outputs.output(folder, [file.format(split) for file in FILES], found.paths) as out:
         images = load_images(found, split)
         label, predicted = label_of(model, found, images), predict(model, images)
-        by_image = evaluation.score(predicted, split, args.by)
+        by_image = evaluation.add_subsets(predicted, split, args.by)
         scored = by_image if args.unit == "image" else evaluation.per_patient(by_image)
         result = official_result(found, by_image, name, args)
         every = scoring.by_boxes(by_image, predicted.given and predicted.given.probabilities)
         every = every if args.unit == "image" else [evaluation.per_patient(one) for one in every]
-        results = scoring.evaluate(every, model.calibration, args.bootstrap)
+        results = scoring.score_parts(every, model.calibration, args.bootstrap)
         clinic = clinical_results(model, scored, results, args)
         notes = notes_of(model, found, scored, predicted, results)
         notes += [clinic["subgroups"]["conclusion"]] if args.by else []
         lines = [tables.results_text(results, model.calibration, label, notes)]
         notes = tables.at_operating_point(results, model.calibration) + notes
-        drawn = draw(model, label, scored, predicted, args) | draw_clinical(clinic, f"{label}, {split}")
+        drawn = draw_figures(model, label, scored, predicted, args) | draw_clinical(clinic, f"{label}, {split}")
         evaluated = {"model": model.path.resolve().name, "split": split, "predictions": predicted.how, "images": label}
         evaluated |= (
             {"seen": predicted.seen.counts, "finder": evaluation.finder(predicted), "notes": notes}
@@ -272,7 +273,7 @@ def main():
                 figure = figures.comparison(compared["differences"], name, name_of(args.against), label)
                 drawn["comparison"] = "Comparison", figure
         evaluated["provenance"] = provenance.provenance(found, args.threads)
-        rows = prediction_rows(by_image, predicted, model.calibration.threshold)
+        rows = evaluated_rows(by_image, predicted, model.calibration.threshold)
         lines.append(write(out, split, evaluated, rows, drawn, result, found.notice))
     print(*lines, sep="\n")
 

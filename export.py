@@ -56,7 +56,7 @@ def write_int8(networks: dict, fp32: onnxfile.OnnxModel, reference, known, about
     `known` fit the typicality.
     """
     size, view, train = fp32.data["size"], fp32.view, reference["train"]
-    quantized = {look: int8.quantize(network, train.images.look(look)) for look, network in networks.items()}
+    quantized = {look: int8.quantize(network, train.images.network_input(look)) for look, network in networks.items()}
     fitted = typicality.fit_networks(quantized, known, threads)
     rough = write_and_load(graph.assemble(quantized, size, view, fitted), about, path, threads)
     line = int8.straight_line(parity.answer(rough, ["logit"], train)[0], parity.answer(fp32, ["logit"], train)[0])

@@ -5,7 +5,7 @@ from dataclasses import replace
 from common import data, scoring
 from common.data import Found, Images
 from common.files import write_csv
-from common.looks import choose_found_threshold, predict
+from common.looks import choose_found_threshold, find_and_predict
 from common.model import Predictor, device_of
 from common.run import fallback, flags, folders, provenance, resume
 from common.scoring import Scored
@@ -33,12 +33,13 @@ def score(fitted: Fit, settings: Settings, found: Found, pool: Images, rule: Rul
     predictor = Predictor([fitted.model], settings.mirror)
     of_val = pool.are_of("val")
     val, groups = pool[of_val], pool.groups[of_val]
-    logits, sure = predict(predictor, val)
+    logits, sure = find_and_predict(predictor, val)
     found_threshold = choose_found_threshold(val, sure)
-    calibration = scoring.calibrate(val, logits, groups, rule, "val", found_threshold=found_threshold)
+    calibration = scoring.fit_calibration(val, logits, groups, rule, "val", found_threshold=found_threshold)
     chose = (*["epoch"] * bool(settings.patience), "calibration", "threshold")
     test = data.load(found, "test")  # read only after everything is chosen
-    images, probabilities = data.concatenate(pool, test), calibration.probabilities(predict(predictor, test)[0])
+    of_test, _ = find_and_predict(predictor, test)
+    images, probabilities = data.concatenate(pool, test), calibration.probabilities(of_test)
     scored = [
         Scored("val", val, calibration.probabilities(logits), groups, chose=chose),
         scoring.score_test(images, images.are_of("test"), probabilities),
@@ -65,7 +66,7 @@ def main():
         train, val = pool.of_split("train"), pool.of_split("val")
         fitted = fit(train, val, settings, args.seed, device_of(args.device), name, partial / "model.pt")
         calibration, scored, images = score(fitted, settings, found, pool, Rule("sensitivity", args.sensitivity))
-        results = scoring.evaluate(scored, calibration)
+        results = scoring.score_parts(scored, calibration)
         metrics = described | {"best_epoch": fitted.best_epoch} | scoring.summary(results, calibration)
         with resume.finish(partial) as out:
             folders.save_model(out / "model.pt", fitted.model, settings, args.seed, found, ["train"])
@@ -73,7 +74,7 @@ def main():
             rows = [row for one in scored for row in folders.prediction_rows(one.images, one.probabilities)]
             folders.save_results(out, found, calibration, rows, metrics)
             write_csv(out / "history.csv", fitted.history, found.notice)
-            curves = figures.training_curves(fitted.last_network, fitted.best_epoch, found.label)
+            curves = figures.training_curves(fitted.deciding_epochs, fitted.best_epoch, found.label)
             figures.save(curves, out / "curves.png")
     lines = [tables.results_text(results, calibration, found.label, scoring.notes(scored, results))]
     print(*lines, f"written to {args.out}/", *filter(None, [notice]), sep="\n")

@@ -19,6 +19,6 @@ class Answer(NamedTuple):
     typicality: np.ndarray | None = None
 
 
-def whole(n: int) -> np.ndarray:
+def whole_windows(n: int) -> np.ndarray:
     """Return n windows that show whole pictures, float32 [n, 4] in shares."""
     return np.tile(np.array([0, 0, 1, 1], np.float32), (n, 1))

@@ -22,9 +22,9 @@ from common.settings import Settings
 class Strength:
     """Limits of augmentation. Each amount is drawn uniformly, anew for every image."""
 
-    mirror: float = 0.5  # probability of a left-right flip
+    flip: float = 0.5  # probability of a left-right flip
     degrees: float = 10.0  # largest rotation, in either direction
-    scale: float = Settings.zoom  # largest zoom as a share, in or out
+    zoom: float = Settings.zoom  # largest zoom as a share, in or out
     shift: float = 0.10  # largest translation along each axis, as a share of the side
     contrast: float = 0.2  # largest change of contrast about the image mean, as a share
     brightness: float = 0.1  # largest change of brightness, as a share of the grey range
@@ -35,7 +35,7 @@ class Strength:
     erasing: float = 0.25  # probability of a rectangle set to the image mean
 
 
-FINDING = Strength(scale=0.3, shift=0.15)  # for finders: a lesion may be anywhere (results/lesion.md)
+FINDING = Strength(zoom=0.3, shift=0.15)  # for finders: a lesion may be anywhere (results/lesion.md)
 
 
 def uniform(images: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
@@ -51,8 +51,8 @@ def affine(planes: torch.Tensor, strength: Strength, generator: torch.Generator)
     """
     images = planes[:, 0]
     angle = uniform(images, -strength.degrees, strength.degrees, generator).deg2rad()
-    zoom = 1 + uniform(images, -strength.scale, strength.scale, generator)
-    sign = 1 - 2 * (uniform(images, 0, 1, generator) < strength.mirror).float()
+    zoom = 1 + uniform(images, -strength.zoom, strength.zoom, generator)
+    sign = 1 - 2 * (uniform(images, 0, 1, generator) < strength.flip).float()
     shift = [uniform(images, -2 * strength.shift, 2 * strength.shift, generator) for _ in "xy"]  # grid spans [-1, 1]
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     matrix = torch.stack([sign * cos, -sign * sin, shift[0], sin, cos, shift[1]], 1).view(-1, 2, 3)
@@ -68,12 +68,12 @@ def gain(images: torch.Tensor, strength: Strength, generator: torch.Generator) -
     return ((images - mean) * contrast + mean + brightness).clamp(0, 1)
 
 
-def grey_curve(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+def change_gamma(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
     """Raise grey levels to a random power (gamma), which keeps black and white. images: [n, h, w] in [0, 1]."""
     return images ** uniform(images, -strength.gamma, strength.gamma, generator)[:, None, None].exp()
 
 
-def focus(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+def sharpen(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
     """Blur or sharpen images; clip to [0, 1]. images: [n, h, w].
 
     A binomial filter of 5x5 pixels removes fine detail. A share of this detail is removed or added.
@@ -119,7 +119,7 @@ def augment(planes: torch.Tensor, strength: Strength, generator: torch.Generator
     """
     moved = affine(planes, strength, generator)
     images = gain(moved[:, 0], strength, generator)
-    for change in (grey_curve, focus, speckle) if strength.scanners else ():
+    for change in (change_gamma, sharpen, speckle) if strength.scanners else ():
         images = change(images, strength, generator)
     images = erase(images, strength, generator)
     return torch.cat([images[:, None], moved[:, 1:]], 1)

@@ -203,7 +203,7 @@ class Calibration:
         return calibrated(logits, self.temperature, self.offset)
 
     @property
-    def promise(self) -> dict:
+    def achieved_together(self) -> dict:
         """The entry of `achieved` for all hospitals together; {} if `achieved` is empty."""
         return self.achieved[0] if self.achieved else {}
 

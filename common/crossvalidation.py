@@ -14,7 +14,7 @@ from common import metrics, parallel, training
 from common.calibration import sigmoid
 from common.data import Images, require_both_classes
 from common.folds import assign_folds
-from common.looks import predict
+from common.looks import find_and_predict
 from common.model import BreastResNet, Predictor, TwoLooks
 from common.seed import set_seed
 from common.settings import Settings
@@ -71,7 +71,7 @@ class CrossValidation:
         logits = np.empty((len(self.fold), len(boxed)))
         for i, model in enumerate(self.models):
             if (unseen := self.fold[:, boxed] == i).any():
-                logits[unseen], _ = predict(Predictor([model], mirror), pool[boxed[unseen.any(0)]], given=True)
+                logits[unseen], _ = find_and_predict(Predictor([model], mirror), pool[boxed[unseen.any(0)]], given=True)
         return logits.mean(0)
 
     def score_folds(self, pool: Images) -> list[dict]:
@@ -105,7 +105,7 @@ def train_fold(
     Returns: model on the CPU; logits of the m unseen images, [m]; how sure the finder is of a lesion, [m].
     """
     model = training.fit(pool[trained], None, settings, seed, device, name, checkpoint).model
-    return model.cpu(), *predict(Predictor([model], settings.mirror), pool[unseen])
+    return model.cpu(), *find_and_predict(Predictor([model], settings.mirror), pool[unseen])
 
 
 def model_seed(seed: int, i: int) -> int:

@@ -19,7 +19,7 @@ from common.scoring import Scored
 from common.subgroups import UNKNOWN
 
 KINDS = ("trained on", "near-duplicate", "unseen")  # what a model has seen of an image; "" if unknown
-NONE = np.empty((0, fingerprints.BITS // 8), np.uint8)
+NO_FINGERPRINTS = np.empty((0, fingerprints.BITS // 8), np.uint8)
 OUT_OF_FOLD = {  # {--groups of crossval.py: what the models that predict an image have not seen}
     "patient": "were not trained on the image, its near-duplicates, or other images of its patient",
     "image": "were not trained on the image, but perhaps on its near-duplicates",
@@ -53,7 +53,9 @@ class Seen:
         return {} if "" in found else {kind: found[kind] for kind in KINDS}
 
 
-def by_pictures(images: Images, trained_on: np.ndarray = NONE, chosen_on: np.ndarray = NONE) -> Seen:
+def by_pictures(
+    images: Images, trained_on: np.ndarray = NO_FINGERPRINTS, chosen_on: np.ndarray = NO_FINGERPRINTS
+) -> Seen:
     """Return what a model has seen of images, by fingerprints. Without fingerprints, all images count as clean.
 
     Args: trained_on, chosen_on: uint8 [m, 32], fingerprints of images that trained the model, or chose something.
@@ -155,7 +157,7 @@ def finder(predicted: Predicted) -> dict:
     }
 
 
-def score(predicted: Predicted, on: str, by: str | None = None) -> Scored:
+def add_subsets(predicted: Predicted, on: str, by: str | None = None) -> Scored:
     """Return the predictions as `Scored`, with groups and subsets. Raises: UserError if there is no column `by`.
 
     The subsets are clean images, images like and unlike the training images, and the images of each value of `by`.

@@ -37,7 +37,7 @@ SHOWN = 3  # names of files in a sentence
 
 
 @dataclass(frozen=True)
-class Listing:
+class FolderFiles:
     """The images of a folder. left_out: {reason: skipped files}, for the reasons that occur."""
 
     images: list[Path]
@@ -139,7 +139,7 @@ def reasons(folder: Path, within: tuple[str, ...], names: list[str], class_folde
         yield folder / name, reason
 
 
-def list_folder(folder: str | Path, class_folders: bool = False) -> Listing:
+def list_folder(folder: str | Path, class_folders: bool = False) -> FolderFiles:
     """List the images in a folder and in all folders below it, in order, and the files that are skipped.
 
     A folder that cannot be listed counts as an image, so that reading the image reports the error.
@@ -148,7 +148,7 @@ def list_folder(folder: str | Path, class_folders: bool = False) -> Listing:
     refuses, and not a folder of masks.
     """
     folder = Path(folder)
-    listing, closed = Listing([]), list[OSError]()
+    listing, closed = FolderFiles([]), list[OSError]()
     for here, names in walk(folder, closed):
         for path, reason in reasons(here, here.relative_to(folder).parts, names, class_folders):
             (listing.left_out.setdefault(reason, []) if reason else listing.images).append(path)
@@ -156,12 +156,12 @@ def list_folder(folder: str | Path, class_folders: bool = False) -> Listing:
     return listing
 
 
-def find(path: str | Path) -> Listing:
+def find(path: str | Path) -> FolderFiles:
     """List the images of a path: the images of a folder, by `list_folder`, otherwise the path itself."""
-    return list_folder(path) if os.path.isdir(path) else Listing([Path(path)])
+    return list_folder(path) if os.path.isdir(path) else FolderFiles([Path(path)])
 
 
-def describe_left_out(listing: Listing) -> list[str]:
+def describe_left_out(listing: FolderFiles) -> list[str]:
     """Return a sentence for each reason, such as "12 files skipped: masks (benign (1)_mask.png, ...)"."""
     said = []
     for reason, paths in sorted(listing.left_out.items()):

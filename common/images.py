@@ -38,7 +38,7 @@ class Images:
         table = self.table.iloc[rows].reset_index(drop=True)
         return Images(self.pixels[rows], table, self.squares[rows], self.sizes[rows], windows)
 
-    def look(self, name: str) -> np.ndarray:
+    def network_input(self, name: str) -> np.ndarray:
         """Return the pictures of a look, uint8 [n, size, size]. name: "window" (windows must be placed) or "frame"."""
         pictures = self.windows if name == "window" else self.pixels
         assert pictures is not None  # windows are placed before this call

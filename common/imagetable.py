@@ -169,14 +169,14 @@ def check_splits(table: pd.DataFrame, path: Path) -> None:
 # the files that a table names
 
 # {folder: (its path as on the disk, {composed name: name on the disk}, {caseless name: name on the disk})}
-Listings = dict[Path, tuple[Path, dict[str, str], dict[str, str]]]
+NameCache = dict[Path, tuple[Path, dict[str, str], dict[str, str]]]
 
 
 def locate(cells: pd.Series, path: Path) -> tuple[list[str], list[str]]:
     """Find the files that a table names. Returns: names as in the column `image` of `Listed`, notes.
     Raises: UserError on a missing file."""
-    folder, listings = Path(os.path.abspath(path.parent)), Listings()
-    found = [find_file(cell, folder, listings) for cell in cells]
+    folder, cache = Path(os.path.abspath(path.parent)), NameCache()
+    found = [find_file(cell, folder, cache) for cell in cells]
     if rows := [row for row, file in zip(cells.index, found) if file is None]:
         meant = spell(target(cells[rows[0]], folder), {}, caseless=True)
         hint = (
@@ -184,7 +184,7 @@ def locate(cells: pd.Series, path: Path) -> tuple[list[str], list[str]]:
         )
         refuse(path, rows, f"there is no file {cells[rows[0]]!r} in {path.parent}.{hint or ' Correct the path.'}")
     pairs = [(cell, file) for cell, file in zip(cells, found) if file]
-    moved = sum(is_absolute(cell) and file != spell(target(cell, folder), listings) for cell, file in pairs)
+    moved = sum(is_absolute(cell) and file != spell(target(cell, folder), cache) for cell, file in pairs)
     note = f"{moved} absolute paths no longer exist. The files were found in {path.parent} instead"
     return [name_in(file, folder, is_absolute(cell)) for cell, file in pairs], [note] if moved else []
 
@@ -200,31 +200,31 @@ def target(cell: str, folder: Path) -> Path:
     return Path(plain if os.path.isfile(plain) else os.path.normpath(folder / cell.replace("\\", "/")))
 
 
-def find_file(cell: str, folder: Path, listings: Listings) -> Path | None:
+def find_file(cell: str, folder: Path, cache: NameCache) -> Path | None:
     """Return the file that a cell names, or None.
 
     If an absolute path no longer exists, the longest end of the path that exists in the folder counts.
     """
-    if os.path.isfile(path := spell(target(cell, folder), listings)):
+    if os.path.isfile(path := spell(target(cell, folder), cache)):
         return path
     parts = target(cell, folder).parts if is_absolute(cell) else ()
-    ends = (spell(folder.joinpath(*parts[i:]), listings) for i in range(1, len(parts)))
+    ends = (spell(folder.joinpath(*parts[i:]), cache) for i in range(1, len(parts)))
     return next((path for path in ends if os.path.isfile(path)), None)
 
 
-def spell(path: Path, listings: Listings, caseless: bool = False) -> Path:
+def spell(path: Path, cache: NameCache, caseless: bool = False) -> Path:
     """Return a path as the disk spells it. A path that does not exist is returned unchanged.
 
     Accents may be composed or decomposed. Case may differ if the disk ignores case, or if `caseless`.
     """
     if path.parent == path:
         return path
-    if path.parent not in listings:
-        parent = path.parent if os.path.isdir(path.parent) else spell(path.parent, listings, caseless)
+    if path.parent not in cache:
+        parent = path.parent if os.path.isdir(path.parent) else spell(path.parent, cache, caseless)
         names = os.listdir(parent) if os.path.isdir(parent) and os.access(parent, os.R_OK) else []
         composed = {unicodedata.normalize("NFC", name): name for name in names}
-        listings[path.parent] = parent, composed, {name.casefold(): own for name, own in composed.items()}
-    parent, composed, folded = listings[path.parent]
+        cache[path.parent] = parent, composed, {name.casefold(): own for name, own in composed.items()}
+    parent, composed, folded = cache[path.parent]
     wanted = unicodedata.normalize("NFC", path.name)
     name = composed.get(wanted)
     if name is None and (caseless or os.path.exists(path)):

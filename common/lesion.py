@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common.window import lesion_window
+from common.window import square_around
 
-FACTOR = 2.5  # side of the window around a lesion, as a multiple of the longer side of the box
-HOT = 0.4  # share of the heat of the hottest cell; the hottest part has cells with at least this heat
+WINDOW_FACTOR = 2.5  # side of the window around a lesion, as a multiple of the longer side of the box
+HOT_SHARE = 0.4  # share of the heat of the hottest cell; the hottest part has cells with at least this heat
 DEVIATIONS = 2.0  # standard deviations from the centre to the edge of an ellipse with even heat
 
 
@@ -46,7 +46,7 @@ def heat_loss(logits: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, heat) + dice.mean()
 
 
-def hottest_part(heat: torch.Tensor, share: float = HOT) -> torch.Tensor:
+def hottest_part(heat: torch.Tensor, share: float = HOT_SHARE) -> torch.Tensor:
     """Return the heat of the hottest part of each map, 0 outside the part. heat: [n, rows, columns].
 
     The part has the connected cells around the hottest cell with at least `share` of its heat. A cell counts if the
@@ -93,6 +93,6 @@ def scale_of(sizes: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(sizes[:, [1, 0, 1, 0]]).float()
 
 
-def window_of(boxes: torch.Tensor) -> torch.Tensor:
+def lesion_windows(boxes: torch.Tensor) -> torch.Tensor:
     """Return the square window that the network sees around each lesion, [n, 4] in pixels. boxes: [n, 4] in pixels."""
-    return lesion_window(boxes, FACTOR)
+    return square_around(boxes, WINDOW_FACTOR)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from common import lesion, model
-from common.answer import whole
+from common.answer import whole_windows
 from common.boxes import in_shares
 from common.images import Images
 from common.model import Predictor
@@ -42,11 +42,11 @@ def look(predictor: Predictor, images: Images, given: bool = False) -> Look:
     """
     if predictor.finder is None:
         none = np.full((len(images), 4), np.nan, np.float32)
-        return Look(images, none, whole(len(images)), np.ones(len(images), np.float32))
+        return Look(images, none, whole_windows(len(images)), np.ones(len(images), np.float32))
     boxes, found = find_lesions(predictor.finder, images)
     if given:
         boxes[images.boxed], found[images.boxed] = images.boxes[images.boxed], 1
-    windows = windows_around(boxes)
+    windows = lesion_windows(boxes)
     return Look(place_windows(images, windows), boxes, in_shares(windows, images.sizes), found)
 
 
@@ -67,9 +67,9 @@ def choose_found_threshold(images: Images, found: np.ndarray) -> float:
     return float(np.quantile(of_lesions, MISSED, method="lower")) if len(of_lesions) and found.min() < 1 else 0.0
 
 
-def windows_around(boxes: np.ndarray) -> np.ndarray:
+def lesion_windows(boxes: np.ndarray) -> np.ndarray:
     """Return the windows that the model sees around boxes, float [n, 4] in pixels. boxes: float [n, 4] in pixels."""
-    return lesion.window_of(torch.from_numpy(boxes)).numpy()
+    return lesion.lesion_windows(torch.from_numpy(boxes)).numpy()
 
 
 def place_windows(images: Images, windows: np.ndarray) -> Images:
@@ -83,7 +83,7 @@ def place_windows(images: Images, windows: np.ndarray) -> Images:
     return replace(images, windows=seen)
 
 
-def predict(predictor: Predictor, images: Images, given: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def find_and_predict(predictor: Predictor, images: Images, given: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Return logits of images, float64 [n], not calibrated, and how sure the finder is of a lesion, float32 [n].
 
     Args: given: as for `look`. Raises: UserError, as `look`.

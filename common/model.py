@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from common.errors import UserError
 
 GREY_MEAN, GREY_STD = 0.449, 0.226  # mean and deviation of ImageNet, averaged over the colours
-WINDOW = 2 / 3  # share of the window in the logit of two looks; the frame has the rest (results/lesion.md)
+WINDOW_SHARE = 2 / 3  # share of the window in the logit of two looks; the frame has the rest (results/lesion.md)
 COARSE = 32  # rough side in pixels of images for `texture`; finer detail depends on the scanner (results/README.md)
 
 
@@ -81,14 +81,14 @@ class BreastResNet(nn.Module):
         third = self.trunk.layer3(self.trunk.layer2(first))
         return self.trunk.layer4(third), None if self.finder is None else self.finder(third)
 
-    def look(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def logits_and_heat(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return logits [n], and logits of the heat map [n, side, side] or None. images: [n, size, size] in [0, 1]."""
         last, heat = self.later_stages(self.first_stage(images))
         return self.trunk.fc(self.trunk.avgpool(last).flatten(1))[:, 0], None if heat is None else heat[:, 0]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits [n]. images: float [n, size, size] in [0, 1]."""
-        return self.look(images)[0]
+        return self.logits_and_heat(images)[0]
 
     def explain(self, images: torch.Tensor) -> Explained:
         """Return class activation maps (Zhou et al., CVPR 2016), texture and heat. The mean of a map is the logit.
@@ -147,11 +147,11 @@ class TwoLooks(nn.Module):
     def of_trained(cls, window: BreastResNet, frame: BreastResNet) -> "TwoLooks":
         """Join two networks that were trained separately, and scale their last layers in place.
 
-        The mean of both logits is then WINDOW times the first logit plus 1 - WINDOW times the second logit.
+        The mean of both logits is then WINDOW_SHARE times the first logit plus 1 - WINDOW_SHARE times the second logit.
         """
         looks = cls(window, frame)
         with torch.no_grad():
-            for network, share in ((window, WINDOW), (frame, 1 - WINDOW)):
+            for network, share in ((window, WINDOW_SHARE), (frame, 1 - WINDOW_SHARE)):
                 for weights in network.trunk.fc.parameters():
                     weights.mul_(2 * share)
         return looks

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image, ImageChops
 
 from common.errors import UserError
-from common.imagefolder import Listing, describe_left_out, is_hidden, list_folder
+from common.imagefolder import FolderFiles, describe_left_out, is_hidden, list_folder
 from common.parallel import cpu_count
 from common.tablefile import BOX, CLASSES, SPLITS, Listed, arrange, blank_unknown, read, shorten
 
@@ -99,7 +99,7 @@ def assemble(folder: Path, what: str, info: pd.DataFrame, images: Files, masks: 
     return Listed(folder, arrange(table), notes)
 
 
-def read_columns(folder: Path, what: str, table: Path, columns: list[str]) -> pd.DataFrame:
+def read_table(folder: Path, what: str, table: Path, columns: list[str]) -> pd.DataFrame:
     """Read the table of a public data set as text: .csv, or .xlsx if openpyxl is installed. Raises: UserError."""
     try:
         info = read(table) if table.suffix == ".csv" else pd.read_excel(table, dtype=str, engine="openpyxl").fillna("")
@@ -132,7 +132,7 @@ def list_busi(folder: Path) -> Listed:
     left_out = {reason: paths for reason, paths in list_folder(folder, True).left_out.items() if reason != "masks"}
     others = [path.name for path in visible(folder) if path.is_dir() and path.name not in CLASSES]
     notes = [f"folders that do not belong to BUSI are skipped: {shorten(others)}"] if others else []
-    return Listed(folder, listed.table, listed.notes + notes + describe_left_out(Listing([], left_out)))
+    return Listed(folder, listed.table, listed.notes + notes + describe_left_out(FolderFiles([], left_out)))
 
 
 def list_busbra(folder: Path) -> Listed:
@@ -142,7 +142,7 @@ def list_busbra(folder: Path) -> Listed:
     """
     check_complete(folder, "BUS-BRA", (n for n in ("bus_data.csv", "Images", "Masks") if not (folder / n).exists()))
     columns = ["id", "case", "pathology", "device", "birads", "histology", "side"]
-    info = read_columns(folder, "BUS-BRA", folder / "bus_data.csv", columns)[columns]
+    info = read_table(folder, "BUS-BRA", folder / "bus_data.csv", columns)[columns]
     info = info.rename(columns={"id": "image", "case": "patient", "pathology": "class"})
     masks = {stem.replace("mask", "bus", 1): [path] for stem, path in images_in(folder / "Masks").items()}
     return assemble(folder, "BUS-BRA", info, images_in(folder / "Images"), masks)
@@ -157,7 +157,7 @@ def list_breast(folder: Path) -> Listed:
     tables = [path for path in visible(folder) if path.suffix in (".csv", ".xlsx") and "clinical" in path.name.lower()]
     check_complete(folder, "BrEaST-Lesions-USG", [] if tables else ["its clinical table (.xlsx or .csv)"])
     columns = ["image_filename", "classification", "birads"]
-    info = read_columns(folder, "BrEaST-Lesions-USG", min(tables, key=lambda path: path.suffix), columns)
+    info = read_table(folder, "BrEaST-Lesions-USG", min(tables, key=lambda path: path.suffix), columns)
     info = info.rename(columns={"image_filename": "image", "classification": "class"})
     info["image"] = info["patient"] = stems(info["image"])
     info = info.drop(columns=["caseid", "mask_tumor_filename", "mask_other_filename"], errors="ignore")
@@ -176,7 +176,7 @@ def list_busuclm(folder: Path) -> Listed:
     """
     check_complete(folder, "BUS-UCLM", (n for n in ("INFO.csv", "images", "masks") if not (folder / n).exists()))
     columns = ["image", "label", "doppler", "marks", "combined"]
-    info = read_columns(folder, "BUS-UCLM", folder / "INFO.csv", columns)[columns]
+    info = read_table(folder, "BUS-UCLM", folder / "INFO.csv", columns)[columns]
     info = info.rename(columns={"label": "class"}).assign(image=stems(info["image"]))
     info["patient"] = info["image"].str.split("_").str[0]
     masks = {stem: [path] for stem, path in images_in(folder / "masks").items()}

@@ -123,7 +123,7 @@ def parts(scored: Scored) -> list[tuple[dict, Scored]]:
     return found
 
 
-def evaluate(scored: list[Scored], chosen: Calibration, resamples: int = 2000) -> list[dict]:
+def score_parts(scored: list[Scored], chosen: Calibration, resamples: int = 2000) -> list[dict]:
     """Return the "results" of metrics.json: an entry for each part of the predictions at each threshold.
 
     An entry has every metric, its interval, and fields that describe the part.
@@ -169,10 +169,10 @@ def score_test(images: Images, of_test: np.ndarray, probabilities: np.ndarray) -
 
 def notes(scored: list[Scored], results: list[dict]) -> list[str]:
     """Return sentences that a reader of the results must know."""
-    return flattered(scored) + none_clean(scored) + below_chance(results)
+    return optimism_notes(scored) + none_clean(scored) + below_chance(results)
 
 
-def flattered(scored: list[Scored]) -> list[str]:
+def optimism_notes(scored: list[Scored]) -> list[str]:
     """Return a sentence for each set of predictions of images that trained the model, or chose something."""
     said = []
     for one in scored:
@@ -205,7 +205,7 @@ def below_chance(results: list[dict]) -> list[str]:
     ]
 
 
-def calibrate(
+def fit_calibration(
     images: Images, logits, groups, rule: Rule, on: str, by_hospital: bool = False, found_threshold: float = 0.0
 ) -> Calibration:
     """Fit temperature and offset, and choose the operating point, on held-out images that are never test images.

@@ -21,7 +21,7 @@ MEASURES = ("auc", "recall", "specificity", "calibration_in_the_large")  # metri
 def rows(results: list[dict], scored: Scored, column: str) -> list[dict]:
     """Return the rows of a forest plot at the operating point: all images first, then each value of a column.
 
-    Args: results: from `scoring.evaluate`, with "by".
+    Args: results: from `scoring.score_parts`, with "by".
     Returns: rows of "value", "n", "malignant", "threshold", "too_few" (see ENOUGH) and the `MEASURES` with intervals.
     """
     alike = {name: results[0][name] for name in ("on", "hospital", "unit")} | {"threshold_name": "operating point"}
@@ -53,7 +53,7 @@ def _exact_at_the_edge(entry: dict, labels, groups) -> dict:
 
 
 def of_values(results: list[dict], scored: Scored, column: str) -> dict[str, np.ndarray]:
-    """Return the subgroups of a column, {value: bool [n]}. results: from `scoring.evaluate`, with "by"."""
+    """Return the subgroups of a column, {value: bool [n]}. results: from `scoring.score_parts`, with "by"."""
     entries = (entry for entry in results if column in entry.get("by", {}))
     return {entry["by"][column]: scored.subsets[entry["subset"]] for entry in entries}
 

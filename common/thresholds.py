@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WORDS = {
+RULES = {
     "sensitivity": "largest threshold with a sensitivity of at least {}",
     "specificity": "smallest threshold with a specificity of at least {}",
     "flag-rate": "smallest threshold that flags at most a share of {}",
@@ -17,7 +17,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that chooses a threshold. kind: a key of WORDS; value: the share, in (0, 1]."""
+    """A rule that chooses a threshold. kind: a key of RULES; value: the share, in (0, 1]."""
 
     kind: str
     value: float
@@ -47,4 +47,4 @@ class Rule:
 
     def describe(self, chosen_on: str) -> str:
         """Return the threshold in words, for files and tables. chosen_on: the images that chose it, in words."""
-        return f"{WORDS[self.kind].format(self.value)} on {chosen_on}, midway to the next probability"
+        return f"{RULES[self.kind].format(self.value)} on {chosen_on}, midway to the next probability"

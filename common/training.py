@@ -41,7 +41,7 @@ class Fit:
     history: list[dict] = field(default_factory=list)
 
     @property
-    def last_network(self) -> list[dict]:
+    def deciding_epochs(self) -> list[dict]:
         """Epochs of the only network or, in the view lesion, of the network of the window."""
         return [epoch for epoch in self.history if epoch.get("network") != "frame"]
 
@@ -51,8 +51,8 @@ class Fit:
         return done == epochs or done - self.best_epoch >= patience
 
 
-class Boxes(NamedTuple):
-    """Boxes of the lesions in images.
+class LesionTargets(NamedTuple):
+    """LesionTargets of the lesions in images.
 
     boxes: float32 [n, 4], in shares, nan if there is none; annotated: bool [n], whether the lesion, or its absence, is
     known.
@@ -75,18 +75,18 @@ class Examples(NamedTuple):
 
     pixels: np.ndarray
     labels: np.ndarray
-    lesions: Boxes | None = None
+    lesions: LesionTargets | None = None
 
 
 def frames_of(images: Images) -> Examples:
     """Return frames with labels and boxes, for the network that finds and classifies lesions in frames."""
     boxes = torch.from_numpy(in_shares(images.boxes, images.sizes))
-    return Examples(images.pixels, images.labels, Boxes(boxes, torch.from_numpy(images.annotated)))
+    return Examples(images.pixels, images.labels, LesionTargets(boxes, torch.from_numpy(images.annotated)))
 
 
 def windows_of(images: Images) -> Examples:
     """Return windows with labels, for the network that classifies lesions in windows."""
-    return Examples(images.look("window"), images.labels)
+    return Examples(images.network_input("window"), images.labels)
 
 
 def fit(
@@ -152,9 +152,9 @@ def fit_network(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     images, labels = torch.from_numpy(train.pixels).to(device), torch.from_numpy(train.labels).to(device)
-    lesions = train.lesions and Boxes(*(part.to(device) for part in train.lesions))
+    lesions = train.lesions and LesionTargets(*(part.to(device) for part in train.lesions))
     class_weights = loss.class_weights(labels, settings.class_weights)
-    usual = augment.FINDING if lesions else augment.Strength(scale=settings.zoom)
+    usual = augment.FINDING if lesions else augment.Strength(zoom=settings.zoom)
     strength = replace(usual, scanners=settings.varies_scanners)
     mixup = 0 if lesions else settings.mixup  # mixup of frames harms finding and classification (results/lesion.md)
     steps = settings.epochs * math.ceil(len(images) / settings.batch_size)
@@ -183,7 +183,7 @@ def fit_network(
                     planes = augment.augment(planes, strength, generator)
                 planes, targets = augment.mixup((planes, targets), mixup, generator)
                 with autocast(device, settings.precision):
-                    logits, heat = model.look(planes[:, 0])
+                    logits, heat = model.logits_and_heat(planes[:, 0])
                 batch_loss = loss.training_loss(
                     logits.float(), targets, settings.loss, settings.label_smoothing, class_weights
                 )

@@ -5,7 +5,7 @@ y are the left and upper edge of the box. Every view is a window:
 
 window(images, square_box(h, w), side, clip=True)     the middle square, as MedMNIST prepared its images
 window(images, frame_box(h, w), side)                 the whole frame, squashed to a square
-window(images, lesion_window(boxes, 2.5), side)       a square around each lesion
+window(images, square_around(boxes, 2.5), side)       a square around each lesion
 """
 
 import torch
@@ -73,7 +73,7 @@ def square_box(height: int, width: int) -> torch.Tensor:
     return torch.cat([((size - side) / 2).floor(), side], 1)
 
 
-def lesion_window(boxes: torch.Tensor, factor: float) -> torch.Tensor:
+def square_around(boxes: torch.Tensor, factor: float) -> torch.Tensor:
     """Return the square around each box, [n, 4]: same centre, side `factor` times the longer side. boxes: [n, 4]."""
     start, size = boxes[:, :2], boxes[:, 2:]
     side = (factor * size.amax(1, keepdim=True)).expand(-1, 2)

@@ -58,7 +58,7 @@ def splits() -> Iterator[tuple[list[str], str, dict, dict]]:
     for file in (f"{stem}.onnx" for stem in STEMS):
         about = metadata(file)
         for name, scores, chosen in stored(about):
-            yield [f"`{file}`", f"{name}, {scores['n']} images"], about["threshold"], scores, chosen
+            yield [f"`{file}`", f"{name}, {scores['n']} {scores['unit']}s"], about["threshold"], scores, chosen
 
 
 def score_rows() -> Iterator[list[str]]:
@@ -72,11 +72,11 @@ def threshold_rows() -> Iterator[list[str]]:
 
 
 def hospital_rows() -> Iterator[list[str]]:
-    """Yield a row for each file and data set of hospitals.csv. A data set that trained the file has no scores."""
+    """Yield a row for each file and data set of hospitals.csv, unless the file was trained on the data set."""
     for row in log.read("hospitals.csv"):
-        cells = [log.cell(row, name) for name in ("auc", "accuracy", "brier", "sensitivity", "specificity")]
         if row["trained_on"] != "0":
-            cells = [f"trained on {row['trained_on']} of them", "", "", "", ""]
+            continue
+        cells = [log.cell(row, name) for name in ("auc", "accuracy", "brier", "sensitivity", "specificity")]
         what = f"{row['set']}, {row['n']} {row['unit']}s" + f", boxes {row['boxes']}" * bool(row["boxes"])
         yield [f"`{row['file']}`", what, *cells]
 
@@ -104,10 +104,10 @@ def speed_rows() -> Iterator[list[str]]:
 
 
 TABLES = {
-    "file | on | AUC | accuracy | Brier score | ECE": score_rows,
-    "file | on | threshold | sensitivity | specificity": threshold_rows,
+    "file | images | AUC | accuracy at 0.5 | Brier score | ECE": score_rows,
+    "file | images | threshold | sensitivity | specificity": threshold_rows,
     "file | images | AUC | accuracy at 0.5 | Brier score | sensitivity | specificity": hospital_rows,
-    "file | on | labels that agree | AUC lost | largest difference of P": int8_rows,
+    "file | images | labels that agree | AUC lost | largest difference of P": int8_rows,
     "file | an image, 1 thread | an image, 2 threads | batches of 64, 2 threads | loads in | memory": speed_rows,
 }
 

@@ -36,7 +36,7 @@ from common.run import flags
 from common.settings import Settings
 from common.tablefile import BOX
 from common.weights import initial_model
-from common.window import frame_box, lesion_window, square_box, window
+from common.window import frame_box, square_around, square_box, window
 from results import log
 
 CPU = torch.device("cpu")
@@ -188,7 +188,7 @@ def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     usual = augment.Strength()
     contrast, brightness = finder.gain * usual.contrast, finder.gain * usual.brightness
-    strength = replace(usual, scale=finder.zoom, shift=finder.shift, contrast=contrast, brightness=brightness)
+    strength = replace(usual, zoom=finder.zoom, shift=finder.shift, contrast=contrast, brightness=brightness)
     targets = ellipses(boxes, finder.size)
     model.train()
     for _ in range(finder.epochs):
@@ -200,7 +200,7 @@ def train_finder(images, boxes, labels: np.ndarray, finder: Finder, weights: str
                 planes, malignant = augment.mixup((planes, malignant), settings.mixup, generator)
             inputs, heat = planes.unbind(1)
             with training.autocast(CPU, settings.precision):
-                logit, heat_logits = model.look(inputs)
+                logit, heat_logits = model.logits_and_heat(inputs)
             assert heat_logits is not None  # the model finds lesions
             loss = heat_loss(heat_logits.float(), heat)
             if finder.classifies:
@@ -225,7 +225,7 @@ def heat_of(model: BreastResNet, images: torch.Tensor) -> np.ndarray:
     """Return heat maps in [0, 1], by mean logits of image and mirror image. images: uint8 [n, size, size]."""
 
     def logits(x: torch.Tensor) -> torch.Tensor:
-        _, heat = model.look(x)
+        _, heat = model.logits_and_heat(x)
         assert heat is not None  # the model finds lesions
         return heat
 
@@ -311,7 +311,7 @@ class Bench:
 
     def finder_views(self, hospital: Hospital, finder: Finder) -> torch.Tensor:
         frames = hospital.frame_boxes()
-        return lesion_window(frames, 1.0) if finder.letterbox else frames
+        return square_around(frames, 1.0) if finder.letterbox else frames
 
     def heat(self, name: str, trained_on: Hospital, scored_on: Hospital, seed: int) -> dict:
         """Return heat maps of a hospital by a finder of the other; if both are the same, out-of-fold over 3 folds."""
@@ -367,7 +367,7 @@ class Bench:
         boxes, _, _ = self.found(placed, trained_on, scored_on)
         for scale in (1.0, *placed.wider):
             kind = f"found by {placed.finder}, {placed.rule}, {'+'.join(map(str, placed.seeds))}"
-            kind, wide = (f"{kind}, x {scale:g}", lesion_window(boxes, scale)) if scale != 1 else (kind, boxes)
+            kind, wide = (f"{kind}, x {scale:g}", square_around(boxes, scale)) if scale != 1 else (kind, boxes)
             said = said | self.once(f"{kept} {kind}", partial(make_found, kind, wide))
         return said
 
@@ -396,7 +396,7 @@ def subset(hospital: Hospital, chosen: np.ndarray) -> Hospital:
 def look(classifier: Classifier, hospital: Hospital, boxes: torch.Tensor | None = None) -> np.ndarray:
     """Return what a classifier sees, uint8 [n, size, size]. boxes: of the lesions, in the view "window"."""
     if boxes is not None:
-        pixels = hospital.view(lesion_window(boxes, classifier.factor), classifier.size)
+        pixels = hospital.view(square_around(boxes, classifier.factor), classifier.size)
     elif classifier.view == "square":
         pixels = hospital.view(hospital.frame_boxes(square_box), classifier.size, clip=True)
     else:

@@ -31,8 +31,8 @@ def score(predictor: Predictor, images: Images) -> dict:
     frame = Predictor([member.frame for member in predictor.members], predictor.mirror)
     window = Predictor([member.window for member in predictor.members], predictor.mirror)
     of_frame = predict(frame, images.pixels)
-    of_found, of_given = (predict(window, one.images.look("window")) for one in (found, given))
-    iou = overlap(found.windows[boxed], in_shares(looks.windows_around(images.boxes[boxed]), images.sizes[boxed]))
+    of_found, of_given = (predict(window, one.images.network_input("window")) for one in (found, given))
+    iou = overlap(found.windows[boxed], in_shares(looks.lesion_windows(images.boxes[boxed]), images.sizes[boxed]))
     every, lesions = np.ones(len(images), bool), boxed
     logits = {"frame": (of_frame, every), "window_found": (of_found, every), "both_found": (of_frame + of_found, every)}
     logits |= {"window_given": (of_given, lesions), "both_given": (of_frame + of_given, lesions)}

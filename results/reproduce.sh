@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Make the numbers of README.md and models/README.md from nothing but the downloads.
+# Run the commands behind the numbers of README.md and models/README.md, from nothing but the downloads.
 #
 #   bash results/reproduce.sh [STEP ...]      all steps, or those named
 #
 # Before: pip install -r requirements.txt, and download BUSI, BrEaST and BUS-BRA (docs/datasets.md) into the folders
 # busi, breast and busbra here, or link them. BreastMNIST and the ImageNet weights are downloaded by the scripts.
-# WEIGHTS names other weights to start from, as --weights takes them: ours were a file (docs/results.md says how it
-# differs). The times are those of two cores with bf16 units. Results go into runs/, files into runs/models/.
+# WEIGHTS names other weights to start from, as --weights takes them: our numbers started from a file that is not the
+# download (docs/results.md), so yours differ slightly. The times are those of two cores with bf16 units. Results go into
+# runs/, files into runs/models/.
 set -euo pipefail
 weights=${WEIGHTS:-imagenet}
 
@@ -27,16 +28,18 @@ breastmnist_28() { # 3 min: README and card, the file of 28 pixels
 
 breast_ultrasound() { # 55 min: README and card, each of three hospitals by models of the other two; the file of all three
     python -m results.busi_table busi busi.csv
-    python crossval.py --data busi.csv breast busbra --groups hospital --size 128 --epochs 16 --refit \
+    python -m results.busbra_table busbra busbra.csv
+    python crossval.py --data busi.csv breast busbra.csv --groups hospital --size 128 --epochs 16 --refit \
         --weights "$weights" --out runs/breast_ultrasound
-    python crossval.py --data busi.csv breast busbra --groups hospital --view square --scanners on --size 128 --epochs 16 --no-test \
+    python crossval.py --data busi.csv breast busbra.csv --groups hospital --view square --scanners on --size 128 --epochs 16 --no-test \
         --weights "$weights" --out runs/square
     python export.py runs/breast_ultrasound --fp16 --benchmark --out runs/models/breast_ultrasound.onnx
 }
 
 card() { # 10 min: the tables of the card, of the files in models/, and those of results/README.md
-    python -m results.card breast busbra
-    python -m results.limits breast busbra
+    python -m results.busbra_table busbra busbra.csv
+    python -m results.card breast busbra.csv
+    python -m results.limits breast busbra.csv
     python -m results.robustness --data-root "${MEDMNIST_ROOT:-$HOME/.medmnist}" # with breastmnist_224.npz
     python -m results.table
 }

@@ -73,7 +73,7 @@ def test_what_differs_between_scanners_varies_only_where_asked(images):
 @pytest.mark.parametrize("probability, low, high", [(1.0, 1.0, 1.0), (0.5, 0.42, 0.58)])
 def test_mirror_is_an_exact_left_right_flip_and_no_strength_no_change(probability, low, high):
     images = torch.rand(1000, 1, 8, 8, generator=generator())
-    changed = augment.augment(images, only(mirror=probability), generator(2))
+    changed = augment.augment(images, only(flip=probability), generator(2))
     flipped, same = ((changed - expected).abs().amax((1, 2, 3)) < 1e-5 for expected in (images.flip(3), images))
     assert (flipped ^ same).all() and low <= flipped.float().mean() <= high
 
@@ -101,7 +101,7 @@ def test_rotation_turns_either_way_up_to_its_angle_and_keeps_distances():
 
 @pytest.mark.parametrize("x, y", [(7, 0), (0, 7), (5, -5)])
 def test_scale_zooms_both_axes_alike_in_and_out(x, y):
-    to_x, to_y = moved(x, y, scale=0.15)
+    to_x, to_y = moved(x, y, zoom=0.15)
     zoom = torch.hypot(to_x, to_y) / (x**2 + y**2) ** 0.5
     assert zoom.max() == pytest.approx(1.15, abs=0.02) and zoom.min() == pytest.approx(0.85, abs=0.02)
     torch.testing.assert_close(to_x * y, to_y * x, rtol=0, atol=0.5)  # along the ray from the centre
@@ -128,7 +128,7 @@ def test_brightness_adds_and_contrast_stretches_about_the_mean():
 
 def test_gamma_is_a_power_that_keeps_black_and_white():
     greys = torch.linspace(0, 1, SIDE).expand(1000, SIDE, SIDE)
-    changed = augment.grey_curve(greys, only(gamma=0.5), generator())
+    changed = augment.change_gamma(greys, only(gamma=0.5), generator())
     assert (changed[..., 0] == 0).all() and (changed[..., -1] == 1).all()
     exponent = changed[:, 0, SIDE // 2].log() / greys[:, 0, SIDE // 2].log()
     assert exponent.log().max() == pytest.approx(0.5, abs=0.01) and exponent.log().min() == pytest.approx(
@@ -140,12 +140,12 @@ def test_gamma_is_a_power_that_keeps_black_and_white():
 def test_focus_takes_away_or_adds_fine_detail_and_nothing_else():
     stripes = 0.5 + 0.25 * (torch.arange(SIDE) % 2 * 2 - 1).float().expand(1000, SIDE, SIDE)
     ramp = torch.linspace(0.2, 0.8, SIDE).expand(1000, SIDE, SIDE)
-    changed = augment.focus(stripes, only(sharpness=1.0), generator())
+    changed = augment.sharpen(stripes, only(sharpness=1.0), generator())
     inside = (changed - 0.5)[:, 4:-4, 4:-4] / (stripes - 0.5)[:, 4:-4, 4:-4]  # the filter removes such stripes: 0 to 2
     assert inside.min() == pytest.approx(0, abs=0.01) and inside.max() == pytest.approx(2, abs=0.01)
     assert inside.amin((1, 2)).mean() == pytest.approx(1, abs=0.05)  # either way
-    torch.testing.assert_close(augment.focus(ramp, only(sharpness=1.0), generator())[..., 2:-2], ramp[..., 2:-2])
-    assert augment.focus(torch.rand(50, 8, 8).round(), only(sharpness=3.0), generator()).min() == 0  # clipped
+    torch.testing.assert_close(augment.sharpen(ramp, only(sharpness=1.0), generator())[..., 2:-2], ramp[..., 2:-2])
+    assert augment.sharpen(torch.rand(50, 8, 8).round(), only(sharpness=3.0), generator()).min() == 0  # clipped
 
 
 def test_speckle_is_noise_in_proportion_to_the_grey_level():

@@ -152,7 +152,7 @@ def test_in_the_view_lesion_given_boxes_are_scored_too(framed, finding, monkeypa
     found = cross_validate(framed, settings, scheme)
     at_boxes, boxed = found.look_at_boxes(framed, SETTINGS.mirror), framed.boxed
     for values, given, of in ((found.mean_logits, False, slice(None)), (at_boxes, True, boxed)):
-        expected, _ = looks.predict(finding.predictor, framed, given)
+        expected, _ = looks.find_and_predict(finding.predictor, framed, given)
         np.testing.assert_allclose(values, expected[of], atol=1e-5)
     assert (at_boxes != found.mean_logits[boxed]).all()
     args = Namespace(groups="image", sensitivity=0.95, no_test=True, pool="train+val")

@@ -64,7 +64,7 @@ def test_a_run_has_stored_predictions_of_its_own_images_and_makes_those_of_other
     found = evaluate.predict(folded, train)
     assert found.probabilities.tolist() == held_out and found.out_of_fold.all()
     assert found.how == "out-of-fold predictions"
-    scored = evaluation.score(found, "train")
+    scored = evaluation.add_subsets(found, "train")
     notes = evaluate.notes_of(folded, evaluate.find_images(folded, "square", parsed()), scored, found, [])
     assert notes[0].endswith("models that were not trained on any image of the same hospital.")
     found = evaluate.predict(folded, test)
@@ -90,7 +90,7 @@ def test_a_run_s_own_images_are_those_of_its_table_and_a_file_s_those_of_its_fin
         ("test", "unseen", False, ()),
     ):
         for model in (own, onnx_model):
-            scored = evaluation.score(found := evaluate.predict(model, load(model, parsed, split)), split)
+            scored = evaluation.add_subsets(found := evaluate.predict(model, load(model, parsed, split)), split)
             assert set(found.seen.kinds) == {kind} and (scored.trained_on, scored.chose) == (trained_on, chose)
             assert ("clean" in scored.subsets) == (model is own or split != "test")
 
@@ -101,7 +101,7 @@ def test_rows_of_predictions_say_what_is_known_of_each_image(own, onnx_model, pa
     names = ["split", "index", "label", "probability", "hospital", "patient", "image", "flagged", "seen"]
     for model, more in ((own, []), (onnx_model, ["typicality"])):
         found = evaluate.predict(model, test)
-        rows = evaluate.prediction_rows(evaluation.score(found, "test"), found, 0.41)
+        rows = evaluate.evaluated_rows(evaluation.add_subsets(found, "test"), found, 0.41)
         assert list(rows[0]) == names + more and rows[3]["patient"] == "p3"
         assert [row["flagged"] for row in rows] == (found.probabilities >= 0.41).astype(int).tolist()
     assert [row["typicality"] for row in rows] == found.typicality.tolist()
@@ -112,7 +112,7 @@ def test_rows_of_predictions_say_what_is_known_of_each_image(own, onnx_model, pa
 
 @pytest.fixture
 def scored(onnx_model, parsed) -> scoring.Scored:
-    return evaluation.score(evaluate.predict(onnx_model, load(onnx_model, parsed, "test")), "test")
+    return evaluation.add_subsets(evaluate.predict(onnx_model, load(onnx_model, parsed, "test")), "test")
 
 
 def test_another_model_s_predictions_are_taken_in_order_and_only_of_the_same_images(
@@ -145,7 +145,7 @@ def test_a_model_of_another_view_sees_the_images_as_it_looks_at_them(lesion_mode
     for model in (lesion_model, onnx_model):
         taken[model.view] = evaluate.load_images(evaluate.find_images(model, model.view, args), "all")
     assert (taken["square"].pixels != taken["lesion"].pixels).any()
-    scored = evaluation.score(evaluate.predict(lesion_model, taken["lesion"]), "all")
+    scored = evaluation.add_subsets(evaluate.predict(lesion_model, taken["lesion"]), "all")
     with patch.object(evaluate, "predict", lambda model, images: images):
         other = evaluate.predict_other(lesion_model, scored, args)
     assert np.array_equal(other.pixels, taken["square"].pixels)
@@ -193,7 +193,7 @@ def test_busi_as_everybody_downloads_it_is_known_by_a_model_of_breastmnist(onnx_
 def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist, breastmnist_root, parsed, monkeypatch):
     args = parsed("--data", "breastmnist", "--data-root", breastmnist_root, "--split", "val")
     found = evaluate.find_images(own, "square", args)
-    scored = evaluation.score(evaluate.predict(own, evaluate.load_images(found, "val")), "val")
+    scored = evaluation.add_subsets(evaluate.predict(own, evaluate.load_images(found, "val")), "val")
     name, content = evaluate.official_result(found, scored, "run", args)
     assert name.startswith("breastmnist_val_[AUC]") and len(content.splitlines()) == 78
     assert evaluate.official_result(found, replace(scored, on="all"), "run", args) is None

@@ -10,7 +10,7 @@ from conftest import refusal
 from PIL import Image
 
 from common import data, evaluation, fingerprints, phantom, scoring
-from common.answer import Answer, whole
+from common.answer import Answer, whole_windows
 from common.calibration import Calibration
 from common.evaluation import KINDS, Predicted, Seen
 
@@ -76,7 +76,7 @@ def test_of_a_run_s_own_images_its_table_says_more(trained_on, chosen_on, kinds,
 
 def answer(typicality) -> Answer:
     """What a model says of 24 images, of which it sees all."""
-    return Answer(np.linspace(0.01, 0.99, 24), whole(24), np.ones(24, np.float32), typicality)
+    return Answer(np.linspace(0.01, 0.99, 24), whole_windows(24), np.ones(24, np.float32), typicality)
 
 
 def predicted(seen=(), out_of_fold=(), chose=(), own=False, **more) -> Predicted:
@@ -89,7 +89,7 @@ def predicted(seen=(), out_of_fold=(), chose=(), own=False, **more) -> Predicted
 
 def test_subsets_are_those_that_say_something():
     def subsets(given: Predicted, by=None) -> dict:
-        return {name: int(mask.sum()) for name, mask in evaluation.score(given, "test", by).subsets.items()}
+        return {name: int(mask.sum()) for name, mask in evaluation.add_subsets(given, "test", by).subsets.items()}
 
     assert subsets(predicted()) == {} and subsets(predicted(own=True)) == {"clean": 24}
     assert subsets(predicted(seen=[1, 2])) == {"clean": 22}
@@ -99,14 +99,14 @@ def test_subsets_are_those_that_say_something():
     assert subsets(predicted(answer=answer(typicality), typicality_threshold=0.1)) == {"typical": 21, "unlike": 3}
     assert subsets(predicted(answer=answer(typicality))) == {}
     assert subsets(predicted(), by="device") == {"device X": 8, "device Y": 8, "device unknown": 8}
-    message = refusal(evaluation.score, predicted(), "test", "scanner")
+    message = refusal(evaluation.add_subsets, predicted(), "test", "scanner")
     assert message.startswith("--by scanner: the images have no such column. Use image, label, split, hospital")
 
 
 def test_values_of_a_column_are_fields():
     def named(by=None) -> list:
-        scored = evaluation.score(predicted(seen=[1]), "test", by)
-        results = scoring.evaluate([scored], Calibration(), 100)
+        scored = evaluation.add_subsets(predicted(seen=[1]), "test", by)
+        results = scoring.score_parts([scored], Calibration(), 100)
         return [(entry["subset"], entry.get("by")) for entry in results if entry["threshold_name"] == "standard"]
 
     values = [(f"device {value}", {"device": value}) for value in ("X", "Y", "unknown")]
@@ -124,7 +124,7 @@ def test_values_of_a_column_are_fields():
     ],
 )
 def test_scored_predictions_say_what_their_images_were_for(given, trained_on, chose):
-    scored = evaluation.score(predicted(**given), "test")
+    scored = evaluation.add_subsets(predicted(**given), "test")
     assert (scored.trained_on, scored.chose) == (trained_on, chose)
 
 
@@ -164,18 +164,18 @@ def looking() -> Predicted:
 
 
 def test_predictions_by_given_boxes_are_of_the_images_that_have_one(looking):
-    found, given = scoring.by_boxes(evaluation.score(looking, "test"), looking.given.probabilities)
+    found, given = scoring.by_boxes(evaluation.add_subsets(looking, "test"), looking.given.probabilities)
     assert (found.boxes, given.boxes, len(found.labels)) == ("found", "given", 24)
     assert found.probabilities.tolist() == looking.probabilities.tolist()
     assert np.flatnonzero(found.subsets["boxed"]).tolist() == list(range(0, 24, 2))
     assert given.probabilities.tolist() == looking.given.probabilities.tolist()
     assert given.labels.tolist() == LABELS[::2].tolist()
-    results = scoring.evaluate([found, given], Calibration(), 100)
+    results = scoring.score_parts([found, given], Calibration(), 100)
     assert {(entry["boxes"], entry["subset"], entry["n"]) for entry in results} == {
         ("found", "all", 24), ("found", "clean", 22), ("found", "boxed", 12), ("given", "all", 12)
     }  # fmt: skip
-    (alone,) = scoring.by_boxes(evaluation.score(predicted(), "test"), None)
-    assert alone.boxes == "" and "boxes" not in scoring.evaluate([alone], Calibration(), 100)[0]
+    (alone,) = scoring.by_boxes(evaluation.add_subsets(predicted(), "test"), None)
+    assert alone.boxes == "" and "boxes" not in scoring.score_parts([alone], Calibration(), 100)[0]
 
 
 def test_windows_are_measured_against_those_around_the_boxes(looking):
@@ -196,7 +196,7 @@ def test_windows_are_measured_against_those_around_the_boxes(looking):
 
 
 def compare(a: Predicted, b: Predicted) -> dict:
-    return evaluation.compare(evaluation.score(a, "test"), a, b, ("a", "b"), 200)
+    return evaluation.compare(evaluation.add_subsets(a, "test"), a, b, ("a", "b"), 200)
 
 
 def test_a_comparison_is_of_the_images_that_neither_model_has_seen():

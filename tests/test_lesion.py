@@ -96,4 +96,4 @@ def test_boxes_in_pixels_are_whole_and_at_least_one_wide_and_high():
     shares = torch.tensor([[0.25, 0.5, 0.1004, 0.25], [-0.01, 0.99, 0.001, 0.004]])
     boxes = lesion.in_pixels(shares, scale)
     assert boxes.tolist() == [[200, 300, 80, 150], [-1, 89, 1, 1]]
-    assert lesion.window_of(boxes).tolist() == [[52.5, 187.5, 375, 375], [-1.75, 88.25, 2.5, 2.5]]
+    assert lesion.lesion_windows(boxes).tolist() == [[52.5, 187.5, 375, 375], [-1.75, 88.25, 2.5, 2.5]]

@@ -67,7 +67,7 @@ def test_a_window_is_cut_out_of_the_frame_as_stored(finding, framed):
 
 
 def test_predictions_are_of_both_looks(finding, framed):
-    logits, sure = looks.predict(finding.predictor, framed, given=True)
+    logits, sure = looks.find_and_predict(finding.predictor, framed, given=True)
     placed = looks.look(finding.predictor, framed, given=True)
     assert placed.images.seen.shape == (6, 2, 28, 28)
     parts = [
@@ -88,7 +88,7 @@ def test_where_a_model_looks_at_the_whole_picture_nothing_is_sought(untrained, p
     looked = looks.look(untrained.predictor, phantoms, given=True)
     assert looked.images is phantoms and np.isnan(looked.boxes).all() and looked.boxes.shape == (48, 4)
     assert looked.windows.tolist() == [[0, 0, 1, 1]] * 48 and looked.found.tolist() == [1] * 48
-    logits, _ = looks.predict(untrained.predictor, phantoms)
+    logits, _ = looks.find_and_predict(untrained.predictor, phantoms)
     assert np.array_equal(logits, model.predict(untrained.predictor, phantoms.pixels))
 
 

@@ -314,7 +314,7 @@ def test_no_such_flag_no_image_and_no_model(run, tmp_path):
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and "--js" in err
     assert "no image files there" in run(tmp_path, status=2)[1]
     assert "no image files there" in run(status=2)[1]
-    assert "no such file; export.py makes one" in run("image.png", model=tmp_path / "absent.onnx", status=2)[1]
+    assert "there is no such file. Make the file" in run("image.png", model=tmp_path / "absent.onnx", status=2)[1]
     for first in (tmp_path, "image.PNG"):
         assert (
             f"{first} is not an .onnx file. Name an .onnx file first: predict.py MODEL.onnx"

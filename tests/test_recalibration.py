@@ -113,7 +113,7 @@ def test_calibrate_writes_the_same_network_with_another_calibration(rule, onnx_m
     kind, value = rule[0][2:], float(rule[1])
     assert reached[kind].mean() <= value if kind == "flag-rate" else reached[kind].mean() >= value
     assert f"{value} on 120 images of images" in mine.calibration.threshold_rule
-    assert mine.calibration.promise["recall"] == pytest.approx(stored["after"]["recall"])
+    assert mine.calibration.achieved_together["recall"] == pytest.approx(stored["after"]["recall"])
     assert len(mine.chosen_on) == len(onnx_model.chosen_on) + 120 and "expected on new images" in out
     assert (tmp_path / "mine.calibration.png").exists() and mine.data == onnx_model.data
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from conftest import REPO, read_json
 from PIL import Image
+from test_publicsets import make_busbra
 
 import crossval
-from common import metrics
-from results import card, limits, log, measure, table
+from common import data, metrics
+from results import busbra_table, card, limits, log, measure, table
 
 
 def test_the_tables_of_results_are_made_from_the_result_files():
-    made = [table.table(), table.hospital_table()]
+    made = [table.table(), table.held_out_table(), table.hospital_table()]
     assert all(one in (REPO / "docs" / "results.md").read_text(encoding="utf-8") for one in made)
     first_page = (REPO / "README.md").read_text(encoding="utf-8").split("\n## Results\n")[1].split("\n## ")[0]
     rows = [line for line in first_page.splitlines() if line.startswith("|")]
@@ -77,8 +78,26 @@ def test_figures_of_images_that_a_file_was_trained_on_are_not_shown(monkeypatch)
     row = {"file": "a.onnx", "set": "breast", "unit": "image", "boxes": "", "n": "256", "trained_on": "200"}
     for name in ("auc", "accuracy", "brier", "sensitivity", "specificity"):
         row |= {name: "0.9", f"{name}_low": "0.8", f"{name}_high": "1"}
-    monkeypatch.setattr(log, "read", lambda name: [row])
-    assert [*card.hospital_rows()] == [["`a.onnx`", "breast, 256 images", "trained on 200 of them", "", "", "", ""]]
+    unseen = row | {"set": "busbra", "trained_on": "0"}
+    monkeypatch.setattr(log, "read", lambda name: [row, unseen])
+    assert [*card.hospital_rows()] == [["`a.onnx`", "busbra, 256 images", *["0.900 (0.800 to 1.000)"] * 5]]
+
+
+def test_the_half_of_busbra_has_the_patients_with_an_even_case_number(tmp_path):
+    make_busbra(tmp_path)
+    info = tmp_path / "bus_data.csv"
+    info.write_text(info.read_text().replace("-l,1,", "-l,12,").replace("-s,3,", "-s,4,"))  # cases 12, 1 and 4
+    made = busbra_table.table(tmp_path)
+    assert [*made["image"]] == [str(tmp_path / f"Images/bus_{name}.png") for name in ("0001-l", "0003-s")]
+    made.to_csv(tmp_path / "half.csv", index=False)
+    found = data.find([str(tmp_path / "half.csv")], None, 28, 0, None, undivided="train")
+    images = data.load(found, "train")
+    assert (images.patients, [*images.labels], [*images.hospitals]) == (
+        ["busbra/12", "busbra/4"],
+        [0, 1],
+        ["busbra"] * 2,
+    )
+    assert images.boxes[:, 2].tolist() == [10, 10]
 
 
 def test_limits_are_measured_on_pictures_on_test_and_on_all_images_of_a_set(

@@ -36,7 +36,7 @@ def scored() -> Scored:
 
 @pytest.fixture(scope="module")
 def results(scored) -> list[dict]:
-    return scoring.evaluate([scored, replace(scored, on="val", subsets={})], CHOSEN, 100)
+    return scoring.score_parts([scored, replace(scored, on="val", subsets={})], CHOSEN, 100)
 
 
 def test_entries_say_hospital_unit_subset_and_threshold_in_fields(results):
@@ -72,7 +72,7 @@ def test_splits_for_people_are_of_all_hospitals_at_the_standard_threshold(result
 
 @pytest.mark.parametrize("trained_on, chose", [(False, ()), (False, ("epoch", "threshold")), (True, ())])
 def test_every_entry_says_whether_its_images_chose_or_trained(scored, trained_on, chose):
-    found = scoring.evaluate([replace(scored, trained_on=trained_on, chose=chose)], CHOSEN, 100)
+    found = scoring.score_parts([replace(scored, trained_on=trained_on, chose=chose)], CHOSEN, 100)
     clean = {(entry["held_out"], *entry["chose"]) for entry in found if entry["subset"] == "clean"}
     others = {(entry["held_out"], *entry["chose"]) for entry in found if entry["subset"] != "clean"}
     assert clean == {(True,)} and others == {(not (trained_on or chose), *chose)}
@@ -124,7 +124,7 @@ def test_clean_images_share_no_group_with_those_that_trained_or_chose(phantoms):
 def test_what_a_reader_must_know_is_said_once_each(scored):
     labels = scored.labels.copy()
     backwards = replace(scored, probabilities=1 - (labels + scored.probabilities) / 2)
-    said = scoring.notes([backwards], scoring.evaluate([backwards], CHOSEN, 200))
+    said = scoring.notes([backwards], scoring.score_parts([backwards], CHOSEN, 200))
     assert len(said) == len(set(said)) == 3 and all("is below 0.5, and so is its interval" in note for note in said)
     assert [note.split("(")[1].split(")")[0] for note in said] == ["all", "a", "b"]
     seen = replace(scored, on="val", subsets={"clean": np.zeros(60, bool)}, trained_on=True)
@@ -133,7 +133,7 @@ def test_what_a_reader_must_know_is_said_once_each(scored):
     assert none.startswith("No val image is clean")
     (chose,) = scoring.notes([replace(scored, on="out_of_fold", chose=("epoch", "threshold"))], [])
     assert chose == "These out-of-fold images chose: epoch, threshold. So their figures are slightly optimistic."
-    assert scoring.notes([scored], scoring.evaluate([scored], CHOSEN, 100)) == []
+    assert scoring.notes([scored], scoring.score_parts([scored], CHOSEN, 100)) == []
 
 
 # calibration on held-out predictions
@@ -151,7 +151,7 @@ def held_out() -> tuple[Images, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("by_hospital", [False, True])
 def test_the_promise_is_measured_on_images_that_take_no_part_in_the_choice(held_out, by_hospital):
     images, logits, groups = held_out
-    found = scoring.calibrate(images, logits, groups, RULE, "out_of_fold", by_hospital)
+    found = scoring.fit_calibration(images, logits, groups, RULE, "out_of_fold", by_hospital)
     parts = images.hospitals if by_hospital else None
     assert (found.temperature, found.offset, found.threshold) == calibration.choose(images.labels, logits, RULE, parts)
     about = {"on": "out_of_fold", "hospitals": ["a", "b"], "hospital_left_out": by_hospital}
@@ -166,15 +166,15 @@ def test_the_promise_is_measured_on_images_that_take_no_part_in_the_choice(held_
         assert all(entry[name] == expected[name] for name in ("recall", "specificity", "precision"))
         assert entry["recall_ci95"][0] <= entry["recall"] <= entry["recall_ci95"][1]
         assert (entry["n"], entry["malignant"]) == (own.sum(), images.labels[own].sum()) and entry["held_out"]
-    assert found.promise is found.achieved[0]
+    assert found.achieved_together is found.achieved[0]
 
 
 def test_one_hospital_has_one_promise_under_its_name_and_few_images_have_none(held_out):
     images, logits, groups = held_out
     alone = np.arange(240) < 120
-    found = scoring.calibrate(images[alone], logits[alone], groups[alone], RULE, "val")
+    found = scoring.fit_calibration(images[alone], logits[alone], groups[alone], RULE, "val")
     assert [entry["hospital"] for entry in found.achieved] == ["a"]
     assert found.threshold_rule.startswith("largest threshold with a sensitivity of at least 0.9 on the validation im")
     few = np.r_[np.flatnonzero(images.labels)[:8], np.flatnonzero(images.labels == 0)[:20]]  # four malignant groups
-    found = scoring.calibrate(images[few], logits[few], groups[few], RULE, "val")
-    assert found.achieved == [] and found.promise == {} and 0 < found.threshold < 1
+    found = scoring.fit_calibration(images[few], logits[few], groups[few], RULE, "val")
+    assert found.achieved == [] and found.achieved_together == {} and 0 < found.threshold < 1

@@ -24,7 +24,7 @@ def scored(sizes: dict[str, tuple[int, int]], shift: dict[str, float], column: s
 
 def evaluated(one: Scored, column: str = "device", threshold: float = 0.3) -> list[dict]:
     """The "results", as evaluate.py has them with --by."""
-    results = scoring.evaluate([one], Calibration(threshold=threshold), 100)
+    results = scoring.score_parts([one], Calibration(threshold=threshold), 100)
     start = f"{column} "
     return [
         entry | ({"by": {column: entry["subset"].removeprefix(start)}} if entry["subset"].startswith(start) else {})

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.thresholds import WORDS, Rule
+from common.thresholds import RULES, Rule
 
 CASES = st.lists(st.tuples(st.booleans(), st.integers(0, 12)), min_size=2, max_size=30)
 
@@ -20,7 +20,7 @@ def rates(labels, probabilities, threshold: float) -> dict[str, float]:
     }
 
 
-@given(CASES, st.sampled_from([0.2, 0.5, 0.95, 1.0]), st.sampled_from(sorted(WORDS)))
+@given(CASES, st.sampled_from([0.2, 0.5, 0.95, 1.0]), st.sampled_from(sorted(RULES)))
 def test_a_rule_gives_the_best_of_all_thresholds_that_keep_it(cases, value, kind):
     labels, probabilities = np.array([c[0] for c in cases]), np.array([c[1] / 13 for c in cases])
     if labels.all() or not labels.any():
@@ -46,7 +46,7 @@ def test_a_threshold_lies_midway_between_two_probabilities():
     assert "0.95 on 5 images of A" in Rule("sensitivity", 0.95).describe("5 images of A")
 
 
-@pytest.mark.parametrize("kind", WORDS)
+@pytest.mark.parametrize("kind", RULES)
 @pytest.mark.parametrize("value", [0, -1, 1.1, np.nan])
 def test_a_share_outside_0_to_1_has_no_threshold(kind, value):
     with pytest.raises(ValueError):

@@ -24,7 +24,7 @@ def test_the_page_s_policy_is_given_as_a_header():
 
 def test_the_page_s_window_is_that_of_the_model():
     (factor,) = re.findall(r"const FACTOR = ([\d.]+);", (WEB / "window.js").read_text(encoding="utf-8"))
-    assert float(factor) == lesion.FACTOR
+    assert float(factor) == lesion.WINDOW_FACTOR
 
 
 def test_examples_are_small_grey_and_credited():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common import imagefile
-from common.window import frame_box, lesion_window, square_box, window
+from common.window import frame_box, square_around, square_box, window
 
 
 def noise(height: int, width: int, n: int = 1) -> np.ndarray:
@@ -58,7 +58,7 @@ def test_the_middle_square_is_that_of_imagefile():
 
 def test_the_square_of_a_lesion_has_its_centre_and_a_multiple_of_its_longer_side():
     boxes = torch.tensor([[10.0, 20, 30, 10], [0, 0, 4, 8]])
-    assert lesion_window(boxes, 2).tolist() == [[-5, -5, 60, 60], [-6, -4, 16, 16]]
+    assert square_around(boxes, 2).tolist() == [[-5, -5, 60, 60], [-6, -4, 16, 16]]
 
 
 def test_each_image_of_a_batch_has_its_own_box():
@@ -88,7 +88,7 @@ class Views(torch.nn.Module):
 
     def forward(self, image: torch.Tensor, box: torch.Tensor):
         size = image.shape[1:]
-        lesion = window(image, lesion_window(box, 2.0), 64)
+        lesion = window(image, square_around(box, 2.0), 64)
         return lesion, window(image, frame_box(*size), 64), window(image, square_box(*size), 64, clip=True)
 
 

@@ -101,7 +101,7 @@ class Placement(nn.Module):
         size = frame_box(image.shape[1], image.shape[2])[:, 2:]
         found = lesion.in_pixels(lesion.box_of(heat), torch.cat([size, size], 1))
         unknown = given.isnan()
-        placed = lesion.window_of(torch.where(unknown, found, given))
+        placed = lesion.lesion_windows(torch.where(unknown, found, given))
         sure = torch.where(unknown[:, 0], heat.amax((1, 2)), torch.ones_like(heat[:, 0, 0]))
         return window(image, placed, self.size).to(torch.uint8), placed, sure
 

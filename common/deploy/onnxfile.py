@@ -14,7 +14,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from common import fingerprints
-from common.answer import Answer, whole
+from common.answer import Answer, whole_windows
 from common.boxes import in_shares
 from common.calibration import Calibration
 from common.description import describes_data
@@ -65,7 +65,7 @@ class OnnxModel:
         the picture that `Images.pixels` shows. Args: images: `data.Images`. Raises: as `run_images`.
         """
         if self.view != "lesion":
-            return self.run(["evidence"], images.pixels)[0], whole(len(images))
+            return self.run(["evidence"], images.pixels)[0], whole_windows(len(images))
         evidence, windows = self.run_images(["evidence", "window"], images)
         return evidence, in_shares(windows, images.sizes)
 
@@ -74,7 +74,7 @@ class OnnxModel:
         boxes = images.boxes.astype(np.float32) if given else None
         outputs = ["probability", "typicality", "window", "found"]
         probabilities, typicality, windows, found = self.run_images(outputs, images, boxes=boxes)
-        windows = in_shares(windows, images.sizes) if self.view == "lesion" else whole(len(images))
+        windows = in_shares(windows, images.sizes) if self.view == "lesion" else whole_windows(len(images))
         return Answer(probabilities, windows, found, typicality)
 
     def unlike(self, typicality):

@@ -10,7 +10,7 @@ from common.data import Images
 from common.deploy import graph, onnxfile
 from common.deploy.typicality import Typicality
 from common.errors import UserError
-from common.looks import look, windows_around
+from common.looks import lesion_windows, look
 from common.metrics import STANDARD_THRESHOLD
 from common.model import explain, predict
 from common.run.folders import Run
@@ -77,7 +77,7 @@ def answer(model: onnxfile.OnnxModel, outputs: list[str], expected: Expected, ba
 def compare_finders(model: onnxfile.OnnxModel, name: str, expected: Expected) -> dict:
     """Return a row with "windows_differ": the share of images where file and run find different windows."""
     (windows,) = model.run_images(["window"], expected.images)
-    differ = (windows != windows_around(expected.boxes)).any(1)
+    differ = (windows != lesion_windows(expected.boxes)).any(1)
     return {"split": name, "n": len(windows), "windows_differ": float(np.mean(differ))}
 
 
@@ -138,7 +138,7 @@ def mean_from_logit(logits: np.ndarray, evidence: np.ndarray) -> float:
     return float(np.abs(evidence.mean((1, 2, 3)) - logits).max())
 
 
-def swapped(labels: np.ndarray, expected: np.ndarray, found: np.ndarray) -> float:
+def share_of_swapped_pairs(labels: np.ndarray, expected: np.ndarray, found: np.ndarray) -> float:
     """Return the share of pairs of a malignant and another image that change order. AUCs differ by no more.
 
     Pairs with expected probabilities within 2 * the bound "max_difference" do not count, because either image may come
@@ -162,7 +162,7 @@ def compare_split(model: onnxfile.OnnxModel, name: str, expected: Expected, fitt
         "batch": batch,
         "max_difference": float(np.abs(found - expected.probabilities).max()),
         "labels_differ": sum(int(np.sum((found >= t) != (expected.probabilities >= t))) for t in thresholds),
-        "auc_difference": swapped(expected.labels, expected.probabilities, found),
+        "auc_difference": share_of_swapped_pairs(expected.labels, expected.probabilities, found),
         "mean_from_logit": mean_from_logit(logits, evidence),
         "evidence_difference": float(np.abs(evidence - expected.evidence).max()),
         "typicality_difference": float(np.abs(typicality - fitted.p_values(expected.textures)).max()),

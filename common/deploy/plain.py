@@ -142,7 +142,7 @@ def check(path: Path, whole: onnxfile.OnnxModel, expected: parity.Expected, thre
     """
     if others := {node.op_type for node in onnx.load(path).graph.node} - OPERATORS:
         raise UserError(f"--plain: converters may refuse {', '.join(sorted(others))}. Nothing is written.")
-    found = answer(path, [expected.images.look(name) for name in INPUTS[whole.view]], threads)
+    found = answer(path, [expected.images.network_input(name) for name in INPUTS[whole.view]], threads)
     logits, probabilities = parity.answer(whole, ["logit", "probability"], expected)
     apart = {"max_difference": np.abs(sigmoid(found) - probabilities), "logit_difference": np.abs(found - logits)}
     rows = [{"split": "train", "n": len(found)} | {name: float(values.max()) for name, values in apart.items()}]

@@ -113,7 +113,7 @@ def fit_networks(networks: dict[str, onnx.ModelProto], known: Images, threads: i
     features = []
     for look in sorted(networks, reverse=True):  # window before frame, as in the head of the graph
         session = onnxfile.open_session(networks[look].SerializeToString(), threads)
-        parts = np.split(known.look(look), range(BATCH, len(known), BATCH))
+        parts = np.split(known.network_input(look), range(BATCH, len(known), BATCH))
         made = [session.run([f"{look}_features"], {f"{look}_prepared": part})[0] for part in parts]
         features.append(np.concatenate(made))
     return fit(np.concatenate(features, 1), known.groups)

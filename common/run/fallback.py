@@ -16,7 +16,7 @@ SCRATCH = "RANDOM WEIGHTS. The ImageNet weights are missing, so this run on Brea
 SCRATCH += "Its numbers are lower than those of the README."
 
 
-def frame(what: str, error: UserError) -> str:
+def notice(what: str, error: UserError) -> str:
     """Return a notice in a frame of "#": what the run is, why, and how to get the real data or weights."""
     parts = [what, f"Why: {one_line(str(error))}", "With a network, run the same command again."]
     lines = [textwrap.wrap(part, 74, break_long_words=False, break_on_hyphens=False) for part in parts]
@@ -47,10 +47,10 @@ def choose(args: argparse.Namespace, settings: Settings) -> tuple[Found, Setting
         found = find("breastmnist")
         data.load(found, "train", "val")
     except UserError as error:
-        return find("phantom"), from_scratch, frame(PHANTOMS, error)
+        return find("phantom"), from_scratch, notice(PHANTOMS, error)
     initial_model(found.size, from_scratch)  # an impossible model raises its error here
     try:
         initial_model(found.size, settings)  # keeps the weights in memory for training
     except UserError as error:
-        return found, from_scratch, frame(SCRATCH, error)
+        return found, from_scratch, notice(SCRATCH, error)
     return found, settings, ""

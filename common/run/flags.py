@@ -7,7 +7,7 @@ from common.kinds import FILE, FOLDER, INNER_SHARE, NATURAL, WHAT, Kind, not_emp
 from common.npzfile import SIZES
 from common.run.command import Parser, add, add_machine_flags, add_switch, run
 from common.settings import Settings, written
-from common.thresholds import WORDS
+from common.thresholds import RULES
 
 __all__ = [
     "FILE",
@@ -84,7 +84,7 @@ def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back:
     )
     if calibrates:
         add_switch(parser, "--resume", "continue the interrupted run in --out; give the same other flags as before")
-        point = f"the operating point is the {WORDS['sensitivity'].format('X')} on images not used for training"
+        point = f"the operating point is the {RULES['sensitivity'].format('X')} on images not used for training"
         add(parser, "--sensitivity", INNER_SHARE, point, 0.95)
     add_data_flags(parser, falls_back=falls_back)
     add_machine_flags(parser)

@@ -118,12 +118,12 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def marks_of(table: pd.DataFrame, splits: list[str]) -> np.ndarray:
+def fingerprints_of(table: pd.DataFrame, splits: list[str]) -> np.ndarray:
     """Return the fingerprints of the images in some splits, uint8 [n, 32]. table: as from `read_table`."""
-    return read_marks(table["fingerprint"][table["split"].isin(splits)])
+    return read_fingerprints(table["fingerprint"][table["split"].isin(splits)])
 
 
-def read_marks(texts: Iterable[str]) -> np.ndarray:
+def read_fingerprints(texts: Iterable[str]) -> np.ndarray:
     """Return the hexadecimal fingerprints of split.csv as uint8 [n, 32]."""
     return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, fingerprints.BITS // 8)
 
@@ -183,7 +183,7 @@ def rows_of(table: pd.DataFrame, images: Images) -> pd.DataFrame | None:
     places = images.table[["image", "split"]].assign(_place=range(len(images)))  # no user column begins with "_"
     found = places.merge(table[table["group"] != UNREAD], on=["image", "split"])
     marks = fingerprints.fingerprint(images.squares)[found["_place"]]
-    bits = np.unpackbits(marks ^ read_marks(found["fingerprint"]), axis=1).sum(1)
+    bits = np.unpackbits(marks ^ read_fingerprints(found["fingerprint"]), axis=1).sum(1)
     found = found.assign(_bits=bits)[bits <= fingerprints.SAME].sort_values(["_place", "_bits"])
     found = found.drop_duplicates("_place")
     return found.reset_index(drop=True) if len(found) == len(images) else None
@@ -250,7 +250,7 @@ class Run:
     @property
     def trained_on(self) -> np.ndarray:
         """Fingerprints of the images that trained the models, uint8 [n, 32]."""
-        return marks_of(self.table, self.data["trained_on"])
+        return fingerprints_of(self.table, self.data["trained_on"])
 
     @property
     def chosen_on_splits(self) -> list[str]:
@@ -260,7 +260,7 @@ class Run:
     @property
     def chosen_on(self) -> np.ndarray:
         """Fingerprints of the images in `chosen_on_splits`, uint8 [n, 32]."""
-        return marks_of(self.table, self.chosen_on_splits)
+        return fingerprints_of(self.table, self.chosen_on_splits)
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:

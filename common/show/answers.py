@@ -18,7 +18,7 @@ def heading(model, threshold: float, rule: str, folder: Path | None) -> str:
     """
     lines = [f"{model.path.name}, trained on {model.dataset}: {model.intended_use}"]
     lines.append(f"threshold {threshold:.4f}: {rule}")
-    if threshold == model.calibration.threshold and (expected := tables.promise(model.calibration)):
+    if threshold == model.calibration.threshold and (expected := tables.expected(model.calibration)):
         lines.append(expected)
     rare = model.typicality_threshold
     lines.append(f"unlike the training images: typicality below {rare:g}, as about {rare:.0%} of training images have")

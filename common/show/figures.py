@@ -318,7 +318,9 @@ def results(picture, caption: str, aucs: dict, published: dict, title: str) -> F
     places = list(dict.fromkeys(place for points in aucs.values() for place in points))
     places.sort(key=list(published).__contains__, reverse=True)  # places with a published value come first
     _intervals(right, aucs, places, [style[:2] for style in ((MUTED, "s"), (MODEL, "o"), (CHOSEN, "D"))], "")
-    right.set_title("Each hospital is predicted by a model of the others. Lines: 95 % intervals", size=10, loc="left")
+    note = "Right of the line: each hospital is predicted by a model of the others. Bars: 95 % intervals"
+    right.set_title(note, size=10, loc="left")
+    right.axvline(len(published) - 0.5, color=MUTED, linewidth=0.8)
     for place, (value, name) in published.items():
         right.plot(places.index(place) + 0.3, value, "*", color=INK, markersize=12, label=name)
     right.set_xticks(range(len(places)), [place.replace(", ", ",\n") for place in places])

@@ -104,15 +104,15 @@ def rates(entry: dict) -> str:
     return f"sensitivity {with_interval(entry, 'recall')} and specificity {with_interval(entry, 'specificity')}"
 
 
-def promise(calibration: Calibration) -> str:
+def expected(calibration: Calibration) -> str:
     """Return a sentence on what the threshold achieves on images that did not choose it; "" if unknown."""
-    if not calibration.promise:
+    if not calibration.achieved_together:
         return ""
     how = "cross-validation within the images that chose the threshold"
     if calibration.chosen_on["hospital_left_out"]:
         how = "each hospital with the threshold that the others choose"
-    how = calibration.promise.get("how", how)
-    return f"Expected at this threshold: {rates(calibration.promise)} ({how})."
+    how = calibration.achieved_together.get("how", how)
+    return f"Expected at this threshold: {rates(calibration.achieved_together)} ({how})."
 
 
 def name_of(entry: dict, several: bool = True) -> str:
@@ -172,7 +172,7 @@ def at_operating_point(results: list[dict], calibration: Calibration) -> list[st
     shown = [entry for entry in results if alike.items() <= entry.items() and entry["subset"] in ("all", "clean")]
     shown = [entry for entry in shown if entry["subset"] == "all" or entry["n"] < main["n"]]
     measured = [f"Measured on {operating_rates(name_of(entry, False), entry)}." for entry in shown]
-    return [*filter(None, [promise(calibration)]), *measured]
+    return [*filter(None, [expected(calibration)]), *measured]
 
 
 def recalibration_text(fitted, was: Calibration, now: Calibration) -> str:

@@ -27,7 +27,7 @@ def copied(onnx_model, folder, **about: str) -> onnxfile.OnnxModel:
 
 def test_a_file_says_what_its_run_says(untrained, onnx_model):
     assert onnx_model.calibration == untrained.calibration and onnx_model.data == untrained.data
-    assert onnx_model.calibration.promise["recall_ci95"] == [0.8, 1.0]
+    assert onnx_model.calibration.achieved_together["recall_ci95"] == [0.8, 1.0]
 
 
 RATES = {
@@ -43,9 +43,9 @@ RATES = {
 def test_damaged_rates_are_refused_and_undefined_ones_are_not(onnx_model, achieved, tmp_path):
     with pytest.raises(UserError, match="has no metadata"):
         copied(onnx_model, tmp_path, achieved=achieved)
-    found = copied(onnx_model, tmp_path, achieved=json.dumps([RATES])).calibration.promise
+    found = copied(onnx_model, tmp_path, achieved=json.dumps([RATES])).calibration.achieved_together
     assert found["recall"] == 0.95 and found["recall_ci95"] == [0.9, 1.0] and np.isnan(found["specificity"])
-    assert copied(onnx_model, tmp_path, achieved="[]").calibration.promise == {}
+    assert copied(onnx_model, tmp_path, achieved="[]").calibration.achieved_together == {}
 
 
 @pytest.mark.parametrize("marks", ["A", "AAAA", "é", "!" * 44])

@@ -86,8 +86,8 @@ def test_a_table_survives_its_file_and_knows_its_images_again(tmp_path):
     kept = table[both.table.columns].fillna(-1)
     assert kept.to_dict("list") == both.table.fillna(-1).to_dict("list")
     assert table["group"].tolist() == [0, 0, 0, 0, 4, 5, 6, 7]  # a patient, and images of their own
-    marks = folders.marks_of(table, ["train"])
-    assert np.array_equal(marks, fingerprints.fingerprint(pixels)) and not len(folders.marks_of(table, ["val"]))
+    marks = folders.fingerprints_of(table, ["train"])
+    assert np.array_equal(marks, fingerprints.fingerprint(pixels)) and not len(folders.fingerprints_of(table, ["val"]))
 
     renamed = data.of_arrays(pixels[4:], labels[4:], "train", "renamed")
     rows = folders.rows_of(table, renamed[[2, 0]])
@@ -105,7 +105,7 @@ def test_images_that_a_run_did_not_read_keep_their_split(tmp_path, phantoms):
     folders.save_table(tmp_path, phantoms[:3], test.table)
     table = folders.read_table(tmp_path / "split.csv")
     assert table["split"].tolist() == ["train"] * 3 + ["test"] * 2
-    assert len(folders.marks_of(table, ["train", "test"])) == 3
+    assert len(folders.fingerprints_of(table, ["train", "test"])) == 3
     assert folders.rows_of(table, test) is None and len(folders.rows_of(table, phantoms[:3])) == 3
 
 

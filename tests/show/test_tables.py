@@ -23,7 +23,7 @@ def scored() -> scoring.Scored:
 def evaluated(scored, hospitals=None, patients="", **more) -> list[dict]:
     table = scored.images.table.assign(hospital=hospitals or "a", patient=patients)
     images = replace(scored.images, table=table)
-    return scoring.evaluate([replace(scored, images=images, **more)], Calibration(), 100)
+    return scoring.score_parts([replace(scored, images=images, **more)], Calibration(), 100)
 
 
 def test_rows_carry_the_numbers_and_line_up(scored):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from common import comparison, data, intervals, scoring
 from common.calibration import Calibration
-from common.show import page
+from common.show.report import write_report
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -56,13 +56,13 @@ def report(tmp_path):
         images = replace(images, table=images.table.assign(**patients))
         scored = scoring.Scored(text, images, PROBABILITIES, np.arange(5), {"clean": np.arange(5) < 2})
         calibration = Calibration(1.5, 0.0, 0.25, text)
-        evaluation = scoring.summary(scoring.evaluate([scored], calibration, 50), calibration)
+        evaluation = scoring.summary(scoring.score_parts([scored], calibration, 50), calibration)
         compared = comparison.compare(
             LABELS, PROBABILITIES, 1 - PROBABILITIES, scored.resample_counts(50), (text, text)
         )
         evaluation |= {"model": text, "split": text, "images": text, "predictions": text, "notes": [text]}
         pictures = {text: tmp_path / "a.png", "B curve": tmp_path / "b.png"}
-        page.write_report(tmp_path / "report.html", evaluation | {"comparison": compared} | more, pictures)
+        write_report(tmp_path / "report.html", evaluation | {"comparison": compared} | more, pictures)
         html = (tmp_path / "report.html").read_text(encoding="utf-8")
         return html, Page(html)
 

@@ -1,4 +1,4 @@
-"""The report of an evaluation as one HTML file, with images inside it; the template is page.html.
+"""The report of an evaluation as one HTML file, with images inside it; the template is report.html.
 
 The report has no script and loads no other file, so that every browser can show it.
 """
@@ -37,6 +37,6 @@ def write_report(path: Path, evaluation: dict, pictures: dict[str, Path]) -> Non
     Args: evaluation: as evaluate.py stores it; pictures: {title: PNG file}.
     """
     drawn = {name: inlined(file) for name, file in pictures.items()}
-    text = TEMPLATES.get_template("page.html").render(evaluation | {"pictures": drawn})
+    text = TEMPLATES.get_template("report.html").render(evaluation | {"pictures": drawn})
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
