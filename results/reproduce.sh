@@ -6,7 +6,7 @@
 # Before: pip install -r requirements.txt, and download BUSI, BrEaST and BUS-BRA (docs/datasets.md) into the folders
 # busi, breast and busbra here, or link them. BreastMNIST and the ImageNet weights are downloaded by the scripts.
 # WEIGHTS names other weights to start from, as --weights takes them: our numbers started from a file that is not the
-# download (docs/results.md), so yours differ slightly. The times are those of two cores with bf16 units. Results go into
+# download (docs/results.md), so yours differ. The times are those of two cores with bf16 units. Results go into
 # runs/, files into runs/models/.
 set -euo pipefail
 weights=${WEIGHTS:-imagenet}

@@ -70,7 +70,7 @@ def test_it_answers_as_the_file_does_also_many_at_once(service, onnx_model):
     ("query", "content", "status", "words"),
     [
         ("", b"no picture", 400, "the image is not a readable PNG"),
-        ("?box=1,2", PICTURE.read_bytes(), 400, "a box is x, y, width and height"),
+        ("?box=1,2", PICTURE.read_bytes(), 400, "Use x, y, width and height"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(service, query, content, status, words):
