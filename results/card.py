@@ -107,7 +107,7 @@ TABLES = {
     "file | images | AUC | accuracy at 0.5 | Brier score | ECE": score_rows,
     "file | images | threshold | sensitivity | specificity": threshold_rows,
     "file | images | AUC | accuracy at 0.5 | Brier score | sensitivity | specificity": hospital_rows,
-    "file | images | labels that agree | AUC lost | largest difference of P": int8_rows,
+    "file | images | labels that agree | AUC loss (negative: better) | largest difference of P": int8_rows,
     "file | an image, 1 thread | an image, 2 threads | batches of 64, 2 threads | loads in | memory": speed_rows,
 }
 

@@ -223,7 +223,7 @@ def table(file: str) -> str:
         _, severities, unit = CORRUPTIONS[corruption]
         name = f"{corruption}: {severities[0]} to {severities[-1]} {unit}"
         lines.append([name, *areas, *at_last(rows[corruption, 5])])
-    header = "corruption | AUC at 1 | at 3 | at 5 | sensitivity at 5 | specificity at 5 | marked at 5 | missed at 5"
+    header = "corruption | AUC, severity 1 | 3 | 5 | sensitivity, severity 5 | specificity | marked | missed"
     return log.markdown(header, lines)
 
 

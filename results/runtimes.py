@@ -182,7 +182,7 @@ def table(model: str, keep: Path) -> str:
     wanted = expected(opened, cases)
     place = keep / "cases.json"
     rows = [[name, *try_runtime(name, keep, str(Path(model).resolve()), place, wanted)] for name in PYTHON | NODE]
-    return log.markdown("runtime | version | takes | largest difference of a probability", rows)
+    return log.markdown("runtime | version | inputs used | largest difference of a probability", rows)
 
 
 def main():

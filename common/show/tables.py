@@ -123,6 +123,8 @@ def name_of(entry: dict, several: bool = True) -> str:
     name = entry["on"].replace("_", "-")
     if "by" in entry:
         name += "".join(f", {column} {value}" for column, value in entry["by"].items())
+    elif entry["subset"] == "boxed":
+        name += ", images with a box"
     elif entry["subset"] != "all":
         name = f"{entry['subset']} {name}"
     name += f", {entry['hospital']}" if several and entry["hospital"] != "all" else ""
