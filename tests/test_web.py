@@ -413,6 +413,9 @@ def test_a_tap_marks_the_lesion_where_none_was_found(visit):
     says(page, "#estimate", "Estimated probability of malignancy")
     x, y, width, height = rectangle(page)
     assert [x + width / 2, y + height / 2] == pytest.approx([50, 75], abs=3)
+    picture = np.asarray(Image.open(io.BytesIO(saved(page, "Download the picture"))).convert("RGB")).astype(int)
+    yellow = np.argwhere((np.abs(picture - [255, 224, 102]) < 30).all(2))[:, ::-1] / (640 / 200)
+    assert [*yellow.min(0), *yellow.max(0)] == pytest.approx([x, y, x + width, y + height], abs=1)
 
 
 def test_evidence_lies_where_predict_draws_it(visit):
@@ -647,11 +650,12 @@ def test_of_two_models_the_one_chosen_last_is_used(visit):
         before=lambda page: page.route(f"**/models/{DEFAULT}", lambda route: waiting.append(route)),
     )
     expect(page.locator("#status")).to_have_text("Loading the model…")
-    give(page, {"other.onnx": standin(threshold="0.5")}, ANOTHER_MODEL)
+    give(page, {"other.onnx": standin(threshold="0.5", dataset="busi + mine")}, ANOTHER_MODEL)
     choose(page, "portrait.png")
     waiting.pop().fulfill(body=standin())
     page.wait_for_timeout(300)
     says(page, "#about", "other.onnx: research only")
+    says(page, "#about", "learned from BUSI (Egypt), mine.")
 
 
 def test_the_page_works_on_while_the_model_computes(visit):

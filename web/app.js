@@ -297,7 +297,7 @@ async function savePicture() {
   const shown = { canvas: $("overlay"), place: over, opacity: $("opacity").value / 100 };
   const texts = ["caution", "headline", "estimate", "meaning", "looked"].map((id) => $(id).textContent);
   const last = `${item.name}. Research only, not a medical device.`;
-  save(await png(image, shown, item.answer.window, [...texts, last]), `${item.name.replace(/\.\w+$/, "")}_answer.png`);
+  save(await png(image, shown, item.answer.window, item.box ?? null, [...texts, last]), `${item.name.replace(/\.\w+$/, "")}_answer.png`);
 }
 
 const edit = makeEditor($("frame"), $("box"), (rectangle) => {

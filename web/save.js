@@ -3,7 +3,7 @@
 const COLUMNS = ["image", "call", "probability", "share_of_cancers", "probability_uncorrected", "typicality", "found",
   "window_x", "window_y", "window_width", "window_height", "rectangle", "model"];
 const [LEAST_WIDTH, MARGIN, FONT] = [640, 16, 16]; // pixels of a saved picture
-const [INK, PAPER] = ["#1d2125", "#ffffff"];
+const [INK, PAPER, WINDOW, RECTANGLE, DASH] = ["#1d2125", "#ffffff", "#ffffff", "#ffe066", 6]; // dashes in pixels
 
 /** A cell of a CSV. A text that a spreadsheet would take for a formula gets an apostrophe. */
 function cell(value) {
@@ -30,9 +30,9 @@ function wrapped(context, text, width) {
   return lines;
 }
 
-/** A picture with its evidence map, the window and what is said of it. map: {canvas, place, opacity}.
- *  Returns: a promise of a Blob. */
-export function png({ canvas, width, height }, map, window, texts) {
+/** A picture with its evidence map, the window, the rectangle of the user and what is said of it.
+ *  map: {canvas, place, opacity}; rectangle: null if the user drew none. Returns: a promise of a Blob. */
+export function png({ canvas, width, height }, map, window, rectangle, texts) {
   const scale = Math.max(1, LEAST_WIDTH / width);
   const [across, down] = [Math.round(width * scale), Math.round(height * scale)];
   const context = document.createElement("canvas").getContext("2d");
@@ -50,9 +50,12 @@ export function png({ canvas, width, height }, map, window, texts) {
   context.globalAlpha = map.opacity;
   context.drawImage(map.canvas, ...map.place);
   context.globalAlpha = 1;
-  for (const [colour, thick] of [["#000000", 4], ["#ffffff", 2]]) {
-    Object.assign(context, { strokeStyle: colour, lineWidth: thick / scale });
-    context.strokeRect(...window);
+  for (const [place, light] of [[window, WINDOW], [rectangle, RECTANGLE]]) {
+    context.setLineDash(place === rectangle ? [DASH / scale] : []);
+    for (const [colour, thick] of place ? [["#000000", 4], [light, 2]] : []) {
+      Object.assign(context, { strokeStyle: colour, lineWidth: thick / scale });
+      context.strokeRect(...place);
+    }
   }
   context.restore();
   Object.assign(context, { font: `${FONT}px sans-serif`, fillStyle: INK, textBaseline: "top" });

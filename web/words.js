@@ -113,6 +113,11 @@ export function looked({ view, size }, share) {
   return `The model looked closely at the square, and at the whole picture only coarsely: ${rest} of it lies outside the square.`;
 }
 
+const HOSPITALS = { breast: "BrEaST (Poland)", busbra: "BUS-BRA (Brazil)", busi: "BUSI (Egypt)" };
+
+/** The data sets of a model, by the names that people know. */
+const hospitals = (dataset) => dataset.split(" + ").map((name) => HOSPITALS[name] ?? name).join(", ");
+
 const LOOKS_AT = {
   square: "the square in the middle of an image",
   frame: "the whole image",
@@ -120,5 +125,5 @@ const LOOKS_AT = {
 };
 
 export function about({ name, props, view, size }) {
-  return `${name}: ${props.intended_use}. It looks at ${LOOKS_AT[view]}, at ${size}×${size} points. It learned from ${props.dataset}.`;
+  return `${name}: ${props.intended_use}. It looks at ${LOOKS_AT[view]}, at ${size}×${size} points. It learned from ${hospitals(props.dataset)}.`;
 }
