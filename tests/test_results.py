@@ -1,6 +1,7 @@
 """The pages say what the committed results say."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from PIL import Image
 from test_publicsets import make_busbra
 
 import crossval
+import export
+import train
 from common import data, metrics
 from results import busbra_table, card, limits, log, measure, table
 
@@ -159,6 +162,24 @@ def crossval_flags(command: str):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", shlex.split(command)[1:])
         return crossval.parse_args()
+
+
+def test_reproduce_sh_has_commands_of_this_version(monkeypatch):
+    text = (REPO / "results/reproduce.sh").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^ *(python .*)$", text, re.M)]
+    scripts = {"train.py": train, "crossval.py": crossval, "export.py": export}
+    for script, *words in commands:
+        if script == "-m":
+            assert (REPO / (words[0].replace(".", "/") + ".py")).exists()
+        else:
+            monkeypatch.setattr(sys, "argv", [script, *words_with_values(words)])
+            scripts[script].parse_args()
+    assert {"train.py", "crossval.py", "export.py", "-m"} == {script for script, *_ in commands}
+
+
+def words_with_values(words: list[str]) -> list[str]:
+    """The words of a shell command, with numbers in place of the seed."""
+    return [word.replace("$seed", "3").replace("$weights", "none") for word in words]
 
 
 @pytest.mark.parametrize("name", ["experiments", "travel"])
