@@ -565,12 +565,12 @@ def test_files_that_hold_no_single_image_are_answered_in_words(visit):
     deep = Image.fromarray(np.full((30, 30), 4095, np.uint16))
     wrong = {
         "film.gif": (encoded(grey, "gif"), "is a GIF, which can hold several frames. Save the image"),
-        "scan": (b"\0" * 128 + b"DICM" + b"\0" * 99, "is a DICOM file, which this page does not read."),
+        "scan": (b"\0" * 128 + b"DICM" + b"\0" * 99, "is a DICOM file that is damaged, or that begins without"),
         "pages.tif": (encoded(grey, "tiff"), "is a TIFF file, which can hold several pages."),
         "moving.png": (encoded(grey, "png", **frames), "holds several frames."),
         "moving.webp": (encoded(grey.convert("RGB"), "webp", **frames), "holds several frames."),
         "deep.png": (encoded(deep), "holds 16 bits per pixel"),
-        "notes.txt": (b"no image", "is not an image that this browser can read. PNG, JPEG, WebP and BMP work."),
+        "notes.txt": (b"no image", "is not an image that this browser can read. PNG, JPEG, WebP, BMP and DICOM work."),
         "thin.png": (encoded(Image.new("L", (300, 7))), "has 300×7 pixels; the model needs 8×8 or more."),
         "huge.png": (
             encoded(Image.new("1", (10000, 5001))),
@@ -588,6 +588,84 @@ def test_files_that_hold_no_single_image_are_answered_in_words(visit):
     assert {row["call"] for row in table(page)[:-1]} == {"cannot be read"} and table(page)[-1]["image"] == "'=1+1.png"
     page.get_by_role("button", name="Empty the list").click()
     expect(page.locator("#list")).to_be_hidden()
+
+
+def dicom(pixels: bytes, grey: np.ndarray, jpeg: bool = False, implicit: bool = False, **elements) -> bytes:
+    """A DICOM file of 8 bits. grey: an array of the picture's height and width."""
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed: pip install pydicom")
+    uid, dataset = pydicom.uid, pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    plain = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+    dataset.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit if jpeg else plain
+    dataset.SOPClassUID, dataset.SOPInstanceUID = uid.UltrasoundImageStorage, uid.generate_uid()
+    dataset.Rows, dataset.Columns = grey.shape
+    about = {"PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 1, "PixelRepresentation": 0}
+    about |= {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7} | elements
+    for name, value in about.items():
+        setattr(dataset, name, value)
+    dataset.PixelData = pydicom.encaps.encapsulate([pixels]) if jpeg else pixels
+    dataset["PixelData"].is_undefined_length = jpeg
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+    return file.getvalue()
+
+
+def test_dicom_files_get_the_answers_of_python(visit, tmp_path):
+    """One picture of 8 bits, uncompressed or as JPEG; every other file is answered in words."""
+    grey = np.asarray(Image.open(io.BytesIO(pictures()["portrait.png"])))
+    colour = np.asarray(Image.open(io.BytesIO(pictures()["colour.jpg"])).convert("RGB"))
+    rgb = {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}
+    window = {"WindowCenter": "100", "WindowWidth": "150"}
+    files = {
+        "grey": dicom(grey.tobytes(), grey),
+        "implicit": dicom(grey.tobytes(), grey, implicit=True),
+        "inverted": dicom((255 - grey).tobytes(), grey, PhotometricInterpretation="MONOCHROME1"),
+        "windowed": dicom(grey.tobytes(), grey, **window),
+        "rgb": dicom(colour.tobytes(), colour[..., 0], PlanarConfiguration=0, **rgb),
+        "planes": dicom(colour.transpose(2, 0, 1).tobytes(), colour[..., 0], PlanarConfiguration=1, **rgb),
+        "jpeg": dicom(encoded(Image.fromarray(grey), "jpeg", quality=95), grey, jpeg=True),
+        "jpeg colour": dicom(
+            pictures()["colour.jpg"], colour[..., 0], jpeg=True,
+            **rgb | {"PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0},
+        ),
+    }  # fmt: skip
+    refused = {
+        "film": (
+            dicom(grey.tobytes() * 2, grey, NumberOfFrames=2),
+            "is a DICOM file that holds 2 frames. Save the",
+        ),
+        "deep": (
+            dicom(grey.astype(np.uint16).tobytes(), grey, BitsAllocated=16, BitsStored=12, HighBit=11),
+            "is a DICOM file that does not hold 8 bits per pixel.",
+        ),
+        "palette": (
+            dicom(grey.tobytes(), grey, PhotometricInterpretation="PALETTE COLOR"),
+            "is a DICOM file that is stored in a way that this page does not read.",
+        ),
+        "windowed jpeg": (
+            dicom(encoded(Image.fromarray(grey), "jpeg"), grey, jpeg=True, **window),
+            "is a DICOM file that has grey levels that this page cannot show.",
+        ),
+        "short": (dicom(grey.tobytes()[:-400], grey), "is a DICOM file that ends too early."),
+        "cut.dcm": (files["grey"][128:], "is a DICOM file that is damaged, or that begins without its preamble."),
+    }
+    model = standin("lesion")
+    page = visit(model)
+    give(page, files | {name: content for name, (content, _) in refused.items()})
+    answered(page)
+    rows = {row["image"]: row for row in table(page)}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        expected = in_python(model, encoded(Image.fromarray(next(imagefile.frames(tmp_path / name)))))
+        row, tolerance = rows[name], 5e-3 if "jpeg" in name else 1e-4  # decoders of JPEG differ by a grey level
+        assert float(row["found"]) == pytest.approx(expected["found"], abs=tolerance), name
+        if row["probability_uncorrected"]:
+            assert float(row["probability_uncorrected"]) == pytest.approx(expected["probability"], abs=tolerance), name
+    assert sum(bool(rows[name]["probability_uncorrected"]) for name in files) >= 5
+    for name, (_, message) in refused.items():
+        assert rows[name]["call"] == "cannot be read"
+        page.get_by_role("button", name=name, exact=True).click()
+        expect(page.locator("#problem")).to_contain_text(f"{name} {message}")
 
 
 def test_a_model_that_does_not_arrive_can_be_fetched_again(visit):

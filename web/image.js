@@ -1,5 +1,7 @@
 // An image file to grey pixels.
 
+import { isDicom, picture } from "./dicom.js";
+
 const MIN_SIDE = 8; // pixels; what the model's graph takes
 const MAX_PIXELS = 50e6; // a canvas of more fails in some browsers
 const AS_STORED = { premultiplyAlpha: "none", colorSpaceConversion: "none" }; // but upright, as EXIF says
@@ -13,14 +15,14 @@ function grey(rgba) {
   return out;
 }
 
-/** Throws: Error where a file holds what this page does not read, by its first bytes. */
-async function checkKind(blob, name) {
+/** What the browser is to decode: the file, or the picture of a DICOM file. Throws: Error where a file holds what this
+ *  page does not read, by its first bytes. */
+async function source(blob, name) {
   const bytes = new Uint8Array(await blob.slice(0, 4096).arrayBuffer());
   const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
   const png = text.startsWith("\x89PNG");
   const kinds = [
     [text.startsWith("GIF8"), "is a GIF, which can hold several frames"],
-    [text.slice(128, 132) === "DICM" || /\.dcm$/i.test(name), "is a DICOM file, which this page does not read"],
     [/^(II\*\0|MM\0\*)/.test(text), "is a TIFF file, which can hold several pages"],
     [png && text.includes("acTL") && text.indexOf("acTL") < (text + "IDAT").indexOf("IDAT"), "holds several frames"],
     [text.slice(8, 16) === "WEBPVP8X" && bytes[20] & 2, "holds several frames"],
@@ -29,6 +31,12 @@ async function checkKind(blob, name) {
   ];
   const found = kinds.find(([is]) => is);
   if (found) throw new Error(`${name} ${found[1]}. ${ONE_IMAGE}`);
+  if (!isDicom(text, name)) return blob;
+  try {
+    return picture(new Uint8Array(await blob.arrayBuffer()));
+  } catch ({ message }) {
+    throw new Error(`${name} ${message}. ${ONE_IMAGE}`);
+  }
 }
 
 /** Throws: Error where the browser alters what a page reads from a canvas, as some do against fingerprinting. */
@@ -52,9 +60,8 @@ function checkSize(name, { width, height }) {
 /** Decode an image file. Returns: {canvas, pixels: Uint8Array, row after row, width, height, notes: what was changed}.
  *  Throws: Error with a message for the user. */
 export async function read(blob, name) {
-  await checkKind(blob, name);
-  const bitmap = await createImageBitmap(blob, AS_STORED).catch(() => {
-    throw new Error(`${name} is not an image that this browser can read. PNG, JPEG, WebP and BMP work.`);
+  const bitmap = await createImageBitmap(await source(blob, name), AS_STORED).catch(() => {
+    throw new Error(`${name} is not an image that this browser can read. PNG, JPEG, WebP, BMP and DICOM work.`);
   });
   const { width, height } = bitmap;
   checkSize(name, bitmap);

@@ -11,6 +11,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 RUNTIME = "web/node_modules/onnxruntime-web/dist"
 PAGE = ["web/*.html", "web/*.css", "web/*.js", "web/*.svg", "web/phantoms/*.png", "web/examples/*"]
+PAGE += ["web/node_modules/dicom-parser/dist/dicomParser.min.js"]
 PAGE += [f"{RUNTIME}/ort.wasm.bundle.min.mjs", f"{RUNTIME}/ort-wasm-simd-threaded.wasm"]
 
 
