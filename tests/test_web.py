@@ -619,6 +619,7 @@ def test_dicom_files_get_the_answers_of_python(visit, tmp_path):
     files = {
         "grey": dicom(grey.tobytes(), grey),
         "implicit": dicom(grey.tobytes(), grey, implicit=True),
+        "also TIFF": b"II*\0" + dicom(grey.tobytes(), grey)[4:],
         "inverted": dicom((255 - grey).tobytes(), grey, PhotometricInterpretation="MONOCHROME1"),
         "windowed": dicom(grey.tobytes(), grey, **window),
         "rgb": dicom(colour.tobytes(), colour[..., 0], PlanarConfiguration=0, **rgb),

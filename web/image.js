@@ -15,11 +15,20 @@ function grey(rgba) {
   return out;
 }
 
+async function dicomPicture(blob, name) {
+  try {
+    return picture(new Uint8Array(await blob.arrayBuffer()));
+  } catch ({ message }) {
+    throw new Error(`${name} ${message}. ${ONE_IMAGE}`);
+  }
+}
+
 /** What the browser is to decode: the file, or the picture of a DICOM file. Throws: Error where a file holds what this
  *  page does not read, by its first bytes. */
 async function source(blob, name) {
   const bytes = new Uint8Array(await blob.slice(0, 4096).arrayBuffer());
   const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+  if (isDicom(text, name)) return dicomPicture(blob, name); // first, because its preamble may be that of a TIFF file
   const png = text.startsWith("\x89PNG");
   const kinds = [
     [text.startsWith("GIF8"), "is a GIF, which can hold several frames"],
@@ -31,12 +40,7 @@ async function source(blob, name) {
   ];
   const found = kinds.find(([is]) => is);
   if (found) throw new Error(`${name} ${found[1]}. ${ONE_IMAGE}`);
-  if (!isDicom(text, name)) return blob;
-  try {
-    return picture(new Uint8Array(await blob.arrayBuffer()));
-  } catch ({ message }) {
-    throw new Error(`${name} ${message}. ${ONE_IMAGE}`);
-  }
+  return blob;
 }
 
 /** Throws: Error where the browser alters what a page reads from a canvas, as some do against fingerprinting. */
