@@ -42,9 +42,9 @@ def keep(table: pd.DataFrame, kept: pd.DataFrame) -> tuple[pd.DataFrame, list[st
         (found["_md5"] != were["_md5"]) | (found["label"] != were["label"]) | (found["patient"] != were["patient"])
     )
     changes = {
-        "that the run used have changed": list(found["image"][changed]),
-        "that the run used are gone": sorted(set(before.index) - set(table["image"])),
-        "are new and not used": list(table["image"][~there]),
+        "changed since the run": list(found["image"][changed]),
+        "gone since the run": sorted(set(before.index) - set(table["image"])),
+        "new since the run, and not used": list(table["image"][~there]),
     }
-    said = [f"{len(names)} images {what}: {tablefile.shorten(names)}" for what, names in changes.items() if names]
+    said = [f"{what}: {len(names)} ({tablefile.shorten(names)})" for what, names in changes.items() if names]
     return found.assign(split=were["split"], hospital=were["hospital"]), said

@@ -56,7 +56,7 @@ def test_the_generator_is_the_only_chance(images):
 
 def test_other_planes_move_with_the_image_and_keep_their_values():
     images = torch.rand(30, 1, SIDE, SIDE, generator=generator())
-    moves = {"mirror": 0.5, "degrees": 10.0, "scale": 0.15, "shift": 0.1}
+    moves = {"flip": 0.5, "degrees": 10.0, "zoom": 0.15, "shift": 0.1}
     moved = augment.augment(images, only(**moves), generator(7))
     both = augment.augment(images.repeat(1, 2, 1, 1), dataclasses.replace(ALL, **moves), generator(7))
     torch.testing.assert_close(both[:, 1:], moved)

@@ -61,6 +61,10 @@ class Host(http.server.ThreadingHTTPServer):
 class Answer(http.server.BaseHTTPRequestHandler):
     server: Host
 
+    def setup(self):
+        self.request.settimeout(None)  # `download.limited` sets the time-out of every new socket of this process
+        super().setup()
+
     def do_GET(self):
         url, trouble = f"https://{self.headers['Host']}{self.path}", self.server.trouble
         self.server.asked.append(f"{self.command} {url}")
@@ -177,7 +181,7 @@ def make(monkeypatch, host):
 def test_in_trouble_it_is_one_line_with_nothing_left_and_a_retry_works(make, tmp_path, what, trouble, reason):
     make(trouble)
     message = refusal(fetch, what)
-    assert re.search(f"cannot be downloaded .*({reason})", message)
+    assert re.search(f"cannot be downloaded .*({reason})", message), message
     assert files(tmp_path) == [] and not (tmp_path / "data").exists()
     assert all(words in message for words in (FILES[what], "https://", *WAYS_OUT[what]))
     make("")

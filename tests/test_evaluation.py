@@ -138,13 +138,15 @@ def test_what_the_images_are_to_the_model_is_said():
     assert said("image", out_of_fold=range(24)).startswith("Each image is predicted by models that were not trained on")
     assert "perhaps on its near-duplicates" in said("image", out_of_fold=range(24))
     assert "any image of the same hospital" in said("hospital", out_of_fold=range(24))
-    assert said("patient", out_of_fold=[1, 2]).startswith("Each of 2 of the 24 images is predicted by")
+    assert said("patient", out_of_fold=[1, 2]).startswith("2 of the 24 images are each predicted by")
     typicality = np.linspace(0, 1, 24, dtype=np.float32)
     text = said(answer=answer(typicality), typicality_threshold=0.1)
-    assert text.startswith("3 of 24 images are unlike the training images (typicality below 0.1). Of these 24")
+    assert text.startswith(
+        "3 of 24 images are unlike the training images (typicality below 0.1). The model was trained on 0 of these 24"
+    )
     unknown = predicted()
     unknown = replace(unknown, seen=evaluation.by_pictures(unknown.images))
-    assert evaluation.notes(unknown, "")[0].startswith("The model keeps no fingerprints")
+    assert evaluation.notes(unknown, "")[0].startswith("The model has no fingerprints")
 
 
 @pytest.fixture

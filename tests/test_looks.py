@@ -42,7 +42,7 @@ def test_a_box_that_is_found_is_around_the_hottest_part_of_the_whole_frame(findi
         seen = Image.fromarray(frame).resize((28, 28), Image.Resampling.BILINEAR)
         both = torch.from_numpy(np.stack([seen, np.asarray(seen)[:, ::-1]])) / 255
         with torch.inference_mode():
-            own, other = network.look(both)[1].sigmoid()
+            own, other = network.logits_and_heat(both)[1].sigmoid()
         heat.append((own + other.flip(1)) / 2)
     boxes, sure = looks.find_lesions(finding.predictor.finder, framed)
     np.testing.assert_allclose(sure, [one.max() for one in heat], atol=0.02)  # a grey level apart

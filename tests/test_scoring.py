@@ -125,11 +125,11 @@ def test_what_a_reader_must_know_is_said_once_each(scored):
     labels = scored.labels.copy()
     backwards = replace(scored, probabilities=1 - (labels + scored.probabilities) / 2)
     said = scoring.notes([backwards], scoring.score_parts([backwards], CHOSEN, 200))
-    assert len(said) == len(set(said)) == 3 and all("is below 0.5, and so is its interval" in note for note in said)
+    assert len(said) == len(set(said)) == 3 and all("and its interval are below 0.5" in note for note in said)
     assert [note.split("(")[1].split(")")[0] for note in said] == ["all", "a", "b"]
     seen = replace(scored, on="val", subsets={"clean": np.zeros(60, bool)}, trained_on=True)
     trained, none = scoring.notes([seen], [])
-    assert "was trained on some of these pictures" in trained and "clean ones" not in trained
+    assert "was trained on some of these images" in trained and "clean images" not in trained
     assert none.startswith("No val image is clean")
     (chose,) = scoring.notes([replace(scored, on="out_of_fold", chose=("epoch", "threshold"))], [])
     assert chose == "These out-of-fold images chose: epoch, threshold. So their figures are slightly optimistic."

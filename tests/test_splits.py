@@ -91,8 +91,9 @@ def test_what_is_changed_gone_or_new_since_the_run_is_named(table, kept, capsys)
     again = data.load(data.find_again(described, rows, flags()), *SPLITS)
     assert split_of(again) == {name: split for name, split in split_of(images).items() if name != "images/47.png"}
     err = capsys.readouterr().err
-    assert "2 have changed: images/7.png, images/12.png" in err
-    assert "1 are gone: images/47.png" in err and "1 are new and not used: images/new.png" in err
+    assert "changed since the run: 2 (images/7.png, images/12.png)" in err
+    assert "gone since the run: 1 (images/47.png)" in err
+    assert "new since the run, and not used: 1 (images/new.png)" in err
     assert "the data have changed since the model was trained" in err
 
 
@@ -103,7 +104,7 @@ def test_one_of_several_data_sets_is_found_with_its_name_and_its_splits(tmp_path
     described, rows = data.find(specs, None, 28).describe(), folders.read_table(tmp_path / "split.csv")
     capsys.readouterr()
     again = data.load(data.find_again(described, rows, flags(data=specs[1:], seed=5)), *SPLITS)
-    assert set(again.hospitals) == {"b/images"} and "of the images that the run used" not in capsys.readouterr().err
+    assert set(again.hospitals) == {"b/images"} and "since the run" not in capsys.readouterr().err
     assert split_of(again) == split_of(images[images.hospitals == "b/images"]) != split_of(read(specs[1], seed=5))
 
 

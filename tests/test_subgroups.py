@@ -125,7 +125,7 @@ def test_a_group_in_two_values_prevents_the_test():
     groups[np.flatnonzero(one.subsets["device B"])[0]] = 0
     found = compared(replace(one, groups=groups))
     assert isnan(found["p"]) and found["conclusion"] == (
-        "AUC cannot be compared between 2 of the 3 values of device: "
+        "AUC cannot be compared between 2 of the 3 values of device, because "
         "patients or near-duplicates have images of more than one value (1 in all)."
     )
 

@@ -118,7 +118,7 @@ def test_without_selection_the_last_epoch_is_kept_and_val_not_looked_at(tiny, qu
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # of a loss that is no number
 def test_a_loss_that_is_no_number_ends_the_training(tiny, quick, monkeypatch):
-    with pytest.raises(training.Diverged, match="lower --lr"):
+    with pytest.raises(training.Diverged, match="Lower --lr"):
         fit(tiny, tiny, quick, lr=1e30)
     script_validation(monkeypatch, [5, math.nan])
     with pytest.raises(training.Diverged):
@@ -212,7 +212,7 @@ def test_a_damaged_checkpoint_is_one_line(tiny, quick, tmp_path, change):
     else:
         torch.save(torch.load(file) | change, file)
     message = refusal(lambda: fit(tiny, None, quick, checkpoint=file))
-    assert str(file) in message and "Begin anew without --resume." in message
+    assert str(file) in message and "Remove --resume to start again." in message
 
 
 # the view lesion

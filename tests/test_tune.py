@@ -156,7 +156,7 @@ def test_bad_images_are_named_before_any_worker_is_there(tmp_path, runs, npz, mo
     monkeypatch.setattr(tune.parallel, "run_copies", lambda *_: pytest.fail("copies are started"))
     flags = [*QUICK[2:6], "--data", bad, "--jobs", 2, "--threads", 2, "--out", out]
     _, err = runs("tune.py", *flags, status=2)
-    assert "train_labels must be" in one_line(err) and not out.exists()
+    assert "train_labels hold other values" in one_line(err) and not out.exists()
 
 
 @pytest.mark.parametrize(

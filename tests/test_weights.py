@@ -51,7 +51,7 @@ def test_a_file_fills_what_it_holds_and_names_the_rest(imagenet_trunk, tmp_path,
     network, random = begin(file, stages), begin("none", stages).trunk.state_dict()
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1  # a random start says nothing
-    assert printed.err.endswith(f"start at random: {lacking}\n") and str(file) in printed.err
+    assert printed.err.endswith(f"the layers {lacking} start at random\n") and str(file) in printed.err
     for name, tensor in network.trunk.state_dict().items():
         expected = random[name] if name.split(".")[0] in lacking else stored[name]
         assert torch.equal(tensor, weights.grey_stem(expected) if name == "conv1.weight" else expected), name

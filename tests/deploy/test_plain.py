@@ -31,7 +31,7 @@ def test_window_and_frame_give_the_logit_of_the_whole_file_and_the_heat_of_the_f
     session = onnxfile.open_session(str(path), 1)
     seen = looks.look(finding.predictor, framed).images
     for i, heat in enumerate(explain(finding.predictor.finder, framed.pixels).heat):
-        fed = {name: seen.look(name)[i : i + 1, np.newaxis] / np.float32(255) for name in ("window", "frame")}
+        fed = {name: seen.network_input(name)[i : i + 1, np.newaxis] / np.float32(255) for name in ("window", "frame")}
         (found,) = session.run(["heat"], fed)
         np.testing.assert_allclose(found[0, 0], heat, atol=1e-5)
 
@@ -53,7 +53,7 @@ def test_other_pictures_and_other_operators_are_refused(path, finding, lesion_mo
     with pytest.raises(UserError, match="differs from PyTorch"):
         plain.check(path, lesion_model, expected._replace(images=swapped), 1)
     monkeypatch.setattr(plain, "OPERATORS", plain.OPERATORS - {"MatMul"})
-    with pytest.raises(UserError, match="converters may not take MatMul"):
+    with pytest.raises(UserError, match="converters may refuse MatMul"):
         plain.check(path, lesion_model, expected, 1)
 
 

@@ -190,7 +190,7 @@ def test_folders_without_a_run_or_between_two(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
         assert "holds no model.pt" in refusal(folders.load, path)
     (tmp_path / ".breastmnist" / "finished").mkdir(parents=True)
-    assert "--resume of its command" in refusal(folders.load, tmp_path)
+    assert "Repeat its command with --resume." in refusal(folders.load, tmp_path)
 
 
 def test_a_run_of_version_1_says_what_to_do(tmp_path, saved):

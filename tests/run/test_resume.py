@@ -83,7 +83,7 @@ def test_a_run_that_begins_anew_says_why(interrupted, quick, capsys):
             assert content(partial).keys() == {"described.json"}
         return capsys.readouterr().err
 
-    assert f"the unfinished run in {interrupted} is discarded" in begun(interrupted, False)
+    assert f"the interrupted run in {interrupted} is discarded" in begun(interrupted, False)
     (interrupted / ".breastmnist/partial/described.json").unlink()  # as when a kill cut off the discarding
     for out in (interrupted, interrupted / "new"):
         assert f"{out} holds no interrupted run. The run starts from the beginning" in begun(out, True)
@@ -110,10 +110,12 @@ def test_another_run_is_not_resumed(interrupted, quick, monkeypatch):
         (begin(interrupted, quick, resume=True, folds=3), "--folds None, not 3"),
         (begin(interrupted, quick, found, resume=True), f"data MD5 {md5s[0]}, not {md5s[1]}"),
     ):
-        assert f"made with {different}; give" in refused(run)
+        assert f"the interrupted run had {different}. Give" in refused(run)
     was = read_json(interrupted / ".breastmnist/partial/described.json")["provenance"]["precision"]
     monkeypatch.setattr(provenance, "precision", lambda *_: "another")  # what "auto" stands for on another machine
-    assert f"made with precision {was}, not another; give" in refused(begin(interrupted, quick, resume=True))
+    assert f"the interrupted run had precision {was}, not another. Give" in refused(
+        begin(interrupted, quick, resume=True)
+    )
     assert (interrupted / ".breastmnist/partial/model.pt").read_text() == "so far"
 
 
@@ -138,7 +140,7 @@ def test_other_code_or_machine_is_a_warning(interrupted, quick, monkeypatch, cap
     monkeypatch.setattr(provenance, "cpu_name", lambda: "another processor")
     monkeypatch.setattr(provenance, "command", lambda *words: "another commit")
     with begin(interrupted, quick, resume=True):
-        assert "begun with other commit" in (err := capsys.readouterr().err) and "cpu" in err
+        assert "the run began with other commit" in (err := capsys.readouterr().err) and "cpu" in err
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"config": 3, "provenance": {}}'])
