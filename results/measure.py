@@ -3,10 +3,11 @@
     python -m results.measure experiments                                    prints the log, in Markdown
     python -m results.measure experiments "lr 1e-4" --seeds 0 1 --lr 1e-4    first runs what the log lacks
 
-The logs are CSV files in results/. experiments has runs of crossval.py on train and val. travel has runs of crossval.py
-that train at one hospital and score the other, both ways. seeds has runs of train.py. Runs that are worse than the base
-are logged, too. A configuration is a name and added flags. The command of the first row, `base`, gets the added flags;
-the last flag wins. Runs with one thread run in parallel.
+The logs are CSV files in results/. experiments has runs of crossval.py on train and val. travel has runs of
+crossval.py that train at one hospital and score the other, both ways. seeds has runs of train.py, and seeds_scratch
+has runs of train.py from random weights. Runs that are worse than the base are logged, too. A configuration is a name
+and added flags. The command of the first row, `base`, gets the added flags; the last flag wins. Runs with one thread
+run in parallel.
 """
 
 import csv
@@ -21,14 +22,16 @@ from common.parallel import cpu_count
 from common.run import flags
 from results import log
 
+SEEDS = (
+    "val: accuracy | AUC | test: accuracy | AUC | clean test: accuracy | AUC",
+    ("val_accuracy", "val_auc", "test_accuracy", "test_auc", "clean_test_accuracy", "clean_test_auc"),
+    "val_auc",
+)
 LOGS = {  # header, columns, and the column that ranks; `values` computes "gain" and "both"
     "experiments": ("AUC | minus base | accuracy", ("auc", "gain", "accuracy"), "gain"),
     "travel": ("AUC at BrEaST | AUC at BreastMNIST | mean of both", ("there", "back", "both"), "both"),
-    "seeds": (
-        "val: accuracy | AUC | test: accuracy | AUC | clean test: accuracy | AUC",
-        ("val_accuracy", "val_auc", "test_accuracy", "test_auc", "clean_test_accuracy", "clean_test_auc"),
-        "val_auc",
-    ),
+    "seeds": SEEDS,
+    "seeds_scratch": SEEDS,
 }
 
 

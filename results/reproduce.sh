@@ -17,6 +17,13 @@ seeds() { # 5 min: README, one model at 28 pixels, ten seeds
     done
 }
 
+scratch() { # 10 min: README, one model and five folds at 28 pixels from random weights, which need no weights file
+    for seed in 0 1 2 3 4 5 6 7 8 9; do
+        python train.py --seed "$seed" --threads 1 --weights none --out "runs/scratch_$seed"
+    done
+    python crossval.py --weights none --threads 2 --jobs 2 --no-test --out runs/scratch
+}
+
 breastmnist_128() { # 15 min: README, five folds at 128 pixels
     python crossval.py --size 128 --epochs 12 --refit --weights "$weights" --out runs/crossval_128
 }
@@ -44,7 +51,7 @@ card() { # 10 min: the tables of the card, of the files in models/, and those of
     python -m results.table
 }
 
-for step in "${@:-seeds breastmnist_128 breastmnist_28 breast_ultrasound card}"; do
+for step in "${@:-seeds scratch breastmnist_128 breastmnist_28 breast_ultrasound card}"; do
     for name in $step; do
         echo "== $name"
         "$name"

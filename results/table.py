@@ -32,10 +32,10 @@ CREDIT = "BUSI, Al-Dhabyani et al. 2020, CC BY 4.0"
 
 
 def read(file: str) -> dict:
-    """Return a metrics.json. For seeds.csv, return the same entries, with a list of scores for each split."""
-    if file != "seeds.csv":
+    """Return a metrics.json. For a log of seeds, return the same entries, with a list of scores for each split."""
+    if file.endswith(".json"):
         return json.loads((log.FOLDER / file).read_text(encoding="utf-8"))
-    (command, rows), *_ = measure.configurations("seeds").items()
+    (command, rows), *_ = measure.configurations(file.removesuffix(".csv")).items()
     splits: dict[str, list] = {}
     for split in ("val", "test", "clean_test"):
         splits[split] = [{metric: float(row[f"{split}_{metric}"]) for metric in METRICS} for row in rows]
@@ -70,7 +70,7 @@ def table() -> str:
     for row in log.read("ours.csv"):
         run = read(row["file"])
         made = run["provenance"]
-        weights = f"weights {made['weights_md5'][:8]}" if made["weights_md5"] else "downloaded weights"
+        weights = f"weights {made['weights_md5'][:8]}" if made["weights_md5"] else "random weights"
         source = f"`{made['command']}`, {made['precision']}, {weights}" if row["file"] != file else ""
         scores, file = part_of(run, row["part"]), row["file"]
         about = [row["what"], str(made["data"]["size"]), row["chose"], source]
