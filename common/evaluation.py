@@ -209,9 +209,9 @@ def notes(predicted: Predicted, groups: str) -> list[str]:
         said.append(f"{which} predicted by models that {OUT_OF_FOLD[groups]}.")
     elif counts:
         said.append(
-            f"The model was trained on {counts['trained on']} of these {n} images, or on nearly identical images. "
-            f"The model was trained on near-duplicates of {counts['near-duplicate']} others, and has not seen "
-            f"{counts['unseen']}."
+            f"Of these {n} images, {counts['trained on']} are training images of the model (or nearly identical), "
+            f"{counts['near-duplicate']} are near-duplicates of training images, and {counts['unseen']} are new to the "
+            "model."
         )
     else:
         said.append("The model has no fingerprints of its training images. It is unknown how many images it has seen.")

@@ -132,9 +132,9 @@ def test_what_the_images_are_to_the_model_is_said():
     def said(groups: str = "", **given) -> str:
         return " ".join(evaluation.notes(predicted(**given), groups))
 
-    assert said().startswith("The model was trained on 0 of these 24 images, or on nearly identical images. ")
-    assert said().endswith("on near-duplicates of 0 others, and has not seen 24.")
-    assert "trained on 2 of these 24" in said(seen=[1, 2])
+    assert said().startswith("Of these 24 images, 0 are training images of the model (or nearly identical), ")
+    assert said().endswith("0 are near-duplicates of training images, and 24 are new to the model.")
+    assert ", 2 are training images" in said(seen=[1, 2])
     assert said("image", out_of_fold=range(24)).startswith("Each image is predicted by models that were not trained on")
     assert "perhaps on its near-duplicates" in said("image", out_of_fold=range(24))
     assert "any image of the same hospital" in said("hospital", out_of_fold=range(24))
@@ -142,7 +142,7 @@ def test_what_the_images_are_to_the_model_is_said():
     typicality = np.linspace(0, 1, 24, dtype=np.float32)
     text = said(answer=answer(typicality), typicality_threshold=0.1)
     assert text.startswith(
-        "3 of 24 images are unlike the training images (typicality below 0.1). The model was trained on 0 of these 24"
+        "3 of 24 images are unlike the training images (typicality below 0.1). Of these 24 images, 0 are"
     )
     unknown = predicted()
     unknown = replace(unknown, seen=evaluation.by_pictures(unknown.images))

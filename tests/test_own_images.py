@@ -75,7 +75,7 @@ def test_a_run_keeps_its_table_and_finds_its_images_again_after_the_folder_moved
     again = read_json(out / "evaluation_test.json")["results"]
     for name in ("unit", "subset", "n", "auc", "auc_ci95", "recall_ci95"):  # whatever --seed says
         assert [entry[name] for entry in again] == [entry[name] for entry in results]
-    assert "images 28×28: test AUC" in text and "trained on 0" in text
+    assert "images 28×28: test AUC" in text and "0 are training images" in text
     assert {row["seen"] for row in read_csv(out / "predictions_test.csv")} == {"unseen"}
 
 
@@ -109,9 +109,9 @@ def test_folds_of_patients_and_a_search(scans, tmp_path, runs):
 def test_a_model_on_a_folder_of_another_hospital(folder, tmp_path, runs, onnx_model):
     out = tmp_path / "out"
     text, _ = runs("evaluate.py", onnx_model.path, "--data", folder, *EVALUATE, "--out", out)
-    assert "set at full size: all AUC" in text and "The model was trained on 0 of these 6 images" in text
+    assert "set at full size: all AUC" in text and "Of these 6 images, 0 are training images" in text
     report = (out / "model/report_all.html").read_text()
-    assert "of these 6 images" in report and "set at full size" in report
+    assert "Of these 6 images" in report and "set at full size" in report
     kept = read_json(out / "model/evaluation_all.json")
     assert list(kept["splits"]) == ["all"] and kept["seen"] == {"trained on": 0, "near-duplicate": 0, "unseen": 6}
     assert {(entry["on"], entry["hospital"], entry["held_out"]) for entry in kept["results"]} == {("all", "set", True)}
