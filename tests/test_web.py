@@ -766,6 +766,15 @@ def test_altered_pixels_are_an_error(visit):
     says(page, "#problem", "This browser alters the pixels")
 
 
+def test_names_of_rows_in_a_report_are_not_broken_into_letters_on_a_phone(browser):
+    (style,) = re.findall("<style>.*</style>", (REPO / "common/show/report.html").read_text(encoding="utf-8"), re.S)
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    cells = "<td>0.7375\n[.731 .750]</td>" * 8
+    page.set_content(f'{style}<div class="scroll"><table><tr><th scope="row">clean test</th>{cells}</tr></table></div>')
+    assert page.locator("th").bounding_box()["height"] < 60  # pixels: two lines
+    page.close()
+
+
 def hand_over(page, kind: str, name: str, content: bytes):
     """Paste or drop a file."""
     script = """([kind, name, bytes]) => {
