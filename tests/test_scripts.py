@@ -149,7 +149,8 @@ def test_interrupted_and_killed_it_ends_with_the_same_numbers(uninterrupted, tmp
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err.endswith("with --resume goes on from here\ninterrupted\n")
+    assert process.returncode == 130
+    assert err.endswith("to continue from here, repeat the command with --resume\ninterrupted\n")
     assert "Traceback" not in err and visible(tmp_path) == earlier
 
     process, err = start("train.py", *PHANTOM, "--resume", "--out", tmp_path, until="epoch   2/2  train")

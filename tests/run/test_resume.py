@@ -192,7 +192,7 @@ def test_killed_at_any_step_no_reader_gets_files_of_two_runs_and_the_next_begin_
         before = content(out)
         with pytest.raises(UserError) as caught:  # each file of the test's runs is damaged
             folders.load(out)
-        between = "cut off while it replaced" in str(caught.value)
+        between = "interrupted while it replaced" in str(caught.value)
         if not between:  # one run or the other, whole
             assert {text for name, text in before.items() if name not in OWN} == {before["model.pt"]}
         resume.settle(out)
