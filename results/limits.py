@@ -144,7 +144,7 @@ def measure_all(sets: list[str], names: list[str]) -> Iterator[dict]:
 
 def table() -> str:
     """Return the share of each kind that each file marks, in Markdown."""
-    rows = sorted(log.read("limits.csv"), key=lambda row: row["file"].replace(".int8", "~"))  # int8 after fp32
+    rows = sorted(log.read("limits.csv"), key=lambda row: (".int8." in row["file"], row["file"]))
     shares: dict[str, list[str]] = {}
     for row in rows:
         kind = HOSPITALS.get(row["kind"], row["kind"])

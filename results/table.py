@@ -106,7 +106,7 @@ def held_out_table() -> str:
     for hospital, place in PLACES.items():
         for look, scores in at_hospitals("image").items():
             entry = scores[hospital]
-            held_out = next((entry for entry in rates.get(look, []) if entry["hospital"] == hospital), None)
+            held_out = next((found for found in rates.get(look, []) if found["hospital"] == hospital), None)
             cells = [log.cell(held_out, metric) if held_out else "" for metric in ("recall", "specificity")]
             rows.append([place, str(entry["n"]), look, log.cell(entry, "auc"), *cells, "design"])
     header = "hospital | images | the model sees | AUC | sensitivity | specificity | chosen on these images"

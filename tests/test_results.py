@@ -166,20 +166,16 @@ def crossval_flags(command: str):
 
 def test_reproduce_sh_has_commands_of_this_version(monkeypatch):
     text = (REPO / "results/reproduce.sh").read_text(encoding="utf-8").replace("\\\n", " ")
+    text = text.replace("$seed", "3").replace("$weights", "none")
     commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^ *(python .*)$", text, re.M)]
     scripts = {"train.py": train, "crossval.py": crossval, "export.py": export}
     for script, *words in commands:
         if script == "-m":
             assert (REPO / (words[0].replace(".", "/") + ".py")).exists()
         else:
-            monkeypatch.setattr(sys, "argv", [script, *words_with_values(words)])
+            monkeypatch.setattr(sys, "argv", [script, *words])
             scripts[script].parse_args()
     assert {"train.py", "crossval.py", "export.py", "-m"} == {script for script, *_ in commands}
-
-
-def words_with_values(words: list[str]) -> list[str]:
-    """The words of a shell command, with numbers in place of the seed."""
-    return [word.replace("$seed", "3").replace("$weights", "none") for word in words]
 
 
 @pytest.mark.parametrize("name", ["experiments", "travel"])

@@ -9,10 +9,10 @@ from common.metrics import NAMES, STANDARD_THRESHOLD
 
 UNDEFINED = {
     "auc": "a class is absent",
-    "aupr": "no malignant image",
+    "aupr": "there is no malignant image",
     "precision": "no image reaches the threshold",
-    "recall": "no malignant image",
-    "specificity": "no benign image",
+    "recall": "there is no malignant image",
+    "specificity": "there is no benign image",
     "f1": "there is no malignant image, and no image reaches the threshold",
 }
 FIRST = 28  # characters of a table's first column, unless names need more
