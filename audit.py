@@ -15,6 +15,7 @@ from common.augment import Strength, augment
 from common.data import Images
 from common.run import flags, outputs
 from common.seed import set_seed
+from common.settings import Settings
 from common.show import figures
 
 PAIRS = 32  # pairs in a figure
@@ -104,11 +105,16 @@ def draw_pairs(pool: Images, pairs: list, title: str):
 
 
 def draw_augmented(pool: Images, title: str, seed: int):
-    """Return a figure of the first images of each class, each next to augmented copies."""
+    """Return a figure of the first images of each class, each next to copies augmented as in training.
+
+    The images of files are for the views frame and lesion, in which training also varies what differs between scanners.
+    """
+    view = "frame" if "_file" in pool.table else "square"
+    strength = Strength(scanners=Settings(view=view).varies_scanners)
     shown = np.concatenate([np.flatnonzero(pool.labels == c)[:SHOWN] for c in (1, 0)])
     stored = torch.from_numpy(pool.pixels[shown]).float() / 255
     generator = torch.Generator().manual_seed(seed)
-    copies = [augment(stored[:, None], Strength(), generator)[:, 0] for _ in range(COPIES)]
+    copies = [augment(stored[:, None], strength, generator)[:, 0] for _ in range(COPIES)]
     tiles = (torch.stack([stored, *copies], 1) * 255).round().byte().numpy()
     captions = [f"{name_of(pool, i)}: as stored, then augmented" for i in shown]
     return figures.image_sheet(tiles, captions, 1, title)

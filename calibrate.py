@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx
 
 from common import data, fingerprints, recalibration
-from common.calibration import Calibration, calibrated, logit, reliability_rows
-from common.data import Images
+from common.calibration import CHOSEN, Calibration, calibrated, logit, reliability_rows
+from common.data import Found, Images
 from common.deploy import onnxfile, recalibrate, sidecar
 from common.deploy.onnxfile import OnnxModel
 from common.errors import UserError
@@ -59,8 +59,8 @@ def parse_args():
     return args
 
 
-def read_images(model: OnnxModel, args) -> tuple[Images, str]:
-    """Return the images to calibrate on, and a sentence about the images that the model has seen. Raises: UserError.
+def read_images(model: OnnxModel, args) -> tuple[Images, Found, str]:
+    """Return the images to calibrate on, their data, and a sentence on what the model has seen. Raises: UserError.
 
     Training images of the model, and near-duplicates of training images, are not returned. Without fingerprints in the
     file, all images are returned.
@@ -69,22 +69,21 @@ def read_images(model: OnnxModel, args) -> tuple[Images, str]:
     found = data.find(args.data, args.data_root, size, args.seed or 0, args.positive, undivided="all", view="square")
     images = data.load(found, *found.splits, optional=found.splits)
     if not len(model.trained_on):
-        return (
-            images,
-            "The file has no fingerprints of its training images. Make sure that it was not trained on these images.",
-        )
+        unknown = "The file has no fingerprints of its training images. Make sure that these images did not train it."
+        return images, found, unknown
     seen = fingerprints.distance(images.squares, model.trained_on) <= fingerprints.NEAR
     if seen.all():
         raise UserError(f"--data: the model was trained on all of these {len(images)} images. Give other images.")
     left_out = f"{seen.sum()} of {len(images)} images are not used: the model was trained on them or near-duplicates."
-    return images[~seen], left_out if seen.any() else "The model has seen none of these images."
+    return images[~seen], found, left_out if seen.any() else "The model has seen none of these images."
 
 
 def calibration_of(images: Images, unit: Unit, fitted: Fitted, total: tuple[float, float], args) -> Calibration:
     """Return the calibration of the new file. total: the temperature and offset for the logits of the network."""
     hospitals = list(dict.fromkeys(images.hospitals))
     about = {"n": len(unit.labels), "malignant": int(unit.labels.sum())}
-    chosen_on = {"on": "calibration", "hospitals": hospitals, "hospital_left_out": False, "unit": args.unit} | about
+    chosen_on = {"on": "calibration", "hospitals": hospitals, "hospital_left_out": False, "chose": list(CHOSEN)}
+    chosen_on |= {"unit": args.unit} | about
     said = f"{about['n']} {args.unit}s of {' + '.join(hospitals)}"
     rates = {name: value for name, value in fitted.after.items() if name.startswith(("recall", "specificity"))}
     achieved = {"hospital": " + ".join(hospitals), "held_out": True, "how": recalibration.HOW} | about | rates
@@ -96,7 +95,7 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> l
 
     The folder of `out` also gets a .calibration.json and a .calibration.png.
     """
-    images, seen = read_images(model, args)
+    images, found, seen = read_images(model, args)
     logits = model.run_images(["logit"], images)[0].astype(float)
     by_image, unit = (recalibration.units(images, logits, unit) for unit in ("image", args.unit))
     recalibration.require_enough(unit, args.unit)
@@ -104,7 +103,8 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> l
     total = recalibrate.shift(file, fitted.temperature, fitted.offset)
     chosen = calibration_of(images, unit, fitted, total, args)
     recalibrate.describe(file, chosen, images)
-    lines = [tables.recalibration_text(fitted, model.calibration, chosen), seen]
+    label = found.notice or " + ".join(chosen.chosen_on["hospitals"])
+    lines = [tables.recalibration_text(fitted, model.calibration, chosen, label), seen]
     lines.append(recalibration.halving(unit, args.unit, fitted))
     if len(images) >= TYPICAL:
         recalibrate.refit_typicality(file, recalibrate.distances(file, images, args.threads))
@@ -112,10 +112,10 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> l
         lines.append(
             f"Typicality still refers to the training images. To fit typicality, give {TYPICAL} images or more."
         )
-    title = f"{model.path.name} on {' + '.join(chosen.chosen_on['hospitals'])}, {len(images)} images"
+    title = f"{model.path.name} on {label}, {len(images)} images"
     curves = {name: reliability_rows(images.labels, p) for name, p in fitted.probabilities.items()}
     stored = {"file": out.name, "calibration": vars(chosen), "before": fitted.before, "after": fitted.after}
-    write_json(out.with_suffix(".calibration.json"), stored | {"curves": curves})
+    write_json(out.with_suffix(".calibration.json"), stored | {"curves": curves}, found.notice)
     figures.save(figures.calibration_change(curves, title), out.with_suffix(".calibration.png"))
     return lines
 
@@ -128,18 +128,20 @@ def fit_to_prevalence(model: OnnxModel, file: onnx.ModelProto, args) -> list[str
     own = model.calibration
     if not own.chosen_on.get("n"):
         raise UserError(f"{model.path}: the file does not state its share of malignant images. Export the run again.")
-    trained_share = own.chosen_on["malignant"] / own.chosen_on["n"]
-    offset = recalibration.prevalence_offset(args.prevalence, trained_share)
+    earlier_share = own.chosen_on.get("prevalence", own.chosen_on["malignant"] / own.chosen_on["n"])
+    offset = recalibration.prevalence_offset(args.prevalence, earlier_share)
     total = recalibrate.shift(file, 1.0, offset)
     threshold = float(calibrated(logit(own.threshold), 1.0, offset))  # flags the same images
     rule = f"{own.threshold_rule}; moved for a share of {args.prevalence:g} malignant images"
-    chosen = replace(own, temperature=total[0], offset=total[1], threshold=threshold, threshold_rule=rule)
+    chosen_on = own.chosen_on | {"prevalence": args.prevalence}
+    chosen = replace(
+        own, temperature=total[0], offset=total[1], threshold=threshold, threshold_rule=rule, chosen_on=chosen_on
+    )
     recalibrate.describe(file, chosen, None)
     return [
-        f"offset {offset:+.3f}: the share of malignant images is {args.prevalence:.3f} instead of {trained_share:.3f}",
+        f"offset {offset:+.3f}: the share of malignant images is {args.prevalence:.3f} instead of {earlier_share:.3f}",
         f"threshold {own.threshold:.4f} becomes {threshold:.4f}. The new threshold flags the same images",
-        "The correction is right if only the share of malignant images differs from training. "
-        "To check, calibrate with --data.",
+        "The correction is right if only the share of malignant images differs. To check, calibrate with --data.",
     ]
 
 

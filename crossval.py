@@ -9,6 +9,7 @@ ensemble. By default, the pool is train and val, and near-duplicates and images 
 from dataclasses import replace
 
 from common import data, scoring
+from common.calibration import CHOSEN
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Found, Images
 from common.errors import UserError
@@ -70,7 +71,7 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
     found_threshold = choose_found_threshold(pool, validation.found.mean(0))
     calibration = scoring.fit_calibration(pool, logits, groups, rule, "out_of_fold", by_hospital, found_threshold)
     probabilities = calibration.probabilities(logits)
-    out_of_fold = Scored("out_of_fold", pool, probabilities, groups, chose=("calibration", "threshold"))
+    out_of_fold = Scored("out_of_fold", pool, probabilities, groups, chose=CHOSEN)
     given = validation.look_at_boxes(pool, settings.mirror) if settings.view == "lesion" else None
     scored = scoring.by_boxes(out_of_fold, None if given is None else calibration.probabilities(given))
     rows = []
@@ -120,7 +121,7 @@ def main():
             write_csv(out / "folds.csv", [flatten(fold) for fold in spreads["folds"]], found.notice)
     shown = [tables.spread_table("fold", spreads["folds"])]
     shown += [tables.spread_table("repeat", spreads["repeats"])] * (args.repeats > 1)
-    text = tables.results_text(results, calibration, found.label, scoring.notes(scored, results))
+    text = tables.results_text(results, calibration, found.label, found.synthetic, scoring.notes(scored, results))
     print(*shown, text, f"written to {args.out}/", sep="\n\n")
 
 

@@ -91,14 +91,14 @@ def predict(model: Model, images: Images) -> Predicted:
     rows = folders.rows_of(model.table, images) if isinstance(model, folders.Run) else None
     if isinstance(model, onnxfile.OnnxModel) or rows is None:
         answer, given = model.answer(images), look_at_boxes(model, images)
-        thresholds = model.typicality_threshold, model.calibration.found_threshold
-        return Predicted(images, answer.probabilities, seen, nowhere, answer, given, *thresholds)
+        said = model.typicality_threshold, model.calibration.found_threshold, model.calibration.chose
+        return Predicted(images, answer.probabilities, seen, nowhere, answer, given, *said)
     model.require_size(images)
     seen = evaluation.by_table(seen, rows, model.table, model.data["trained_on"], model.chosen_on_splits)
     probabilities, out_of_fold = folders.read_own_predictions(model.path, rows)
     if (missing := np.isnan(probabilities)).any():
         probabilities[missing] = model.answer(images[missing]).probabilities
-    return Predicted(images, probabilities, seen, out_of_fold)
+    return Predicted(images, probabilities, seen, out_of_fold, chosen=model.calibration.chose)
 
 
 def look_at_boxes(model: Model, images: Images) -> Answer | None:
@@ -134,6 +134,12 @@ def label_of(model: Model, found: Found, images: Images) -> str:
     return f"{found.name} at full size" if at_full_size else found.label
 
 
+def title_of(label: str, scored: Scored, predicted: Predicted) -> str:
+    """Return the title of a figure of predictions."""
+    how = ", out-of-fold" * bool(predicted.out_of_fold.all())
+    return f"{label}, {scored.on}{how}" + ", per patient" * (scored.unit == "patient")
+
+
 def notes_of(model: Model, found: Found, scored: Scored, predicted: Predicted, results: list[dict]) -> list[str]:
     """Return what a reader must know about the results, as sentences."""
     groups = folders.read_metrics(model.path)["config"]["groups"] if predicted.out_of_fold.any() else ""
@@ -156,11 +162,10 @@ def official_result(found: Found, scored: Scored, name: str, args) -> tuple[str,
     return standard.result(scored.labels, scored.probabilities, found.size, root, scored.on, name)
 
 
-def draw_figures(model: Model, label: str, scored: Scored, predicted: Predicted, args) -> dict:
+def draw_figures(model: Model, title: str, scored: Scored, predicted: Predicted, args) -> dict:
     """Draw the figures of the scores: {file stem: (caption, Figure)}."""
     shown, counts = (scored.labels, scored.probabilities), scored.resample_counts(args.bootstrap)
     thresholds = {"standard": metrics.STANDARD_THRESHOLD, "operating point": model.calibration.threshold}
-    title = f"{label}, {scored.on}{', out-of-fold' if predicted.out_of_fold.all() else ''}"
     drawn = {
         "roc": ("ROC curve", figures.roc(*shown, counts, thresholds, title)),
         "precision_recall": ("Precision-recall curve", figures.precision_recall(*shown, counts, thresholds, title)),
@@ -176,7 +181,6 @@ def draw_figures(model: Model, label: str, scored: Scored, predicted: Predicted,
         drawn["windows"] = "Windows", cases.windows(predicted.images[boxed], *placed, title)
     stored = folders.read_metrics(model.path) if isinstance(model, folders.Run) and not args.data else {}
     if folds := stored.get("folds"):
-        title = f"{label}, {len(folds)} folds"
         drawn["folds"] = "Folds", figures.fold_overview(folds, stored["splits"]["out_of_fold"], title)
     return drawn
 
@@ -187,7 +191,8 @@ def clinical_results(model: Model, scored: Scored, results: list[dict], args) ->
     The entry of the subgroups says whether their AUCs differ.
     """
     shown, counts = (scored.labels, scored.probabilities), scored.resample_counts(args.bootstrap)
-    (point,) = netbenefit.curve(*shown, counts, [min(model.calibration.threshold, 0.99)])
+    below_one = min(model.calibration.threshold, np.nextafter(1, 0))  # at 1, net benefit divides by 0
+    (point,) = netbenefit.curve(*shown, counts, [below_one])
     found = {"decision_curve": {"operating_point": point, "rows": netbenefit.curve(*shown, counts)}}
     if args.by:
         values = subgroups.of_values(results, scored, args.by)
@@ -255,9 +260,10 @@ def main():
         clinic = clinical_results(model, scored, results, args)
         notes = notes_of(model, found, scored, predicted, results)
         notes += [clinic["subgroups"]["conclusion"]] if args.by else []
-        lines = [tables.results_text(results, model.calibration, label, notes)]
+        lines = [tables.results_text(results, model.calibration, label, found.synthetic, notes)]
         notes = tables.at_operating_point(results, model.calibration) + notes
-        drawn = draw_figures(model, label, scored, predicted, args) | draw_clinical(clinic, f"{label}, {split}")
+        title = title_of(label, scored, predicted)
+        drawn = draw_figures(model, title, scored, predicted, args) | draw_clinical(clinic, title)
         evaluated = {"model": model.path.resolve().name, "split": split, "predictions": predicted.how, "images": label}
         evaluated |= (
             {"seen": predicted.seen.counts, "finder": evaluation.finder(predicted), "notes": notes}

@@ -1,9 +1,9 @@
 """Print P(malignant) of image files with an .onnx file of export.py. Needs numpy, Pillow and onnxruntime.
 
-IMAGE is a file, a folder, or a FILE.csv. The FILE.csv has the column image. Optional columns are patient, and x, y,
-width and height of the box around the lesion. After the images, each patient gets a row with the highest probability of
-their images. predict.py searches a folder and its subfolders for images. In folders, predict.py skips masks
-(image_mask.png, masks/), hidden files and other files. A note on stderr counts skipped files. predict.py always
+IMAGE is a file, a folder, or a FILE.csv. The FILE.csv has the column image. Optional columns are patient, hospital, and
+x, y, width and height of the box around the lesion. After the images, each patient gets a row with the highest
+probability of their images. predict.py searches a folder and its subfolders for images. In folders, predict.py skips
+masks (image_mask.png, masks/), hidden files and other files. A note on stderr counts skipped files. predict.py always
 predicts a file that you name. Without IMAGE, or for "-", predict.py reads paths from stdin, one per line.
 
 Formats: PNG, JPEG, BMP, TIFF, GIF, WebP, JPEG 2000, PGM and PPM; DICOM if pydicom is installed. Each page of a TIFF and
@@ -31,6 +31,7 @@ import numpy as np
 
 from common import evidence, files, fingerprints, imagefile, imagefolder
 from common.calibration import sigmoid
+from common.delimited import SUFFIXES
 from common.deploy import onnxfile, patients
 from common.errors import UserError
 from common.kinds import FOLDER, SHARE, Kind, not_empty
@@ -142,13 +143,20 @@ def check_evidence_folder(folder: str, named: list[str]) -> None:
             raise UserError(f"{where}. The next prediction would read the maps as images. Name another folder.")
 
 
-def expand_tables(named: Iterable[str], box) -> Iterator[tuple[str, patients.Known]]:
-    """Yield each path with the known facts. A table yields the images in the table. box: of --box, or None."""
+def expand_tables(named: Iterable[str], box, finds: bool) -> Iterator[tuple[str, patients.Known]]:
+    """Yield each path with the known facts. A table yields the images in the table.
+
+    Args: box: of --box, or None, for images without a box in a table; finds: whether the model looks for lesions.
+    """
     for name in named:
-        if name.lower().endswith(patients.SUFFIXES):
-            yield from ((str(path), known) for path, known in patients.read(Path(name)).items())
-        else:
+        if not name.lower().endswith(SUFFIXES):
             yield name, patients.Known(box=box)
+            continue
+        table = patients.read(Path(name))
+        if not finds and any(known.box for known in table.values()):
+            unused = "the boxes are not used, because the model does not look for lesions"
+            print(f"note: {printable(name)}: {unused}", file=sys.stderr)
+        yield from ((str(path), known._replace(box=known.box or box)) for path, known in table.items())
 
 
 def read(named: Iterable[tuple[str, patients.Known]], progress: Progress) -> Iterator[Page]:
@@ -207,7 +215,8 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
                 window = given["window"][i] if model.view != "square" else None
                 answer["evidence"] = str(save_overlay(folder, page, given["evidence"][i], window))
             if page.known.patient:
-                answer["patient"] = page.known.patient
+                answer |= {"patient": page.known.patient}
+                answer |= {"hospital": page.known.hospital} if page.known.hospital else {}
             yield answer
 
 
@@ -266,7 +275,7 @@ def main():
     about = {"threshold": threshold, "dataset": model.dataset, "intended_use": model.intended_use}
     if args.box and model.view != "lesion":
         raise UserError(f"--box: {args.model} does not look for lesions. Remove --box, or name another model.")
-    named, folder = expand_tables(named_paths(args.images), args.box), None
+    named, folder = expand_tables(named_paths(args.images), args.box, model.view == "lesion"), None
     if args.evidence is not None:
         named = list(named)
         folder = evidence_folder(args, [name for name, _ in named])

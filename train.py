@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from common import data, scoring
+from common.calibration import CHOSEN
 from common.data import Found, Images
 from common.files import write_csv
 from common.looks import choose_found_threshold, find_and_predict
@@ -35,8 +36,10 @@ def score(fitted: Fit, settings: Settings, found: Found, pool: Images, rule: Rul
     val, groups = pool[of_val], pool.groups[of_val]
     logits, sure = find_and_predict(predictor, val)
     found_threshold = choose_found_threshold(val, sure)
-    calibration = scoring.fit_calibration(val, logits, groups, rule, "val", found_threshold=found_threshold)
-    chose = (*["epoch"] * bool(settings.patience), "calibration", "threshold")
+    chose = (*["epoch"] * bool(settings.patience), *CHOSEN)
+    calibration = scoring.fit_calibration(
+        val, logits, groups, rule, "val", found_threshold=found_threshold, chose=chose
+    )
     test = data.load(found, "test")  # read only after everything is chosen
     of_test, _ = find_and_predict(predictor, test)
     images, probabilities = data.concatenate(pool, test), calibration.probabilities(of_test)
@@ -76,7 +79,7 @@ def main():
             write_csv(out / "history.csv", fitted.history, found.notice)
             curves = figures.training_curves(fitted.deciding_epochs, fitted.best_epoch, found.label)
             figures.save(curves, out / "curves.png")
-    lines = [tables.results_text(results, calibration, found.label, scoring.notes(scored, results))]
+    lines = [tables.results_text(results, calibration, found.label, found.synthetic, scoring.notes(scored, results))]
     print(*lines, f"written to {args.out}/", *filter(None, [notice]), sep="\n")
 
 

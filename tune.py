@@ -211,7 +211,7 @@ def draw(outcome: Outcome, label: str, out) -> None:
     title = f"{label}, mean AUC over folds"
     scores = {row["trial"]: row["auc"] for row in complete(outcome.rows, "search")}
     history = [scores.get(i) for i in range(1 + max(row["trial"] for row in outcome.rows if row["stage"] == "search"))]
-    figures.save(figures.search_history(history, title, "AUC"), out / "study.png")
+    figures.save(figures.search_history(history, title), out / "study.png")
     if outcome.importances:
         shares = figures.importances(outcome.importances, f"{label}, settings searched")
         figures.save(shares, out / "importance.png")

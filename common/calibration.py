@@ -19,6 +19,7 @@ from common.thresholds import Rule
 EPSILON = 1e-12  # probabilities stay this far from 0 and 1, so that logits stay within +-27.6
 PRIOR_MEANS, PRIOR_DEVIATIONS = (1.0, 0.0), (0.5, 1.0)  # of the slope (1 / temperature) and of the offset
 SLOPES = (0.05, 20.0)  # lowest and highest fitted slope
+CHOSEN = ("calibration", "threshold")  # what `Calibration.chosen_on` chose, unless a file says more
 
 
 def sigmoid(logits) -> np.ndarray:
@@ -165,7 +166,8 @@ class Calibration:
 
     threshold: on calibrated probabilities. threshold_rule: the rule of the threshold, in words.
     chosen_on: the images that chose both: {"on": "val" or "out_of_fold", "hospitals": names, "hospital_left_out":
-    whether the model of each image had seen no image of the hospital, "n", "malignant"}.
+    whether the model of each image had seen no image of the hospital, "n", "malignant", "chose": what these images
+    chose}. "prevalence" is there if the share of malignant images was then set to another value.
     achieved: the rates that the same procedure achieves on held-out images (`cross_fit`): an entry for all hospitals,
     and an entry for each hospital if there are several.
     found_threshold: the finder finds no lesion if it is less sure than this number; 0 in views without a finder.
@@ -201,6 +203,11 @@ class Calibration:
     def probabilities(self, logits) -> np.ndarray:
         """Return calibrated P(malignant), [n], of a network's logits [n]."""
         return calibrated(logits, self.temperature, self.offset)
+
+    @property
+    def chose(self) -> tuple[str, ...]:
+        """What the images in `chosen_on` chose, such as "epoch"."""
+        return tuple(self.chosen_on.get("chose", CHOSEN))
 
     @property
     def achieved_together(self) -> dict:

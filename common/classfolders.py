@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.delimited import SUFFIXES
 from common.errors import UserError
-from common.imagefolder import describe_left_out, is_hidden, list_folder
-from common.tablefile import CLASSES, SPLITS, SUFFIXES, Listed, arrange, shorten
+from common.imagefolder import SPLITS, describe_left_out, is_hidden, list_folder
+from common.tablefile import CLASSES, Listed, arrange, shorten
 
 
 def folders_in(folder: Path) -> list[str]:

@@ -88,9 +88,11 @@ class Found:
 
     def unread(self, images: Images) -> pd.DataFrame:
         """Return the rows of the image files that are not among `images`."""
-        known = images.table[["hospital", "image"]].assign(read=True)
-        rows = [one.table.merge(known, how="left") for one in self.sets if len(one.table)]
-        return pd.concat([some[some["read"].isna()] for some in rows]).drop(columns="read") if rows else pd.DataFrame()
+        key = ["hospital", "image"]
+        known = pd.MultiIndex.from_frame(images.table[key])
+        tables = [one.table for one in self.sets if len(one.table)]
+        rows = [table[~pd.MultiIndex.from_frame(table[key]).isin(known)] for table in tables]
+        return pd.concat(rows) if rows else pd.DataFrame()
 
     @property
     def paths(self) -> list[str]:
@@ -283,7 +285,7 @@ def require_both_classes(labels: np.ndarray, what: str) -> None:
 
 
 def require_apart(found: Found) -> None:
-    """Raise a `UserError` if two data sets hold the same picture. The check reads every split, but keeps no image."""
+    """Raise a `UserError` if two data sets hold the same picture. The check reads the images of every split."""
     if len(found.sets) == 1:
         return
     parts = [concatenate(*map(one.read, one.splits)) for one in found.sets]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from common import boxes, comparison, fingerprints
 from common.answer import Answer
+from common.calibration import CHOSEN
 from common.data import Images
 from common.errors import UserError
 from common.fingerprints import NEAR, SAME
@@ -95,6 +96,7 @@ class Predicted:
         lesions, or if no image has a box.
     typicality_threshold: an image of lower typicality is unlike the training images.
     found_threshold: the finder finds no lesion if it is less sure than this number.
+    chosen: what the images that chose something for the model chose.
     """
 
     images: Images
@@ -105,6 +107,7 @@ class Predicted:
     given: Answer | None = None
     typicality_threshold: float = 0.0
     found_threshold: float = 0.0
+    chosen: tuple[str, ...] = CHOSEN
 
     @property
     def typicality(self) -> np.ndarray | None:
@@ -169,8 +172,7 @@ def add_subsets(predicted: Predicted, on: str, by: str | None = None) -> Scored:
     values = split_by(predicted.images.table, by) if by else {}
     subsets |= {f"{by} {value}": of_value for value, of_value in values.items()}
     trained_on = bool((seen.trained & ~out_of_fold).any())
-    chose = ("epoch",) * bool((seen.chose & ~out_of_fold).any())
-    chose += ("calibration", "threshold") * bool((seen.chose | out_of_fold).any())
+    chose = predicted.chosen if (seen.chose | out_of_fold).any() else ()
     named = {f"{by} {value}": {str(by): value} for value in values}
     shown = predicted.images, predicted.probabilities, seen.groups
     return Scored(on, *shown, subsets, trained_on, chose, by=named)

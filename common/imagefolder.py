@@ -31,7 +31,8 @@ MASK_WORDS = STRONG_WORDS | {"seg", "segm", "gt", "annotation", "label", "roi", 
 MASK_WORDS |= {"lesion"}
 MASK_FOLDERS = STRONG_WORDS | {"annotation", "gt", "label"}
 WORD = re.compile(r"(?i:ground[-_ ]?truth)|\d+|[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")  # finds the words of "imgMask1" too
-SPLITS = {"train", "val", "valid", "validation", "test"}
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+SPLITS |= {"test": "test", "testing": "test"}  # {word in a name: split}
 HIDDEN = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
 SHOWN = 3  # names of files in a sentence
 

@@ -14,11 +14,13 @@ import pandas as pd
 
 from common import publicsets, tablefile
 from common.classfolders import list_class_folders
+from common.delimited import UNKNOWN, patient_column
 from common.errors import UserError
-from common.tablefile import BOX, CLASSES, SPLITS, UNKNOWN, Listed, arrange, blank_unknown, shorten
+from common.imagefolder import SPLITS
+from common.tablefile import BOX, CLASSES, Listed, arrange, blank_unknown, shorten
 
+OF_RUNS = ("group", "fingerprint")  # columns of split.csv that the table of a user must not have
 NUMBERS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
-PATIENT_NAMES = {"patientid", "case", "caseid", "subject", "subjectid"}  # without spaces, underscores and hyphens
 LIKE_PATIENTS = re.compile(r"patient|subject|case|exam|study|person|(?<![a-z])(pid|mrn)(?![a-z])")
 LIKE_SPLITS = re.compile(r"split|subset|fold|partition|phase|(?<![a-z])(set|group|train|test|val|valid)(?![a-z])")
 
@@ -69,7 +71,9 @@ def list_table(path: Path) -> Listed:
     notes += describe_unused(cells) + box_notes + moved + repeats + describe_labels(table, words)
     if 0 < (unknown := int((table["patient"] == "").sum())) < len(table):
         notes.append(f"the patient of {unknown} of {len(table)} images is unknown")
-    return Listed(path.parent, arrange(table), notes)
+    taken = {name: f"own {name}" for name in table if name in OF_RUNS or name.startswith("_")}
+    notes += [f"column '{name}' is renamed '{other}', because runs use this name" for name, other in taken.items()]
+    return Listed(path.parent, arrange(table).rename(columns=taken), notes)
 
 
 def refuse(path: Path, rows, what: str) -> NoReturn:
@@ -97,10 +101,9 @@ def describe_labels(table: pd.DataFrame, words: pd.Series) -> list[str]:
 
 def find_patients(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Rename the only column with a usual name for patients to patient, if there is no column patient."""
-    found = [name for name in cells if re.sub(r"[\s_-]", "", name) in PATIENT_NAMES]
-    if "patient" in cells or len(found) != 1:
+    if (found := patient_column(cells)) in (None, "patient"):
         return cells, []
-    return cells.rename(columns={found[0]: "patient"}), [f"column '{found[0]}' is used as the patient"]
+    return cells.rename(columns={found: "patient"}), [f"column '{found}' is used as the patient"]
 
 
 def describe_unused(cells: pd.DataFrame) -> list[str]:

@@ -46,14 +46,14 @@ def heat_loss(logits: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, heat) + dice.mean()
 
 
-def hottest_part(heat: torch.Tensor, share: float = HOT_SHARE) -> torch.Tensor:
+def hottest_part(heat: torch.Tensor) -> torch.Tensor:
     """Return the heat of the hottest part of each map, 0 outside the part. heat: [n, rows, columns].
 
-    The part has the connected cells around the hottest cell with at least `share` of its heat. A cell counts if the
-    cell is reached in at most as many steps as the map has rows.
+    The part has the connected cells around the hottest cell with at least HOT_SHARE of its heat. A cell counts if
+    the cell is reached in at most as many steps as the map has rows.
     """
     hottest = heat.amax((1, 2), keepdim=True)
-    hot, part = (heat >= share * hottest).float(), (heat >= hottest).float()
+    hot, part = (heat >= HOT_SHARE * hottest).float(), (heat >= hottest).float()
     for _ in range(heat.shape[1]):  # the part grows by one cell in all directions, but only into hot cells
         part = F.max_pool2d(part[:, None], 3, 1, 1)[:, 0] * hot
     return heat * part

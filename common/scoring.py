@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from common import calibration, intervals, metrics
-from common.calibration import Calibration
+from common.calibration import CHOSEN, Calibration
 from common.data import Images
 from common.errors import UserError
 from common.folds import assign_folds
@@ -206,7 +206,14 @@ def below_chance(results: list[dict]) -> list[str]:
 
 
 def fit_calibration(
-    images: Images, logits, groups, rule: Rule, on: str, by_hospital: bool = False, found_threshold: float = 0.0
+    images: Images,
+    logits,
+    groups,
+    rule: Rule,
+    on: str,
+    by_hospital: bool = False,
+    found_threshold: float = 0.0,
+    chose: tuple[str, ...] = CHOSEN,
 ) -> Calibration:
     """Fit temperature and offset, and choose the operating point, on held-out images that are never test images.
 
@@ -218,13 +225,14 @@ def fit_calibration(
         on: "val" or "out_of_fold".
         by_hospital: whether the model of each image has seen no image of the hospital.
         found_threshold: from `looks.choose_found_threshold`.
+        chose: what these images chose.
     Raises: ValueError, as `Rule.threshold`.
     """
     labels, hospitals = images.labels, images.hospitals
     parts = hospitals if by_hospital else None
     chosen = calibration.choose(labels, logits, rule, parts)
     names = list(dict.fromkeys(hospitals))
-    chosen_on = {"on": on, "hospitals": names, "hospital_left_out": by_hospital}
+    chosen_on = {"on": on, "hospitals": names, "hospital_left_out": by_hospital, "chose": list(chose)}
     chosen_on |= {"n": len(labels), "malignant": int(labels.sum())}
     achieved = measure(images, logits, groups, rule, parts)
     return Calibration(*chosen, rule.describe(describe_chosen_on(chosen_on)), chosen_on, achieved, found_threshold)

@@ -4,7 +4,7 @@ A subgroup is the images with one value of a column, such as one device: bool [n
 `groups`: [n], the same value for images of one patient and for near-duplicates. Images of one group count once.
 """
 
-from math import erfc, exp, isinf, lgamma, log, nan, sqrt
+from math import nan
 
 import numpy as np
 
@@ -22,18 +22,21 @@ def rows(results: list[dict], scored: Scored, column: str) -> list[dict]:
     """Return the rows of a forest plot at the operating point: all images first, then each value of a column.
 
     Args: results: from `scoring.score_parts`, with "by".
-    Returns: rows of "value", "n", "malignant", "threshold", "too_few" (see ENOUGH) and the `MEASURES` with intervals.
+    Returns: rows of "value", "n", "malignant", "unit", "threshold", "too_few" (see ENOUGH) and the `MEASURES` with
+        intervals.
     """
-    alike = {name: results[0][name] for name in ("on", "hospital", "unit")} | {"threshold_name": "operating point"}
+    first = {name: results[0].get(name) for name in ("on", "hospital", "unit", "boxes")}
     found = []
     for entry in results:
         by = entry.get("by", {})
-        if not alike.items() <= entry.items() or not (entry["subset"] == ALL or column in by):
+        alike = all(entry.get(name) == value for name, value in first.items())
+        if not alike or entry["threshold_name"] != "operating point" or not (entry["subset"] == ALL or column in by):
             continue
         of = scored.subsets[entry["subset"]] if column in by else np.ones(len(scored.labels), bool)
         labels, groups = scored.labels[of], scored.groups[of]
         about = {"value": by.get(column, "all images"), "n": len(labels), "malignant": int(labels.sum())}
-        about |= {"threshold": entry["threshold"], "too_few": min(class_groups(labels, groups)) < ENOUGH}
+        about |= {"unit": entry["unit"], "threshold": entry["threshold"]}
+        about |= {"too_few": min(class_groups(labels, groups)) < ENOUGH}
         shown = {key: entry[key] for name in MEASURES for key in (name, f"{name}_ci95")}
         found.append(about | shown | _exact_at_the_edge(entry, labels, groups))
     return found
@@ -58,22 +61,6 @@ def of_values(results: list[dict], scored: Scored, column: str) -> dict[str, np.
     return {entry["by"][column]: scored.subsets[entry["subset"]] for entry in entries}
 
 
-def chi_square_tail(x: float, degrees: int) -> float:
-    """Return P(X >= x) of a chi-square variable. x: 0 or above; degrees: 1 or above.
-
-    The tail is the regularised upper gamma function Q(degrees / 2, x / 2). Its recurrence is
-    Q(a + 1, y) = Q(a, y) + y^a e^-y / Gamma(a + 1) (Abramowitz & Stegun, 6.5.21).
-    """
-    if x <= 0 or isinf(x):
-        return float(x <= 0)
-    y, a = x / 2, 0.5 if degrees % 2 else 1.0
-    tail = erfc(sqrt(y)) if degrees % 2 else exp(-y)
-    while a < degrees / 2:
-        tail += exp(a * log(y) - y - lgamma(a + 1))
-        a += 1
-    return min(tail, 1.0)
-
-
 def auc_variance(area, malignant, benign):
     """Return the variance of an AUC from the class sizes (Hanley & McNeil, Radiology 1982). Arguments broadcast."""
     one, two = area / (2 - area), 2 * area**2 / (1 + area)
@@ -93,6 +80,8 @@ def heterogeneity(areas, variances, sizes) -> tuple[float, float]:
     Args: areas: [k], the AUC of each subgroup; variances: [k], their bootstrap variances; sizes: [k, 2], the number of
         groups with a malignant image, and with a benign or normal image.
     """
+    from scipy.stats import chi2  # calibrate.py imports this module, and must not need scipy
+
     areas, variances, sizes = (np.asarray(values, float) for values in (areas, variances, sizes))
     if np.ptp(areas) == 0:
         return 0.0, 1.0
@@ -102,7 +91,7 @@ def heterogeneity(areas, variances, sizes) -> tuple[float, float]:
     shared = expected * (weights**2 @ variances) / (weights**2 @ expected)
     with np.errstate(divide="ignore"):  # the shared variance is 0 if every AUC is 0 or 1
         statistic = float(((areas - np.average(areas, weights=1 / expected)) ** 2 / shared).sum())
-    return statistic, chi_square_tail(statistic, len(areas) - 1)
+    return statistic, float(chi2.sf(statistic, len(areas) - 1))
 
 
 def _area(labels, probabilities, groups, resamples: int) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from common.boxes import in_shares
 from common.calibration import negative_log_likelihood
 from common.data import Images
 from common.errors import UserError, reading
-from common.model import Predictor, TwoLooks, explain, predict
+from common.model import Predictor, TwoLooks, explain
 from common.progress import Progress
 from common.settings import Settings
 from common.weights import initial_model, read_tensors, write_tensors
@@ -52,7 +52,7 @@ class Fit:
 
 
 class LesionTargets(NamedTuple):
-    """LesionTargets of the lesions in images.
+    """Lesions in images, for the training of a finder.
 
     boxes: float32 [n, 4], in shares, nan if there is none; annotated: bool [n], whether the lesion, or its absence, is
     known.
@@ -257,10 +257,10 @@ def validate(model: torch.nn.Module, val: Examples, settings: Settings) -> dict:
     The loss is plain cross-entropy; a network with a finder adds `lesion.heat_loss`.
     """
     predictor = Predictor([model], settings.mirror)
-    logits = predict(predictor, val.pixels)
+    explained = explain(predictor, val.pixels)
+    logits, heat = explained.evidence.mean((1, 2, 3)).double().numpy(), explained.heat
     val_loss = negative_log_likelihood(val.labels, logits)
     if val.lesions:
-        heat = explain(predictor, val.pixels).heat
         assert heat is not None  # a network with lesions has a finder
         logits_of_heat = heat.clamp(1e-6, 1 - 1e-6).logit()
         val_loss += float(

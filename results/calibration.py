@@ -76,14 +76,11 @@ def nested(folder: str) -> list[dict]:
     """
     run = folders.load(folder)
     table = run.table[run.table["split"].isin(run.data["trained_on"])].reset_index(drop=True)
-    stored = folders.read_predictions(Path(folder, "predictions.csv"))
-    place = zip(table["hospital"], table["split"], table.groupby(["hospital", "split"]).cumcount())
-    found = [stored[key] for key in place]
-    if not all(row["out_of_fold"] for row in found):
+    probabilities, out_of_fold = folders.read_own_predictions(run.path, table)
+    if not out_of_fold.all():
         raise UserError(f"{folder}: has no out-of-fold predictions. Give a folder of crossval.py.")
-    labels = np.array([row["label"] for row in found])
-    shown = logit([row["probability"] for row in found])
-    logits = (shown - run.calibration.offset) * run.calibration.temperature
+    labels = table["label"].to_numpy()
+    logits = (logit(probabilities) - run.calibration.offset) * run.calibration.temperature
     fold = assign_folds(labels, table["group"].to_numpy(), 5, 0)
     config = folders.read_metrics(Path(folder))["config"]
     rows = []

@@ -38,7 +38,8 @@ def score(model: Path, images: str) -> list[dict]:
     about = {"file": model.name, "set": made["data"]["sets"][0]["hospital"]}
     whole = [entry for entry in found["results"] if entry["subset"] == "all"]
     rows = []
-    for scores, chosen in zip(whole[::2], whole[1::2]):  # each part at 0.5, then at the operating point
+    names = ("standard", "operating point")
+    for scores, chosen in zip(*([one for one in whole if one["threshold_name"] == name] for name in names)):
         row = about | {"unit": scores["unit"], "boxes": scores.get("boxes", ""), "n": scores["n"]}
         row |= {"trained_on": seen["trained on"], "commit": made["commit"][:10]}
         row |= log.columns(scores, auc="auc", accuracy="accuracy", brier="brier")

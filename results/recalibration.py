@@ -91,7 +91,8 @@ def main():
     command.add(parser, "--parts", POSITIVE_INT, "random parts of each size", PARTS)
     args = parser.parse_args()
     model = onnxfile.load(args.model, 1)
-    images = data.load(data.find([args.data], None, model.data["size"], undivided="all"), "all")
+    asked = data.find([args.data], None, model.data["size"], undivided="all")
+    images = data.load(asked, *asked.splits, optional=asked.splits)
     logits = model.run_images(["logit"], images)[0].astype(float)
     whole = recalibration.units(images, logits, "image")
     rows = []

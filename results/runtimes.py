@@ -164,13 +164,13 @@ def reason(error: Exception) -> str:
     return next((line for line in lines if line.startswith(("ERROR: ", "npm error"))), lines[-1])
 
 
-def try_runtime(name: str, keep: Path, model: str, cases: Path, wanted: list[float]) -> list[str]:
+def try_runtime(name: str, keep: Path, model: onnxfile.OnnxModel, cases: Path, wanted: list[float]) -> list[str]:
     """Return the cells of a runtime: version, inputs, and largest difference, or why it does not work."""
     try:
-        found = answers(name, install(name, keep), model, cases)
+        found = answers(name, install(name, keep), str(model.path.resolve()), cases)
     except (subprocess.SubprocessError, OSError) as error:
         return ["", "does not work", reason(error)[:80]]
-    inputs = "image" if None in found["said"] or len(set(wanted)) < 5 else "image, box"
+    inputs = "image" if None in found["said"] or model.view != "lesion" else "image, box"
     return [found["version"], inputs, f"{largest_difference(found['said'], wanted):.1e}"]
 
 
@@ -181,7 +181,7 @@ def table(model: str, keep: Path) -> str:
     cases = write_cases(opened, keep)
     wanted = expected(opened, cases)
     place = keep / "cases.json"
-    rows = [[name, *try_runtime(name, keep, str(Path(model).resolve()), place, wanted)] for name in PYTHON | NODE]
+    rows = [[name, *try_runtime(name, keep, opened, place, wanted)] for name in PYTHON | NODE]
     return log.markdown("runtime | version | inputs used | largest difference of a probability", rows)
 
 

@@ -249,3 +249,10 @@ def test_files_of_arrays_are_found_again_and_a_change_is_said(npz, capsys):
     npz(val_labels=None)  # the same file, changed since the run
     data.find_again(own.describe(), None, flags())
     assert capsys.readouterr().err == "note: the data have changed since the model was trained\n"
+
+
+def test_images_that_a_run_did_not_read_are_known_whatever_the_columns_are_called(tmp_path):
+    rows = [f"images/{i}.png,{i % 2},{'train' if i < 4 else 'test'},yes" for i in range(6)]
+    found = data.find([write_table(tmp_path, rows, "image,label,split,read")], None, 28)
+    unread = found.unread(data.load(found, "train"))
+    assert unread["image"].tolist() == ["images/4.png", "images/5.png"] and unread["read"].tolist() == ["yes"] * 2

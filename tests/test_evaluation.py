@@ -120,7 +120,8 @@ def test_values_of_a_column_are_fields():
         ({}, False, ()),
         ({"seen": [3]}, True, ()),
         ({"seen": [3], "out_of_fold": [3]}, False, ("calibration", "threshold")),
-        ({"chose": [3]}, False, ("epoch", "calibration", "threshold")),
+        ({"chose": [3]}, False, ("calibration", "threshold")),
+        ({"chose": [3], "chosen": ("epoch", "threshold")}, False, ("epoch", "threshold")),
     ],
 )
 def test_scored_predictions_say_what_their_images_were_for(given, trained_on, chose):

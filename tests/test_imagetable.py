@@ -163,9 +163,9 @@ def test_two_possible_columns_of_patients_are_not_used(scans):
 )
 def test_columns_that_look_like_patients_or_splits_are_named(scans, name, target):
     found = listed(scans, f"image,label,patient,{name}\na.png,malignant,p1,1\n")
-    (note,) = found.notes
+    note = found.notes[0]  # a second note says what "group" is renamed
     assert f"'{name.casefold()}' is not used" in note and note.endswith(f"rename it to '{target}'")
-    assert found.table[name.casefold()].tolist() == ["1"]
+    assert found.table["own group" if name == "group" else name.casefold()].tolist() == ["1"]
 
 
 def test_a_column_of_split_names_is_named_and_others_are_not(scans):
@@ -273,3 +273,9 @@ def test_names_that_cannot_be_printed_are_refused(scans):
 def test_positive_is_not_used_for_a_table(scans):
     table = write(scans, "image,label\na.png,malignant\n")
     assert list_images(table, "benign").notes == ["--positive benign is not used, because this data set has labels"]
+
+
+def test_columns_that_runs_use_are_renamed_and_said(scans):
+    found = listed(scans, "image,label,group,_file,read\na.png,1,g,f,r\nb.png,0,g,f,r\n")
+    assert found.table[["own group", "own _file", "read"]].to_numpy().tolist() == [["g", "f", "r"]] * 2
+    assert not {"group", "_file"} & set(found.table) and sum("runs use this name" in note for note in found.notes) == 2

@@ -136,6 +136,10 @@ def test_patients_and_prevalence_and_what_is_refused(onnx_model, scans, runs, tm
         answers(moved.path, scans)["probability"] >= moved.calibration.threshold,
         answers(onnx_model.path, scans)["probability"] >= own.threshold,
     )
+    again = tmp_path / "again.onnx"
+    out, _ = runs("calibrate.py", moved.path, "--threads", "1", "--out", again, "--prevalence", "0.1")
+    assert "offset +0.000: the share of malignant images is 0.100 instead of 0.100" in out
+    assert onnxfile.load(again, 1).calibration.offset == pytest.approx(moved.calibration.offset)
     lines = scans.read_text(encoding="utf-8").splitlines()
     (scans.parent / "few.csv").write_text("\n".join(lines[:20]), encoding="utf-8")
     for words, cause in (
@@ -146,6 +150,12 @@ def test_patients_and_prevalence_and_what_is_refused(onnx_model, scans, runs, tm
     ):
         _, err = runs(*calibrate, *words, status=2)
         assert cause in one_line(err)
+
+
+def test_a_file_that_is_calibrated_on_phantoms_says_so(onnx_model, runs, tmp_path):
+    out, _ = runs("calibrate.py", onnx_model.path, "--data", "phantom", "--threads", "1", "--out", tmp_path / "p.onnx")
+    assert "PHANTOM data" in out.splitlines()[0]
+    assert read_json(tmp_path / "p.calibration.json")["synthetic"].startswith("PHANTOM data")
 
 
 def test_a_rate_that_is_undefined_is_null_in_the_file_as_json_has_no_nan(onnx_model):

@@ -16,7 +16,7 @@ import crossval
 import export
 import train
 from common import data, metrics
-from results import busbra_table, card, limits, log, measure, table
+from results import busbra_table, card, lesion, limits, log, measure, table
 
 
 def test_the_tables_of_results_are_made_from_the_result_files():
@@ -190,3 +190,8 @@ def test_a_name_has_one_command(travel, capsys):
         travel("zoom 0.15", "--zoom", "0.3")
     assert "zoom 0.15 is the name of python crossval.py" in capsys.readouterr().err
     assert log.read("travel.csv") == before
+
+
+def test_the_tables_of_the_page_about_lesions_are_made_from_their_rows():
+    page = (REPO / "results" / "lesion.md").read_text(encoding="utf-8")
+    assert all(lesion.table(*one) in page for one in lesion.TABLES) and lesion.looks_table() in page

@@ -83,9 +83,9 @@ def test_the_program_on_the_page_runs_the_file_in_node(lesion_model, tmp_path, b
 
 
 @pytest.mark.parametrize("name", ["OpenVINO", "onnxruntime-web (in Node)"])
-def test_a_runtime_that_cannot_be_installed_says_why(name, tmp_path, monkeypatch):
+def test_a_runtime_that_cannot_be_installed_says_why(name, tmp_path, monkeypatch, onnx_model):
     monkeypatch.setitem(runtimes.PYTHON, "OpenVINO", (["./no_such_package"], ""))
     monkeypatch.setitem(runtimes.NODE, "onnxruntime-web (in Node)", "file:no_such_package.tgz")
-    version, works, why = runtimes.try_runtime(name, tmp_path, "", tmp_path, [])
+    version, works, why = runtimes.try_runtime(name, tmp_path, onnx_model, tmp_path, [])
     assert (version, works) == ("", "does not work") and why.lower().startswith(("error: ", "npm error"))
     assert not list(tmp_path.glob("*/complete"))

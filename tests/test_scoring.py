@@ -155,6 +155,7 @@ def test_the_promise_is_measured_on_images_that_take_no_part_in_the_choice(held_
     parts = images.hospitals if by_hospital else None
     assert (found.temperature, found.offset, found.threshold) == calibration.choose(images.labels, logits, RULE, parts)
     about = {"on": "out_of_fold", "hospitals": ["a", "b"], "hospital_left_out": by_hospital}
+    about |= {"chose": ["calibration", "threshold"]}
     assert found.chosen_on == about | {"n": 240, "malignant": int(images.labels.sum())}
     assert ("by models that have not seen it" in found.threshold_rule) == by_hospital
 

@@ -37,12 +37,6 @@ def compared(one: Scored, column: str = "device") -> dict:
     return subgroups.compare(one.labels, one.probabilities, one.groups, values, column, 200)
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 7, 12, 41])
-def test_chi_square_tail_is_scipys(degrees):
-    for x in (0, 1e-9, 0.5, 3.84, 20, 150, 1000, np.inf):
-        assert subgroups.chi_square_tail(x, degrees) == pytest.approx(stats.chi2.sf(x, degrees), rel=1e-10, abs=1e-300)
-
-
 def test_auc_variance_is_that_of_hanley_and_mcneil_by_hand():
     """At 0.5: Q1 = 1/3 and Q2 = 1/3."""
     expected = (0.25 + 9 * (1 / 3 - 1 / 4) + 19 * (1 / 3 - 1 / 4)) / 200
@@ -141,6 +135,12 @@ def test_rows_are_all_images_and_each_value_at_the_operating_point():
     assert found[1]["auc"] == pytest.approx(metrics.auc(one.labels[of], one.probabilities[of]))
     assert found[1]["recall"] == pytest.approx((one.probabilities[of & (one.labels == 1)] >= 0.3).mean())
     assert found[1]["threshold"] == 0.3 and isnan(found[3]["auc"])
+
+
+def test_rows_are_of_the_predictions_that_came_first_not_of_given_boxes():
+    one = scored({"A": (20, 30), "B": (14, 30)}, {})
+    found, given = (evaluated(replace(one, boxes=name)) for name in ("found", "given"))
+    assert subgroups.rows(found + given, one, "device") == subgroups.rows(found, one, "device")
 
 
 def test_a_rate_of_0_or_1_has_an_exact_interval():

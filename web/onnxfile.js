@@ -78,7 +78,8 @@ const isInterval = (value) => Array.isArray(value) && value.length === 2 && valu
 const isAchieved = (value) => Array.isArray(value) && value.every((entry) => entry &&
   ["recall", "specificity"].every((rate) => isRate(entry[rate]) && isInterval(entry[`${rate}_ci95`])));
 const isChosenOn = (value) => value && (!Object.keys(value).length || // {}: nothing was chosen
-  (isCount(value.n) && isCount(value.malignant) && value.malignant <= value.n));
+  (isCount(value.n) && isCount(value.malignant) && value.malignant <= value.n &&
+    (value.prevalence === undefined || (value.prevalence > 0 && value.prevalence < 1))));
 
 /** A number of the metadata. Throws: RangeError where it is none that fits. */
 function number(props, key, fits) {

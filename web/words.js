@@ -18,8 +18,8 @@ export const CALLS = { // as predict.py says them
 export const isCall = (call) => call === "flagged" || call === "not flagged";
 
 /** The share of malignant images that a model's probabilities assume; undefined where its file does not say. */
-export function ownShare({ chosenOn: { n, malignant } }) {
-  return malignant > 0 && malignant < n ? malignant / n : undefined;
+export function ownShare({ chosenOn: { n, malignant, prevalence } }) {
+  return malignant > 0 && malignant < n ? (prevalence ?? malignant / n) : undefined;
 }
 
 /** A probability where another share of images is malignant: the odds are multiplied by the ratio of the odds of both

@@ -1,47 +1,59 @@
 """Read a table of images, patients and boxes for predict.py, and choose one answer per patient.
 
-Needs only the standard library. Training reads tables with common/imagetable.py, which accepts more.
+Needs only the standard library. Training reads the same tables with common/imagetable.py.
 """
 
-import csv
 import math
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import UserError
-
-SUFFIXES = (".csv", ".tsv")
+from common import delimited
+from common.errors import UserError, reading
 
 
 class Known(NamedTuple):
-    """Facts about an image. patient: "" if unknown; box: x, y, width, height of the lesion in pixels, or None."""
+    """Facts about an image. box: x, y, width, height of the lesion in pixels, or None; others are "" if unknown."""
 
     patient: str = ""
     box: tuple[float, ...] | None = None
+    hospital: str = ""
 
 
 def read(table: Path) -> dict[Path, Known]:
-    """Read a table with the column image and, optionally, patient, x, y, width and height: {image file: known facts}.
+    """Read the known facts of the images that a table names: {image file: known facts}.
 
-    Paths are relative to the table. Repeated rows count once. Raises: UserError that names the row of a mistake.
+    The table has the column image and, optionally, patient, hospital, x, y, width and height. Paths are relative to the
+    table. Several rows of an image count once, with the box around their boxes, as in training.
+    Raises: UserError that names the row of a mistake.
     """
+    with reading(table, way_out="check the path and the permissions of the table", errors=()):
+        rows = delimited.read(table)
+    column = delimited.patient_column(next(iter(rows.values())))
     found: dict[Path, Known] = {}
-    for number, row in read_rows(table).items():
-        image, patient = row.get("image", ""), row.get("patient", "")
-        if not image:
-            raise UserError(f"{table}, row {number}: names no image. Fill in the cell, or delete the row.")
-        cells = [row.get(name, "") for name in ("x", "y", "width", "height")]
+    for number, cells in rows.items():
+        row = {name: "" if cell.casefold() in delimited.UNKNOWN else cell for name, cell in cells.items()}
+        if not (image := row.get("image", "")):
+            raise UserError(f"{table}, row {number}: names no image. Name the image in the column 'image'.")
+        sides = [row.get(name, "") for name in ("x", "y", "width", "height")]
         try:
-            box = read_box(cells) if any(cells) else None
+            box = read_box(sides) if any(sides) else None
         except ValueError as error:
             raise UserError(f"{table}, row {number}: {error}.") from None
-        before = found.setdefault(table.parent / image.replace("\\", "/"), Known(patient, box))
-        if patient != before.patient:
-            of_two = f"{image} is of patient {before.patient!r} and patient {patient!r}"
+        known = Known(row.get(column or "", ""), box, row.get("hospital", ""))
+        before = found.get(path := table.parent / image.replace("\\", "/"), known)
+        if (known.patient, known.hospital) != (before.patient, before.hospital):
+            of_two = f"{image} is of patient {before.patient!r} and patient {known.patient!r}"
             raise UserError(f"{table}, row {number}: {of_two}. Remove the wrong row.")
-        if box != before.box:
-            raise UserError(f"{table}, row {number}: {image} has another box in a row above. Remove the wrong row.")
+        found[path] = known._replace(box=around(before.box, box))
     return found
+
+
+def around(a: tuple[float, ...] | None, b: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """Return the box around two boxes, each x, y, width and height, or None."""
+    if a is None or b is None:
+        return a or b
+    x, y = min(a[0], b[0]), min(a[1], b[1])
+    return x, y, max(a[0] + a[2], b[0] + b[2]) - x, max(a[1] + a[3], b[1] + b[3]) - y
 
 
 def read_box(cells: list[str]) -> tuple[float, ...]:
@@ -55,38 +67,20 @@ def read_box(cells: list[str]) -> tuple[float, ...]:
     return box
 
 
-def read_rows(table: Path) -> dict[int, dict[str, str]]:
-    """Read the rows of a table, without blank lines: {row number as in a spreadsheet, from 2: {column: cell}}.
-
-    A short row lacks columns. The delimiter is a comma, a semicolon or a tab. Raises: UserError.
-    """
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{table}: cannot be read as UTF-8 text ({error}). Save the table as UTF-8.") from None
-    lines = text.splitlines()
-    delimiter = max(",;\t", key=lines[0].count) if lines else ","
-    records = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
-    header = [name.casefold() for name in records[0]] if records else []
-    rows = {number: dict(zip(header, cells)) for number, cells in enumerate(records[1:], 2) if cells}
-    if not rows or "image" not in header:
-        raise UserError(f"{table}: has no rows with a column 'image'. Name the columns image and patient.")
-    return rows
-
-
 def highest(answers: list[dict]) -> list[dict]:
     """Return an answer per patient, from the image with the highest probability, with the number of images.
 
-    Images with "flagged" None count only for patients who have no other images. answers: of predict.py, with "patient".
+    Images with "flagged" None count only for patients who have no other images. Patients of two hospitals are never the
+    same. answers: of predict.py, with "patient" and, if known, "hospital".
     """
-    by_patient: dict[str, list[dict]] = {}
+    by_patient: dict[tuple[str, str], list[dict]] = {}
     for answer in answers:
-        if answer["patient"]:
-            by_patient.setdefault(answer["patient"], []).append(answer)
+        by_patient.setdefault((answer.get("hospital", ""), answer["patient"]), []).append(answer)
     found = []
-    for patient, images in by_patient.items():
+    for (hospital, patient), images in by_patient.items():
         usual = [answer for answer in images if answer["flagged"] is not None] or images
         first = max(usual, key=lambda answer: answer["probability"])
         kept = ("probability", "flagged", "call", "image", "page")
-        found.append({"patient": patient, "images": len(images)} | {name: first[name] for name in kept})
+        about = {"patient": patient} | ({"hospital": hospital} if hospital else {}) | {"images": len(images)}
+        found.append(about | {name: first[name] for name in kept})
     return found

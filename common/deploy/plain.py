@@ -33,7 +33,7 @@ def look(network: BreastResNet, picture: torch.Tensor) -> tuple[torch.Tensor, to
     """Return the logit [1, 1] of a picture, float [1, 1, size, size] in [0, 1], and the heat map of a finder or None.
 
     The heat map is float [1, 1, side, side] in [0, 1]. The pool has a fixed size, because torch exports the pool of
-    `BreastResNet.look` with a Gather.
+    `BreastResNet.logits_and_heat` with a Gather.
     """
     last, heat = network.later_stages(network.first_stage(picture))
     logit = network.trunk.fc(F.avg_pool2d(last, last.shape[-1]).flatten(1))

@@ -16,7 +16,18 @@ from common.settings import Settings
 from common.training import precision
 from common.weights import weights_md5
 
-PACKAGES = ("numpy", "torch", "torchvision", "pandas", "medmnist", "optuna", "onnx", "onnxscript", "onnxruntime")
+PACKAGES = (
+    "numpy",
+    "torch",
+    "torchvision",
+    "pillow",
+    "pandas",
+    "medmnist",
+    "optuna",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+)
 
 
 def command(*words: str) -> str | None:

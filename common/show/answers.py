@@ -43,4 +43,5 @@ def row(answer: dict) -> str:
 
 def patient_row(answer: dict) -> str:
     """Return the line of a patient in the table of patients. answer: from `patients.highest`."""
-    return f"{answer['probability']:>12.4f}  {answer['call']:<26}  {answer['images']:>6}  {answer['patient']}"
+    name = answer["patient"] + (f", {answer['hospital']}" if "hospital" in answer else "")
+    return f"{answer['probability']:>12.4f}  {answer['call']:<26}  {answer['images']:>6}  {printable(name)}"

@@ -57,7 +57,7 @@ def decision_curve(rows: list[dict], point: dict, title: str) -> Figure:
 
 def _row_name(row: dict) -> str:
     name = textwrap.fill(str(row["value"]), NAME, max_lines=2, placeholder=" …")
-    return f"{name}\n{row['n']} images, {row['malignant']} malignant" + ", too few" * row["too_few"]
+    return f"{name}\n{row['n']} {row['unit']}s, {row['malignant']} malignant" + ", too few" * row["too_few"]
 
 
 def _estimates(axes, rows: list[dict], measure: str) -> None:

@@ -166,7 +166,7 @@ def reliability(labels, probabilities, title: str) -> Figure:
     axes.set_title(f"Brier score {found['brier']:.3f}\n{error}")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is malignant")
     strip.hist(probabilities, np.linspace(0, 1, 21), color=MUTED, edgecolor="white")
-    strip.set(xlabel="P(malignant)", ylabel="images")
+    strip.set(xlabel="P(malignant)", ylabel="number")
     figure.align_ylabels()
     figure.legend(loc=BELOW)
     return figure
@@ -205,13 +205,13 @@ def confusion(labels, probabilities, thresholds: dict[str, float], title: str) -
 
 
 def score_histogram(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
-    """Draw how many images of each class have which probability, with the named thresholds."""
+    """Draw how many images or patients of each class have which probability, with the named thresholds."""
     figure, panels = _canvas(title, 6, 5, 2, sharex=True)
     for axes, label, name, colour in zip(panels, (1, 0), ("malignant", "benign"), (MALIGNANT, BENIGN)):
         of_class = probabilities[labels == label]
         axes.hist(of_class, np.linspace(0, 1, 21), color=colour, edgecolor="white")
         axes.set_title(f"{len(of_class)} {name}", color=colour, weight="bold")
-        axes.set(ylabel="images", xlim=(0, 1))
+        axes.set(ylabel="number", xlim=(0, 1))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         for text, threshold, (line_colour, _, line) in _styled(thresholds):
             axes.axvline(threshold, color=line_colour, linestyle=line, label=text if label else None)
@@ -266,7 +266,7 @@ def _name_rows(axes, names: list[str]) -> None:
 
 
 def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
-    """Draw AUC and accuracy of folds, their mean ± std, and the pooled value with interval (`intervals.summary`)."""
+    """Draw AUC and accuracy of folds, their mean ± std, and the pooled value with its interval."""
     figure, panels = _canvas(title, 6.6, 4.4, 2, sharex=True)
     for axes, name in zip(panels, ("auc", "accuracy")):
         values = np.array([fold[name] for fold in folds], float)  # None of JSON becomes nan
@@ -353,10 +353,10 @@ def heat_map(cells: dict, chosen, best, title: str) -> Figure:
     return figure
 
 
-def search_history(scores: list[float | None], title: str, score_name: str) -> Figure:
-    """Draw the score of each trial in order, and the best so far. scores: higher is better, None if pruned."""
+def search_history(aucs: list[float | None], title: str) -> Figure:
+    """Draw the AUC of each trial in order, and the best so far. aucs: None if pruned."""
     figure, axes = _canvas(title, 6.4, 4)
-    values = np.array(scores, float)
+    values = np.array(aucs, float)
     trials, pruned = np.arange(len(values)), np.flatnonzero(np.isnan(values))
     best = np.fmax.accumulate(values)
     axes.plot(trials, best, color=INK, drawstyle="steps-post", linewidth=1.5, label="best so far")
@@ -364,8 +364,8 @@ def search_history(scores: list[float | None], title: str, score_name: str) -> F
     foot = np.full(len(pruned), 0.03), "x"
     axes.plot(pruned, *foot, color=MUTED, transform=axes.get_xaxis_transform(), label="pruned trial")
     if not np.isnan(best).all():
-        axes.set_title(f"best {score_name} {np.nanmax(values):.3f}, trial {np.nanargmax(values)}")
-    axes.set(xlabel="trial", ylabel=score_name)
+        axes.set_title(f"best AUC {np.nanmax(values):.3f}, trial {np.nanargmax(values)}")
+    axes.set(xlabel="trial", ylabel="AUC")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(loc=BELOW, ncols=3)
     return figure

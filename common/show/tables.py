@@ -177,15 +177,15 @@ def at_operating_point(results: list[dict], calibration: Calibration) -> list[st
     return [*filter(None, [expected(calibration)]), *measured]
 
 
-def recalibration_text(fitted, was: Calibration, now: Calibration) -> str:
+def recalibration_text(fitted, was: Calibration, now: Calibration, label: str) -> str:
     """Return a table of what a recalibration changes: the file as it was, and what to expect on new images.
 
-    Args: fitted: a `recalibration.Fitted`; was, now: the calibration of the file before and after.
+    Args: fitted: a `recalibration.Fitted`; was, now: calibration before and after; label: name of the images.
     """
     names = {"recall": "sensitivity", "specificity": "specificity", "brier": "Brier score", "ece": "ECE"}
     names |= {"calibration_in_the_large": "mean probability minus share"}
     about = now.chosen_on
-    lines = [f"{about['n']} {about['unit']}s, {about['malignant']} of them malignant"]
+    lines = [f"{label}: {about['n']} {about['unit']}s, {about['malignant']} of them malignant"]
     lines.append(line("", ["before", "expected on new images"], 32, 32))
     lines.append(line("threshold", [f"{was.threshold:.4f}", f"{now.threshold:.4f}"], 32, 32))
     for key, name in names.items():
@@ -194,11 +194,16 @@ def recalibration_text(fitted, was: Calibration, now: Calibration) -> str:
     return "\n".join(lines)
 
 
-def results_text(results: list[dict], calibration: Calibration, label: str, notes: Iterable[str] = ()) -> str:
-    """Return the tables of "results" and notes. The last line is the number that matters most."""
+def results_text(
+    results: list[dict], calibration: Calibration, label: str, synthetic: bool, notes: Iterable[str] = ()
+) -> str:
+    """Return the tables of "results" and notes. The last line is the number that matters most.
+
+    Args: label: of the images; synthetic: whether some images are phantoms.
+    """
     standard, at_chosen = (named(results, name) for name in ("standard", "operating point"))
     main = main_entry(results)
-    phantom = "PHANTOM data, " if label.startswith("PHANTOM") else ""
+    phantom = "PHANTOM data, " if synthetic else ""
     auc, accuracy = (with_interval(main, metric) for metric in ("auc", "accuracy"))
     return "\n\n".join(
         [
@@ -218,6 +223,6 @@ def results_text(results: list[dict], calibration: Calibration, label: str, note
                 ]
             ),
             *filter(None, ["\n".join(notes)]),
-            f"{label}: {main['on'].replace('_', '-')} AUC {auc}, accuracy {accuracy} on {main['n']} images",
+            f"{label}: {main['on'].replace('_', '-')} AUC {auc}, accuracy {accuracy} on {main['n']} {main['unit']}s",
         ]
     )

@@ -17,6 +17,8 @@ from common.deploy.patients import Known
         "image,patient\na.png,1\nb/c.png,\n",
         "\ufeffImage ; Patient \na.png;1\nb\\c.png;\n",
         "image\tpatient\na.png\t1\nb/c.png\t",
+        "image,patient\na.png,1\nb/c.png,NA\n",
+        "image,Patient ID\na.png,1\nb/c.png,unknown\n",
     ],
 )
 def test_a_table_names_images_beside_it(text, tmp_path):
@@ -25,6 +27,22 @@ def test_a_table_names_images_beside_it(text, tmp_path):
         tmp_path / "a.png": Known("1"),
         tmp_path / "b" / "c.png": Known(""),
     }
+
+
+def test_a_table_is_read_as_in_training(tmp_path):
+    """Other encodings, decimal commas, hospitals and unknown boxes."""
+    text = "image;hospital;patient;x;y;width;height\na.png;here;7;1,5;2,5;3;4\nb.png;there;7;NA;NA;NA;NA\n"
+    (tmp_path / "t.csv").write_text(text, encoding="utf-16")
+    assert patients.read(tmp_path / "t.csv") == {
+        tmp_path / "a.png": Known("7", (1.5, 2.5, 3, 4), "here"),
+        tmp_path / "b.png": Known("7", None, "there"),
+    }
+
+
+def test_several_boxes_of_an_image_are_one_box_around_them(tmp_path):
+    text = "image,x,y,width,height\na.png,10,20,30,40\na.png,5,50,10,20\na.png,,,,\n"
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    assert patients.read(tmp_path / "t.csv") == {tmp_path / "a.png": Known("", (5, 20, 35, 50))}
 
 
 def test_what_is_no_table_is_refused(tmp_path):
@@ -37,14 +55,13 @@ def test_what_is_no_table_is_refused(tmp_path):
     "text, number",
     [
         ("image,patient\na.png,1\n,2\n", 3),
-        ("patient,image\n1\n", 2),
-        ('image,patient,note\n\na.png,1,"two\nlines"\n , ,\n', 4),
+        ('image,patient,note\n\na.png,1,"two\nlines"\n ,2,\n', 4),
     ],
-    ids=["empty", "short", "blank, after a blank line and a cell of two lines"],
+    ids=["empty", "blank, after a blank line and a cell of two lines"],
 )
 def test_a_row_without_an_image_is_refused(text, number, tmp_path):
     (table := tmp_path / "t.csv").write_text(text, encoding="utf-8")
-    message = f"{table}, row {number}: names no image. Fill in the cell, or delete the row."
+    message = f"{table}, row {number}: names no image. Name the image in the column 'image'."
     assert refusal(patients.read, table) == message
 
 
@@ -64,7 +81,7 @@ def test_a_repeated_row_is_read_once(tmp_path):
 
 
 def test_a_patient_gets_the_highest_probability_of_usual_images():
-    rows = [("1", 0.2, False), ("1", 0.6, False), ("1", 0.9, True), ("2", 0.4, True), ("", 0.5, False)]
+    rows = [("1", 0.2, False), ("1", 0.6, False), ("1", 0.9, True), ("2", 0.4, True)]
     answers = [
         {
             "patient": who,
@@ -80,6 +97,15 @@ def test_a_patient_gets_the_highest_probability_of_usual_images():
     names = ("patient", "probability", "flagged", "images", "call")
     found = [tuple(one[name] for name in names) for one in patients.highest(answers)]
     assert found == [("1", 0.6, True, 3, "0.6, False"), ("2", 0.4, None, 1, "0.4, True")]
+
+
+def test_patients_of_two_hospitals_are_two_patients():
+    answers = [
+        {"patient": "7", "hospital": name, "probability": p, "flagged": True, "call": "", "image": "", "page": 1}
+        for name, p in (("here", 0.2), ("there", 0.6), ("here", 0.3))
+    ]
+    found = [(one["patient"], one["hospital"], one["images"], one["probability"]) for one in patients.highest(answers)]
+    assert found == [("7", "here", 2, 0.3), ("7", "there", 1, 0.6)]
 
 
 def test_predict_gives_a_row_for_each_patient(onnx_model, runs, tmp_path):

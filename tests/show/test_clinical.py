@@ -17,7 +17,7 @@ def point(threshold: float, probabilities=PROBABILITIES) -> dict:
 
 def row(value: str, **more) -> dict:
     """A row of `subgroups.rows`."""
-    found = {"value": value, "n": 1234, "malignant": 400, "threshold": 0.134, "too_few": False}
+    found = {"value": value, "n": 1234, "malignant": 400, "unit": "image", "threshold": 0.134, "too_few": False}
     for name, number in (("auc", 0.9), ("recall", 0.96), ("specificity", 0.5), ("calibration_in_the_large", -0.04)):
         found |= {name: number, f"{name}_ci95": [number - 0.05, number + 0.03]}
     return found | more

@@ -86,7 +86,7 @@ def every_figure(title: str) -> dict:
         "heat_map": figures.heat_map(cells, (1e-4, 0), (1e-4, 0.01), title),
         "importances": figures.importances({"label_smoothing": 0.625, "lr": 0.375, "wd": 0.0}, title),
         "results": figures.results(*RESULTS, title),
-        "search": figures.search_history([0.7, None, 0.9, 0.8], title, "AUC"),
+        "search": figures.search_history([0.7, None, 0.9, 0.8], title),
     }
 
 
@@ -264,7 +264,7 @@ def test_a_search_shows_pruned_trials_the_best_so_far_and_what_each_setting_expl
     np.testing.assert_array_equal(lines["best so far"].get_ydata(), [0.7, 0.7, 0.9, 0.9])
     np.testing.assert_array_equal(lines["pruned trial"].get_xdata(), [1])
     assert "best AUC 0.900, trial 2" in texts(drawn["search"])
-    assert "best AUC" not in texts(figures.search_history([None, None], "title", "AUC"))
+    assert "best AUC" not in texts(figures.search_history([None, None], "title"))
     (axes,) = drawn["importances"].axes
     assert [bar.get_width() for bar in axes.patches] == [0.625, 0.375, 0.0]
     assert [text.get_text() for text in axes.texts] == ["62 %", "38 %", "0 %"]

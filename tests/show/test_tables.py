@@ -33,9 +33,16 @@ def test_rows_carry_the_numbers_and_line_up(scored):
     assert len(header) == len(row) == len(below) and below.startswith("  95 % interval")
 
 
+def test_phantoms_and_patients_are_said(scored):
+    results = evaluated(replace(scored, unit="patient"))
+    text = tables.results_text(results, Calibration(), "PHANTOM_LAB", False)
+    assert "PHANTOM data" not in text and text.endswith("on 4 patients")
+    assert "PHANTOM data, threshold 0.5" in tables.results_text(results, Calibration(), "data", True)
+
+
 def test_each_hospital_widens_the_first_column_and_none_is_in_the_last_line(scored):
     results = evaluated(scored, HOSPITALS, ["", "", "p", "p"])
-    text = tables.results_text(results, Calibration(), "data", ["A note."])
+    text = tables.results_text(results, Calibration(), "data", False, ["A note."])
     for table in text.split("\n\n")[1:3]:
         rows = [line for line in table.split("\n") if line.startswith("out-of-fold")]
         names = ["out-of-fold", "out-of-fold, a", "out-of-fold, b", f"out-of-fold, {HOSPITALS[3]}"]
