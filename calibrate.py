@@ -41,7 +41,7 @@ def parse_args():
     share = "share of malignant images at the hospital; give this flag instead of --data"
     flags.add(parser, "--prevalence", INNER_SHARE, share, shown="none")
     flags.add(parser, "--out", FILE, "the file to write", shown="NAME.local.onnx in the folder of MODEL.onnx")
-    flags.add_data_flags(parser, of_run=True)
+    flags.add_data_flags(parser, of_run=True, default="none; give --data or --prevalence")
     flags.add_machine_flags(parser, device=False)
     args = parser.parse_args()
     given = [(kind, value) for kind in ("sensitivity", "specificity", "flag_rate") if (value := getattr(args, kind))]

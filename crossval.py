@@ -14,13 +14,14 @@ from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Found, Images
 from common.errors import UserError
 from common.files import write_csv
+from common.kinds import POSITIVE_INT, number, one_of
 from common.looks import choose_found_threshold, find_and_predict
 from common.metrics import flatten
 from common.model import Predictor, device_of
 from common.run import flags, folders, provenance, resume
 from common.scoring import Scored
 from common.seed import set_seed
-from common.settings import POSITIVE_INT, Settings, number, one_of
+from common.settings import Settings
 from common.show import tables
 from common.thresholds import Rule
 

@@ -13,12 +13,12 @@ from common.description import notice
 from common.errors import UserError
 from common.evaluation import Predicted
 from common.files import write_csv, write_json
+from common.kinds import Kind, number, one_of
 from common.model import device_of
 from common.npzfile import SPLITS, breastmnist_path
 from common.run import flags, folders, outputs, provenance, standard
 from common.scoring import Scored
 from common.seed import set_seed
-from common.settings import Kind, number, one_of
 from common.show import cases, clinical, figures, tables
 from common.show.report import write_report
 

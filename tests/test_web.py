@@ -486,6 +486,12 @@ def test_words_of_an_answer_and_the_share_of_cancers(visit):
     assert not re.search("log-odds|threshold|\\.png|\\.onnx|a rule|P\\(|B, B", answer), answer
 
 
+def test_a_file_for_another_share_of_cancers_says_this_share(visit):
+    page = visit(standin("frame", chosen_on=json.dumps(CHOSEN_ON | {"prevalence": 0.05})))
+    choose(page, "portrait.png")
+    says(page, "#estimate", "if about 5 of 100 of your patients have cancer.")
+
+
 def test_an_image_unlike_those_of_training_or_not_flagged(visit):
     page = visit(standin(unusual=True))
     choose(page, "portrait.png")

@@ -23,12 +23,18 @@ __all__ = [
 ]
 
 
-def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = False) -> None:
+def add_data_flags(
+    parser: Parser,
+    of_run: bool = False,
+    falls_back: bool = False,
+    default: str = "the data that the model was trained on",
+) -> None:
     """Add the flags that choose the images and the seed.
 
     Args:
         of_run: the script reads a run or a model. The default of each flag is then None, for the data of the run.
         falls_back: the script can replace BreastMNIST. The default of --data is then None (`fallback.choose`).
+        default: with `of_run`, the words of --help for the default of --data.
     """
     group = parser.add_argument_group("data")
     kinds = "one data set or several; each counts as a hospital. Give breastmnist, phantom (generated images, no "
@@ -36,7 +42,7 @@ def add_data_flags(parser: Parser, of_run: bool = False, falls_back: bool = Fals
         "network needed), a FILE.npz with MedMNIST's keys, a FOLDER with one folder per class, a FILE.csv with the "
     )
     kinds += "columns image and label, or the folder of BUSI, BUS-BRA, BrEaST or BUS-UCLM as downloaded"
-    shown = "the data that the model was trained on" if of_run else None
+    shown = default if of_run else None
     if falls_back:
         shown = "breastmnist; phantom if BreastMNIST cannot be downloaded and no flag names data or weights"
     add(group, "--data", WHAT, kinds, None if shown else ["breastmnist"], shown or "breastmnist", nargs="+")
