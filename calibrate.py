@@ -62,15 +62,11 @@ def parse_args():
 def read_images(model: OnnxModel, args) -> tuple[Images, Found, str]:
     """Return the images to calibrate on, their data, and a sentence on what the model has seen. Raises: UserError.
 
-    Training images of the model, and near-duplicates of training images, are not returned. Without fingerprints in the
-    file, all images are returned.
+    Training images of the model, and near-duplicates of training images, are not returned.
     """
     size = args.size or model.data["size"]
     found = data.find(args.data, args.data_root, size, args.seed or 0, args.positive, undivided="all", view="square")
     images = data.load(found, *found.splits, optional=found.splits)
-    if not len(model.trained_on):
-        unknown = "The file has no fingerprints of its training images. Make sure that these images did not train it."
-        return images, found, unknown
     seen = fingerprints.distance(images.squares, model.trained_on) <= fingerprints.NEAR
     if seen.all():
         raise UserError(f"--data: the model was trained on all of these {len(images)} images. Give other images.")

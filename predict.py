@@ -188,7 +188,7 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
     """Yield the answer of the model for each page, in order, after each batch.
 
     In an answer, "flagged" is None for an image unlike the training images, and for an image without a found lesion.
-    "call" says the same in words. An answer has "seen_in_training" if the file has fingerprints.
+    "call" says the same in words.
 
     Args: folder: where to write overlays, or None.
     """
@@ -209,8 +209,7 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
             answer |= {"typicality": float(typicality), "unlike_training": bool(model.unlike(typicality))}
             if answer["unlike_training"]:
                 answer |= {"flagged": None, "call": "unlike the training images"}
-            if seen is not None:
-                answer["seen_in_training"] = bool(seen[i])
+            answer["seen_in_training"] = bool(seen[i])
             if folder:
                 window = given["window"][i] if model.view != "square" else None
                 answer["evidence"] = str(save_overlay(folder, page, given["evidence"][i], window))
@@ -227,14 +226,9 @@ def boxes_of(model: onnxfile.OnnxModel, batch: list[Page]) -> np.ndarray | None:
     return np.array([page.known.box or (math.nan,) * 4 for page in batch], np.float32)
 
 
-def seen_in_training(model: onnxfile.OnnxModel, images: np.ndarray) -> np.ndarray | None:
-    """Return whether the model was trained on each image, bool [n]; None if the file has no fingerprints.
-
-    Args: images: uint8 [n, h, w].
-    """
-    if not len(known := model.trained_on):
-        return None
-    return fingerprints.distance(images, known) <= fingerprints.SAME
+def seen_in_training(model: onnxfile.OnnxModel, images: np.ndarray) -> np.ndarray:
+    """Return whether the model was trained on each image, bool [n]. images: uint8 [n, h, w]."""
+    return fingerprints.distance(images, model.trained_on) <= fingerprints.SAME
 
 
 def save_overlay(folder: Path, page: Page, values: np.ndarray, window) -> Path:

@@ -196,8 +196,8 @@ class Calibration:
             raise ValueError("chosen_on or achieved")
         rates = ("recall", "recall_ci95", "specificity", "specificity_ci95")
         achieved = [one | {name: np.array(one[name], float).tolist() for name in rates} for one in stored["achieved"]]
-        numbers = float(stored["temperature"]), float(stored.get("offset", 0)), float(stored["threshold"])
-        found = float(stored.get("found_threshold", 0))
+        numbers = float(stored["temperature"]), float(stored["offset"]), float(stored["threshold"])
+        found = float(stored["found_threshold"])
         return cls(*numbers, str(stored["threshold_rule"]), stored["chosen_on"], achieved, found)
 
     def probabilities(self, logits) -> np.ndarray:

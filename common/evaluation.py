@@ -209,14 +209,12 @@ def notes(predicted: Predicted, groups: str) -> list[str]:
     if held_out:
         which = "Each image is" if held_out == n else f"{held_out} of the {n} images are each"
         said.append(f"{which} predicted by models that {OUT_OF_FOLD[groups]}.")
-    elif counts:
+    else:
         said.append(
             f"Of these {n} images, {counts['trained on']} are training images of the model (or nearly identical), "
             f"{counts['near-duplicate']} are near-duplicates of training images, and {counts['unseen']} are new to the "
             "model."
         )
-    else:
-        said.append("The model has no fingerprints of its training images. It is unknown how many images it has seen.")
     return said
 
 

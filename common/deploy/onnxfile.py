@@ -144,7 +144,7 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         props = session.get_modelmeta().custom_metadata_map
         unlike = float(props["typicality_threshold"])
         about = props["dataset"], props["intended_use"]
-        marks = [fingerprints.decode(props.get(f"fingerprints_{name}", "")) for name in ("trained_on", "chosen_on")]
+        marks = [fingerprints.decode(props[f"fingerprints_{name}"]) for name in ("trained_on", "chosen_on")]
         return OnnxModel(Path(path), session, read_calibration(props), read_data(props), *about, unlike, *marks)
 
 

@@ -39,7 +39,7 @@ def shift(model: onnx.ModelProto, temperature: float, offset: float) -> tuple[fl
     slope, intercept = (float(onnx.numpy_helper.to_array(constant(model, name))) for name in ("slope", "intercept"))
     replace_constant(model, "slope", slope / temperature)
     replace_constant(model, "intercept", intercept / temperature + offset)
-    return float(about["temperature"]) * temperature, float(about.get("offset", "0")) / temperature + offset
+    return float(about["temperature"]) * temperature, float(about["offset"]) / temperature + offset
 
 
 def distances(model: onnx.ModelProto, images: Images, threads: int) -> np.ndarray:
@@ -69,7 +69,7 @@ def describe(model: onnx.ModelProto, chosen: Calibration, used: Images | None) -
     about |= {"chosen_on": json.dumps(chosen.chosen_on), "achieved": json.dumps(as_json(chosen.achieved))}
     about |= {"calibrated_on": " + ".join(chosen.chosen_on["hospitals"]), "calibrated_on_n": str(chosen.chosen_on["n"])}
     if used is not None:
-        known = fingerprints.decode(about.get("fingerprints_chosen_on", ""))
+        known = fingerprints.decode(about["fingerprints_chosen_on"])
         marks = np.concatenate([known, fingerprints.fingerprint(used.squares)])
         about["fingerprints_chosen_on"] = fingerprints.encode(marks)
     onnx.helper.set_model_props(model, about)

@@ -34,7 +34,7 @@ def heading(model, threshold: float, rule: str, folder: Path | None) -> str:
 def row(answer: dict) -> str:
     """Return the line of an image in the table under `heading`. answer: the answer of predict.py for an image."""
     typicality = tables.number(answer["typicality"])
-    name = printable(answer["image"]) + "  (trained on this image)" * answer.get("seen_in_training", False)
+    name = printable(answer["image"]) + "  (trained on this image)" * answer["seen_in_training"]
     sure = ""
     if "window" in answer:
         sure = f"{answer['found']:>6.2f}  {','.join(f'{side:.0f}' for side in answer['window']):<19}  "
