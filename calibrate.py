@@ -24,6 +24,7 @@ from common.run import flags, outputs
 from common.show import figures, tables
 from common.thresholds import Rule
 
+MEASURED = (".calibration.json", ".calibration.png")  # files of a calibration on images
 TYPICAL = 100  # images needed to fit typicality; with fewer images, typicality could mark no image
 
 
@@ -66,6 +67,7 @@ def read_images(model: OnnxModel, args) -> tuple[Images, Found, str]:
     """
     size = args.size or model.data["size"]
     found = data.find(args.data, args.data_root, size, args.seed or 0, args.positive, undivided="all", view="square")
+    data.require_apart(found)
     images = data.load(found, *found.splits, optional=found.splits)
     seen = fingerprints.distance(images.squares, model.trained_on) <= fingerprints.NEAR
     if seen.all():
@@ -145,9 +147,10 @@ def main():
     args = parse_args()
     model = onnxfile.load(args.model, args.threads)
     file, out = onnx.load(args.model), args.out
-    kinds = [".json"] + [".calibration.json", ".calibration.png"] * bool(args.data)
-    names = [out.name, *(out.with_suffix(kind).name for kind in kinds)]
+    names = [out.name, *(out.with_suffix(kind).name for kind in (".json", *MEASURED))]
     with outputs.output(out.parent, names, data.paths(args.data or [])):
+        for kind in MEASURED:  # of an earlier calibration
+            out.with_suffix(kind).unlink(missing_ok=True)
         lines = fit_to_images(model, file, args, out) if args.data else fit_to_prevalence(model, file, args)
         with replacing(out) as beside, replacing(sidecar.path_of(out)) as described:
             recalibrate.save(file, beside)

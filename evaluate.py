@@ -12,7 +12,7 @@ from common.deploy import onnxfile
 from common.description import notice
 from common.errors import UserError
 from common.evaluation import Predicted
-from common.files import write_csv, write_json
+from common.files import read_json, write_csv, write_json
 from common.kinds import Kind, number, one_of
 from common.model import device_of
 from common.npzfile import SPLITS, breastmnist_path
@@ -226,6 +226,9 @@ def write(out: Path, split: str, evaluated: dict, rows: list[dict], drawn: dict,
 
     Returns: text that names the files. Raises: UserError.
     """
+    replaced = replaced_results(out / f"evaluation_{split}.json", evaluated["images"])
+    for stem in FIGURES:  # a figure of an earlier evaluation must not stay beside these results
+        (out / f"{stem}_{split}.png").unlink(missing_ok=True)
     write_json(out / f"evaluation_{split}.json", evaluated, notice)
     write_csv(out / f"predictions_{split}.csv", rows, notice)
     pictures = {what: out / f"{stem}_{split}.png" for stem, (what, _) in drawn.items()}
@@ -233,11 +236,17 @@ def write(out: Path, split: str, evaluated: dict, rows: list[dict], drawn: dict,
         figures.save(figure, pictures[what])
     report = out / ("report.html" if split == "test" else f"report_{split}.html")
     write_report(report, evaluated, pictures)
-    said = f"figures, evaluation_{split}.json and {report.name}: {out}/"
+    said = f"{replaced}figures, evaluation_{split}.json and {report.name}: {out}/"
     if result:
         standard.write(out / result[0], result[1], split, name_of(evaluated["model"]))
         said = f"MedMNIST's standard result file: {out / result[0]}\n{said}"
     return said
+
+
+def replaced_results(path: Path, images: str) -> str:
+    """Return a line that says that results of other images are replaced; "" if none are. images: name of the images."""
+    earlier = read_json(str(path), "choose another --out")["images"] if path.exists() else images
+    return "" if earlier == images else f"note: the earlier results of {earlier} are replaced\n"
 
 
 def main():
@@ -245,7 +254,8 @@ def main():
     set_seed(0, args.threads)
     model = open_model(args.model, args)
     found, name = find_images(model, model.view, args), name_of(args.model)
-    split = args.split or ("test" if "test" in found.splits else "all")
+    data.require_apart(found)
+    split = evaluation.choose_split(found, args.split)
     at_home = model.path if model.path.is_dir() else model.path.with_suffix("")
     folder = at_home if args.out is None else Path(args.out, name)
     with outputs.output(folder, [file.format(split) for file in FILES], found.paths) as out:

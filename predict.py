@@ -30,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common import evidence, files, fingerprints, imagefile, imagefolder
+from common.boxes import misplaced
 from common.calibration import sigmoid
 from common.delimited import SUFFIXES
 from common.deploy import onnxfile, patients
@@ -54,13 +55,8 @@ def parse_args():
     overlays += "file is overwritten. DIR must not be the folder of an IMAGE"
     command.add(parser, "--evidence", FOLDER, overlays, shown="none")
     box = "box around the lesion in pixels of the IMAGE, for a model that looks for lesions"
-    command.add(
-        parser,
-        "--box",
-        Kind(read_box, "X,Y,WIDTH,HEIGHT"),
-        box,
-        shown="as in FILE.csv, otherwise the model finds the box",
-    )
+    kind, shown = Kind(read_box, "X,Y,WIDTH,HEIGHT"), "as in FILE.csv, otherwise the model finds the box"
+    command.add(parser, "--box", kind, box, shown=shown)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line (default: print a table)")
     command.add_machine_flags(parser, device=False)
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
@@ -169,6 +165,9 @@ def read(named: Iterable[tuple[str, patients.Known]], progress: Progress) -> Ite
             progress.files += 1
             try:
                 for number, pixels in enumerate(imagefile.frames(path), 1):
+                    if known.box and misplaced(np.array([known.box]), np.array([pixels.shape])).any():
+                        box, (height, width) = ", ".join(f"{side:g}" for side in known.box), pixels.shape
+                        raise UserError(f"has {width}×{height} pixels, and its box ({box}) does not lie in them.")
                     yield Page(path, number, pixels, known)
             except UserError as error:
                 progress.failed += 1
@@ -290,7 +289,7 @@ def main():
     for answer in found:
         print(json.dumps(answer | about) if args.json else patient_row(answer))
     progress.say(str(progress))
-    sys.exit(1 if progress.failed else 0)
+    sys.exit(0 if not progress.failed else 1 if progress.images else 2)
 
 
 if __name__ == "__main__":

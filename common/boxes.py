@@ -8,6 +8,16 @@ def in_shares(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return (boxes / sizes[:, [1, 0, 1, 0]]).astype(np.float32)
 
 
+def misplaced(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return whether each box cannot be in pixels of its frame, bool [n]; False where nan.
+
+    Such a box is thinner than a pixel, or reaches out of the frame by more than 2 % of the side. sizes: as for
+    `in_shares`.
+    """
+    start, size = in_shares(boxes, sizes).astype(float).reshape(-1, 2, 2).transpose(1, 0, 2)
+    return ((boxes[:, 2:] < 1) | (start < -0.02) | (start + size > 1.02)).any(1)
+
+
 def overlap(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Return the intersection over union of each found and true box, [n]; nan where a box is nan."""
     start = np.maximum(found[:, :2], true[:, :2])

@@ -1,18 +1,25 @@
 """List the images of a folder with one folder per class, in the layout of torchvision's ImageFolder."""
 
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
 
 from common.delimited import SUFFIXES
 from common.errors import UserError
-from common.imagefolder import SPLITS, describe_left_out, is_hidden, list_folder
+from common.imagefolder import SPLITS, describe_left_out, is_hidden, is_mask_folder, list_folder
 from common.tablefile import CLASSES, Listed, arrange, shorten
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, without hidden folders."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    """Return the names of the folders in a folder, without hidden folders and folders of masks."""
+    names = [path.name for path in folder.iterdir() if path.is_dir()]
+    return sorted(name for name in names if not is_hidden(name) and not is_mask_folder(name))
+
+
+def caseless(name: str) -> str:
+    """Return the name of a folder in lower case, with composed accents."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def find_classes(folder: Path) -> list[tuple[str, ...]]:
@@ -43,12 +50,12 @@ def label_classes(folder: Path, names: list[str], positive: str | None) -> dict[
         raise UserError(
             f"{folder}: has no class folders. Make folders such as malignant/ and benign/{hint_table(folder)}."
         )
-    known = {name.casefold() for name in names}
+    known = {caseless(name) for name in names}
     listed = f"Class folders there: {shorten(names)}"
-    if positive is not None and positive.casefold() not in known:
+    if positive is not None and caseless(positive) not in known:
         raise UserError(f"{folder}: has no class folder '{positive}'. Correct --positive. {listed}")
-    labels = CLASSES if positive is None else {name: int(name == positive.casefold()) for name in known}
-    if unknown := [name for name in names if name.casefold() not in labels]:
+    labels = CLASSES if positive is None else {name: int(name == caseless(positive)) for name in known}
+    if unknown := [name for name in names if caseless(name) not in labels]:
         way_out = (
             f"Use malignant, benign and normal, or name the positive folder with --positive NAME{hint_table(folder)}"
         )
@@ -67,7 +74,7 @@ def list_class_folders(folder: Path, positive: str | None = None) -> Listed:
     """
     places = find_classes(folder)
     labels = label_classes(folder, sorted({place[-1] for place in places}), positive)
-    listing = list_folder(folder, class_folders=True)
+    listing = list_folder(folder)
     if closed := [path for path in listing.images if path.is_dir()]:
         raise UserError(f"{closed[0]}: the folder cannot be read. Check its permissions.")
     paths = [path.relative_to(folder) for path in listing.images]
@@ -76,7 +83,7 @@ def list_class_folders(folder: Path, positive: str | None = None) -> Listed:
         raise UserError(f"{folder}: {shorten(loose)} lies in no class folder. Move each image into a class folder.")
     if empty := ["/".join(place) for place in places if not any(path.parts[:depth] == place for path in paths)]:
         raise UserError(f"{folder}: there is no image in {shorten(empty)}. Add images, or remove the folder.")
-    classes = [path.parts[depth - 1].casefold() for path in paths]
+    classes = [caseless(path.parts[depth - 1]) for path in paths]
     table = pd.DataFrame({"image": [path.as_posix() for path in paths], "label": [labels[name] for name in classes]})
     table["split"] = [SPLITS[path.parts[0].casefold()] if depth == 2 else "" for path in paths]
     return Listed(folder, arrange(table.assign(**{"class": classes})), describe_left_out(listing))

@@ -96,8 +96,10 @@ class Found:
 
     @property
     def paths(self) -> list[str]:
-        """Files and folders that are read."""
-        return paths([one.spec for one in self.sets])
+        """Files and folders that are read: the data sets, and the folders of the images that tables name."""
+        specs = paths([one.spec for one in self.sets])
+        folders = {os.path.dirname(file) for one in self.sets for file in one.table.get("_file", [])}
+        return specs + [one for one in sorted(folders) if not any(Path(spec).is_relative_to(one) for spec in specs)]
 
     def describe(self) -> dict:
         """Return the description of the data that a run stores, and by which `find_again` finds and checks the data."""
@@ -289,13 +291,10 @@ def require_apart(found: Found) -> None:
     if len(found.sets) == 1:
         return
     parts = [concatenate(*map(one.read, one.splits)) for one in found.sets]
-    for i, (one, images) in enumerate(zip(found.sets, parts)):
-        for earlier in parts[:i]:
-            known = fingerprints.fingerprint(earlier.squares)
-            same = fingerprints.distance(images.squares, known) <= fingerprints.SAME
-            if same.any():
-                first = images.table["image"][int(np.argmax(same))]
-                raise UserError(
-                    f"--data {one.spec}: {same.sum()} of its {len(images)} images are also in another data set, such "
-                    f"as {first}. Name each image once."
-                )
+    for i, images in enumerate(parts[1:], 1):
+        known = fingerprints.fingerprint(concatenate(*parts[:i]).squares)
+        same = fingerprints.distance(images.squares, known) <= fingerprints.SAME
+        if same.any():
+            also = f"{same.sum()} of its {len(images)} images are also in another data set"
+            first = images.table["image"][int(np.argmax(same))]
+            raise UserError(f"--data {found.sets[i].spec}: {also}, such as {first}. Name each image once.")

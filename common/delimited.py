@@ -66,6 +66,11 @@ def patient_column(names) -> str | None:
     return "patient" if "patient" in names else found[0] if len(found) == 1 else None
 
 
+def patient_name(cell: str) -> str:
+    """Return the name of a patient. pandas writes the number 7 as 7.0 if the column has empty cells."""
+    return re.sub(r"^(\d+)\.0$", r"\1", cell)
+
+
 def read(path: Path) -> dict[int, dict[str, str]]:
     """Read a table: {row number as a spreadsheet shows it: {column: stripped cell}}. The header is row 1.
 

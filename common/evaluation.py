@@ -13,7 +13,7 @@ import pandas as pd
 from common import boxes, comparison, fingerprints
 from common.answer import Answer
 from common.calibration import CHOSEN
-from common.data import Images
+from common.data import Found, Images
 from common.errors import UserError
 from common.fingerprints import NEAR, SAME
 from common.scoring import Scored
@@ -26,6 +26,18 @@ OUT_OF_FOLD = {  # {--groups of crossval.py: what the models that predict an ima
     "image": "were not trained on the image, but perhaps on its near-duplicates",
     "hospital": "were not trained on any image of the same hospital",
 }
+
+
+def choose_split(found: Found, asked: str | None) -> str:
+    """Return the split to score: the one that is asked for, or test, or all images if no data set has splits.
+
+    Raises: UserError if only some data sets have splits, because a split would leave out the others.
+    """
+    split = asked or ("test" if "test" in found.splits else "all")
+    whole = [one.spec for one in found.sets if "all" in one.splits]
+    if split != "all" and whole:
+        raise UserError(f"--data: {whole[0]} has no splits, but other data have. Give --split all, or splits in all.")
+    return split
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "GIF", "WEBP", "JPEG2000", "PPM"
 PAGED = ("TIFF", "GIF", "WEBP")  # formats with several pictures; more pictures in a JPEG are previews
 NO_IMAGE = "is not a readable PNG, JPEG, BMP, TIFF, GIF, WebP, JPEG 2000, PNM or DICOM image"
 SMALLEST_SIDE = 8
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value where white is stored as 0
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
 # Exceptions of Pillow and pydicom on damaged files: errors of a decoder, and of Python code that trusts the file.
 DAMAGE = (
@@ -117,8 +118,10 @@ def pillow_frames(path: Path) -> Iterator[np.ndarray]:
                 check_directory(image)
             check_size(image.height, image.width)
             picture = ImageOps.exif_transpose(image)
+            inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
             sixteen = image.format in ("PNG", "PPM") and picture.mode == "I"  # these formats have 16 bits at most
-            yield to_grey(picture.convert("I;16") if sixteen else picture)
+            grey = to_grey(picture.convert("I;16") if sixteen else picture)
+            yield 255 - grey if inverted and picture.mode in SIXTEEN_BITS else grey  # Pillow inverts 8 bits itself
 
 
 def dicom_grey(values: np.ndarray, dataset) -> np.ndarray:

@@ -26,7 +26,7 @@ MAGIC = re.compile(
 # The first element of a DICOM file without preamble, of group 2 or 8: a VR in capitals, or a short length.
 BARE_DICOM = re.compile(rb"[\x02\x08]\0.\0([A-Z]{2}|..\0\0)", re.DOTALL)
 
-STRONG_WORDS = {"mask", "segmentation", "groundtruth"}
+STRONG_WORDS = {"mask", "maske", "masken", "masque", "máscara", "mascara", "maschera", "segmentation", "groundtruth"}
 MASK_WORDS = STRONG_WORDS | {"seg", "segm", "gt", "annotation", "label", "roi", "contour", "tumor", "tumour", "other"}
 MASK_WORDS |= {"lesion"}
 MASK_FOLDERS = STRONG_WORDS | {"annotation", "gt", "label"}
@@ -128,11 +128,11 @@ def walk(folder: Path, closed: list[OSError]) -> Iterator[tuple[Path, list[str]]
         yield Path(here), sorted(files)
 
 
-def reasons(folder: Path, within: tuple[str, ...], names: list[str], class_folders: bool) -> Iterator[tuple[Path, str]]:
+def reasons(folder: Path, within: tuple[str, ...], names: list[str]) -> Iterator[tuple[Path, str]]:
     """Yield each file of a folder with the reason to skip the file, or "". within: names of the folders above."""
     hidden = {name for name in names if any(map(is_hidden, (*within, name)))}
     images = {name: words(Path(name).stem) for name in names if name not in hidden and is_image(folder / name)}
-    all_masks, beside = any(map(is_mask_folder, within[class_folders:])), set(images.values())
+    all_masks, beside = any(map(is_mask_folder, within)), set(images.values())
     for name in names:
         reason = "hidden" if name in hidden else "" if name in images else "no image suffix"
         if name in images and (all_masks or is_mask(images[name], beside)):
@@ -140,18 +140,15 @@ def reasons(folder: Path, within: tuple[str, ...], names: list[str], class_folde
         yield folder / name, reason
 
 
-def list_folder(folder: str | Path, class_folders: bool = False) -> FolderFiles:
+def list_folder(folder: str | Path) -> FolderFiles:
     """List the images in a folder and in all folders below it, in order, and the files that are skipped.
 
     A folder that cannot be listed counts as an image, so that reading the image reports the error.
-
-    Args: class_folders: whether the top folders are classes. A top folder `masks/` is then a class, which the caller
-    refuses, and not a folder of masks.
     """
     folder = Path(folder)
     listing, closed = FolderFiles([]), list[OSError]()
     for here, names in walk(folder, closed):
-        for path, reason in reasons(here, here.relative_to(folder).parts, names, class_folders):
+        for path, reason in reasons(here, here.relative_to(folder).parts, names):
             (listing.left_out.setdefault(reason, []) if reason else listing.images).append(path)
     listing.images.extend(Path(error.filename) for error in closed)
     return listing

@@ -14,7 +14,7 @@ import pandas as pd
 
 from common import publicsets, tablefile
 from common.classfolders import list_class_folders
-from common.delimited import UNKNOWN, patient_column
+from common.delimited import UNKNOWN, patient_column, patient_name
 from common.errors import UserError
 from common.imagefolder import SPLITS
 from common.tablefile import BOX, CLASSES, Listed, arrange, blank_unknown, shorten
@@ -22,6 +22,7 @@ from common.tablefile import BOX, CLASSES, Listed, arrange, blank_unknown, short
 OF_RUNS = ("group", "fingerprint")  # columns of split.csv that the table of a user must not have
 NUMBERS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
 LIKE_PATIENTS = re.compile(r"patient|subject|case|exam|study|person|(?<![a-z])(pid|mrn)(?![a-z])")
+LIKE_BOXES = re.compile(r"bbox.*|box.*|[xy][_ ]?(1|2|min|max)|left|top|right|bottom")
 LIKE_SPLITS = re.compile(r"split|subset|fold|partition|phase|(?<![a-z])(set|group|train|test|val|valid)(?![a-z])")
 
 
@@ -57,8 +58,8 @@ def list_table(path: Path) -> Listed:
         raise UserError(f"{path}: has no column '{missing[0]}'. Name the columns image and label. {has}")
     cells, notes = find_patients(cells)
     table, box_notes = read_boxes(blank_unknown(cells), path)
-    if "patient" in table:  # pandas writes 7 as 7.0 if the column has empty cells
-        table["patient"] = table["patient"].str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    if "patient" in table:
+        table["patient"] = table["patient"].map(patient_name)
     table["image"], moved = locate(cells["image"], path)
     table["label"] = read_words(cells["label"], CLASSES | NUMBERS, path, "label", "malignant, benign or normal")
     if "split" in table:
@@ -69,6 +70,7 @@ def list_table(path: Path) -> Listed:
     table, repeats = merge_repeats(arrange(table).set_axis(cells.index), path)
     check_splits(table, path)
     notes += describe_unused(cells) + box_notes + moved + repeats + describe_labels(table, words)
+    notes += describe_patients(table["patient"])
     if 0 < (unknown := int((table["patient"] == "").sum())) < len(table):
         notes.append(f"the patient of {unknown} of {len(table)} images is unknown")
     taken = {name: f"own {name}" for name in table if name in OF_RUNS or name.startswith("_")}
@@ -86,7 +88,7 @@ def read_words(cells: pd.Series, words: dict, path: Path, column: str, use: str)
     """Replace words, in upper or lower case, by their values in `words`. Raises: UserError on an unknown word."""
     keys = cells.str.casefold()
     if len(rows := cells.index[~keys.isin(words)]):
-        refuse(path, rows, f"unknown {column} {cells[rows[0]]!r}. Use {use}.")
+        refuse(path, rows, f"unknown {column} '{cells[rows[0]]}'. Use {use}.")
     return keys.map(words)
 
 
@@ -115,7 +117,18 @@ def describe_unused(cells: pd.DataFrame) -> list[str]:
             notes.append(f"column '{name}' is not used. If the column names patients, rename it to 'patient'")
         elif LIKE_SPLITS.search(name) or known and known <= SPLITS.keys():
             notes.append(f"column '{name}' is not used. If the column says train, val or test, rename it to 'split'")
+        elif LIKE_BOXES.fullmatch(name):
+            notes.append(f"column '{name}' is not used. A box needs the columns x, y, width and height, in pixels")
     return notes
+
+
+def describe_patients(patients: pd.Series) -> list[str]:
+    """Return a note if names of patients differ only in case or in leading zeros."""
+    names = pd.Series(sorted(set(patients) - {""}), dtype=str)
+    alike = names[names.str.casefold().str.lstrip("0").duplicated(keep=False)]
+    if alike.empty:
+        return []
+    return [f"the patients {shorten(alike)} differ only in case or leading zeros, and count as different patients"]
 
 
 def read_boxes(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -185,7 +198,7 @@ def locate(cells: pd.Series, path: Path) -> tuple[list[str], list[str]]:
         hint = (
             f" Write {name_in(meant, folder)!r}, because upper and lower case differ." if os.path.isfile(meant) else ""
         )
-        refuse(path, rows, f"there is no file {cells[rows[0]]!r} in {path.parent}.{hint or ' Correct the path.'}")
+        refuse(path, rows, f"there is no file '{cells[rows[0]]}' in {path.parent}.{hint or ' Correct the path.'}")
     pairs = [(cell, file) for cell, file in zip(cells, found) if file]
     moved = sum(is_absolute(cell) and file != spell(target(cell, folder), cache) for cell, file in pairs)
     note = f"{moved} absolute paths no longer exist. The files were found in {path.parent} instead"

@@ -151,6 +151,25 @@ def with_intervals(measure: Callable, counts: np.ndarray) -> dict:
     return beside(measure(weights=None), [measure(weights=weights) for weights in blocks(counts)])
 
 
+def exact_at_the_edge(scores: dict, labels, flagged, groups) -> dict:
+    """Return scores of `metrics.summaries` with an exact interval of each rate that is 0 or 1.
+
+    All resamples of such a rate are equal, so its bootstrap interval would be a point. Cases of one group count once.
+
+    Args: scores: with bootstrap intervals; flagged: bool [n]; groups: [n].
+    """
+    positive = labels == 1
+    cases = {"accuracy": np.ones(len(labels), bool), "recall": positive, "specificity": ~positive, "precision": flagged}
+    exact = dict(scores)
+    for name, of in cases.items():
+        if scores.get(name) in (0, 1):
+            n = len(np.unique(groups[of]))
+            exact[f"{name}_ci95"] = list(clopper_pearson(scores[name] * n, n))
+    if "benign" in scores:
+        exact["benign"] = exact_at_the_edge(scores["benign"], 1 - labels, ~flagged, groups)
+    return exact
+
+
 def summary(labels, probabilities, counts, threshold: float = STANDARD_THRESHOLD) -> dict:
     """Return `metrics.summary` with the interval `<metric>_ci95: [low, high]` of every metric, including "benign"."""
     return with_intervals(partial(metrics.summary, labels, probabilities, threshold), counts)

@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 
 from common import imagefile
+from common.boxes import misplaced
 from common.errors import UserError
 from common.fingerprints import SIDE
 from common.images import Images
 from common.parallel import cpu_count
 from common.progress import shown
+from common.tablefile import BOX
 
 AT_ONCE = 32  # frames in memory at a time
 
@@ -95,7 +97,22 @@ def prepare_files(folder: Path, table: pd.DataFrame, size: int, whole: bool, whe
                 pixels[i], squares[i], *sizes[i] = found
     if bad:
         raise UserError(f"{where}: {bad} of {len(names)} images cannot be used (see above). Repair or remove them.")
+    check_boxes(table, sizes, where)
     return Images(pixels, table, squares, sizes)
+
+
+def check_boxes(table: pd.DataFrame, sizes: np.ndarray, where: Path) -> None:
+    """Raise a `UserError` if boxes cannot be in pixels of their frames. sizes: int [n, 2], height and width."""
+    boxes = table[BOX].to_numpy()
+    advice = "Use x and y of the left upper corner, width and height, all in pixels."
+    if len(wrong := np.flatnonzero(misplaced(boxes, sizes))):
+        box, (height, width) = ", ".join(f"{side:g}" for side in boxes[wrong[0]]), sizes[wrong[0]]
+        which = f"the box of {table['image'].iloc[wrong[0]]} ({box}) does not lie in its {width}×{height} pixels"
+        more = f" ({len(wrong) - 1} more boxes have this mistake)" if len(wrong) > 1 else ""
+        raise UserError(f"{where}: {which}{more}. {advice}")
+    known = ~np.isnan(boxes).any(1)
+    if known.sum() >= 10 and (boxes[known, :2] + boxes[known, 2:]).max() <= 100 and sizes[known].min() > 200:
+        raise UserError(f"{where}: all boxes lie in the first 100×100 pixels, so they seem to be per cent. {advice}")
 
 
 def frames(images: Images) -> Iterator[np.ndarray]:

@@ -129,7 +129,7 @@ def list_busi(folder: Path) -> Listed:
     info = pd.DataFrame({"image": names, "class": [name.split("/")[0] for name in names]})
     images = {name: path for name, path in files.items() if "_mask" not in name}
     listed = assemble(folder, "BUSI", info, images, masks)
-    left_out = {reason: paths for reason, paths in list_folder(folder, True).left_out.items() if reason != "masks"}
+    left_out = {reason: paths for reason, paths in list_folder(folder).left_out.items() if reason != "masks"}
     others = [path.name for path in visible(folder) if path.is_dir() and path.name not in CLASSES]
     notes = [f"folders that do not belong to BUSI are skipped: {shorten(others)}"] if others else []
     return Listed(folder, listed.table, listed.notes + notes + describe_left_out(FolderFiles([], left_out)))

@@ -137,7 +137,9 @@ def score_parts(scored: list[Scored], chosen: Calibration, resamples: int = 2000
         for name, threshold in thresholds.items():
             said = about | {"threshold": threshold, "threshold_name": name}
             said |= {"held_out": not (part.trained_on or part.chose), "chose": list(part.chose)}
-            results.append(said | at[threshold] | calibrated)
+            flagged = part.probabilities >= threshold
+            exact = intervals.exact_at_the_edge(at[threshold], part.labels, flagged, part.groups)
+            results.append(said | exact | calibrated)
     return results
 
 
@@ -169,7 +171,7 @@ def score_test(images: Images, of_test: np.ndarray, probabilities: np.ndarray) -
 
 def notes(scored: list[Scored], results: list[dict]) -> list[str]:
     """Return sentences that a reader of the results must know."""
-    return optimism_notes(scored) + none_clean(scored) + below_chance(results)
+    return optimism_notes(scored) + none_clean(scored) + below_chance(results) + unknown_patients(scored)
 
 
 def optimism_notes(scored: list[Scored]) -> list[str]:
@@ -188,17 +190,28 @@ def optimism_notes(scored: list[Scored]) -> list[str]:
 def none_clean(scored: list[Scored]) -> list[str]:
     """Return a sentence for each set of predictions without a clean image."""
     return [
-        f"No {one.on} image is clean. Each shares a group with an image of training or validation."
+        f"No image of {one.on} is clean. Each shares a group with an image of training or validation."
         for one in scored
         if "clean" in one.subsets and not one.subsets["clean"].any()
     ]
+
+
+def unknown_patients(scored: list[Scored]) -> list[str]:
+    """Return a sentence if the rows per patient leave out images of unknown patients."""
+    said = []
+    for one in scored:
+        patients = one.images.patients
+        if one.unit == "image" and 0 < (unknown := patients.count("")) < len(patients) - len(set(patients) - {""}):
+            on = one.on.replace("_", "-")
+            said.append(f"{on}: the rows per patient leave out {unknown} images of unknown patients.")
+    return list(dict.fromkeys(said))
 
 
 def below_chance(results: list[dict]) -> list[str]:
     """Return a sentence for each hospital with an AUC interval below 0.5, where the labels may be reversed."""
     return [
         f"The AUC on {entry['on']} ({entry['hospital']}) and its interval are below 0.5. The labels may have the "
-        "opposite meaning: 1 must mean malignant."
+        "opposite meaning: malignant must be 1 in a table, and 0 in an .npz file."
         for entry in results
         if entry["auc_ci95"][1] < 0.5
         and (entry["unit"], entry["subset"], entry["threshold_name"]) == ("image", ALL, "standard")
@@ -261,6 +274,7 @@ def measure(images: Images, logits, groups, rule: Rule, parts=None) -> list[dict
     for name, own in by_hospital(images).items():
         counts = intervals.resample_counts(labels[own], groups[own])
         rates = intervals.with_intervals(partial(metrics.rates, labels[own], flagged[own]), counts)
+        rates = intervals.exact_at_the_edge(rates, labels[own], flagged[own], groups[own])
         kept = {key: value for key, value in rates.items() if key.removesuffix("_ci95") in RATES}
         about = {"hospital": name, "n": int(own.sum()), "malignant": int(labels[own].sum()), "held_out": True}
         found.append(about | kept)

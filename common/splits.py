@@ -25,8 +25,14 @@ def draw(images: Images, seed: int, path: Path) -> Images:
 
 
 def are_known(table: pd.DataFrame, kept: pd.DataFrame) -> bool:
-    """Return whether an earlier run used some of the image files, by name and content."""
-    return "_md5" in kept and not table.merge(kept[["image", "_md5"]], on=["image", "_md5"]).empty
+    """Return whether at least half of the image files, or of the files of an earlier run, are in both.
+
+    Name and content identify a file. A few shared files do not make other images the images of the run.
+    """
+    if "_md5" not in kept:
+        return False
+    both = len(table.merge(kept[["image", "_md5"]], on=["image", "_md5"]))
+    return 2 * both >= min(len(table), len(kept))
 
 
 def keep(table: pd.DataFrame, kept: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

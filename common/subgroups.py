@@ -38,20 +38,7 @@ def rows(results: list[dict], scored: Scored, column: str) -> list[dict]:
         about |= {"unit": entry["unit"], "threshold": entry["threshold"]}
         about |= {"too_few": min(class_groups(labels, groups)) < ENOUGH}
         shown = {key: entry[key] for name in MEASURES for key in (name, f"{name}_ci95")}
-        found.append(about | shown | _exact_at_the_edge(entry, labels, groups))
-    return found
-
-
-def _exact_at_the_edge(entry: dict, labels, groups) -> dict:
-    """Return the exact interval of each rate that is 0 or 1. Images of one group count once.
-
-    All resamples of a rate of 0 or 1 are equal, so a bootstrap interval would be a point.
-    """
-    found = {}
-    for name, label in (("recall", 1), ("specificity", 0)):
-        n = len(np.unique(groups[labels == label]))
-        if entry[name] in (0, 1):
-            found[f"{name}_ci95"] = list(intervals.clopper_pearson(entry[name] * n, n))
+        found.append(about | shown)
     return found
 
 

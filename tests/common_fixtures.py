@@ -152,6 +152,7 @@ def untrained(stored, tmp_path_factory) -> folders.Run:
         chosen = settings.Settings(weights="none", stages=2)
         folders.save_model(folder / f"fold_{seed}.pt", untrained_member(seed), chosen, 0, found, ["train"])
     chosen_on = {"on": "val", "hospitals": ["own"], "hospital_left_out": False, "n": 12, "malignant": 4}
+    chosen_on |= {"chose": ["epoch", "calibration", "threshold"]}
     rates = {"recall": 0.9, "recall_ci95": [0.8, 1.0], "specificity": 0.4, "specificity_ci95": [0.3, 0.5]}
     achieved = [{"hospital": "own", "n": 12, "malignant": 4, "held_out": True} | rates]
     calibration = Calibration(1.5, 0.1, 0.4, "a rule", chosen_on, achieved)

@@ -38,3 +38,19 @@ def test_the_centre_of_what_was_found_must_lie_in_the_true_box():
     for box, inside in found.items():
         assert boxes.holds_centre(np.array([box], float), true).tolist() == [inside], box
     assert not boxes.holds_centre(true, NONE).any()
+
+
+@pytest.mark.parametrize(
+    "box, wrong",
+    [
+        ([100, 50, 80, 60], False),
+        ([-4, -4, 408, 308], False),  # 1 % of the side outside
+        ([0.2, 0.3, 0.4, 0.4], True),  # shares
+        ([300, 50, 380, 110], True),  # corners
+        ([100, 50, 80, 300], True),
+        ([-20, 50, 80, 60], True),
+        ([np.nan] * 4, False),
+    ],
+)
+def test_a_box_in_pixels_lies_in_its_frame(box, wrong):
+    assert boxes.misplaced(np.array([box], float), np.array([[300, 400]])).tolist() == [wrong]

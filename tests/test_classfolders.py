@@ -1,6 +1,7 @@
 """Folders with one folder per class: labels, splits, what is left out and what is refused."""
 
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,13 +58,24 @@ def test_positive_names_the_folder(folder, positive):
     assert table.groupby("class")["label"].max().to_dict() == {"benign": 1, "cyst": 0, "malignant": 0}
 
 
+@pytest.mark.parametrize("positive", [None, "malignant"])
+def test_a_folder_of_masks_beside_the_class_folders_is_no_class(folder, positive):
+    found = list_images(put(folder, "masks/b.png", "benign/Masken/b.png"), positive)
+    assert len(found.table) == 4 and found.notes == ["2 files skipped: masks (b.png, b.png)"]
+
+
+def test_positive_is_found_with_composed_and_decomposed_accents(folder):
+    (folder / "Malignant").rename(folder / unicodedata.normalize("NFD", "Bösartig"))
+    table = list_images(folder, "bösartig").table
+    assert table.groupby("class")["label"].max().to_dict() == {"benign": 0, "bösartig": 1, "normal": 0}
+
+
 def add_unknown(name):
     return lambda folder: put(folder, f"{name}/x.png")
 
 
 BAD_FOLDERS: dict[str, Callable] = {
     "unknown class folder 'malignant_2'": add_unknown("malignant_2"),
-    "unknown class folder 'masks'": add_unknown("masks"),
     "unknown class folder 'unknown'": add_unknown("unknown"),
     "name the positive folder with --positive NAME. Class folders there: benign, cancer, normal": (
         lambda folder: (folder / "Malignant").rename(folder / "cancer")

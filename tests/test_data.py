@@ -256,3 +256,28 @@ def test_images_that_a_run_did_not_read_are_known_whatever_the_columns_are_calle
     found = data.find([write_table(tmp_path, rows, "image,label,split,read")], None, 28)
     unread = found.unread(data.load(found, "train"))
     assert unread["image"].tolist() == ["images/4.png", "images/5.png"] and unread["read"].tolist() == ["yes"] * 2
+
+
+@pytest.mark.parametrize(
+    "box, said",
+    [
+        ("0.1,0.2,0.3,0.4", "the box of images/0.png (0.1, 0.2, 0.3, 0.4) does not lie in its 300×240 pixels (11 more"),
+        ("200,100,260,160", "(200, 100, 260, 160) does not lie in its 300×240 pixels"),
+        ("25,30,20,25", "so they seem to be per cent"),
+    ],
+)
+def test_boxes_that_are_not_in_pixels_are_refused(tmp_path, box, said):
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        Image.fromarray(picture(i, 240, 300)).save(tmp_path / f"images/{i}.png")
+    header = "image,label,split,x,y,width,height"
+    table = write_table(tmp_path, [f"images/{i}.png,{i % 2},train,{box}" for i in range(12)], header)
+    message = refusal(lambda: data.load(data.find([table], None, 28), "train"))
+    assert said in message and message.endswith("width and height, all in pixels.")
+
+
+def test_folders_of_the_images_of_a_table_are_read(tmp_path):
+    table = write_table(
+        tmp_path, [f"{'images/' * (i % 2)}{i}.png,{i % 2},train" for i in range(4)], "image,label,split"
+    )
+    assert data.find([table], None, 28).paths == [table, str(tmp_path / "images")]

@@ -237,3 +237,19 @@ def test_a_model_that_does_not_tell_what_it_has_seen_is_named():
         " which images a has seen. It is unknown which images b has seen."
     )
     assert "unknown" not in compare(a, replace(unknown, out_of_fold=np.ones(24, bool)))["conclusion"]
+
+
+def test_a_split_that_only_some_data_sets_have_is_refused():
+    def found(*splits: tuple[str, ...]) -> data.Found:
+        sets = [data.DataSet(f"set{i}", f"set{i}", "", lambda split: images(), names) for i, names in enumerate(splits)]
+        return data.Found(tuple(sets), 28, 0)
+
+    divided, whole = ("train", "test"), ("all",)
+    assert [evaluation.choose_split(found(*sets), None) for sets in ([divided], [whole], [whole, whole])] == [
+        "test",
+        "all",
+        "all",
+    ]
+    assert evaluation.choose_split(found(divided, whole), "all") == "all"
+    message = refusal(evaluation.choose_split, found(divided, whole), None)
+    assert message == "--data: set1 has no splits, but other data have. Give --split all, or splits in all."

@@ -101,6 +101,16 @@ def test_pages_of_a_tiff(grey, tmp_path):
     assert len(found) == 3 and all(np.array_equal(a, np.asarray(b)) for a, b in zip(found, pages))
 
 
+@pytest.mark.parametrize("white", [255, 4095, 65535])
+def test_a_tiff_that_stores_white_as_0_is_read_as_a_viewer_shows_it(grey, tmp_path, white):
+    values = np.round(grey.astype(float) * (white / 255)).astype(np.uint16)
+    values[0, 0] = white
+    Image.fromarray(values).save(tmp_path / "x.tif", tiffinfo={262: 0})
+    with Image.open(tmp_path / "x.tif") as stored:
+        assert stored.tag_v2[262] == 0 and stored.mode == "I;16"
+    assert np.array_equal(only(tmp_path / "x.tif")[1:], 255 - grey[1:])
+
+
 def test_what_is_no_image_is_refused_in_one_line(grey, tmp_path):
     assert "No such file" in refused(tmp_path / "absent.png")
     (tmp_path / "text.png").write_text("not an image")

@@ -15,17 +15,17 @@ EXTERNAL = REPO.parent / "shared" / "external"
 def made(tmp_path):
     """A function that makes files, with b"" in them or what is given. Returns: (images, {reason: files}), as texts."""
 
-    def made(*names, content=b"", **how) -> tuple[list[str], dict[str, list[str]]]:
+    def made(*names, content=b"") -> tuple[list[str], dict[str, list[str]]]:
         for name in names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(content)
-        return listed(tmp_path, **how)
+        return listed(tmp_path)
 
     return made
 
 
-def listed(folder: Path, **how) -> tuple[list[str], dict[str, list[str]]]:
-    found = list_folder(folder, **how)
+def listed(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
+    found = list_folder(folder)
     left_out = {reason: [p.relative_to(folder).as_posix() for p in paths] for reason, paths in found.left_out.items()}
     return [path.relative_to(folder).as_posix() for path in found.images], left_out
 
@@ -73,17 +73,13 @@ def test_an_image_is_no_mask_only_because_of_a_weak_word(made, names):
 
 
 @pytest.mark.parametrize(
-    "folder", ["masks", "Mask", "GT", "ground_truth", "Ground Truth", "labels", "Annotations", "segmentations"]
+    "folder",
+    ["masks", "Mask", "GT", "ground_truth", "Ground Truth", "labels", "Annotations", "segmentations"]
+    + ["Masken", "training_masks"],
 )
 def test_a_folder_of_masks_is_left_out_at_every_depth(made, folder):
     images, left_out = made("images/x.png", f"{folder}/x.png", f"a/{folder}/deep/x.png")
     assert images == ["images/x.png"] and set(left_out["masks"]) == {f"{folder}/x.png", f"a/{folder}/deep/x.png"}
-
-
-def test_a_class_folder_is_never_a_folder_of_masks(made):
-    names = ["benign/x.png", "masks/x.png", "benign/masks/x.png"]
-    assert made(*names, class_folders=True) == (["benign/x.png", "masks/x.png"], {"masks": ["benign/masks/x.png"]})
-    assert made(*names)[0] == ["benign/x.png"]
 
 
 def test_the_given_folder_may_have_any_name(tmp_path):

@@ -279,3 +279,15 @@ def test_columns_that_runs_use_are_renamed_and_said(scans):
     found = listed(scans, "image,label,group,_file,read\na.png,1,g,f,r\nb.png,0,g,f,r\n")
     assert found.table[["own group", "own _file", "read"]].to_numpy().tolist() == [["g", "f", "r"]] * 2
     assert not {"group", "_file"} & set(found.table) and sum("runs use this name" in note for note in found.notes) == 2
+
+
+@pytest.mark.parametrize("name", ["x1", "XMax", "y_min", "bbox", "left"])
+def test_columns_that_look_like_boxes_are_named(scans, name):
+    (note,) = listed(scans, f"image,label,patient,{name}\na.png,malignant,p1,1\n").notes
+    assert note == f"column '{name.casefold()}' is not used. A box needs the columns x, y, width and height, in pixels"
+
+
+@pytest.mark.parametrize("other", ["P010", "0p010"])
+def test_patients_that_differ_in_case_or_leading_zeros_are_named(scans, other):
+    (note,) = listed(scans, f"image,label,patient\na.png,malignant,p010\nb.png,benign,{other}\n").notes
+    assert note.startswith(f"the patients {', '.join(sorted([other, 'p010']))} differ only in case or leading zeros")

@@ -114,3 +114,15 @@ def test_bands_of_an_absent_class(labels):
 @pytest.mark.parametrize("values, expected", [([1, NAN, 3], (2, 2**0.5)), ([0.7, NAN], (0.7, NAN)), ([], (NAN, NAN))])
 def test_mean_std(values, expected):
     np.testing.assert_allclose(intervals.mean_std(values), expected, atol=1e-12)
+
+
+def test_a_rate_of_0_or_1_has_an_exact_interval_over_groups():
+    labels, flagged = np.array([1] * 10 + [0] * 20), np.array([True] * 10 + [False] * 15 + [True] * 5)
+    groups = np.array([*np.arange(10) // 2, *range(10, 30)])
+    scores = intervals.summary(labels, flagged * 1.0, intervals.resample_counts(labels, groups, 50))
+    assert scores["recall_ci95"] == scores["benign"]["precision_ci95"] == [1, 1]
+    exact = intervals.exact_at_the_edge(scores, labels, flagged, groups)
+    assert exact["recall_ci95"] == pytest.approx([binomtest(5, 5).proportion_ci(0.95, "exact").low, 1])
+    assert exact["benign"]["precision_ci95"] == pytest.approx([binomtest(15, 15).proportion_ci(0.95, "exact").low, 1])
+    assert exact["benign"]["recall_ci95"] == scores["benign"]["recall_ci95"]  # 15 of 20
+    assert {name for name in scores if exact[name] != scores[name]} == {"recall_ci95", "benign"}

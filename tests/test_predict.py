@@ -324,6 +324,14 @@ def test_no_such_flag_no_image_and_no_model(run, tmp_path):
         )
 
 
+def test_a_box_that_does_not_lie_in_the_image_is_refused(run, folder, grey, tmp_path):
+    (folder / "t.csv").write_text("image,x,y,width,height\na.png,0.1,0.2,0.3,0.4\nb.jpg,,,,\n", encoding="utf-8")
+    out, err = run(folder / "t.csv", status=1)
+    assert len(out.splitlines()) == 6 and "its box (0.1, 0.2, 0.3, 0.4) does not lie in them" in err
+    (folder / "t.csv").write_text("image,x,y,width,height\na.png,900,900,50,50\n", encoding="utf-8")
+    assert "does not lie in them" in run(folder / "t.csv", status=2)[1]
+
+
 def test_names_do_not_command_the_terminal(run, folder, tmp_path):
     shutil.copy(folder / "a.png", tmp_path / "red\x1b[31m\n.png")
     out, _ = run(tmp_path)

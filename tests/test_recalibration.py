@@ -136,6 +136,7 @@ def test_patients_and_prevalence_and_what_is_refused(onnx_model, scans, runs, tm
         answers(moved.path, scans)["probability"] >= moved.calibration.threshold,
         answers(onnx_model.path, scans)["probability"] >= own.threshold,
     )
+    assert not list(tmp_path.glob("mine.calibration.*"))  # of the earlier calibration on images
     again = tmp_path / "again.onnx"
     out, _ = runs("calibrate.py", moved.path, "--threads", "1", "--out", again, "--prevalence", "0.1")
     assert "offset +0.000: the share of malignant images is 0.100 instead of 0.100" in out
@@ -146,6 +147,7 @@ def test_patients_and_prevalence_and_what_is_refused(onnx_model, scans, runs, tm
         (["--data", scans.parent / "few.csv"], "too few"),
         ([], "give --data"),
         (["--data", scans, "--prevalence", "0.1"], "give --data"),
+        (["--data", scans, scans.parent / "few.csv"], "are also in another data set"),
         (["--data", scans, "--sensitivity", "0.9", "--flag-rate", "0.1"], "give only one of"),
     ):
         _, err = runs(*calibrate, *words, status=2)

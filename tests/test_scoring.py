@@ -59,6 +59,8 @@ def test_entries_are_the_metrics_of_their_images(scored, results):
         shown, counts = (scored.labels[part], scored.probabilities[part]), scored.only(part).resample_counts(100)
         assert np.array_equal(counts, intervals.resample_counts(shown[0], scored.groups[part], 100))
         expected = intervals.summary(*shown, counts, entry["threshold"])
+        flagged = shown[1] >= entry["threshold"]
+        expected = intervals.exact_at_the_edge(expected, shown[0], flagged, scored.groups[part])
         expected |= intervals.with_intervals(partial(calibration.summary, *shown), counts)
         assert {name: entry[name] for name in expected} == expected
 
@@ -124,16 +126,28 @@ def test_clean_images_share_no_group_with_those_that_trained_or_chose(phantoms):
 def test_what_a_reader_must_know_is_said_once_each(scored):
     labels = scored.labels.copy()
     backwards = replace(scored, probabilities=1 - (labels + scored.probabilities) / 2)
-    said = scoring.notes([backwards], scoring.score_parts([backwards], CHOSEN, 200))
+    *said, left_out = scoring.notes([backwards], scoring.score_parts([backwards], CHOSEN, 200))
+    assert left_out == "test: the rows per patient leave out 20 images of unknown patients."
     assert len(said) == len(set(said)) == 3 and all("and its interval are below 0.5" in note for note in said)
     assert [note.split("(")[1].split(")")[0] for note in said] == ["all", "a", "b"]
     seen = replace(scored, on="val", subsets={"clean": np.zeros(60, bool)}, trained_on=True)
-    trained, none = scoring.notes([seen], [])
+    trained, none, _ = scoring.notes([seen], [])
     assert "was trained on some of these images" in trained and "clean images" not in trained
-    assert none.startswith("No val image is clean")
-    (chose,) = scoring.notes([replace(scored, on="out_of_fold", chose=("epoch", "threshold"))], [])
+    assert none.startswith("No image of val is clean")
+    chose, _ = scoring.notes([replace(scored, on="out_of_fold", chose=("epoch", "threshold"))], [])
     assert chose == "These out-of-fold images chose: epoch, threshold. So their figures are slightly optimistic."
-    assert scoring.notes([scored], scoring.score_parts([scored], CHOSEN, 100)) == []
+    assert scoring.notes([scored], scoring.score_parts([scored], CHOSEN, 100)) == [left_out]
+
+
+def test_rows_per_patient_say_whom_they_leave_out(scored):
+    patients = ["p", "p", *[""] * 10, *map(str, range(len(scored.labels) - 12))]
+    table = scored.images.table.assign(patient=patients)
+    some = replace(scored, images=replace(scored.images, table=table))
+    assert scoring.unknown_patients([some]) == [
+        f"{scored.on}: the rows per patient leave out 10 images of unknown patients."
+    ]
+    nobody = replace(scored, images=replace(scored.images, table=table.assign(patient="")))
+    assert scoring.unknown_patients([nobody]) == []
 
 
 # calibration on held-out predictions

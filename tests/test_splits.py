@@ -1,5 +1,6 @@
 """Splits: drawn by group, or as an earlier run had them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,12 @@ def test_other_images_do_not_take_the_splits_of_a_run(kept, tmp_path):
     other = write_table(tmp_path / "other", [f"images/{i}.png,{i % 2}" for i in range(40)])
     found = data.find_again(described, rows, flags(data=[other]), undivided="all")
     assert found.splits == ["all"] and len(data.load(found, "all")) == 40
+
+
+def test_one_shared_image_does_not_make_others_images_of_the_run(table, kept, tmp_path):
+    described, rows, _ = kept()
+    new = Path(write_table(tmp_path / "new", [f"images/{i}.png,{i % 2}" for i in range(100, 120)]))
+    shutil.copy(Path(table).parent / "images/0.png", new.parent / "images/0.png")
+    new.write_text(new.read_text(encoding="utf-8") + "images/0.png,0\n", encoding="utf-8")
+    again = data.find_again(described, rows, flags(data=[str(new)]), undivided="all")
+    assert again.splits == ["all"] and len(data.load(again, "all")) == 21

@@ -39,7 +39,7 @@ def read(table: Path) -> dict[Path, Known]:
             box = read_box(sides) if any(sides) else None
         except ValueError as error:
             raise UserError(f"{table}, row {number}: {error}.") from None
-        known = Known(row.get(column or "", ""), box, row.get("hospital", ""))
+        known = Known(delimited.patient_name(row.get(column or "", "")), box, row.get("hospital", ""))
         before = found.get(path := table.parent / image.replace("\\", "/"), known)
         if (known.patient, known.hospital) != (before.patient, before.hospital):
             of_two = f"{image} is of patient {before.patient!r} and patient {known.patient!r}"

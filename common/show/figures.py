@@ -8,6 +8,7 @@ malignant and blue is benign in all figures. All other things have other colours
 """
 
 import textwrap
+import warnings
 from math import isnan, nan
 from pathlib import Path
 
@@ -38,7 +39,8 @@ TINT = 0.7  # share of the colour in the deepest tint of a cell, on which dark t
 
 def save(figure: Figure, path: str | Path) -> None:
     """Write a PNG, completely or not at all. The same figure gives the same bytes. Raises: UserError."""
-    with replacing(Path(path)) as beside:
+    with replacing(Path(path)) as beside, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names in scripts that the font lacks
         figure.savefig(beside, format="png", metadata={"Software": None})
 
 
