@@ -199,3 +199,11 @@ def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist,
     assert evaluate.official_result(found, replace(scored, on="all"), "run", args) is None
     monkeypatch.setattr(standard.metrics, "summary", lambda *_: {"auc": 0.5, "accuracy": 0.5})
     assert "MedMNIST's Evaluator gives" in refusal(evaluate.official_result, found, scored, "run", args)
+
+
+def test_results_of_other_images_are_replaced_and_said(tmp_path):
+    path = tmp_path / "evaluation_all.json"
+    assert evaluate.replaced_results(path, "first") == ""
+    path.write_text('{"images": "first"}', encoding="utf-8")
+    assert evaluate.replaced_results(path, "first") == ""
+    assert evaluate.replaced_results(path, "second") == "note: the earlier results of first are replaced\n"
