@@ -36,7 +36,8 @@ def choose_split(found: Found, asked: str | None) -> str:
     split = asked or ("test" if "test" in found.splits else "all")
     whole = [one.spec for one in found.sets if "all" in one.splits]
     if split != "all" and whole:
-        raise UserError(f"--data: {whole[0]} has no splits, but other data have. Give --split all, or give every data set a column split.")
+        way_out = "Give --split all, or give each a column split."
+        raise UserError(f"--data: {whole[0]} has no splits, but other data have. {way_out}")
     return split
 
 
