@@ -28,7 +28,7 @@ from common.run import flags, outputs, search
 from common.run.provenance import provenance
 from common.seed import set_seed
 from common.settings import Settings, check
-from common.show import figures, tables
+from common.show import figures, searchfigures, tables
 
 JOURNAL = "study.journal"
 FILES = ["best.json", "trials.csv", "study.png", "importance.png", "grid.png", JOURNAL]  # what --out may get
@@ -211,14 +211,14 @@ def draw(outcome: Outcome, label: str, out) -> None:
     title = f"{label}, mean AUC over folds"
     scores = {row["trial"]: row["auc"] for row in complete(outcome.rows, "search")}
     history = [scores.get(i) for i in range(1 + max(row["trial"] for row in outcome.rows if row["stage"] == "search"))]
-    figures.save(figures.search_history(history, title), out / "study.png")
+    figures.save(searchfigures.search_history(history, title), out / "study.png")
     if outcome.importances:
-        shares = figures.importances(outcome.importances, f"{label}, settings searched")
+        shares = searchfigures.importances(outcome.importances, f"{label}, settings searched")
         figures.save(shares, out / "importance.png")
     if grid := complete(outcome.rows, "grid"):
         cells = {(row["lr"], row["wd"]): (row["auc"], row["standard_error"]) for row in grid}
         chosen, best = ((row["lr"], row["wd"]) for row in (outcome.chosen, outcome.best))
-        figures.save(figures.heat_map(cells, chosen, best, title), out / "grid.png")
+        figures.save(searchfigures.heat_map(cells, chosen, best, title), out / "grid.png")
 
 
 def save(outcome: Outcome, settings, found, args, out) -> None:

@@ -8,6 +8,7 @@ standard deviation over seeds where published.
 """
 
 import json
+import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from common import files, imagefile
 from common.deploy import onnxfile
 from common.evidence import overlay
 from common.show import figures, tables
+from common.show.figures import CHOSEN, FAINT, INK, MODEL, MUTED, _canvas
 from results import log, measure
 
 METRICS = ("accuracy", "auc")
@@ -139,6 +141,42 @@ def shown_scores() -> dict:
     return found
 
 
+def _intervals(axes, series: dict[str, dict], places: list, styles, title: str) -> None:
+    """Draw values with intervals, names side by side at each place. series: {name: {place: (value, low, high)}}."""
+    for i, ((colour, marker), (name, points)) in enumerate(zip(styles, series.items())):
+        values, low, high = np.array(list(points.values())).T
+        x = [places.index(place) + 0.13 * (i - 1) for place in points]
+        errors = [values - low, high - values]
+        axes.errorbar(x, values, errors, fmt=marker, color=colour, markersize=8, capsize=4, label=name)
+    axes.set_xticks(range(len(places)), places)
+    axes.set_title(title, weight="bold")
+    axes.grid(axis="y", color=FAINT)
+    axes.legend(loc="lower left", frameon=True, edgecolor="none")
+
+
+def figure_of(picture, caption: str, aucs: dict, published: dict, title: str) -> Figure:
+    """Draw a picture, and next to it AUCs with intervals at several places.
+
+    Args: picture: uint8 [h, w, 3]; aucs: {name: {place: (value, low, high)}}; published: {place: (value, name)}.
+    """
+    figure, (left, right) = _canvas(title, 12, 5.4, 1, 2, width_ratios=[4, 7])
+    left.imshow(picture)
+    left.set_axis_off()
+    left.set_title(textwrap.fill(caption, 44), size=10, loc="left", y=0, va="top", pad=-8)
+    places = list(dict.fromkeys(place for points in aucs.values() for place in points))
+    places.sort(key=list(published).__contains__, reverse=True)  # places with a published value come first
+    _intervals(right, aucs, places, [style[:2] for style in ((MUTED, "s"), (MODEL, "o"), (CHOSEN, "D"))], "")
+    note = "Right of the line: each hospital is predicted by a model of the others. Bars: 95 % intervals"
+    right.set_title(note, size=10, loc="left")
+    right.axvline(len(published) - 0.5, color=MUTED, linewidth=0.8)
+    for place, (value, name) in published.items():
+        right.plot(places.index(place) + 0.3, value, "*", color=INK, markersize=12, label=name)
+    right.set_xticks(range(len(places)), [place.replace(", ", ",\n") for place in places])
+    right.set(ylabel="AUC", xlim=(-0.5, len(places) - 0.5), ylim=(right.get_ylim()[0] - 0.06, 1))  # room for the legend
+    right.legend(loc="lower left", ncols=2, frameon=True, edgecolor="none")
+    return figure
+
+
 def draw() -> Figure:
     """Draw a frame with the evidence of the shipped file, and the AUCs of `shown_scores`."""
     model = onnxfile.load(log.MODELS / "breast_ultrasound.onnx", 1)
@@ -149,7 +187,7 @@ def draw() -> Figure:
     best = max(log.read("published.csv"), key=lambda row: float(row["auc"]))
     published = {HOME: (float(best["auc"]), f"best published ({best['input']} px)")}
     picture = np.asarray(overlay(frame, evidence, window))
-    return figures.results(picture, caption, shown_scores(), published, TITLE)
+    return figure_of(picture, caption, shown_scores(), published, TITLE)
 
 
 def main():

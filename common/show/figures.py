@@ -16,7 +16,6 @@ import matplotlib.style
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from common import calibration, intervals, metrics
@@ -292,94 +291,4 @@ def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: st
         _interval(axes, y, value, limits, tables.with_limits(value, limits, "+.3f"))
     _name_rows(axes, [NAMES[name] for name in differences])
     axes.set_xlabel(textwrap.fill(f"{name_a} minus {name_b}, with 95 % interval", 48))
-    return figure
-
-
-def _intervals(axes, series: dict[str, dict], places: list, styles, title: str) -> None:
-    """Draw values with intervals, names side by side at each place. series: {name: {place: (value, low, high)}}."""
-    for i, ((colour, marker), (name, points)) in enumerate(zip(styles, series.items())):
-        values, low, high = np.array(list(points.values())).T
-        x = [places.index(place) + 0.13 * (i - 1) for place in points]
-        errors = [values - low, high - values]
-        axes.errorbar(x, values, errors, fmt=marker, color=colour, markersize=8, capsize=4, label=name)
-    axes.set_xticks(range(len(places)), places)
-    axes.set_title(title, weight="bold")
-    axes.grid(axis="y", color=FAINT)
-    axes.legend(loc="lower left", frameon=True, edgecolor="none")
-
-
-def results(picture, caption: str, aucs: dict, published: dict, title: str) -> Figure:
-    """Draw a picture, and next to it AUCs with intervals at several places.
-
-    Args: picture: uint8 [h, w, 3]; aucs: {name: {place: (value, low, high)}}; published: {place: (value, name)}.
-    """
-    figure, (left, right) = _canvas(title, 12, 5.4, 1, 2, width_ratios=[4, 7])
-    left.imshow(picture)
-    left.set_axis_off()
-    left.set_title(textwrap.fill(caption, 44), size=10, loc="left", y=0, va="top", pad=-8)
-    places = list(dict.fromkeys(place for points in aucs.values() for place in points))
-    places.sort(key=list(published).__contains__, reverse=True)  # places with a published value come first
-    _intervals(right, aucs, places, [style[:2] for style in ((MUTED, "s"), (MODEL, "o"), (CHOSEN, "D"))], "")
-    note = "Right of the line: each hospital is predicted by a model of the others. Bars: 95 % intervals"
-    right.set_title(note, size=10, loc="left")
-    right.axvline(len(published) - 0.5, color=MUTED, linewidth=0.8)
-    for place, (value, name) in published.items():
-        right.plot(places.index(place) + 0.3, value, "*", color=INK, markersize=12, label=name)
-    right.set_xticks(range(len(places)), [place.replace(", ", ",\n") for place in places])
-    right.set(ylabel="AUC", xlim=(-0.5, len(places) - 0.5), ylim=(right.get_ylim()[0] - 0.06, 1))  # room for the legend
-    right.legend(loc="lower left", ncols=2, frameon=True, edgecolor="none")
-    return figure
-
-
-def heat_map(cells: dict, chosen, best, title: str) -> Figure:
-    """Draw the mean score of each learning rate and weight decay, and mark the chosen cell and the best cell.
-
-    Args: cells: {(lr, wd): (score, standard error)}, nan if unknown; chosen, best: (lr, wd).
-    """
-    lrs, wds = (sorted(set(values)) for values in zip(*cells))
-    figure, axes = _canvas(title, max(1.4 + 1.15 * len(wds), 5), 1.8 + 0.75 * len(lrs))
-    axes.imshow([[cells[lr, wd][0] for wd in wds] for lr in lrs], cmap=_tints(MODEL), alpha=TINT, aspect="auto")
-    for (lr, wd), (score, error) in cells.items():
-        text = "n/a" if isnan(score) else f"{score:.3f}\n± {error:.3f}"
-        axes.text(wds.index(wd), lrs.index(lr), text, ha="center", va="center")
-    frames = {"chosen": (chosen, INK, "-"), "best by mean": (best, CHOSEN, "--")}
-    if chosen == best:
-        frames = {"chosen, best by mean": (chosen, INK, "-")}
-    for name, ((lr, wd), colour, line) in frames.items():
-        corner = wds.index(wd) - 0.5, lrs.index(lr) - 0.5
-        frame = axes.add_patch(Rectangle(corner, 1, 1, fill=False, zorder=3, clip_on=False, label=name))
-        frame.set(edgecolor=colour, linestyle=line, linewidth=4)
-    figure.legend(loc=BELOW, ncols=2)
-    _cells(axes, [f"{wd:.2g}" for wd in wds], [f"{lr:.2g}" for lr in lrs])
-    axes.set(xlabel="weight decay", ylabel="learning rate")
-    return figure
-
-
-def search_history(aucs: list[float | None], title: str) -> Figure:
-    """Draw the AUC of each trial in order, and the best so far. aucs: None if pruned."""
-    figure, axes = _canvas(title, 6.4, 4)
-    values = np.array(aucs, float)
-    trials, pruned = np.arange(len(values)), np.flatnonzero(np.isnan(values))
-    best = np.fmax.accumulate(values)
-    axes.plot(trials, best, color=INK, drawstyle="steps-post", linewidth=1.5, label="best so far")
-    axes.plot(trials, values, "o", color=MODEL, label="trial")
-    foot = np.full(len(pruned), 0.03), "x"
-    axes.plot(pruned, *foot, color=MUTED, transform=axes.get_xaxis_transform(), label="pruned trial")
-    if not np.isnan(best).all():
-        axes.set_title(f"best AUC {np.nanmax(values):.3f}, trial {np.nanargmax(values)}")
-    axes.set(xlabel="trial", ylabel="AUC")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    figure.legend(loc=BELOW, ncols=3)
-    return figure
-
-
-def importances(shares: dict[str, float], title: str) -> Figure:
-    """Draw the share of the variation among good settings that each setting explains. shares: {name: 0 to 1}."""
-    names, values = list(shares), np.array(list(shares.values()))
-    figure, axes = _canvas(title, 6.4, 1.3 + 0.36 * len(names))
-    bars = axes.barh(range(len(names)), values, color=MODEL, height=0.6)
-    axes.bar_label(bars, [f"{100 * value:.0f} %" for value in values], padding=5)
-    _name_rows(axes, [name.replace("_", " ") for name in names])
-    axes.set(xlim=(0, 1.12 * values.max()), xticks=[], xlabel="importance (PED-ANOVA), sum 100 %")
-    axes.spines["bottom"].set_visible(False)
     return figure

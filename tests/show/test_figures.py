@@ -7,7 +7,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from common import calibration, comparison, intervals, metrics
-from common.show import figures, tables
+from common.show import figures, searchfigures, tables
+from results import table
 
 THRESHOLDS = {"standard": 0.5, "operating point": 0.134}
 AUCS = {
@@ -83,10 +84,10 @@ def every_figure(title: str) -> dict:
         "scores": figures.score_histogram(LABELS, PROBABILITIES, THRESHOLDS, title),
         "folds": figures.fold_overview(FOLDS, POOLED, title),
         "comparison": figures.comparison(differences, "runs/crossval", "runs/train", title),
-        "heat_map": figures.heat_map(cells, (1e-4, 0), (1e-4, 0.01), title),
-        "importances": figures.importances({"label_smoothing": 0.625, "lr": 0.375, "wd": 0.0}, title),
-        "results": figures.results(*RESULTS, title),
-        "search": figures.search_history([0.7, None, 0.9, 0.8], title),
+        "heat_map": searchfigures.heat_map(cells, (1e-4, 0), (1e-4, 0.01), title),
+        "importances": searchfigures.importances({"label_smoothing": 0.625, "lr": 0.375, "wd": 0.0}, title),
+        "results": table.figure_of(*RESULTS, title),
+        "search": searchfigures.search_history([0.7, None, 0.9, 0.8], title),
     }
 
 
@@ -253,7 +254,7 @@ def test_heat_map_frames_the_chosen_cell_and_the_best_and_names_every_score(draw
 def test_heat_map_of_one_cell_and_of_many(side):
     values = np.geomspace(1e-4, 1e-2, side)
     cells = {(lr, wd): (0.8 + lr, wd) for lr in values for wd in values}
-    figure = figures.heat_map(cells, (values[0], values[0]), (values[0], values[0]), "title")
+    figure = searchfigures.heat_map(cells, (values[0], values[0]), (values[0], values[0]), "title")
     (frame,) = figure.axes[0].patches
     assert frame.get_label() == "chosen, best by mean" and overlapping(figure) == []
 
@@ -264,7 +265,7 @@ def test_a_search_shows_pruned_trials_the_best_so_far_and_what_each_setting_expl
     np.testing.assert_array_equal(lines["best so far"].get_ydata(), [0.7, 0.7, 0.9, 0.9])
     np.testing.assert_array_equal(lines["pruned trial"].get_xdata(), [1])
     assert "best AUC 0.900, trial 2" in texts(drawn["search"])
-    assert "best AUC" not in texts(figures.search_history([None, None], "title"))
+    assert "best AUC" not in texts(searchfigures.search_history([None, None], "title"))
     (axes,) = drawn["importances"].axes
     assert [bar.get_width() for bar in axes.patches] == [0.625, 0.375, 0.0]
     assert [text.get_text() for text in axes.texts] == ["62 %", "38 %", "0 %"]
