@@ -1,7 +1,7 @@
 """Audit a data set before you trust a number that was measured on it.
 
-audit.py finds near-duplicates, and names those that lie in different splits or have opposite labels. audit.py draws
-pairs of near-duplicates, and augmented images, for you to inspect.
+audit.py counts near-duplicates in different splits, and names those with opposite labels or of two patients. audit.py
+draws pairs of near-duplicates, and augmented images, for you to inspect.
 """
 
 from collections import Counter

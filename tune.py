@@ -126,7 +126,8 @@ def work(url, fixed, settings, args) -> None:
 def take_part(url, fixed, pool, settings, args) -> Outcome:
     """Do both stages of the search together with all other workers, and choose a setting.
 
-    In the first stage, TPE proposes settings, and poor trials are pruned after a fold. The second stage is the grid.
+    In the first stage, TPE proposes settings, and poor trials are pruned after two folds or more. The second stage is
+    the grid.
     The choice is among the cells of the grid or, without a grid, among the best trials of the search.
     Raises: UserError.
     """
