@@ -104,8 +104,8 @@ class Found:
     def describe(self) -> dict:
         """Return the description of the data that a run stores, and by which `find_again` finds and checks the data."""
         sets = [{"spec": one.spec, "hospital": one.hospital, "md5": one.md5} for one in self.sets]
-        md5s = [one.md5 for one in self.sets]
-        md5 = md5s[0] if len(md5s) == 1 else hashlib.md5("\n".join(md5s).encode()).hexdigest()
+        md5s = "\n".join(one.md5 for one in self.sets)
+        md5 = md5s if len(self.sets) == 1 else hashlib.md5(md5s.encode()).hexdigest()
         described = {"sets": sets, "size": self.size, "seed": self.seed, "positive": self.positive, "view": self.view}
         return described | {"md5": md5, "synthetic": self.synthetic}
 
@@ -145,12 +145,10 @@ def find(
         if view != "square":
             print(f"note: --view {view}: {VIEW_NOTES[view]}", file=sys.stderr)
     prepare = partial(preparation.prepare_files, size=size, whole=view != "square")
-    sets = []
-    for spec, hospital, listed in zip(specs, hospital_names(specs), listings):
-        if listed:
-            sets.append(find_files(spec, listed, hospital, seed, prepare, kept, undivided))
-        else:
-            sets.append(find_arrays(spec, hospital, root, size, seed))
+    sets = [
+        find_files(spec, of, name, seed, prepare, kept, undivided) if of else find_arrays(spec, name, root, size, seed)
+        for spec, name, of in zip(specs, hospital_names(specs), listings)
+    ]
     for i, one in enumerate(sets):
         if earlier := [other.spec for other in sets[:i] if other.md5 == one.md5]:
             raise UserError(f"--data {one.spec}: holds the same images as {earlier[0]}. Name each data set once.")
@@ -194,7 +192,12 @@ def find_phantoms(size: int, seed: int) -> DataSet:
 def find_npz(spec: str, path: Path, hospital: str, size: int) -> DataSet:
     """Find a file with MedMNIST's keys. Raises: UserError."""
     md5 = npzfile.identify(path, size, official=spec == "breastmnist")
-    return DataSet(spec, hospital, md5, lambda split: of_arrays(*npzfile.read(path, size, split), split, hospital))
+    notes = ("label 0 means malignant, as in MedMNIST",) * (spec != "breastmnist")
+
+    def read(split: str) -> Images:
+        return of_arrays(*npzfile.read(path, size, split), split, hospital)
+
+    return DataSet(spec, hospital, md5, read, notes=notes)
 
 
 def find_files(spec, listed: Listed, hospital: str, seed, prepare_files: Callable, kept, undivided) -> DataSet:
@@ -240,13 +243,11 @@ def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str 
     --seed and --positive, None if not given. Raises: UserError, as `find`.
     """
     specs = args.data or [one["spec"] for one in described["sets"]]
-    gone = [spec for spec in paths(specs) if not os.path.exists(spec)]
-    if gone and not args.data:
+    if not args.data and (gone := [spec for spec in paths(specs) if not os.path.exists(spec)]):
         raise UserError(f"{gone[0]}: the data of the run are no longer there. Give their new place with --data.")
     seed = described["seed"] if args.seed is None else args.seed
-    positive = args.positive or described["positive"]
-    size, view = args.size or described["size"], described["view"]
-    found = find(specs, args.data_root, size, seed, positive, kept, undivided, view)
+    size, positive = args.size or described["size"], args.positive or described["positive"]
+    found = find(specs, args.data_root, size, seed, positive, kept, undivided, described["view"])
     if not args.data and found.describe()["md5"] != described["md5"] and args.size is args.seed is None:
         print("note: the data have changed since the model was trained", file=sys.stderr)
     return found
@@ -258,8 +259,8 @@ def load(found: Found, *splits: str, optional: Sequence[str] = ()) -> Images:
     Args: optional: splits that may be empty, or may lack a class.
     Raises: UserError on bad images, and when a split that is not optional is empty, or train or val lacks a class.
     """
-    none = of_arrays(np.empty((0, found.size, found.size), np.uint8), np.empty(0, np.uint8), "", "")
     parts = [one.read(split) for split in splits for one in found.sets if split in one.splits]
+    none = of_arrays(np.empty((0, found.size, found.size), np.uint8), np.empty(0, np.uint8), "", "")
     images = concatenate(*parts or [none])
     if len(images):
         print(counts(images.table), file=sys.stderr)
@@ -293,8 +294,7 @@ def require_apart(found: Found) -> None:
     parts = [concatenate(*map(one.read, one.splits)) for one in found.sets]
     for i, images in enumerate(parts[1:], 1):
         known = fingerprints.fingerprint(concatenate(*parts[:i]).squares)
-        same = fingerprints.distance(images.squares, known) <= fingerprints.SAME
-        if same.any():
+        if (same := fingerprints.distance(images.squares, known) <= fingerprints.SAME).any():
             also = f"{same.sum()} of its {len(images)} images are also in another data set"
-            first = images.table["image"][int(np.argmax(same))]
-            raise UserError(f"--data {found.sets[i].spec}: {also}, such as {first}. Name each image once.")
+            also += f", such as {images.table['image'][int(np.argmax(same))]}"
+            raise UserError(f"--data {found.sets[i].spec}: {also}. Name each image once.")

@@ -245,10 +245,11 @@ def test_files_of_arrays_are_found_again_and_a_change_is_said(npz, capsys):
     asked = data.find_again(phantoms.describe(), None, flags(size=64, seed=5))
     assert asked.describe() == data.find(["phantom"], None, 64, 5).describe()
     assert data.find_again(own.describe(), None, flags(data=["phantom"])).synthetic
-    assert capsys.readouterr().err == ""
+    note = f"note: {own.paths[0]}: label 0 means malignant, as in MedMNIST\n"
+    assert capsys.readouterr().err == 2 * note
     npz(val_labels=None)  # the same file, changed since the run
     data.find_again(own.describe(), None, flags())
-    assert capsys.readouterr().err == "note: the data have changed since the model was trained\n"
+    assert capsys.readouterr().err == f"{note}{note}note: the data have changed since the model was trained\n"
 
 
 def test_images_that_a_run_did_not_read_are_known_whatever_the_columns_are_called(tmp_path):

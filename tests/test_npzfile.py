@@ -87,6 +87,7 @@ def write_stand_in(folder: Path, found: data.Found) -> Path:
 
 def test_other_md5_is_warned_about_and_used(tmp_path, npz, capsys):
     root = write_stand_in(tmp_path / "root", npz())
+    capsys.readouterr()
     found = data.find(["breastmnist"], str(root), 28)
     warning = capsys.readouterr().err
     assert warning.startswith("warning: ") and warning.count("\n") == 1
