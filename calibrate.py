@@ -149,9 +149,9 @@ def main():
     file, out = onnx.load(args.model), args.out
     names = [out.name, *(out.with_suffix(kind).name for kind in (".json", *MEASURED))]
     with outputs.output(out.parent, names, data.paths(args.data or [])):
-        for kind in MEASURED:  # of an earlier calibration
-            out.with_suffix(kind).unlink(missing_ok=True)
         lines = fit_to_images(model, file, args, out) if args.data else fit_to_prevalence(model, file, args)
+        for kind in MEASURED * (not args.data):  # an earlier calibration on images is not of this file
+            out.with_suffix(kind).unlink(missing_ok=True)
         with replacing(out) as beside, replacing(sidecar.path_of(out)) as described:
             recalibrate.save(file, beside)
             sidecar.write(beside, described, out.name, args.threads)

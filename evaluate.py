@@ -72,7 +72,10 @@ def find_images(model: Model, view: str, args) -> Found:
     """
     kept = model.table if isinstance(model, folders.Run) else None
     undivided = "all" if args.data and args.split in (None, "all") else None
-    return data.find_again(model.data | {"view": view}, kept, args, undivided)
+    found = data.find_again(model.data | {"view": view}, kept, args, undivided)
+    if args.data:
+        data.require_apart(found)
+    return found
 
 
 def load_images(found: Found, split: str) -> Images:
@@ -254,7 +257,6 @@ def main():
     set_seed(0, args.threads)
     model = open_model(args.model, args)
     found, name = find_images(model, model.view, args), name_of(args.model)
-    data.require_apart(found)
     split = evaluation.choose_split(found, args.split)
     at_home = model.path if model.path.is_dir() else model.path.with_suffix("")
     folder = at_home if args.out is None else Path(args.out, name)
@@ -275,11 +277,8 @@ def main():
         title = title_of(label, scored, predicted)
         drawn = draw_figures(model, title, scored, predicted, args) | draw_clinical(clinic, title)
         evaluated = {"model": model.path.resolve().name, "split": split, "predictions": predicted.how, "images": label}
-        evaluated |= (
-            {"seen": predicted.seen.counts, "finder": evaluation.finder(predicted), "notes": notes}
-            | scoring.summary(results, model.calibration)
-            | clinic
-        )
+        evaluated |= {"seen": predicted.seen.counts, "finder": evaluation.finder(predicted), "notes": notes}
+        evaluated |= scoring.summary(results, model.calibration) | clinic
         if args.against:
             other, names = predict_other(model, by_image, args), (name, args.against)
             compared = evaluation.compare(by_image, predicted, other, names, args.bootstrap)
