@@ -9,7 +9,6 @@ ensemble. By default, the pool is train and val, and near-duplicates and images 
 from dataclasses import replace
 
 from common import data, scoring
-from common.calibration import CHOSEN
 from common.crossvalidation import CrossValidation, Scheme, cross_validate
 from common.data import Found, Images
 from common.errors import UserError
@@ -72,7 +71,7 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
     found_threshold = choose_found_threshold(pool, validation.found.mean(0))
     calibration = scoring.fit_calibration(pool, logits, groups, rule, "out_of_fold", by_hospital, found_threshold)
     probabilities = calibration.probabilities(logits)
-    out_of_fold = Scored("out_of_fold", pool, probabilities, groups, chose=CHOSEN)
+    out_of_fold = Scored("out_of_fold", pool, probabilities, groups, chose=calibration.chose)
     given = validation.look_at_boxes(pool, settings.mirror) if settings.view == "lesion" else None
     scored = scoring.by_boxes(out_of_fold, None if given is None else calibration.probabilities(given))
     rows = []

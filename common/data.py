@@ -259,8 +259,8 @@ def load(found: Found, *splits: str, optional: Sequence[str] = ()) -> Images:
     Args: optional: splits that may be empty, or may lack a class.
     Raises: UserError on bad images, and when a split that is not optional is empty, or train or val lacks a class.
     """
-    parts = [one.read(split) for split in splits for one in found.sets if split in one.splits]
     none = of_arrays(np.empty((0, found.size, found.size), np.uint8), np.empty(0, np.uint8), "", "")
+    parts = [one.read(split) for split in splits for one in found.sets if split in one.splits]
     images = concatenate(*parts or [none])
     if len(images):
         print(counts(images.table), file=sys.stderr)

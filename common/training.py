@@ -17,7 +17,7 @@ from common.boxes import in_shares
 from common.calibration import negative_log_likelihood
 from common.data import Images
 from common.errors import UserError, reading
-from common.model import Predictor, TwoLooks, explain
+from common.model import Predictor, TwoLooks, explain, predict
 from common.progress import Progress
 from common.settings import Settings
 from common.weights import initial_model, read_tensors, write_tensors
@@ -257,10 +257,11 @@ def validate(model: torch.nn.Module, val: Examples, settings: Settings) -> dict:
     The loss is plain cross-entropy; a network with a finder adds `lesion.heat_loss`.
     """
     predictor = Predictor([model], settings.mirror)
-    explained = explain(predictor, val.pixels)
-    logits, heat = explained.evidence.mean((1, 2, 3)).double().numpy(), explained.heat
+    explained = explain(predictor, val.pixels) if val.lesions else None
+    logits = explained.evidence.mean((1, 2, 3)).double().numpy() if explained else predict(predictor, val.pixels)
     val_loss = negative_log_likelihood(val.labels, logits)
-    if val.lesions:
+    if val.lesions and explained:
+        heat = explained.heat
         assert heat is not None  # a network with lesions has a finder
         logits_of_heat = heat.clamp(1e-6, 1 - 1e-6).logit()
         val_loss += float(

@@ -141,7 +141,7 @@ def shown_scores() -> dict:
     return found
 
 
-def _intervals(axes, series: dict[str, dict], places: list, styles, title: str) -> None:
+def _intervals(axes, series: dict[str, dict], places: list, styles) -> None:
     """Draw values with intervals, names side by side at each place. series: {name: {place: (value, low, high)}}."""
     for i, ((colour, marker), (name, points)) in enumerate(zip(styles, series.items())):
         values, low, high = np.array(list(points.values())).T
@@ -149,9 +149,7 @@ def _intervals(axes, series: dict[str, dict], places: list, styles, title: str) 
         errors = [values - low, high - values]
         axes.errorbar(x, values, errors, fmt=marker, color=colour, markersize=8, capsize=4, label=name)
     axes.set_xticks(range(len(places)), places)
-    axes.set_title(title, weight="bold")
     axes.grid(axis="y", color=FAINT)
-    axes.legend(loc="lower left", frameon=True, edgecolor="none")
 
 
 def figure_of(picture, caption: str, aucs: dict, published: dict, title: str) -> Figure:
@@ -165,7 +163,7 @@ def figure_of(picture, caption: str, aucs: dict, published: dict, title: str) ->
     left.set_title(textwrap.fill(caption, 44), size=10, loc="left", y=0, va="top", pad=-8)
     places = list(dict.fromkeys(place for points in aucs.values() for place in points))
     places.sort(key=list(published).__contains__, reverse=True)  # places with a published value come first
-    _intervals(right, aucs, places, [style[:2] for style in ((MUTED, "s"), (MODEL, "o"), (CHOSEN, "D"))], "")
+    _intervals(right, aucs, places, [style[:2] for style in ((MUTED, "s"), (MODEL, "o"), (CHOSEN, "D"))])
     note = "Right of the line: each hospital is predicted by a model of the others. Bars: 95 % intervals"
     right.set_title(note, size=10, loc="left")
     right.axvline(len(published) - 0.5, color=MUTED, linewidth=0.8)
