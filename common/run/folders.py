@@ -145,13 +145,13 @@ def save_model(path: Path, model, settings: Settings, seed: int, found: Found, t
     write_tensors(path, content)
 
 
-def empty_model(view: str, size: int, stages: int) -> BreastResNet | TwoLooks:
-    """Return the model of a view (square, frame or lesion), with arbitrary weights, on the CPU."""
+def empty_model(size: int, stages: int | list[int]) -> BreastResNet | TwoLooks:
+    """Return a model with arbitrary weights on the CPU. stages: of a BreastResNet, or of both networks of TwoLooks."""
+    model: BreastResNet | TwoLooks
     with torch.device("meta"):  # initial weights would cost time and random numbers
-        if view == "lesion":
-            model: BreastResNet | TwoLooks = TwoLooks(
-                BreastResNet(size, stages), BreastResNet(size, stages, finds=True)
-            )
+        if isinstance(stages, list):
+            of_window, of_frame = stages
+            model = TwoLooks(BreastResNet(size, of_window), BreastResNet(size, of_frame, finds=True))
         else:
             model = BreastResNet(size, stages)
     model.to_empty(device="cpu")
@@ -168,7 +168,7 @@ def read_checkpoint(path: Path) -> tuple[dict, BreastResNet | TwoLooks]:
         known = content["format"] == FORMAT and describes_data(content["data"])
         if not known or any(type(content[key]) is not kind for key, kind in kinds.items()):
             raise ValueError("not what save_model writes")
-        model = empty_model(content["data"]["view"], content["data"]["size"], content["stages"])
+        model = empty_model(content["data"]["size"], content["stages"])
         model.load_state_dict(content["state"])
         if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
             raise ValueError("weights that are no numbers")
