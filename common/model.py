@@ -24,14 +24,19 @@ COARSE = 32  # rough side in pixels of images for `texture`; finer detail depend
 class Explained(NamedTuple):
     """The reasons of a model for its logits.
 
-    evidence: [n, looks, rows, columns], what each position of each look adds; the mean over looks and positions is the
-    logit; texture: [n, features], from which the typicality is computed; heat: [n, side, side], 0 to 1, how sure the
-    finder is of a lesion at each position of the frame; None for a model without a finder.
+    evidence: for each look [n, rows, columns], what each position adds; texture: [n, features], from which the
+    typicality is computed; heat: [n, side, side], 0 to 1, how sure the finder is of a lesion at each position of the
+    frame; None for a model without a finder.
     """
 
-    evidence: torch.Tensor
+    evidence: tuple[torch.Tensor, ...]
     texture: torch.Tensor
     heat: torch.Tensor | None = None
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """Logits [n]: the mean over looks of the mean evidence."""
+        return torch.stack([maps.mean((1, 2)) for maps in self.evidence]).mean(0)
 
 
 class BreastResNet(nn.Module):
@@ -99,8 +104,8 @@ class BreastResNet(nn.Module):
         """
         first = self.first_stage(images)
         last, heat = self.later_stages(first)
-        evidence = (self.trunk.fc.weight @ last.flatten(2) + self.trunk.fc.bias).reshape(-1, 1, *last.shape[2:])
-        return Explained(evidence, self.texture(images, first), None if heat is None else heat[:, 0].sigmoid())
+        evidence = (self.trunk.fc.weight @ last.flatten(2) + self.trunk.fc.bias).reshape(-1, *last.shape[2:])
+        return Explained((evidence,), self.texture(images, first), None if heat is None else heat[:, 0].sigmoid())
 
     def texture(self, images: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """Return the features from which the typicality is computed, float [n, 134].
@@ -175,8 +180,7 @@ class TwoLooks(nn.Module):
     def explain(self, images: torch.Tensor) -> Explained:
         """Return class activation maps, texture and heat. images: float [n, 2, size, size] in [0, 1]."""
         window, frame = self.window.explain(images[:, 0]), self.frame.explain(images[:, 1])
-        evidence, texture = (torch.cat(pair, 1) for pair in zip(window[:2], frame[:2]))
-        return Explained(evidence, texture, frame.heat)
+        return Explained(window.evidence + frame.evidence, torch.cat([window.texture, frame.texture], 1), frame.heat)
 
     def streamlined(self) -> "TwoLooks":
         """Return a copy that computes the same in less time, as `BreastResNet.streamlined` does."""
@@ -222,14 +226,15 @@ class Predictor(nn.Module):
 
         Args: images: as for `forward`.
         """
-        of_views = [[member.explain(view) for member in self.members] for view in self.views(images)]
+        explained = [member.explain(view) for view in self.views(images) for member in self.members]
 
-        def mean(name: str) -> torch.Tensor:
-            maps = [torch.stack([getattr(one, name) for one in explained]).mean(0) for explained in of_views]
-            return (maps[0] + mirrored(maps[1])) / 2 if self.mirror else maps[0]
+        def mean(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+            of_views = torch.stack(list(maps)).unflatten(0, (-1, len(self.members))).mean(1)
+            return (of_views[0] + mirrored(of_views[1])) / 2 if self.mirror else of_views[0]
 
-        heat = None if of_views[0][0].heat is None else mean("heat")
-        return Explained(mean("evidence"), of_views[0][0].texture, heat)
+        evidence = tuple(mean(of_look) for of_look in zip(*(one.evidence for one in explained)))
+        heats = [one.heat for one in explained if one.heat is not None]
+        return Explained(evidence, explained[0].texture, mean(heats) if heats else None)
 
 
 def device_of(name: str) -> torch.device:
@@ -257,6 +262,6 @@ def explain(predictor: Predictor, images: np.ndarray, batch: int = 256) -> Expla
     device = next(predictor.parameters()).device
     predictor.eval()
     parts = [predictor.explain(part.to(device)) for part in torch.from_numpy(images).split(batch)]
-    evidence, texture = (torch.cat([getattr(one, name).cpu() for one in parts]) for name in ("evidence", "texture"))
-    heat = [one.heat.cpu() for one in parts if one.heat is not None]
-    return Explained(evidence, texture, torch.cat(heat) if heat else None)
+    evidence = tuple(torch.cat(of_look).cpu() for of_look in zip(*(one.evidence for one in parts)))
+    heat = [one.heat for one in parts if one.heat is not None]
+    return Explained(evidence, torch.cat([one.texture for one in parts]).cpu(), torch.cat(heat).cpu() if heat else None)

@@ -258,7 +258,7 @@ def validate(model: torch.nn.Module, val: Examples, settings: Settings) -> dict:
     """
     predictor = Predictor([model], settings.mirror)
     explained = explain(predictor, val.pixels) if val.lesions else None
-    logits = explained.evidence.mean((1, 2, 3)).double().numpy() if explained else predict(predictor, val.pixels)
+    logits = explained.logits.double().numpy() if explained else predict(predictor, val.pixels)
     val_loss = negative_log_likelihood(val.labels, logits)
     if val.lesions and explained:
         heat = explained.heat

@@ -130,11 +130,11 @@ def npz(tmp_path, stored):
     return write
 
 
-def untrained_member(seed: int, finds: bool = False) -> BreastResNet:
+def untrained_member(seed: int, finds: bool = False, stages: int = 2) -> BreastResNet:
     """An untrained model with batch statistics that are not the identity."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = BreastResNet(28, 2, finds)
+        model = BreastResNet(28, stages, finds)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 for name, low, high in (("running_mean", -0.5, 0.5), ("running_var", 0.5, 2), ("weight", 0.5, 1.5)):
@@ -186,12 +186,15 @@ def framed(tmp_path_factory) -> data.Images:
 
 @pytest.fixture(scope="session")
 def finding(untrained) -> folders.Run:
-    """A run in the view lesion, untrained, with mirror pass; in `framed` it finds something else in each frame."""
+    """A run in the view lesion, untrained, with mirror pass; in `framed` it finds something else in each frame.
+
+    As at 128 pixels, the network of the window has one stage more, and so a coarser map of evidence.
+    """
     frame = untrained_member(9, finds=True)
     assert frame.finder is not None
     frame.finder.weight.data *= 0.4
     torch.nn.init.constant_(frame.finder.bias, -4.6)  # type: ignore[arg-type]
-    predictor = Predictor([TwoLooks(untrained_member(4), frame)], mirror=True)
+    predictor = Predictor([TwoLooks(untrained_member(4, stages=3), frame)], mirror=True)
     return replace(untrained, predictor=predictor, data=untrained.data | {"view": "lesion"})
 
 

@@ -14,10 +14,12 @@ def uint8_images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (11, 28, 28), np.uint8)
 
 
-@pytest.mark.parametrize("size, own, stride", [(28, 3, 1), (64, 4, 2), (224, 4, 2)])
+@pytest.mark.parametrize(
+    "size, finds, own, stride", [(28, False, 3, 1), (64, False, 4, 2), (224, False, 4, 2), (64, True, 3, 2)]
+)
 @pytest.mark.parametrize("given", ["auto", 2, 3, 4])
-def test_depth_and_stem_follow_the_size(size, own, stride, given):
-    network = BreastResNet(size, given).eval()
+def test_depth_and_stem_follow_the_size_and_the_finder(size, finds, own, stride, given):
+    network = BreastResNet(size, given, finds).eval()
     trunk, stages = network.trunk, own if given == "auto" else given
     assert network.stages == stages and trunk.fc.in_features == 64 * 2 ** (stages - 1)
     assert trunk.conv1.stride == (stride, stride) and trunk.conv1.in_channels == 1
@@ -56,8 +58,8 @@ def test_evidence_is_the_map_whose_mean_is_the_logit(uint8_images, members, mirr
         both = [(last.movedim(1, -1) @ member.trunk.fc.weight[0] + member.trunk.fc.bias) for last in seen]
         maps.append(np.mean([both[0], both[1].flip(-1)] if mirror else both, 0))
     evidence, textures, heat = model.explain(predictor, uint8_images, batch=4)
-    found = evidence[:, 0].numpy()
-    assert evidence.shape[1] == 1 and heat is None
+    (found,) = (of_look.numpy() for of_look in evidence)
+    assert heat is None
     assert found.dtype == np.float32 and found.shape == maps[0].shape
     np.testing.assert_allclose(found, np.mean(maps, 0), atol=2e-5)
     np.testing.assert_allclose(found.mean((1, 2)), model.predict(predictor, uint8_images), atol=1e-5)

@@ -38,17 +38,18 @@ head (float[batch, rows, columns] frame_evidence, float[batch, some] frame_featu
 """
 TWO_LOOKS = """
 head (float[batch, rows, columns] window_evidence, float[batch, some] window_features,
-        float[batch, rows, columns] frame_evidence, float[batch, some] frame_features)
+        float[batch, frame_rows, frame_columns] frame_evidence, float[batch, some] frame_features)
     => (float[batch] probability, float[batch] logit, float[batch, rows, columns] evidence,
-        float[batch, rows, columns] evidence_frame, float[batch, all_features] features)
+        float[batch, frame_rows, frame_columns] evidence_frame, float[batch, all_features] features)
 <float slope = {{{slope!r}}}, float intercept = {{{intercept!r}}}, int64[2] positions = {{1, 2}}, float half = {{0.5}}>
 {{
     scaled_window = Mul (window_evidence, slope)
     scaled_frame = Mul (frame_evidence, slope)
     evidence = Add (scaled_window, intercept)
     evidence_frame = Add (scaled_frame, intercept)
-    both = Add (evidence, evidence_frame)
-    sum_of_logits = ReduceMean <keepdims = 0> (both, positions)
+    logit_of_window = ReduceMean <keepdims = 0> (evidence, positions)
+    logit_of_frame = ReduceMean <keepdims = 0> (evidence_frame, positions)
+    sum_of_logits = Add (logit_of_window, logit_of_frame)
     logit = Mul (sum_of_logits, half)
     probability = Sigmoid (logit)
     features = Concat <axis = 1> (window_features, frame_features)
@@ -118,7 +119,7 @@ class Network(nn.Module):
 
     def forward(self, prepared: torch.Tensor) -> tuple[torch.Tensor, ...]:
         explained = self.predictor.explain(prepared)
-        found = explained.evidence[:, 0], explained.texture
+        found = explained.evidence[0], explained.texture
         return found if explained.heat is None else (*found, explained.heat)
 
 

@@ -91,9 +91,9 @@ def check(model: onnxfile.OnnxModel, reference: dict[str, parity.Expected], line
     answers, apart = {}, []
     for name, expected in reference.items():
         outputs = ["probability", "logit", *parity.evidence_of(model)]
-        found, logits, *maps = parity.answer(model, outputs, expected)
+        found, logits, *evidence = parity.answer(model, outputs, expected)
         answers[name] = expected.labels, expected.probabilities, found
-        apart.append(parity.mean_from_logit(logits, np.stack(maps, 1)))
+        apart.append(parity.mean_from_logit(logits, evidence))
     mean = {"mean_from_logit": max(apart)}
     parity.require([mean], parity.MEAN_BOUND)
     decide = [answers[name] for name in ("train", "val") if name in answers]  # some data sets have no val

@@ -166,6 +166,7 @@ def read_checkpoint(path: Path) -> tuple[dict, BreastResNet | TwoLooks]:
         if content["format"] == "breastmnist-resnet18 v1":
             raise UserError(f"{path}: was written by version 1 of this program. Train the run again.")
         known = content["format"] == FORMAT and describes_data(content["data"])
+        kinds |= {"stages": list if content["data"]["view"] == "lesion" else int}
         if not known or any(type(content[key]) is not kind for key, kind in kinds.items()):
             raise ValueError("not what save_model writes")
         model = empty_model(content["data"]["size"], content["stages"])
@@ -244,7 +245,7 @@ class Run:
         Evidence is what each position adds to the calibrated logit. Unit: log-odds.
         """
         looked = look(self.predictor, images)
-        evidence = explain(self.predictor, looked.images.seen).evidence[:, 0].numpy()
+        evidence = explain(self.predictor, looked.images.seen).evidence[0].numpy()
         return evidence / self.calibration.temperature + self.calibration.offset, looked.windows
 
     @property

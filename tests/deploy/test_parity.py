@@ -16,7 +16,7 @@ def test_every_image_is_compared_and_a_difference_is_seen(shipped, onnx_model, f
     calibration = replace(shipped.calibration, threshold=expected.probabilities[-1] + 5e-4)
     other = expected._replace(
         probabilities=expected.probabilities + 1e-3 * last,
-        evidence=expected.evidence + 0.49 * last[:, np.newaxis, np.newaxis, np.newaxis],
+        evidence=[expected.evidence[0] + 0.49 * last[:, np.newaxis, np.newaxis]],
         textures=expected.textures + 99 * last[:, np.newaxis],
     )
     row = parity.compare_split(replace(onnx_model, calibration=calibration), "train", other, fitted, 1)
@@ -76,14 +76,15 @@ def test_a_file_that_looks_for_lesions_is_compared_at_the_same_windows_and_its_f
     shipped = replace(finding, predictor=graph.as_shipped(finding.predictor, fp16=False))
     reference = parity.expect(shipped, {"train": framed})
     expected = reference["train"]
-    assert expected.evidence.shape == (6, 2, 7, 7) and expected.textures.shape == (6, 268)
+    assert [maps.shape for maps in expected.evidence] == [(6, 4, 4), (6, 7, 7)]
+    assert expected.textures.shape == (6, 268)
     fitted = typicality.fit(expected.textures, framed.groups)
     checked = parity.check(lesion_model, reference, fitted)
     assert [(row["n"], row["batch"]) for row in checked["rows"]] == [(6, 1), (6, 64)]
     assert checked["finders"] == [{"split": "train", "n": 6, "windows_differ": 0}]
     assert [row["max_difference"] for row in checked["sizes"]] == [0, 0]
 
-    evidence = expected.evidence + np.float32([0, 0.49])[:, np.newaxis, np.newaxis]  # of the frame's network
+    evidence = [expected.evidence[0], expected.evidence[1] + np.float32(0.49)]  # of the frame's network
     row = parity.compare_split(lesion_model, "train", expected._replace(evidence=evidence), fitted, 1)
     assert row["evidence_difference"] == pytest.approx(0.49, abs=1e-3) and row["max_difference"] < 1e-5
     boxes = expected.boxes.copy()
