@@ -127,6 +127,13 @@ def test_another_model_s_predictions_are_taken_in_order_and_only_of_the_same_ima
     files.write_csv(against, bare)  # as other programs write it
     found = evaluate.predict_other(onnx_model, scored, parsed("--against", against))
     assert found.probabilities.tolist() == expected.tolist() and not found.out_of_fold.any()
+    places = rows[0] | {"image": rows[1]["image"]}, rows[1] | {"image": rows[0]["image"]}
+    swapped = [row | {"label": rows[1 - i]["label"]} for i, row in enumerate(places)]
+    lines = [[*rows[0]], *([*row.values()] for row in [*swapped, *rows[2:]])]
+    text = "\n".join(";".join(map(str, line)) for line in lines)
+    against.write_text(text.replace(".", ","))  # of a table in another order, saved by a spreadsheet
+    found = evaluate.predict_other(onnx_model, scored, parsed("--against", against))
+    assert found.probabilities.tolist() == [expected[1], expected[0], *expected[2:]]
     files.write_csv(against, rows[1:])
     said = refusal(evaluate.predict_other, onnx_model, scored, parsed("--against", against))
     assert said == f"--against {against}: the predictions are not of the same images. Give a run or an .onnx file."

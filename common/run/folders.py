@@ -5,6 +5,7 @@ temperature, offset and operating point. split.csv is the table of all images, w
 folder also holds predictions.csv, metrics.json, and other files of the script.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from common import fingerprints
+from common import fingerprints, tablefile
 from common.answer import Answer
 from common.calibration import Calibration, logit, sigmoid
 from common.data import Found, Images
@@ -44,39 +45,40 @@ def prediction_rows(images: Images, probabilities, fold=None) -> list[dict]:
     return pd.DataFrame(known | {name: table[name] for name in ("hospital", "patient", "image")}).to_dict("records")
 
 
-def read_predictions(path: Path) -> dict[tuple[str, str, int], dict]:
-    """Return the rows of a predictions.csv by (hospital, split, index).
+def read_predictions(path: Path) -> dict[tuple[str, str, str], dict]:
+    """Return the rows of a predictions.csv by (hospital, split, image).
 
-    Each row has "label", "image" ("" if unknown), "out_of_fold" (whether a fold held the image out) and "probability".
-    The hospital is "" if the file has no column hospital. Predictions of several repeats are averaged as logits, as in
-    `Predictor`. Raises: UserError.
+    Each row has "label", "out_of_fold" (whether a fold held the image out) and "probability". The hospital is "" if the
+    file has no column hospital. The index stands in place of the image if the file has no column image. Predictions of
+    several repeats are averaged as logits, as in `Predictor`. Raises: UserError.
     """
     needed = "use the columns split, index, label and probability, and probabilities from 0 to 1"
     with reading(path, "is not a table of predictions", needed):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", on_bad_lines="error")
-        table = table.assign(**{name: "" for name in ("fold", "hospital", "image") if name not in table})
-        columns = {"label": table["label"].map({"0": 0, "1": 1}), "index": table["index"].astype(int)}
-        table = table.assign(**columns, probability=table["probability"].astype(float))
+        table = tablefile.read(path)
+        table = table.assign(**{name: "" for name in ("fold", "hospital") if name not in table})
+        table["image"] = table["image" if "image" in table else "index"]
+        table["label"] = table["label"].map({"0": 0, "1": 1})
+        table["probability"] = table["probability"].astype(float)
         sound = "split" in table and not table.empty and table["label"].notna().all()
-        if not sound or not table["probability"].between(0, 1).all():
+        numbered = table["index"].str.fullmatch(r"\d{1,9}").all()
+        if not sound or not numbered or not table["probability"].between(0, 1).all():
             raise ValueError("not predictions")
     found = {}
-    for key, rows in table.groupby(["hospital", "split", "index"], sort=False):
+    for key, rows in table.groupby(["hospital", "split", "image"], sort=False):
         p = rows["probability"].to_numpy()
         mean = float(p[0]) if len(p) == 1 else float(sigmoid(logit(p).mean()))  # one value stays exact
         first = rows.iloc[0]
-        about = {"label": int(first["label"]), "image": first["image"], "out_of_fold": bool(first["fold"])}
-        found[key] = about | {"probability": mean}
+        found[key] = {"label": int(first["label"]), "out_of_fold": bool(first["fold"]), "probability": mean}
     return found
 
 
 def matching(predictions: dict, images: Images) -> list[dict] | None:
-    """Return the stored prediction of each image, in order; None if a prediction is missing or of another image."""
+    """Return the stored prediction of each image, in order; None if a prediction is missing or has another label."""
     found = []
     for row in prediction_rows(images, np.zeros(len(images))):
-        place = row["split"], row["index"]
-        known = predictions.get((row["hospital"], *place)) or predictions.get(("", *place))
-        if known is None or known["label"] != row["label"] or known["image"] not in ("", row["image"]):
+        names = itertools.product((row["hospital"], ""), [row["split"]], (row["image"], str(row["index"])))
+        known = next((predictions[name] for name in names if name in predictions), None)
+        if known is None or known["label"] != row["label"]:
             return None
         found.append(known)
     return found
@@ -196,8 +198,7 @@ def read_own_predictions(folder: Path, rows: pd.DataFrame) -> tuple[np.ndarray, 
     Returns: P(malignant) [n], nan if unknown; bool [n], whether P is out-of-fold. Raises: UserError.
     """
     path = folder / "predictions.csv"
-    stored = read_predictions(path) if path.exists() else {}
-    known = {(hospital, split, row["image"]): row for (hospital, split, _), row in stored.items()}
+    known = read_predictions(path) if path.exists() else {}
     none = {"probability": np.nan, "out_of_fold": False}
     found = [known.get(place, none) for place in zip(rows["hospital"], rows["split"], rows["image"])]
     return np.array([row["probability"] for row in found]), np.array([row["out_of_fold"] for row in found], bool)
