@@ -59,9 +59,8 @@ def read_predictions(path: Path) -> dict[tuple[str, str, str], dict]:
         table["image"] = table["image" if "image" in table else "index"]
         table["label"] = table["label"].map({"0": 0, "1": 1})
         table["probability"] = table["probability"].astype(float)
-        sound = "split" in table and not table.empty and table["label"].notna().all()
-        numbered = table["index"].str.fullmatch(r"\d{1,9}").all()
-        if not sound or not numbered or not table["probability"].between(0, 1).all():
+        numbered = table["index"].str.fullmatch(r"\d{1,9}")
+        if not (numbered & table["label"].notna() & table["probability"].between(0, 1)).all() or "split" not in table:
             raise ValueError("not predictions")
     found = {}
     for key, rows in table.groupby(["hospital", "split", "image"], sort=False):
