@@ -85,6 +85,8 @@ def audit_text(pool: Images, found: Audit) -> str:
         f"pairs in two splits: {found.across_splits}; images in a group with an image of another split: {leaking}",
         f"pairs with opposite labels: {len(found.opposite)}",
     ]
+    if found.total > len(found.pairs):
+        lines.insert(1, f"of these pairs, the {len(found.pairs)} with the highest correlations are counted below")
     lines += [pair_text(pool, *pair) for pair in found.opposite]
     if found.patients:
         lines.append(f"pairs of two patients: {len(found.patients)}")

@@ -76,16 +76,18 @@ def read_images(model: OnnxModel, args) -> tuple[Images, Found, str]:
     return images[~seen], found, left_out if seen.any() else "The model has seen none of these images."
 
 
-def calibration_of(images: Images, unit: Unit, fitted: Fitted, total: tuple[float, float], args) -> Calibration:
+def calibration_of(
+    images: Images, unit: Unit, fitted: Fitted, total: tuple[float, float], found_threshold: float, args
+) -> Calibration:
     """Return the calibration of the new file. total: the temperature and offset for the logits of the network."""
     hospitals = list(dict.fromkeys(images.hospitals))
     about = {"n": len(unit.labels), "malignant": int(unit.labels.sum())}
     chosen_on = {"on": "calibration", "hospitals": hospitals, "hospital_left_out": False, "chose": list(CHOSEN)}
-    chosen_on |= {"unit": args.unit} | about
+    chosen_on |= {"unit": args.unit, "prevalence": float(images.labels.mean())} | about
     said = f"{about['n']} {args.unit}s of {' + '.join(hospitals)}"
     rates = {name: value for name, value in fitted.after.items() if name.startswith(("recall", "specificity"))}
     achieved = {"hospital": " + ".join(hospitals), "held_out": True, "how": recalibration.HOW} | about | rates
-    return Calibration(*total, fitted.threshold, args.rule.describe(said), chosen_on, [achieved])
+    return Calibration(*total, fitted.threshold, args.rule.describe(said), chosen_on, [achieved], found_threshold)
 
 
 def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> list[str]:
@@ -99,7 +101,7 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> l
     recalibration.require_enough(unit, args.unit)
     fitted = recalibration.fit(unit, by_image, model.calibration.threshold, args.rule)
     total = recalibrate.shift(file, fitted.temperature, fitted.offset)
-    chosen = calibration_of(images, unit, fitted, total, args)
+    chosen = calibration_of(images, unit, fitted, total, model.calibration.found_threshold, args)
     recalibrate.describe(file, chosen, images)
     label = found.notice or " + ".join(chosen.chosen_on["hospitals"])
     lines = [tables.recalibration_text(fitted, model.calibration, chosen, label), seen]
@@ -147,6 +149,7 @@ def main():
     args = parse_args()
     model = onnxfile.load(args.model, args.threads)
     file, out = onnx.load(args.model), args.out
+    outputs.refuse_description(sidecar.path_of(out))
     names = [out.name, *(out.with_suffix(kind).name for kind in (".json", *MEASURED))]
     with outputs.output(out.parent, names, data.paths(args.data or [])):
         lines = fit_to_images(model, file, args, out) if args.data else fit_to_prevalence(model, file, args)

@@ -71,7 +71,7 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
     found_threshold = choose_found_threshold(pool, validation.found.mean(0))
     calibration = scoring.fit_calibration(pool, logits, groups, rule, "out_of_fold", by_hospital, found_threshold)
     probabilities = calibration.probabilities(logits)
-    out_of_fold = Scored("out_of_fold", pool, probabilities, groups, chose=calibration.chose)
+    out_of_fold = Scored("out_of_fold", pool, probabilities, groups, choosing=True, chose=calibration.chose)
     given = validation.look_at_boxes(pool, settings.mirror) if settings.view == "lesion" else None
     scored = scoring.by_boxes(out_of_fold, None if given is None else calibration.probabilities(given))
     rows = []

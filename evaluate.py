@@ -60,8 +60,9 @@ def open_model(name: str, args) -> Model:
 
 
 def name_of(path) -> str:
-    """Return the name of a run, an .onnx file or a predictions.csv, without the ending."""
+    """Return the name of a run, .onnx file or table, without ending; for a file with its usual name, of its folder."""
     path = Path(path).resolve()
+    path = path.parent if path.name in ("model.onnx", "predictions.csv") else path
     return path.stem if path.suffix in (".onnx", ".csv") else path.name
 
 
@@ -229,7 +230,7 @@ def write(out: Path, split: str, evaluated: dict, rows: list[dict], drawn: dict,
 
     Returns: text that names the files. Raises: UserError.
     """
-    replaced = replaced_results(out / f"evaluation_{split}.json", evaluated["images"])
+    replaced = replaced_results(out / f"evaluation_{split}.json", evaluated)
     for stem in FIGURES:  # a figure of an earlier evaluation must not stay beside these results
         (out / f"{stem}_{split}.png").unlink(missing_ok=True)
     write_json(out / f"evaluation_{split}.json", evaluated, notice)
@@ -246,10 +247,12 @@ def write(out: Path, split: str, evaluated: dict, rows: list[dict], drawn: dict,
     return said
 
 
-def replaced_results(path: Path, images: str) -> str:
-    """Return a line that says that results of other images are replaced; "" if none are. images: name of the images."""
-    earlier = read_json(str(path), "choose another --out")["images"] if path.exists() else images
-    return "" if earlier == images else f"note: the earlier results of {earlier} are replaced\n"
+def replaced_results(path: Path, evaluated: dict) -> str:
+    """Return a line that says that results of another model or other images are replaced; "" if none are."""
+    earlier = read_json(str(path), "choose another --out") if path.exists() else evaluated
+    model, images = earlier["model"], earlier["images"]
+    same = (model, images) == (evaluated["model"], evaluated["images"])
+    return "" if same else f"note: the earlier results of {model} on {images} are replaced\n"
 
 
 def main():
@@ -276,7 +279,7 @@ def main():
         notes = tables.at_operating_point(results, model.calibration) + notes
         title = title_of(label, scored, predicted)
         drawn = draw_figures(model, title, scored, predicted, args) | draw_clinical(clinic, title)
-        evaluated = {"model": model.path.resolve().name, "split": split, "predictions": predicted.how, "images": label}
+        evaluated = {"model": args.model, "split": split, "predictions": predicted.how, "images": label}
         evaluated |= {"seen": predicted.seen.counts, "finder": evaluation.finder(predicted), "notes": notes}
         evaluated |= scoring.summary(results, model.calibration) | clinic
         if args.against:

@@ -36,10 +36,6 @@ def parse_args():
     args = parser.parse_args()
     if args.out is not None and not args.out.endswith(".onnx"):
         parser.error(f"argument --out: {args.out!r} does not end in .onnx")
-    if args.out and (beside := sidecar.path_of(Path(args.out)).name) in (*folders.FILES, outputs.LIST):
-        parser.error(
-            f"argument --out: {args.out} would need the file {beside}, which belongs to a run. Choose another name"
-        )
     return args
 
 
@@ -110,7 +106,7 @@ def main():
     found = data.find_again(run.data, run.table, args)
     splits = {name: images for name in data.SPLITS if len(images := data.load(found, name, optional=["val", "test"]))}
     about = metadata.describe(run, folders.read_metrics(run.path))
-    out = Path(args.out or run.path / "model.onnx")
+    outputs.refuse_description(sidecar.path_of(out := Path(args.out or run.path / "model.onnx")))
     paths = {"fp32": out, "int8": out.with_suffix(".int8.onnx"), "plain": out.with_suffix(".plain.onnx")}
     wanted = ["fp32", *["int8"] * args.int8, *["plain"] * args.plain]
     parity_path = out.with_suffix(".parity.json")

@@ -44,7 +44,7 @@ def score(fitted: Fit, settings: Settings, found: Found, pool: Images, rule: Rul
     of_test, _ = find_and_predict(predictor, test)
     images, probabilities = data.concatenate(pool, test), calibration.probabilities(of_test)
     scored = [
-        Scored("val", val, calibration.probabilities(logits), groups, chose=calibration.chose),
+        Scored("val", val, calibration.probabilities(logits), groups, choosing=True, chose=calibration.chose),
         scoring.score_test(images, images.are_of("test"), probabilities),
     ]
     return calibration, scored, images

@@ -261,6 +261,7 @@ def main():
     found = find(args, settings)
     settings = replace(settings, view=found.view)
     pool = data.load(found, "train", "val", optional=["val"])
+    data.require_apart(found, without="test")
     weights.initial_model(args.size, settings)  # both calls raise their errors before anything is written
     make_score(pool, settings, args)
     threads = max(args.threads // args.jobs, 1)

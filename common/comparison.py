@@ -138,4 +138,4 @@ def compare(labels, a, b, counts, names: tuple[str, str]) -> dict:
     differences, delonged = paired_bootstrap(labels, a, b, counts), delong(labels, a, b)
     right = mcnemar(labels, a >= STANDARD_THRESHOLD, b >= STANDARD_THRESHOLD)
     said = conclusion(names, differences, delonged["p"], right, len(labels))
-    return {"against": names[1], "differences": differences, "delong": delonged, "mcnemar": right, "conclusion": said}
+    return {"differences": differences, "delong": delonged, "mcnemar": right, "conclusion": said}

@@ -60,6 +60,7 @@ class Found:
     seed: int
     positive: str | None = None
     view: str = "square"  # or frame, or lesion
+    undivided: str | None = None  # as for `find`
 
     @property
     def synthetic(self) -> bool:
@@ -107,7 +108,7 @@ class Found:
         md5s = "\n".join(one.md5 for one in self.sets)
         md5 = md5s if len(self.sets) == 1 else hashlib.md5(md5s.encode()).hexdigest()
         described = {"sets": sets, "size": self.size, "seed": self.seed, "positive": self.positive, "view": self.view}
-        return described | {"md5": md5, "synthetic": self.synthetic}
+        return described | {"md5": md5, "synthetic": self.synthetic, "undivided": self.undivided}
 
 
 def paths(specs: Sequence[str]) -> list[str]:
@@ -154,7 +155,7 @@ def find(
             raise UserError(f"--data {one.spec}: holds the same images as {earlier[0]}. Name each data set once.")
         for note in one.notes:
             print(f"note: {one.spec}: {note}", file=sys.stderr)
-    return Found(tuple(sets), size, seed, positive, view)
+    return Found(tuple(sets), size, seed, positive, view, undivided)
 
 
 def list_files(spec: str, positive: str | None) -> Listed | None:
@@ -207,9 +208,8 @@ def find_files(spec, listed: Listed, hospital: str, seed, prepare_files: Callabl
     divided, notes = bool((table["split"] != "").all()), list(listed.notes)
     identity = hashlib.md5(table.to_csv(index=False).encode() + f"{divided or seed}".encode()).hexdigest()
     if (table["hospital"] == "all").any():
-        raise UserError(
-            f"{path}: a hospital has the name 'all', which results use for all hospitals together. Rename the hospital."
-        )
+        why = "a hospital has the name 'all', which results use for all hospitals together. Rename the hospital"
+        raise UserError(f"{path}: {why}.")
     table["hospital"] = [name or hospital for name in table["hospital"]]
     table["_file"] = [str(listed.folder / name) for name in table["image"]]
 
@@ -237,7 +237,7 @@ def find_files(spec, listed: Listed, hospital: str, seed, prepare_files: Callabl
 
 
 def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str | None = None) -> Found:
-    """Find the data that a model was trained on, or the data that the flags name.
+    """Find the data that a model was trained on, divided as in training, or the data that the flags name.
 
     Args: described: as from `Found.describe`; kept: the table of the run; args: with --data, --data-root, --size,
     --seed and --positive, None if not given. Raises: UserError, as `find`.
@@ -247,6 +247,7 @@ def find_again(described: dict, kept: pd.DataFrame | None, args, undivided: str 
         raise UserError(f"{gone[0]}: the data of the run are no longer there. Give their new place with --data.")
     seed = described["seed"] if args.seed is None else args.seed
     size, positive = args.size or described["size"], args.positive or described["positive"]
+    undivided = undivided if args.data else described.get("undivided")
     found = find(specs, args.data_root, size, seed, positive, kept, undivided, described["view"])
     if not args.data and found.describe()["md5"] != described["md5"] and args.size is args.seed is None:
         print("note: the data have changed since the model was trained", file=sys.stderr)
@@ -264,10 +265,8 @@ def load(found: Found, *splits: str, optional: Sequence[str] = ()) -> Images:
     images = concatenate(*parts or [none])
     if len(images):
         print(counts(images.table), file=sys.stderr)
-    for split in splits:
+    for split in [split for split in splits if split not in optional]:
         part = images.table[images.table["split"] == split]
-        if split in optional:
-            continue
         if part.empty:
             refuse_empty(found, split)
         if split in ("train", "val"):
@@ -287,14 +286,15 @@ def require_both_classes(labels: np.ndarray, what: str) -> None:
         raise UserError(f"{what} holds one class only. Give malignant images, and normal or benign images.")
 
 
-def require_apart(found: Found) -> None:
-    """Raise a `UserError` if two data sets hold the same picture. The check reads the images of every split."""
+def require_apart(found: Found, without: str | None = None) -> None:
+    """Raise a `UserError` if two data sets hold the same picture, in any split but `without`."""
     if len(found.sets) == 1:
         return
-    parts = [concatenate(*map(one.read, one.splits)) for one in found.sets]
+    sets = [one for one in found.sets if set(one.splits) - {without}]
+    parts = [concatenate(*(one.read(split) for split in one.splits if split != without)) for one in sets]
     for i, images in enumerate(parts[1:], 1):
         known = fingerprints.fingerprint(concatenate(*parts[:i]).squares)
         if (same := fingerprints.distance(images.squares, known) <= fingerprints.SAME).any():
             also = f"{same.sum()} of its {len(images)} images are also in another data set"
             also += f", such as {images.table['image'][int(np.argmax(same))]}"
-            raise UserError(f"--data {found.sets[i].spec}: {also}. Name each image once.")
+            raise UserError(f"--data {sets[i].spec}: {also}. Name each image once.")

@@ -19,7 +19,7 @@ from common.fingerprints import NEAR, SAME
 from common.scoring import Scored
 from common.subgroups import UNKNOWN
 
-KINDS = ("trained on", "near-duplicate", "unseen")  # what a model has seen of an image; "" if unknown
+KINDS = ("trained on", "chose", "near-duplicate", "unseen")  # what a model has seen of an image; "" if unknown
 NO_FINGERPRINTS = np.empty((0, fingerprints.BITS // 8), np.uint8)
 OUT_OF_FOLD = {  # {--groups of crossval.py: what the models that predict an image have not seen}
     "patient": "were not trained on the image, its near-duplicates, or other images of its patient",
@@ -77,7 +77,7 @@ def by_pictures(
     groups = images.groups
     trained, chosen = (fingerprints.distance(images.squares, known) for known in (trained_on, chosen_on))
     near = np.minimum(trained, chosen) <= NEAR
-    kinds = np.select([trained <= SAME, trained <= NEAR], KINDS[:2], KINDS[2])
+    kinds = np.select([trained <= SAME, chosen <= SAME, trained <= NEAR], KINDS[:3], KINDS[3])
     kinds = kinds if len(trained_on) else np.full(len(images), "")
     return Seen(kinds, groups, ~np.isin(groups, groups[near]), trained <= SAME, chosen <= SAME)
 
@@ -94,7 +94,7 @@ def by_table(seen: Seen, rows: pd.DataFrame, table: pd.DataFrame, trained_on: li
         np.isin(groups, table["group"][table["split"].isin(splits)])
         for splits in (trained_on, ["train", "val", *trained_on])
     )
-    kinds = np.select([trained | (seen.kinds == KINDS[0]), near], KINDS[:2], KINDS[2])
+    kinds = np.select([trained | (seen.kinds == KINDS[0]), chose, near], KINDS[:3], KINDS[3])
     return Seen(kinds, groups, ~known, trained, chose, own=True)
 
 
@@ -179,16 +179,15 @@ def add_subsets(predicted: Predicted, on: str, by: str | None = None) -> Scored:
     The subsets are clean images, images like and unlike the training images, and the images of each value of `by`.
     """
     seen, out_of_fold = predicted.seen, predicted.out_of_fold
-    subsets = {"clean": predicted.unseen} if not out_of_fold.all() and (seen.own or not seen.clean.all()) else {}
+    subsets = {"clean": seen.clean} if not out_of_fold.all() and (seen.own or not seen.clean.all()) else {}
     if predicted.unlike.any():
         subsets |= {"typical": ~predicted.unlike, "unlike": predicted.unlike}
     values = split_by(predicted.images.table, by) if by else {}
     subsets |= {f"{by} {value}": of_value for value, of_value in values.items()}
-    trained_on = bool((seen.trained & ~out_of_fold).any())
-    chose = predicted.chosen if (seen.chose | out_of_fold).any() else ()
+    did = {"trained_on": seen.trained & ~out_of_fold, "choosing": seen.chose | out_of_fold, "chose": predicted.chosen}
     named = {f"{by} {value}": {str(by): value} for value in values}
     shown = predicted.images, predicted.probabilities, seen.groups
-    return Scored(on, *shown, subsets, trained_on, chose, by=named)
+    return Scored(on, *shown, subsets, by=named, **did)
 
 
 def per_patient(scored: Scored) -> Scored:
@@ -223,10 +222,11 @@ def notes(predicted: Predicted, groups: str) -> list[str]:
         which = "Each image is" if held_out == n else f"{held_out} of the {n} images are each"
         said.append(f"{which} predicted by models that {OUT_OF_FOLD[groups]}.")
     else:
+        chose = f"{counts['chose']} others chose its {' or '.join(predicted.chosen)}, " * bool(counts["chose"])
         said.append(
             f"Of these {n} images, {counts['trained on']} are training images of the model (or nearly identical), "
-            f"{counts['near-duplicate']} are near-duplicates of training images, and {counts['unseen']} are new to the "
-            "model."
+            f"{chose}{counts['near-duplicate']} are near-duplicates of training images, and {counts['unseen']} are new "
+            "to the model."
         )
     return said
 

@@ -30,9 +30,9 @@ def net_benefit(labels, probabilities, thresholds, weights=None) -> np.ndarray:
         return weights @ (flagged * worth) / weights.sum(-1)[..., None]
 
 
-def treat_all(labels, thresholds, weights=None) -> np.ndarray:
+def treat_all(labels, thresholds) -> np.ndarray:
     """Return the net benefit of flagging every case, [..., t]. Arguments and errors: as for `net_benefit`."""
-    return net_benefit(labels, np.ones(len(labels)), thresholds, weights)
+    return net_benefit(labels, np.ones(len(labels)), thresholds)
 
 
 def curve(labels, probabilities, counts, thresholds=THRESHOLDS) -> list[dict]:

@@ -25,8 +25,9 @@ class Scored:
     probabilities: calibrated P(malignant), [n].
     groups: [n], the same value for images that the bootstrap draws together.
     subsets: {name: bool [n]}, images that also get separate results.
-    trained_on: whether the predicting model was trained on some of the images.
-    chose: what the images chose, such as "epoch".
+    trained_on: whether the predicting model was trained on each image: bool [n], or one value for all.
+    choosing: whether each image chose something for the model: bool [n], or one value for all.
+    chose: what the choosing images chose, such as "epoch".
     unit: what a case is, "image" or "patient".
     by: {subset: {column: value}}, for the subsets with one value of a column.
     boxes: which boxes the model looked at, "found" or "given"; "" if the model does not look for lesions.
@@ -37,7 +38,8 @@ class Scored:
     probabilities: np.ndarray
     groups: np.ndarray
     subsets: dict[str, np.ndarray] = field(default_factory=dict)
-    trained_on: bool = False
+    trained_on: np.ndarray | bool = False
+    choosing: np.ndarray | bool = False
     chose: tuple[str, ...] = ()
     unit: str = "image"
     by: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -54,28 +56,37 @@ class Scored:
 
     def only(self, chosen: np.ndarray) -> "Scored":
         """Return the predictions of some images, without subsets. chosen: bool [n], or indices."""
+        n = len(self.labels)
         return replace(
             self,
             images=self.images[chosen],
             probabilities=self.probabilities[chosen],
             groups=self.groups[chosen],
             subsets={},
+            trained_on=np.broadcast_to(self.trained_on, n)[chosen],
+            choosing=np.broadcast_to(self.choosing, n)[chosen],
         )
 
     def per_patient(self) -> "Scored":
-        """Return one case for each patient: the image with the highest probability, malignant if any image is.
+        """Return one case for each patient: the image with the highest probability.
 
-        Images of unknown patients do not count.
+        A patient is malignant, trained the model, or chose something if any image of the patient did. Images of unknown
+        patients do not count.
         """
         patients = np.array(self.images.patients, str)
         known = np.flatnonzero(patients != "")
         _, patient_of = np.unique(patients[known], return_inverse=True)
-        malignant = (np.bincount(patient_of, self.labels[known]) > 0).astype(int)
+
+        def of_any(image: np.ndarray | bool) -> np.ndarray:
+            return np.bincount(patient_of, np.broadcast_to(image, len(patients))[known]) > 0
+
+        malignant = of_any(self.labels).astype(int)
         by_patient = np.lexsort((-self.probabilities[known], patient_of))  # by patient, then by falling probability
         first = known[by_patient[np.searchsorted(patient_of[by_patient], np.arange(len(malignant)))]]
         chosen, subsets = self.only(first), {name: mask[first] for name, mask in self.subsets.items()}
         images = replace(chosen.images, table=chosen.images.table.assign(label=malignant))
-        return replace(chosen, images=images, subsets=subsets, unit="patient")
+        trained_on, choosing = of_any(self.trained_on), of_any(self.choosing)
+        return replace(chosen, images=images, subsets=subsets, unit="patient", trained_on=trained_on, choosing=choosing)
 
 
 def by_boxes(scored: Scored, given: np.ndarray | None) -> list[Scored]:
@@ -112,7 +123,6 @@ def parts(scored: Scored) -> list[tuple[dict, Scored]]:
             if not (of_hospital & of_subset).any():
                 continue
             part = scored.only(of_hospital & of_subset)
-            part = replace(part, trained_on=False, chose=()) if subset == "clean" else part
             about: dict = {"on": scored.on, "hospital": hospital, "unit": scored.unit, "subset": subset}
             about |= {"by": scored.by[subset]} if subset in scored.by else {}
             about |= {"boxes": scored.boxes} if scored.boxes else {}
@@ -136,7 +146,8 @@ def score_parts(scored: list[Scored], chosen: Calibration, resamples: int = 2000
         calibrated = intervals.with_intervals(partial(calibration.summary, *shown), counts)
         for name, threshold in thresholds.items():
             said = about | {"threshold": threshold, "threshold_name": name}
-            said |= {"held_out": not (part.trained_on or part.chose), "chose": list(part.chose)}
+            said |= {"held_out": not np.any(part.trained_on | part.choosing)}
+            said |= {"chose": list(part.chose) if np.any(part.choosing) else []}
             flagged = part.probabilities >= threshold
             exact = intervals.exact_at_the_edge(at[threshold], part.labels, flagged, part.groups)
             results.append(said | exact | calibrated)
@@ -179,10 +190,10 @@ def optimism_notes(scored: list[Scored]) -> list[str]:
     said = []
     for one in scored:
         images = "images" if one.on == ALL else f"{one.on.replace('_', '-')} images"
-        if one.trained_on:
+        if np.any(one.trained_on):
             clean = " Look at the clean images." * bool(one.subsets.get("clean", np.zeros(1)).any())
             said.append(f"The model was trained on some of these images, so their figures are too good.{clean}")
-        elif one.chose:
+        elif np.any(one.choosing):
             said.append(f"These {images} chose: {', '.join(one.chose)}. So their figures are slightly optimistic.")
     return list(dict.fromkeys(said))  # found and given boxes give the same sentence
 
@@ -190,7 +201,7 @@ def optimism_notes(scored: list[Scored]) -> list[str]:
 def none_clean(scored: list[Scored]) -> list[str]:
     """Return a sentence for each set of predictions without a clean image."""
     return [
-        f"No image of {one.on} is clean. Each shares a group with an image of training or validation."
+        f"No image of {one.on} is clean. Each shares a group with an image that trained the model or chose something."
         for one in scored
         if "clean" in one.subsets and not one.subsets["clean"].any()
     ]

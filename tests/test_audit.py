@@ -1,5 +1,7 @@
 """What audit.py counts, says and draws; test_docs.py has what it says of the real data."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,9 @@ def test_audit_counts_what_crosses_splits_and_what_contradicts():
     assert found.across_splits == 2 and found.leaking == {"train": 1, "test": 2}
     correlations = [r for *_, r in found.pairs]
     assert correlations == sorted(correlations, reverse=True)
+    few = dataclasses.replace(found, pairs=found.pairs[:3])
+    assert "of these pairs, the 3 with the highest correlations are counted below" in audit.audit_text(both, few)
+    assert "counted below" not in audit.audit_text(both, found)
     ((*pair, _),) = found.opposite
     assert [audit.name_of(both, i) for i in pair] == ["train/0 malignant", "train/1 benign"]
 

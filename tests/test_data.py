@@ -140,6 +140,8 @@ def test_the_same_picture_in_two_data_sets_is_refused(tmp_path, name):
     data.require_apart(data.find(specs, None, 28, undivided="train"))
     COPIES[name](scans[1]).save(tmp_path / "b/malignant" / name)
     message = refusal(data.require_apart, data.find(specs, None, 28, undivided="train"))
+    without = data.find(specs, None, 28, undivided="test")
+    data.require_apart(without, without="test")  # as tune.py, which never reads test
     counted = f"--data {specs[1]}: 1 of its 3 images are also in another data set, such as malignant/{name}"
     assert message.startswith(counted)
 
@@ -196,8 +198,8 @@ def test_the_view_follows_the_data_unless_it_is_given(table, npz, tmp_path, caps
         assert (f"note: --view {view}: " in capsys.readouterr().err) == (view != "square")
         for given in ("square", "frame", "lesion"):
             assert data.find([str(spec) for spec in specs], None, 28, undivided="all", view=given).view == given
-        again = data.find_again(found.describe(), None, flags(), undivided="all")
-        assert again.view == view
+        again = data.find_again(found.describe(), None, flags())
+        assert again.view == view and again.splits == found.splits  # no split is drawn where training drew none
 
 
 def test_a_hospital_may_not_be_called_as_all_are(tmp_path):

@@ -85,13 +85,15 @@ def test_a_run_has_stored_predictions_of_its_own_images_and_makes_those_of_other
 
 def test_a_run_s_own_images_are_those_of_its_table_and_a_file_s_those_of_its_fingerprints(own, onnx_model, parsed):
     for split, kind, trained_on, chose in (
-        ("train", "trained on", True, ()),
-        ("val", "unseen", False, ("epoch", "calibration", "threshold")),
-        ("test", "unseen", False, ()),
+        ("train", "trained on", True, False),
+        ("val", "chose", False, True),
+        ("test", "unseen", False, False),
     ):
         for model in (own, onnx_model):
             scored = evaluation.add_subsets(found := evaluate.predict(model, load(model, parsed, split)), split)
-            assert set(found.seen.kinds) == {kind} and (scored.trained_on, scored.chose) == (trained_on, chose)
+            assert set(found.seen.kinds) == {kind} and scored.chose == ("epoch", "calibration", "threshold")
+            assert (np.all(scored.trained_on), np.any(scored.trained_on)) == (trained_on, trained_on)
+            assert (np.all(scored.choosing), np.any(scored.choosing)) == (chose, chose)
             assert ("clean" in scored.subsets) == (model is own or split != "test")
 
 
@@ -208,9 +210,16 @@ def test_medmnist_has_the_last_word_before_anything_is_written(own, breastmnist,
     assert "MedMNIST's Evaluator gives" in refusal(evaluate.official_result, found, scored, "run", args)
 
 
-def test_results_of_other_images_are_replaced_and_said(tmp_path):
-    path = tmp_path / "evaluation_all.json"
-    assert evaluate.replaced_results(path, "first") == ""
-    path.write_text('{"images": "first"}', encoding="utf-8")
-    assert evaluate.replaced_results(path, "first") == ""
-    assert evaluate.replaced_results(path, "second") == "note: the earlier results of first are replaced\n"
+def test_results_of_another_model_or_other_images_are_replaced_and_said(tmp_path):
+    path, first = tmp_path / "evaluation_all.json", {"model": "runs/a", "images": "first"}
+    assert evaluate.replaced_results(path, first) == ""
+    path.write_text(json.dumps(first), encoding="utf-8")
+    assert evaluate.replaced_results(path, first) == ""
+    for other in ({"images": "second"}, {"model": "runs/b"}):
+        said = evaluate.replaced_results(path, first | other)
+        assert said == "note: the earlier results of runs/a on first are replaced\n"
+
+
+def test_a_file_with_its_usual_name_has_the_name_of_its_folder():
+    names = "runs/a", "runs/a/model.onnx", "runs/a/predictions.csv", "models/b.onnx", "other.csv"
+    assert [evaluate.name_of(name) for name in names] == ["a", "a", "a", "b", "other"]

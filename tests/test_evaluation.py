@@ -45,8 +45,8 @@ def test_pictures_tell_what_a_model_has_seen_whatever_their_file():
     given = data.of_arrays(np.stack(copies + moved + new), np.tile([0, 1], 11), "all", "b")
     given.table["patient"] = [""] * 9 + ["p"] + [""] * 2 + ["p"] + [""] * 9
     seen = evaluation.by_pictures(given, marks(slice(0, 10)), marks(slice(20, 21)))
-    assert seen.kinds.tolist() == ["trained on"] * 10 + ["near-duplicate"] * 2 + ["unseen"] * 10
-    assert seen.counts == {"trained on": 10, "near-duplicate": 2, "unseen": 10}
+    assert seen.kinds.tolist() == ["trained on"] * 10 + ["near-duplicate"] * 2 + ["unseen"] * 8 + ["chose", "unseen"]
+    assert seen.counts == {"trained on": 10, "chose": 1, "near-duplicate": 2, "unseen": 9}
     assert np.flatnonzero(seen.trained).tolist() == list(range(10)) and np.flatnonzero(seen.chose).tolist() == [20]
     assert np.flatnonzero(seen.clean).tolist() == [13, 14, 15, 16, 17, 18, 19, 21]  # 12: its patient was trained on
 
@@ -59,10 +59,10 @@ def test_without_fingerprints_nothing_is_known():
 @pytest.mark.parametrize(
     "trained_on, chosen_on, kinds, clean",
     [
-        (["train"], ["val"], [0, 0, 2, 1, 2], [4]),
-        (["train", "val"], [], [0, 0, 0, 1, 2], [4]),
+        (["train"], ["val"], [0, 0, 1, 2, 3], [4]),
+        (["train", "val"], [], [0, 0, 0, 2, 3], [4]),
         (["train", "val", "test"], [], [0, 0, 0, 0, 0], []),  # --pool all
-        (["train"], [], [0, 0, 2, 1, 2], [4]),  # --pool train: a near-duplicate of val is not clean either
+        (["train"], [], [0, 0, 3, 2, 3], [4]),  # --pool train: a near-duplicate of val is not clean either
     ],
 )
 def test_of_a_run_s_own_images_its_table_says_more(trained_on, chosen_on, kinds, clean):
@@ -82,7 +82,7 @@ def answer(typicality) -> Answer:
 def predicted(seen=(), out_of_fold=(), chose=(), own=False, **more) -> Predicted:
     """Predictions of 24 images. seen, out_of_fold, chose: indices."""
     where = [np.isin(np.arange(24), index) for index in (seen, out_of_fold, chose)]
-    kinds = np.where(where[0], "trained on", "unseen")
+    kinds = np.select([where[0], where[2]], ["trained on", "chose"], "unseen")
     what = Seen(kinds, np.arange(24), ~where[0], where[0], where[2], own)
     return Predicted(images(device=["X", "Y", ""] * 8), np.linspace(0.01, 0.99, 24), what, where[1], **more)
 
@@ -93,7 +93,7 @@ def test_subsets_are_those_that_say_something():
 
     assert subsets(predicted()) == {} and subsets(predicted(own=True)) == {"clean": 24}
     assert subsets(predicted(seen=[1, 2])) == {"clean": 22}
-    assert subsets(predicted(seen=[1, 2], out_of_fold=[1])) == {"clean": 23}
+    assert subsets(predicted(seen=[1, 2], out_of_fold=[1])) == {"clean": 22}  # image 1 chose the threshold
     assert subsets(predicted(range(24), range(24), own=True)) == {}
     typicality = np.linspace(0, 1, 24, dtype=np.float32)
     assert subsets(predicted(answer=answer(typicality), typicality_threshold=0.1)) == {"typical": 21, "unlike": 3}
@@ -117,16 +117,21 @@ def test_values_of_a_column_are_fields():
 @pytest.mark.parametrize(
     "given, trained_on, chose",
     [
-        ({}, False, ()),
-        ({"seen": [3]}, True, ()),
-        ({"seen": [3], "out_of_fold": [3]}, False, ("calibration", "threshold")),
-        ({"chose": [3]}, False, ("calibration", "threshold")),
-        ({"chose": [3], "chosen": ("epoch", "threshold")}, False, ("epoch", "threshold")),
+        ({}, [], []),
+        ({"seen": [3]}, [3], []),
+        ({"seen": [3], "out_of_fold": [3]}, [], ["calibration", "threshold"]),
+        ({"chose": [3]}, [], ["calibration", "threshold"]),
+        ({"chose": [3], "chosen": ("epoch", "threshold")}, [], ["epoch", "threshold"]),
     ],
 )
 def test_scored_predictions_say_what_their_images_were_for(given, trained_on, chose):
-    scored = evaluation.add_subsets(predicted(**given), "test")
-    assert (scored.trained_on, scored.chose) == (trained_on, chose)
+    """Each part of the images speaks for itself: those of device Y trained and chose nothing."""
+    scored = evaluation.add_subsets(predicted(**given), "test", "device")
+    assert np.flatnonzero(scored.trained_on).tolist() == trained_on
+    found = {entry["subset"]: entry for entry in scoring.score_parts([scored], Calibration(), 50)}
+    for part, used in (("all", True), ("device X", True), ("device Y", False)):
+        assert found[part]["chose"] == (chose if used else [])
+        assert found[part]["held_out"] == (not used or not given)
 
 
 def test_what_the_images_are_to_the_model_is_said():
@@ -136,6 +141,8 @@ def test_what_the_images_are_to_the_model_is_said():
     assert said().startswith("Of these 24 images, 0 are training images of the model (or nearly identical), ")
     assert said().endswith("0 are near-duplicates of training images, and 24 are new to the model.")
     assert ", 2 are training images" in said(seen=[1, 2])
+    text = said(chose=[5, 6, 7], chosen=("calibration", "threshold"))
+    assert ", 3 others chose its calibration or threshold, 0 are near-duplicates" in text and "21 are new" in text
     assert said("image", out_of_fold=range(24)).startswith("Each image is predicted by models that were not trained on")
     assert "perhaps on its near-duplicates" in said("image", out_of_fold=range(24))
     assert "any image of the same hospital" in said("hospital", out_of_fold=range(24))

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from conftest import refusal
 from PIL import Image
 
 import export
@@ -64,12 +65,16 @@ def test_everything_is_printed_stored_and_in_one_file_each(command, tmp_path, mo
     assert rough.path.stat().st_size < 0.6 * exact.path.stat().st_size
 
 
-@pytest.mark.parametrize("name", ["metrics", "calibration", "run"])
-def test_a_file_whose_description_would_take_the_place_of_another_is_refused(monkeypatch, capsys, name):
-    monkeypatch.setattr(sys, "argv", ["export.py", "runs/train", "--out", f"runs/train/{name}.onnx"])
-    with pytest.raises(SystemExit):
-        export.main()
-    assert f"runs/train/{name}.onnx would need the file {name}.json, which belongs to a run" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["metrics", "calibration", "best", "run"])
+def test_a_file_whose_description_would_take_the_place_of_another_is_refused(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with outputs.output(tmp_path / "run", files := ["metrics.json", "calibration.json", "best.json"]) as folder:
+        for file in files:
+            (folder / file).write_text("{}")
+    for allowed in (tmp_path / "best.json", folder / "model.json"):
+        outputs.refuse_description(allowed)
+    said = refusal(outputs.refuse_description, file := folder / f"{name}.json")
+    assert said == f"--out: would need the file {file}, which belongs to a run. Choose another name."
 
 
 def test_a_description_beside_a_file_names_its_bytes_and_the_answers_to_expect(onnx_model, lesion_model, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import REPO, one_line, read_json, refusal
+from conftest import REPO, one_line, read_csv, read_json, refusal
 from PIL import Image
 
 from common import calibration, data, phantom, recalibration
@@ -114,6 +114,10 @@ def test_calibrate_writes_the_same_network_with_another_calibration(rule, onnx_m
     assert reached[kind].mean() <= value if kind == "flag-rate" else reached[kind].mean() >= value
     assert f"{value} on 120 images of images" in mine.calibration.threshold_rule
     assert mine.calibration.achieved_together["recall"] == pytest.approx(stored["after"]["recall"])
+    assert kept["found_threshold"] == onnx_model.calibration.found_threshold
+    about = mine.session.get_modelmeta().custom_metadata_map
+    for said in (about["typicality_rule"], about["outputs"]):
+        assert "images that fitted the file" in said and "training images" not in said
     assert len(mine.chosen_on) == len(onnx_model.chosen_on) + 120 and "expected on new images" in out
     assert (tmp_path / "mine.calibration.png").exists() and mine.data == onnx_model.data
 
@@ -123,12 +127,15 @@ def test_evaluate_says_that_these_images_chose_the_threshold(onnx_model, scans, 
     runs("evaluate.py", tmp_path / "mine.onnx", "--data", scans, "--bootstrap", "100", "--threads", "1")
     results = read_json(tmp_path / "mine" / "evaluation_all.json")["results"]
     assert not any(entry["held_out"] for entry in results if entry["subset"] == "all")
+    assert {row["seen"] for row in read_csv(tmp_path / "mine" / "predictions_all.csv")} == {"chose"}
 
 
 def test_patients_and_prevalence_and_what_is_refused(onnx_model, scans, runs, tmp_path):
     calibrate = ["calibrate.py", onnx_model.path, "--threads", "1", "--out", tmp_path / "mine.onnx"]
     out, _ = runs(*calibrate, "--data", scans, "--unit", "patient")
-    assert "60 patients" in out and onnxfile.load(tmp_path / "mine.onnx", 1).calibration.chosen_on["n"] == 60
+    chosen_on = onnxfile.load(tmp_path / "mine.onnx", 1).calibration.chosen_on
+    share = data.load(data.find([str(scans)], None, 28, undivided="all"), "all").labels.mean()
+    assert "60 patients" in out and chosen_on["n"] == 60 and chosen_on["prevalence"] == share  # of images
     out, _ = runs(*calibrate, "--prevalence", "0.1")
     moved, own = onnxfile.load(tmp_path / "mine.onnx", 1), onnx_model.calibration
     assert moved.calibration.offset - own.offset == pytest.approx(recalibration.prevalence_offset(0.1, 4 / 12))

@@ -72,12 +72,18 @@ def test_splits_for_people_are_of_all_hospitals_at_the_standard_threshold(result
     assert summary["calibration"]["threshold"] == 0.25
 
 
-@pytest.mark.parametrize("trained_on, chose", [(False, ()), (False, ("epoch", "threshold")), (True, ())])
-def test_every_entry_says_whether_its_images_chose_or_trained(scored, trained_on, chose):
-    found = scoring.score_parts([replace(scored, trained_on=trained_on, chose=chose)], CHOSEN, 100)
-    clean = {(entry["held_out"], *entry["chose"]) for entry in found if entry["subset"] == "clean"}
-    others = {(entry["held_out"], *entry["chose"]) for entry in found if entry["subset"] != "clean"}
-    assert clean == {(True,)} and others == {(not (trained_on or chose), *chose)}
+@pytest.mark.parametrize("trained_on, choosing", [(False, False), (False, True), (True, False)])
+def test_every_entry_says_whether_its_images_chose_or_trained(scored, trained_on, choosing):
+    """Here those of hospital a that are not clean trained or chose: another hospital of the same table is held out."""
+    used = (scored.images.hospitals == "a") & ~scored.subsets["clean"]
+    did = {"trained_on": used & trained_on, "choosing": used & choosing, "chose": ("epoch", "threshold")}
+    found = scoring.score_parts([replace(scored, **did)], CHOSEN, 100)
+    said = {(e["hospital"], e["subset"]): (e["held_out"], *e["chose"]) for e in found if e["unit"] == "image"}
+    expected = (not (trained_on or choosing), *did["chose"] * choosing)
+    assert {said[part] for part in (("all", "clean"), ("a", "clean"), ("b", "all"))} == {(True,)}
+    assert said["all", "all"] == said["a", "all"] == expected
+    of_patients = [e for e in found if e["unit"] == "patient" and e["hospital"] == "a"]
+    assert {(e["held_out"], *e["chose"]) for e in of_patients} == {expected}
 
 
 # per patient
@@ -134,7 +140,7 @@ def test_what_a_reader_must_know_is_said_once_each(scored):
     trained, none, _ = scoring.notes([seen], [])
     assert "was trained on some of these images" in trained and "clean images" not in trained
     assert none.startswith("No image of val is clean")
-    chose, _ = scoring.notes([replace(scored, on="out_of_fold", chose=("epoch", "threshold"))], [])
+    chose, _ = scoring.notes([replace(scored, on="out_of_fold", choosing=True, chose=("epoch", "threshold"))], [])
     assert chose == "These out-of-fold images chose: epoch, threshold. So their figures are slightly optimistic."
     assert scoring.notes([scored], scoring.score_parts([scored], CHOSEN, 100)) == [left_out]
 

@@ -506,6 +506,10 @@ def test_an_image_unlike_those_of_training_or_not_flagged(visit):
     expect(page.locator("#result")).to_have_attribute("data-level", "none")
     says(page, "#meaning", "Not flagged does not mean that there is no cancer.")
     says(page, "#rates", "At a hospital that it has not seen, it can be wrong more often.")
+    fitted = json.dumps(CHOSEN_ON | {"on": "calibration", "hospital_left_out": False, "unit": "patient"})
+    give(page, {"mine.onnx": standin(threshold="1", chosen_on=fitted)}, ANOTHER_MODEL)
+    says(page, "#rates", "At the hospital that the file was fitted to, the model missed 5 of 100 patients with cancer")
+    says(page, "#rates", "At another hospital, it can be wrong more often.")
 
 
 def test_phantoms_and_models_of_phantoms_say_what_they_are(visit):

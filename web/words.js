@@ -83,14 +83,17 @@ export function rates({ achieved: [all, ...each], chosenOn }) {
   }
   const [missed, missedLimits] = wrong(all.recall, all.recall_ci95);
   const [alarms, alarmLimits] = wrong(all.specificity, all.specificity_ci95);
-  const where = chosenOn.hospital_left_out ? "At hospitals that it had not seen" : "At the hospitals that it learned from";
+  const fitted = chosenOn.on === "calibration";
+  const learned = fitted ? "At the hospital that the file was fitted to" : "At the hospitals that it learned from";
+  const where = chosenOn.hospital_left_out ? "At hospitals that it had not seen" : learned;
+  const [malignant, other] = chosenOn.unit === "patient" ? ["patients with cancer", "other patients"] : ["malignant images", "other images"];
   const worst = Math.min(...each.map(({ recall }) => recall ?? 1));
   const last = chosenOn.hospital_left_out
     ? each.length > 1 && `At the worst of these ${each.length} hospitals it missed ${outOf(1 - worst)}.`
-    : "At a hospital that it has not seen, it can be wrong more often.";
+    : `At ${fitted ? "another hospital" : "a hospital that it has not seen"}, it can be wrong more often.`;
   const sentences = [
-    `${where}, the model missed ${missed} malignant images${missedLimits}.`,
-    `It flagged ${alarms} other images by mistake${alarmLimits}.`,
+    `${where}, the model missed ${missed} ${malignant}${missedLimits}.`,
+    `It flagged ${alarms} ${other} by mistake${alarmLimits}.`,
     last,
   ];
   return sentences.filter(Boolean).join(" ");

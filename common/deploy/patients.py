@@ -10,6 +10,8 @@ from typing import NamedTuple
 from common import delimited
 from common.errors import UserError, reading
 
+BOX = ("x", "y", "width", "height")  # a table has boxes if it has all of these columns
+
 
 class Known(NamedTuple):
     """Facts about an image. box: x, y, width, height of the lesion in pixels, or None; others are "" if unknown."""
@@ -34,9 +36,9 @@ def read(table: Path) -> dict[Path, Known]:
         row = {name: "" if cell.casefold() in delimited.UNKNOWN else cell for name, cell in cells.items()}
         if not (image := row.get("image", "")):
             raise UserError(f"{table}, row {number}: names no image. Name the image in the column 'image'.")
-        sides = [row.get(name, "") for name in ("x", "y", "width", "height")]
+        sides = [row.get(name, "") for name in BOX]
         try:
-            box = read_box(sides) if any(sides) else None
+            box = read_box(sides) if any(sides) and row.keys() >= {*BOX} else None
         except ValueError as error:
             raise UserError(f"{table}, row {number}: {error}.") from None
         known = Known(delimited.patient_name(row.get(column or "", "")), box, row.get("hospital", ""))

@@ -59,6 +59,10 @@ def refit_typicality(model: onnx.ModelProto, unusual: np.ndarray) -> None:
     """Let typicality refer to other images than the training images. unusual: `distances` of the other images, [n]."""
     replace_constant(model, "held_out", unusual)
     replace_constant(model, "all", len(unusual) + 1.0)
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    for key in ("outputs", "typicality_rule"):
+        about[key] = about[key].replace("training images", "images that fitted the file")
+    onnx.helper.set_model_props(model, about)
 
 
 def describe(model: onnx.ModelProto, chosen: Calibration, used: Images | None) -> None:

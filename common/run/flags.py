@@ -55,7 +55,7 @@ def add_data_flags(
     )
     root = Kind(str, "DIR")  # an empty text counts as not given
     add(group, "--data-root", root, "folder with the files of MedMNIST", shown="$MEDMNIST_ROOT, otherwise ~/.medmnist")
-    size, seed = ("as in training", "0; for the training data, as in training") if of_run else (None, None)
+    size, seed = ("as in training", "as in training") if of_run else (None, None)
     add(group, "--size", one_of(*SIZES), "side of the images in pixels", None if of_run else 28, size)
     add(group, "--seed", NATURAL, "seed of all random numbers", None if of_run else 0, seed)
 

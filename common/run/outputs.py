@@ -16,6 +16,7 @@ from common.files import replacing, write_json, writing_to
 
 LIST = "run.json"
 FORMAT = "breastmnist-resnet18 files v2"
+EXPORTERS = ("export.py", "calibrate.py")  # scripts that write .onnx files
 
 
 def script_name() -> str:
@@ -60,6 +61,12 @@ def refuse(folder: Path, names: Iterable[str], inputs: Iterable[str | Path | Non
             raise UserError(f"--out {folder}: lies in {given}, where images are read. Choose a folder outside.")
         if os.path.isfile(source) and source.parent == target:
             raise UserError(f"--out {folder}: holds {given}, which is read. Choose another folder.")
+
+
+def refuse_description(path: Path) -> None:
+    """Raise a UserError if the JSON beside an .onnx file would replace a file of a run, such as calibration.json."""
+    if path.name == LIST or listed(path.parent).get(path.name, EXPORTERS[0]) not in EXPORTERS:
+        raise UserError(f"--out: would need the file {path}, which belongs to a run. Choose another name.")
 
 
 def record(folder: Path, names: Iterable[str]) -> None:

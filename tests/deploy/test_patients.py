@@ -45,6 +45,11 @@ def test_several_boxes_of_an_image_are_one_box_around_them(tmp_path):
     assert patients.read(tmp_path / "t.csv") == {tmp_path / "a.png": Known("", (5, 20, 35, 50))}
 
 
+def test_the_width_and_height_of_an_image_are_no_box(tmp_path):
+    (tmp_path / "t.csv").write_text("image,width,height\na.png,800,600\n", encoding="utf-8")
+    assert patients.read(tmp_path / "t.csv") == {tmp_path / "a.png": Known()}
+
+
 def test_what_is_no_table_is_refused(tmp_path):
     for content in (b"", b"file,patient\na.png,1\n", "image\ncafé.png".encode("cp1252")):
         (tmp_path / "t.csv").write_bytes(content)
