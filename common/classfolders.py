@@ -53,7 +53,8 @@ def label_classes(folder: Path, names: list[str], positive: str | None) -> dict[
     known = {caseless(name) for name in names}
     listed = f"Class folders there: {shorten(names)}"
     if positive is not None and caseless(positive) not in known:
-        raise UserError(f"{folder}: has no class folder '{positive}'. Correct --positive. {listed}")
+        named = f"'{positive}', which --positive names (now, or when the model was trained)"
+        raise UserError(f"{folder}: has no class folder {named}. Give the right name with --positive. {listed}")
     labels = CLASSES if positive is None else {name: int(name == caseless(positive)) for name in known}
     if unknown := [name for name in names if caseless(name) not in labels]:
         way_out = (
