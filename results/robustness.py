@@ -2,6 +2,7 @@
 
     python -m results.robustness                    prints the tables, in Markdown
     python -m results.robustness --data-root DIR    first writes results/robustness.csv, from DIR/breastmnist_224.npz
+    python -m results.robustness --data-root DIR --files breast_ultrasound.onnx    measures this file alone
 
 Test chooses no model, no setting and no threshold here. Each corruption has five severities. The first seven
 corruptions and their severities are those that MedMNIST-C lists for BreastMNIST (Di Salvo, Doerrich & Ledig,
@@ -193,11 +194,11 @@ def conditions() -> Iterator[tuple[str, int]]:
     yield from ((corruption, severity) for corruption in CORRUPTIONS for severity in range(1, 6))
 
 
-def measure_all(root: str) -> list[dict]:
-    """Return a row for each shipped file, corruption and severity. root: folder of breastmnist_224.npz."""
+def measure_all(root: str, names: list[str]) -> list[dict]:
+    """Return a row for each file, corruption and severity. root: folder of breastmnist_224.npz; names: in models/."""
     test = data.load(data.find(["breastmnist"], root, SIZE), "test")
     counts = intervals.resample_counts(test.labels, test.groups)
-    models = [onnxfile.load(path, 1) for path in sorted(log.MODELS.glob("*.onnx"))]
+    models = [onnxfile.load(log.MODELS / name, 1) for name in names]
     rows: dict[str, list[dict]] = {model.path.name: [] for model in models}
     clean: dict[str, np.ndarray] = {}
     every = list(conditions())
@@ -236,8 +237,13 @@ def at_last(row: dict) -> list[str]:
 def main():
     parser = log.parser(__doc__)
     parser.add_argument("--data-root", metavar="DIR", help="folder of breastmnist_224.npz; without it, only print")
-    if root := parser.parse_args().data_root:
-        files.write_csv(log.FOLDER / "robustness.csv", measure_all(root))
+    shipped = sorted(file.name for file in log.MODELS.glob("*.onnx"))
+    parser.add_argument("--files", nargs="+", choices=shipped, default=shipped, help="to measure (default: all)")
+    args = parser.parse_args()
+    if args.data_root:
+        kept = [row for row in log.read("robustness.csv") if row["model"] in set(shipped) - set(args.files)]
+        rows = sorted([*kept, *measure_all(args.data_root, args.files)], key=lambda row: row["model"])
+        files.write_csv(log.FOLDER / "robustness.csv", rows)
     for file in dict.fromkeys(row["model"] for row in log.read("robustness.csv")):
         print(f"{file}\n\n{table(file)}\n")
 
