@@ -217,7 +217,7 @@ def test_evaluate_gives_the_numbers_of_the_run_and_finds_its_file_as_good(traine
     evaluation = read_json(tmp_path / "run/evaluation_test.json")
     stored = read_json(trained[0] / "metrics.json")
     assert evaluation["results"] == [entry for entry in stored["results"] if entry["on"] == "test"]
-    assert evaluation["seen"] == {"trained on": 0, "near-duplicate": 0, "unseen": 12}
+    assert evaluation["seen"] == {"trained on": 0, "chose": 0, "near-duplicate": 0, "unseen": 12}
     rows, known = (read_csv(folder / name) for folder, name in (
         (tmp_path / "run", "predictions_test.csv"), (trained[0], "predictions.csv"),
     ))  # fmt: skip
