@@ -60,9 +60,8 @@ def open_model(name: str, args) -> Model:
 
 
 def name_of(path) -> str:
-    """Return the name of a run, .onnx file or table, without ending; for a file with its usual name, of its folder."""
+    """Return the name of a run, an .onnx file or a predictions.csv, without the ending."""
     path = Path(path).resolve()
-    path = path.parent if path.name in ("model.onnx", "predictions.csv") else path
     return path.stem if path.suffix in (".onnx", ".csv") else path.name
 
 
@@ -279,7 +278,7 @@ def main():
         notes = tables.at_operating_point(results, model.calibration) + notes
         title = title_of(label, scored, predicted)
         drawn = draw_figures(model, title, scored, predicted, args) | draw_clinical(clinic, title)
-        evaluated = {"model": args.model, "split": split, "predictions": predicted.how, "images": label}
+        evaluated = {"model": model.path.resolve().name, "split": split, "predictions": predicted.how, "images": label}
         evaluated |= {"seen": predicted.seen.counts, "finder": evaluation.finder(predicted), "notes": notes}
         evaluated |= scoring.summary(results, model.calibration) | clinic
         if args.against:

@@ -218,8 +218,3 @@ def test_results_of_another_model_or_other_images_are_replaced_and_said(tmp_path
     for other in ({"images": "second"}, {"model": "runs/b"}):
         said = evaluate.replaced_results(path, first | other)
         assert said == "note: the earlier results of runs/a on first are replaced\n"
-
-
-def test_a_file_with_its_usual_name_has_the_name_of_its_folder():
-    names = "runs/a", "runs/a/model.onnx", "runs/a/predictions.csv", "models/b.onnx", "other.csv"
-    assert [evaluate.name_of(name) for name in names] == ["a", "a", "a", "b", "other"]

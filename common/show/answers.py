@@ -21,7 +21,7 @@ def heading(model, threshold: float, rule: str, folder: Path | None) -> str:
     if threshold == model.calibration.threshold and (expected := tables.expected(model.calibration)):
         lines.append(expected)
     rare = model.typicality_threshold
-    lines.append(f"unlike the training images: typicality below {rare:g}, as about {rare:.0%} of usual images have")
+    lines.append(f"unlike the training images: typicality below {rare:g}, as about {rare:.0%} of training images have")
     if folder:
         full = f"the strongest colour means {evidence.FULL:g} log-odds or more"
         lines.append(f"{printable(folder)}: vermillion is evidence for malignant, blue is evidence against; {full}")
