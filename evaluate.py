@@ -71,7 +71,7 @@ def find_images(model: Model, view: str, args) -> Found:
     Images without splits are not divided, unless the flags ask for a split. Raises: UserError.
     """
     kept = model.table if isinstance(model, folders.Run) else None
-    undivided = "all" if args.data and args.split in (None, "all") else None
+    undivided = "all" if args.split in (None, "all") else None  # of --data; other data are divided as in training
     found = data.find_again(model.data | {"view": view}, kept, args, undivided)
     if args.data:
         data.require_apart(found)

@@ -257,18 +257,15 @@ def validate(model: torch.nn.Module, val: Examples, settings: Settings) -> dict:
     The loss is plain cross-entropy; a network with a finder adds `lesion.heat_loss`.
     """
     predictor = Predictor([model], settings.mirror)
-    explained = explain(predictor, val.pixels) if val.lesions else None
-    logits = explained.logits.double().numpy() if explained else predict(predictor, val.pixels)
-    val_loss = negative_log_likelihood(val.labels, logits)
-    if val.lesions and explained:
-        heat = explained.heat
-        assert heat is not None  # a network with lesions has a finder
-        logits_of_heat = heat.clamp(1e-6, 1 - 1e-6).logit()
-        val_loss += float(
-            lesion.heat_loss(logits_of_heat, val.lesions.heat(range(len(val.labels)), len(val.pixels[0])))
-        )
+    if val.lesions is None:
+        logits, heat_loss = predict(predictor, val.pixels), 0.0
+    else:
+        explained = explain(predictor, val.pixels)
+        assert explained.heat is not None  # a network with lesions has a finder
+        logits, heat = explained.logits.double().numpy(), explained.heat.clamp(1e-6, 1 - 1e-6).logit()
+        heat_loss = float(lesion.heat_loss(heat, val.lesions.heat(range(len(val.labels)), len(val.pixels[0]))))
     return {
-        "val_loss": val_loss,
+        "val_loss": negative_log_likelihood(val.labels, logits) + heat_loss,
         "val_accuracy": float(metrics.rates(val.labels, logits >= 0)["accuracy"]),
         "val_auc": float(metrics.auc(val.labels, logits)),
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-from common import data, files, imagefile, metrics, phantom
+from common import data, imagefile, metrics, phantom
 from common.deploy import onnxfile
 from common.errors import UserError
 from common.images import Images
@@ -155,13 +155,10 @@ def table() -> str:
 def main():
     parser = log.parser(__doc__)
     parser.add_argument("sets", nargs="*", help="breast ultrasound of other hospitals, as evaluate.py's --data")
-    shipped = sorted(file.name for file in log.MODELS.glob("*.onnx"))
-    parser.add_argument("--files", nargs="+", choices=shipped, default=shipped, help="to measure (default: all)")
+    log.add_files(parser)
     args = parser.parse_args()
     if args.sets:
-        kept = [found for found in log.read("limits.csv") if found["file"] in set(shipped) - set(args.files)]
-        measured = sorted([*kept, *measure_all(args.sets, args.files)], key=lambda found: found["file"])
-        files.write_csv(log.FOLDER / "limits.csv", measured)
+        log.remeasure(args, "limits.csv", "file", lambda names: list(measure_all(args.sets, names)))
     print(table())
 
 

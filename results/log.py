@@ -5,10 +5,10 @@ import json
 import subprocess
 import sys
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from common import intervals
+from common import files, intervals
 from common.run import flags
 from common.show import tables
 
@@ -36,6 +36,25 @@ def run(words: list[str], out: str, made: str = "metrics.json") -> dict:
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode if error.returncode > 0 else str(error))  # the script printed why, unless killed
     return json.loads(Path(out, made).read_text(encoding="utf-8"))
+
+
+def remeasure(args, name: str, column: str, measure: Callable[[list[str]], list[dict]]) -> None:
+    """Write a CSV file in results/, sorted by file: the rows of `measure` for --files, and the kept rows of others.
+
+    Args: args: with `files`, from `add_files`; column: has the name of the file; measure: takes the names of files.
+    """
+    kept = [row for row in read(name) if row[column] in set(shipped()) - set(args.files)]
+    files.write_csv(FOLDER / name, sorted([*kept, *measure(args.files)], key=lambda row: row[column]))
+
+
+def shipped() -> list[str]:
+    """Return the names of the shipped .onnx files."""
+    return sorted(file.name for file in MODELS.glob("*.onnx"))
+
+
+def add_files(parser: flags.Parser) -> None:
+    """Add the flag --files, the shipped files to measure."""
+    parser.add_argument("--files", nargs="+", choices=shipped(), default=shipped(), help="to measure (default: all)")
 
 
 def columns(scores: dict, **metrics: str) -> dict:

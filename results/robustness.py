@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from common import data, files, intervals, metrics
+from common import data, intervals, metrics
 from common.deploy import onnxfile
 from common.progress import shown
 from common.run import command
@@ -237,13 +237,10 @@ def at_last(row: dict) -> list[str]:
 def main():
     parser = log.parser(__doc__)
     parser.add_argument("--data-root", metavar="DIR", help="folder of breastmnist_224.npz; without it, only print")
-    shipped = sorted(file.name for file in log.MODELS.glob("*.onnx"))
-    parser.add_argument("--files", nargs="+", choices=shipped, default=shipped, help="to measure (default: all)")
+    log.add_files(parser)
     args = parser.parse_args()
     if args.data_root:
-        kept = [row for row in log.read("robustness.csv") if row["model"] in set(shipped) - set(args.files)]
-        rows = sorted([*kept, *measure_all(args.data_root, args.files)], key=lambda row: row["model"])
-        files.write_csv(log.FOLDER / "robustness.csv", rows)
+        log.remeasure(args, "robustness.csv", "model", lambda names: measure_all(args.data_root, names))
     for file in dict.fromkeys(row["model"] for row in log.read("robustness.csv")):
         print(f"{file}\n\n{table(file)}\n")
 

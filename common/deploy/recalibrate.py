@@ -30,12 +30,17 @@ def replace_constant(model: onnx.ModelProto, name: str, value) -> None:
     constant(model, name).CopyFrom(onnx.numpy_helper.from_array(np.asarray(value, np.float32), name))
 
 
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the metadata of a file, {key: text}."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
 def shift(model: onnx.ModelProto, temperature: float, offset: float) -> tuple[float, float]:
     """Change a model so that each log-odds of the model becomes log-odds / temperature + offset.
 
     Returns: for the metadata, the total temperature and offset of the logits of the network. Raises: UserError.
     """
-    about = {entry.key: entry.value for entry in model.metadata_props}
+    about = metadata(model)
     slope, intercept = (float(onnx.numpy_helper.to_array(constant(model, name))) for name in ("slope", "intercept"))
     replace_constant(model, "slope", slope / temperature)
     replace_constant(model, "intercept", intercept / temperature + offset)
@@ -59,7 +64,7 @@ def refit_typicality(model: onnx.ModelProto, unusual: np.ndarray) -> None:
     """Let typicality refer to other images than the training images. unusual: `distances` of the other images, [n]."""
     replace_constant(model, "held_out", unusual)
     replace_constant(model, "all", len(unusual) + 1.0)
-    about = {entry.key: entry.value for entry in model.metadata_props}
+    about = metadata(model)
     for key in ("outputs", "typicality_rule"):
         about[key] = about[key].replace("training images", "images that fitted the file")
     onnx.helper.set_model_props(model, about)
@@ -67,7 +72,7 @@ def refit_typicality(model: onnx.ModelProto, unusual: np.ndarray) -> None:
 
 def describe(model: onnx.ModelProto, chosen: Calibration, used: Images | None) -> None:
     """Write a calibration, and the fingerprints of the images `used` for the calibration, if any, into the metadata."""
-    about = {entry.key: entry.value for entry in model.metadata_props}
+    about = metadata(model)
     about |= {"temperature": repr(chosen.temperature), "offset": repr(chosen.offset)}
     about |= {"threshold": repr(chosen.threshold), "threshold_rule": chosen.threshold_rule}
     about |= {"chosen_on": json.dumps(chosen.chosen_on), "achieved": json.dumps(as_json(chosen.achieved))}

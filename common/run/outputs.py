@@ -65,7 +65,7 @@ def refuse(folder: Path, names: Iterable[str], inputs: Iterable[str | Path | Non
 
 def refuse_description(path: Path) -> None:
     """Raise a UserError if the JSON beside an .onnx file would replace a file of a run, such as calibration.json."""
-    if path.name == LIST or listed(path.parent).get(path.name, EXPORTERS[0]) not in EXPORTERS:
+    if path.name == LIST or listed(path.parent).get(path.name) not in (None, *EXPORTERS):
         raise UserError(f"--out: would need the file {path}, which belongs to a run. Choose another name.")
 
 
