@@ -6,7 +6,6 @@ has a typicality for the hospital. calibrate.py prints the performance to expect
 onnx and onnxruntime, but no torch. Research only, not a medical device.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -60,20 +59,18 @@ def parse_args():
     return args
 
 
-def read_images(model: OnnxModel, args) -> tuple[Images, Found, str]:
-    """Return the images to calibrate on, their data, and a sentence on what the model has seen. Raises: UserError.
+def read_images(model: OnnxModel, found: Found) -> tuple[Images, str]:
+    """Return the images to calibrate on, and a sentence on what the model has seen. Raises: UserError.
 
     Training images of the model, and near-duplicates of training images, are not returned.
     """
-    size = args.size or model.data["size"]
-    found = data.find(args.data, args.data_root, size, args.seed or 0, args.positive, undivided="all", view="square")
     data.require_apart(found)
     images = data.load(found, *found.splits, optional=found.splits)
     seen = fingerprints.distance(images.squares, model.trained_on) <= fingerprints.NEAR
     if seen.all():
         raise UserError(f"--data: the model was trained on all of these {len(images)} images. Give other images.")
     left_out = f"{seen.sum()} of {len(images)} images are not used: the model was trained on them or near-duplicates."
-    return images[~seen], found, left_out if seen.any() else "The model has seen none of these images."
+    return images[~seen], left_out if seen.any() else "The model has seen none of these images."
 
 
 def calibration_of(
@@ -86,16 +83,17 @@ def calibration_of(
     chosen_on |= {"unit": args.unit, "prevalence": float(images.labels.mean())} | about
     said = f"{about['n']} {args.unit}s of {' + '.join(hospitals)}"
     rates = {name: value for name, value in fitted.after.items() if name.startswith(("recall", "specificity"))}
-    achieved = {"hospital": " + ".join(hospitals), "held_out": True, "how": recalibration.HOW} | about | rates
+    achieved = {"hospital": " + ".join(hospitals), "held_out": True} | about | rates
+    achieved["how"] = f"computed for new {args.unit}s of this kind"
     return Calibration(*total, fitted.threshold, args.rule.describe(said), chosen_on, [achieved], found_threshold)
 
 
-def fit_to_images(model: OnnxModel, file: onnx.ModelProto, args, out: Path) -> list[str]:
+def fit_to_images(model: OnnxModel, file: onnx.ModelProto, found: Found, args, out: Path) -> list[str]:
     """Calibrate the file on images. Return the lines to print, with the performance to expect. Raises: UserError.
 
     The folder of `out` also gets a .calibration.json and a .calibration.png.
     """
-    images, found, seen = read_images(model, args)
+    images, seen = read_images(model, found)
     logits = model.run_images(["logit"], images)[0].astype(float)
     by_image, unit = (recalibration.units(images, logits, unit) for unit in ("image", args.unit))
     recalibration.require_enough(unit, args.unit)
@@ -134,9 +132,8 @@ def fit_to_prevalence(model: OnnxModel, file: onnx.ModelProto, args) -> list[str
     threshold = float(calibrated(logit(own.threshold), 1.0, offset))  # flags the same images
     rule = f"{own.threshold_rule}; moved for a share of {args.prevalence:g} malignant images"
     chosen_on = own.chosen_on | {"prevalence": args.prevalence}
-    chosen = replace(
-        own, temperature=total[0], offset=total[1], threshold=threshold, threshold_rule=rule, chosen_on=chosen_on
-    )
+    kept = [{key: rate for key, rate in one.items() if not key.startswith("precision")} for one in own.achieved]
+    chosen = Calibration(*total, threshold, rule, chosen_on, kept, own.found_threshold)
     recalibrate.describe(file, chosen, None)
     return [
         f"offset {offset:+.3f}: the share of malignant images is {args.prevalence:.3f} instead of {earlier_share:.3f}",
@@ -150,9 +147,10 @@ def main():
     model = onnxfile.load(args.model, args.threads)
     file, out = onnx.load(args.model), args.out
     outputs.refuse_description(sidecar.path_of(out))
+    found = data.find_again(model.data, None, args, undivided="all") if args.data else None
     names = [out.name, *(out.with_suffix(kind).name for kind in (".json", *MEASURED))]
-    with outputs.output(out.parent, names, data.paths(args.data or [])):
-        lines = fit_to_images(model, file, args, out) if args.data else fit_to_prevalence(model, file, args)
+    with outputs.output(out.parent, names, found.paths if found else []):
+        lines = fit_to_images(model, file, found, args, out) if found else fit_to_prevalence(model, file, args)
         for kind in MEASURED * (not args.data):  # an earlier calibration on images is not of this file
             out.with_suffix(kind).unlink(missing_ok=True)
         with replacing(out) as beside, replacing(sidecar.path_of(out)) as described:

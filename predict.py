@@ -23,13 +23,13 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import chain, count, groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from common import evidence, files, fingerprints, imagefile, imagefolder
+from common import fingerprints, imagefile, imagefolder
 from common.boxes import misplaced
 from common.calibration import sigmoid
 from common.delimited import SUFFIXES
@@ -37,6 +37,7 @@ from common.deploy import onnxfile, patients
 from common.errors import UserError
 from common.kinds import FOLDER, SHARE, Kind, not_empty
 from common.run import command
+from common.show import overlays
 from common.show.answers import heading, patient_row, printable, row
 
 LEAST = {"onnxruntime": (1, 17), "pillow": (10, 1)}  # lowest versions that are tested
@@ -102,6 +103,11 @@ class Progress:
         counts = f"{self.images} image{'s' * (self.images != 1)} of {self.files} file{'s' * (self.files != 1)}{failed}"
         return f"{counts} in {seconds:.1f} s, {self.images / seconds:.0f} images/s"
 
+    def fail(self, line: str) -> None:
+        """Count a file that failed, and print why."""
+        self.files, self.failed = self.files + 1, self.failed + 1
+        self.say(line)
+
     def say(self, line: str, end: str = "\n") -> None:
         """Print a line on stderr, over the progress."""
         print(f"\r\x1b[K{line}" if self.live else line, end=end, file=sys.stderr, flush=True)
@@ -126,21 +132,10 @@ def named_paths(arguments: list[str]) -> Iterator[str]:
     return chain.from_iterable(listed if argument == "-" else [argument] for argument in arguments or ["-"])
 
 
-def check_evidence_folder(folder: str, named: list[str]) -> None:
-    """Refuse a folder of --evidence from which the next prediction would read the maps as images.
+def expand_tables(named: Iterable[str], box, finds: bool, progress: Progress) -> Iterator[tuple[str, patients.Known]]:
+    """Yield each path with the known facts. A table yields the images in the table. Report unreadable tables on stderr.
 
-    Raises: UserError.
-    """
-    target = Path(os.path.realpath(folder))
-    for path in (path for path in named if "\0" not in path):
-        there = Path(os.path.realpath(path))
-        if target.is_relative_to(there) if there.is_dir() else target == there.parent:
-            where = f"--evidence {printable(folder)} is the folder of IMAGE {printable(path)}, or lies inside it"
-            raise UserError(f"{where}. The next prediction would read the maps as images. Name another folder.")
-
-
-def expand_tables(named: Iterable[str], box, finds: bool) -> Iterator[tuple[str, patients.Known]]:
-    """Yield each path with the known facts. A table yields the images in the table.
+    As in training, a table is a hospital, if it names no other: patients of two tables are never the same.
 
     Args: box: of --box, or None, for images without a box in a table; finds: whether the model looks for lesions.
     """
@@ -148,11 +143,17 @@ def expand_tables(named: Iterable[str], box, finds: bool) -> Iterator[tuple[str,
         if not name.lower().endswith(SUFFIXES):
             yield name, patients.Known(box=box)
             continue
-        table = patients.read(Path(name))
+        try:
+            table = patients.read(Path(name))
+        except UserError as error:
+            progress.fail(f"error: {error}")
+            continue
         if not finds and any(known.box for known in table.values()):
             unused = "the boxes are not used, because the model does not look for lesions"
-            print(f"note: {printable(name)}: {unused}", file=sys.stderr)
-        yield from ((str(path), known._replace(box=known.box or box)) for path, known in table.items())
+            progress.say(f"note: {printable(name)}: {unused}")
+        for path, known in table.items():
+            own_box = (known.box or box) if finds else None
+            yield str(path), known._replace(box=own_box, hospital=known.hospital or name)
 
 
 def read(named: Iterable[tuple[str, patients.Known]], progress: Progress) -> Iterator[Page]:
@@ -162,17 +163,21 @@ def read(named: Iterable[tuple[str, patients.Known]], progress: Progress) -> Ite
         if left_out := imagefolder.describe_left_out(listing):
             progress.say(f"note: {printable(f'{name}: ' + '; '.join(left_out))}")
         for path in listing.images:
-            progress.files += 1
             try:
-                for number, pixels in enumerate(imagefile.frames(path), 1):
-                    if known.box and misplaced(np.array([known.box]), np.array([pixels.shape])).any():
-                        box, (height, width) = ", ".join(f"{side:g}" for side in known.box), pixels.shape
-                        raise UserError(f"has {width}×{height} pixels, and its box ({box}) does not lie in them.")
-                    yield Page(path, number, pixels, known)
+                yield from pages(path, known)
+                progress.files += 1
             except UserError as error:
-                progress.failed += 1
-                progress.say(f"error: {printable(path)} {error}")
+                progress.fail(f"error: {printable(path)} {error}")
             progress.show()
+
+
+def pages(path: Path, known: patients.Known) -> Iterator[Page]:
+    """Yield the pages of an image file. Raises: UserError if the file cannot be read, or the box lies outside."""
+    for number, pixels in enumerate(imagefile.frames(path), 1):
+        if known.box and misplaced(np.array([known.box]), np.array([pixels.shape])).any():
+            box, (height, width) = ", ".join(f"{side:g}" for side in known.box), pixels.shape
+            raise UserError(f"has {width}×{height} pixels, and its box ({box}) does not lie in them.")
+        yield Page(path, number, pixels, known)
 
 
 def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
@@ -197,25 +202,31 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
         given = dict(zip(outputs, model.run(outputs, pixels, boxes=boxes_of(model, batch))))
         probabilities, seen = sigmoid(given["logit"]), seen_in_training(model, pixels)
         for i, page in enumerate(batch):
+            typicality, found = given["typicality"][i], float(given["found"][i])
+            flagged, call = call_of(model, float(probabilities[i]), typicality, found, threshold)
             answer: dict = {"image": str(page.path), "page": page.number, "probability": float(probabilities[i])}
-            answer |= {"logit": float(given["logit"][i]), "flagged": bool(probabilities[i] >= threshold)}
-            answer["call"] = "flagged for review" if answer["flagged"] else "not flagged"
+            answer |= {"logit": float(given["logit"][i]), "flagged": flagged, "call": call}
             if model.view == "lesion":
-                answer |= {"window": given["window"][i].tolist(), "found": float(given["found"][i])}
-                if answer["found"] < model.calibration.found_threshold:
-                    answer |= {"flagged": None, "call": "no lesion found"}
-            typicality = given["typicality"][i]
+                answer |= {"window": given["window"][i].tolist(), "found": found}
             answer |= {"typicality": float(typicality), "unlike_training": bool(model.unlike(typicality))}
-            if answer["unlike_training"]:
-                answer |= {"flagged": None, "call": "unlike the training images"}
             answer["seen_in_training"] = bool(seen[i])
             if folder:
                 window = given["window"][i] if model.view != "square" else None
-                answer["evidence"] = str(save_overlay(folder, page, given["evidence"][i], window))
+                name = f"{page.path.stem[:50]}_page{page.number}"  # short enough for every file system, even in UTF-8
+                answer["evidence"] = str(overlays.save(folder, name, page.pixels, given["evidence"][i], window))
             if page.known.patient:
-                answer |= {"patient": page.known.patient}
-                answer |= {"hospital": page.known.hospital} if page.known.hospital else {}
+                answer |= {"patient": page.known.patient, "hospital": page.known.hospital}
             yield answer
+
+
+def call_of(model: onnxfile.OnnxModel, probability: float, typicality, found: float, threshold: float):
+    """Return "flagged" and "call" of an image. "flagged" is None where the model gives no call."""
+    if model.unlike(typicality):
+        return None, "unlike the training images"
+    if found < model.calibration.found_threshold:  # 0 in views without a finder
+        return None, "no lesion found"
+    flagged = probability >= threshold
+    return flagged, "flagged for review" if flagged else "not flagged"
 
 
 def boxes_of(model: onnxfile.OnnxModel, batch: list[Page]) -> np.ndarray | None:
@@ -228,27 +239,6 @@ def boxes_of(model: onnxfile.OnnxModel, batch: list[Page]) -> np.ndarray | None:
 def seen_in_training(model: onnxfile.OnnxModel, images: np.ndarray) -> np.ndarray:
     """Return whether the model was trained on each image, bool [n]. images: uint8 [n, h, w]."""
     return fingerprints.distance(images, model.trained_on) <= fingerprints.SAME
-
-
-def save_overlay(folder: Path, page: Page, values: np.ndarray, window) -> Path:
-    """Write NAME_page1.png or, if the file exists, NAME_page1_2.png and so on. Return the path.
-
-    Args: window: x, y, width and height of the map in pixels; None for the middle square. Raises: UserError.
-    """
-    name = f"{page.path.stem[:50]}_page{page.number}"  # short enough for every file system, even in UTF-8
-    names = chain([name], (f"{name}_{number}" for number in count(2)))
-    path = next(path for name in names if not (path := folder / f"{name}.png").exists())
-    with files.replacing(path) as beside:
-        evidence.overlay(page.pixels, values, window).save(beside, "PNG")
-    return path
-
-
-def evidence_folder(args, named: list[str]) -> Path:
-    """Make the folder of --evidence and return its path. Raises: UserError if the folder cannot be used."""
-    check_evidence_folder(args.evidence, named)
-    with files.writing_to(folder := Path(args.evidence)):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def read_paths_as_stored() -> None:
@@ -268,12 +258,12 @@ def main():
     about = {"threshold": threshold, "dataset": model.dataset, "intended_use": model.intended_use}
     if args.box and model.view != "lesion":
         raise UserError(f"--box: {args.model} does not look for lesions. Remove --box, or name another model.")
-    named, folder = expand_tables(named_paths(args.images), args.box, model.view == "lesion"), None
+    progress, answered, folder = Progress(), [], None
+    named = expand_tables(named_paths(args.images), args.box, model.view == "lesion", progress)
     if args.evidence is not None:
         named = list(named)
-        folder = evidence_folder(args, [name for name, _ in named])
+        folder = overlays.make_folder(args.evidence, [name for name, _ in named])
 
-    progress, answered = Progress(), []
     for answer in answers(model, read(named, progress), threshold, folder):
         if not (args.json or progress.images):
             print(heading(model, threshold, rule, folder))
@@ -286,8 +276,9 @@ def main():
     found = patients.highest(answered)
     if found and not args.json:
         print(f"\n{'P(malignant)':>12}  {'':<26}  {'images':>6}  patient")
+    several = len({answer["hospital"] for answer in found}) > 1
     for answer in found:
-        print(json.dumps(answer | about) if args.json else patient_row(answer))
+        print(json.dumps(answer | about) if args.json else patient_row(answer, several))
     progress.say(str(progress))
     sys.exit(0 if not progress.failed else 1 if progress.images else 2)
 

@@ -31,7 +31,8 @@ from common.settings import Settings, check
 from common.show import figures, searchfigures, tables
 
 JOURNAL = "study.journal"
-FILES = ["best.json", "trials.csv", "study.png", "importance.png", "grid.png", JOURNAL]  # what --out may get
+FIGURES = ["study.png", "importance.png", "grid.png"]
+FILES = ["best.json", "trials.csv", *FIGURES, JOURNAL]  # what --out may get
 FOR_TRAINING = ("data", "positive", "data_root", "size", "seed")  # flags that train.py needs in addition to --params
 TOP_SHARE = 0.25  # share of the trials of the search, the best ones, that spans the range of the grid
 SHOWN = 5  # number of trials of each stage in the table, the best ones
@@ -112,6 +113,7 @@ def make_score(pool, settings, args):
 def fixed_settings(settings, found, args) -> dict:
     """Return what all workers on a study must have in common. A file of weights counts by its content, not its path."""
     fixed = {key: value for key, value in settings.as_dict().items() if key not in (*args.search, "patience")}
+    fixed["precision"] = training.precision(device_of(args.device), settings.precision)
     if md5 := weights.weights_md5(settings.weights):
         fixed["weights"] = f"MD5 {md5}"
     ranges = {name: str(search.RANGES[name]) for name in args.search}
@@ -240,6 +242,8 @@ def save(outcome: Outcome, settings, found, args, out) -> None:
         "_provenance": made_with,
     }
     files.write_csv(out / "trials.csv", outcome.rows, found.notice)
+    for figure in FIGURES:  # of an earlier search
+        (out / figure).unlink(missing_ok=True)
     draw(outcome, found.label, out)
     files.write_json(out / "best.json", settings.as_dict() | tuned, found.notice)
 

@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 
 from common import fingerprints, imagetable, npzfile, phantom, preparation, splits
+from common.delimited import BOX
 from common.description import hospital_names, notice
 from common.errors import UserError
 from common.images import Images, concatenate, counts, of_arrays
 from common.npzfile import SPLITS
-from common.tablefile import BOX, Listed
+from common.tablefile import Listed
 
 __all__ = ["Images", "concatenate", "of_arrays"]
 WITHOUT_PATH = ("breastmnist", "phantom")  # values of --data that are not paths

@@ -9,6 +9,7 @@ from pathlib import Path
 from common.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".txt")
+BOX = ["x", "y", "width", "height"]
 UNKNOWN = {"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "-", "?", "unknown"}
 PATIENT_NAMES = {"patientid", "case", "caseid", "subject", "subjectid"}  # without spaces, underscores and hyphens
 SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from common import duplicates, fingerprints, tablefile
+from common import delimited, duplicates, fingerprints, tablefile
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Images:
     @property
     def boxes(self) -> np.ndarray:
         """Box around each lesion in pixels of the frame, float64 [n, 4]; nan if unknown."""
-        return self.table[tablefile.BOX].to_numpy(float)
+        return self.table[delimited.BOX].to_numpy(float)
 
     @property
     def boxed(self) -> np.ndarray:

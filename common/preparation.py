@@ -14,12 +14,12 @@ import pandas as pd
 
 from common import imagefile
 from common.boxes import misplaced
+from common.delimited import BOX
 from common.errors import UserError
 from common.fingerprints import SIDE
 from common.images import Images
 from common.parallel import cpu_count
 from common.progress import shown
-from common.tablefile import BOX
 
 AT_ONCE = 32  # frames in memory at a time
 

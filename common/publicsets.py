@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageChops
 
+from common.delimited import BOX
 from common.errors import UserError
 from common.imagefolder import SPLITS, FolderFiles, describe_left_out, is_hidden, list_folder
 from common.parallel import cpu_count
-from common.tablefile import BOX, CLASSES, Listed, arrange, blank_unknown, read, shorten
+from common.tablefile import CLASSES, Listed, arrange, blank_unknown, read, shorten
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 BREAST_FOLDER = "BrEaST-Lesions_USG-images_and_masks"

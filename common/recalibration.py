@@ -15,7 +15,6 @@ from common.thresholds import Rule
 
 LEAST = 10  # groups of each class; with fewer, the interval of the sensitivity is wider than 0.3
 FOLDS = 5
-HOW = "computed for new images of this kind"
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from common import delimited
-from common.delimited import UNKNOWN
+from common.delimited import BOX, UNKNOWN
 
-BOX = ["x", "y", "width", "height"]
 COLUMNS = ["image", "label", "split", "hospital", "patient", *BOX]
 CLASSES = {"malignant": 1, "benign": 0, "normal": 0}
 NAMED = 10  # items of a long list that a message names

@@ -23,11 +23,11 @@ from PIL import Image
 
 from common import data, files, looks, phantom, settings, weights
 from common.calibration import Calibration
+from common.delimited import BOX
 from common.deploy import graph, int8, metadata, onnxfile, typicality
 from common.model import BreastResNet, Predictor, TwoLooks
 from common.npzfile import breastmnist_path
 from common.run import folders
-from common.tablefile import BOX
 
 torch.set_num_threads(1)
 

@@ -1,15 +1,21 @@
 """What audit.py counts, says and draws; test_docs.py has what it says of the real data."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 import audit
 from common import data, scoring
+from common.run import outputs
 
 
 def test_phantoms_have_no_near_duplicates_and_augmentation_is_drawn(tmp_path, runs):
+    (tmp_path / "opposite_labels.png").touch()  # of an earlier audit of other data
+    (tmp_path / "run.json").write_text(
+        json.dumps({"format": outputs.FORMAT, "files": {"opposite_labels.png": "audit.py"}})
+    )
     printed, _ = runs("audit.py", "--data", "phantom", "--threads", 1, "--out", tmp_path)
     assert printed.startswith("PHANTOM data") and "pairs with opposite labels: 0" in printed
     assert {path.name for path in tmp_path.iterdir()} == {"augmented.png", "run.json"}

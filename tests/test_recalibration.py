@@ -135,6 +135,7 @@ def test_patients_and_prevalence_and_what_is_refused(onnx_model, scans, runs, tm
     out, _ = runs(*calibrate, "--data", scans, "--unit", "patient")
     chosen_on = onnxfile.load(tmp_path / "mine.onnx", 1).calibration.chosen_on
     share = data.load(data.find([str(scans)], None, 28, undivided="all"), "all").labels.mean()
+    assert "computed for new patients of this kind" in runs("predict.py", tmp_path / "mine.onnx", scans.parent)[0]
     assert "60 patients" in out and chosen_on["n"] == 60 and chosen_on["prevalence"] == share  # of images
     out, _ = runs(*calibrate, "--prevalence", "0.1")
     moved, own = onnxfile.load(tmp_path / "mine.onnx", 1), onnx_model.calibration
@@ -143,6 +144,7 @@ def test_patients_and_prevalence_and_what_is_refused(onnx_model, scans, runs, tm
         answers(moved.path, scans)["probability"] >= moved.calibration.threshold,
         answers(onnx_model.path, scans)["probability"] >= own.threshold,
     )
+    assert not any(key.startswith("precision") for rates in moved.calibration.achieved for key in rates)
     assert not list(tmp_path.glob("mine.calibration.*"))  # of the earlier calibration on images
     again = tmp_path / "again.onnx"
     out, _ = runs("calibrate.py", moved.path, "--threads", "1", "--out", again, "--prevalence", "0.1")
@@ -153,6 +155,7 @@ def test_patients_and_prevalence_and_what_is_refused(onnx_model, scans, runs, tm
     for words, cause in (
         (["--data", scans.parent / "few.csv"], "too few"),
         ([], "give --data"),
+        (["--data", scans, "--out", scans.parent / "mine.onnx"], "where images are read"),
         (["--data", scans, "--prevalence", "0.1"], "give --data"),
         (["--data", scans, scans.parent / "few.csv"], "are also in another data set"),
         (["--data", scans, "--sensitivity", "0.9", "--flag-rate", "0.1"], "give only one of"),

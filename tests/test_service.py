@@ -70,6 +70,7 @@ def test_it_answers_as_the_file_does_also_many_at_once(service, onnx_model):
     ("query", "content", "status", "words"),
     [
         ("", b"no picture", 400, "the image is not a readable PNG"),
+        ("?box=0.1,0.2,0.3,0.4", PICTURE.read_bytes(), 400, "does not lie in them"),
         ("?box=1,2", PICTURE.read_bytes(), 400, "Use x, y, width and height"),
     ],
 )

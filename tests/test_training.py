@@ -14,10 +14,10 @@ from common import augment, lesion, looks, loss, phantom, training
 from common.boxes import holds_centre, overlap
 from common.calibration import sigmoid
 from common.data import Images, of_arrays
+from common.delimited import BOX
 from common.model import BreastResNet, Predictor, explain, predict
 from common.seed import set_seed
 from common.settings import Settings
-from common.tablefile import BOX
 
 CPU = torch.device("cpu")
 

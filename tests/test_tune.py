@@ -115,6 +115,7 @@ def test_what_is_saved_is_read_by_train_and_holds_no_password(trials, grid, foun
     monkeypatch.setattr(sys, "argv", ["tune.py", f"--storage={url}", "--storage", url])
     own, out = settings.Settings(epochs=7, mirror=False), tmp_path / "out"
     out.mkdir()
+    (out / "importance.png").touch()  # of an earlier search
     args, outcome = found(own, trials=trials, grid=grid, storage=url)
     tune.save(outcome, own, phantom_data, args, out)
     read = settings.Settings(**settings.read_params(out / "best.json"))
@@ -128,7 +129,7 @@ def test_what_is_saved_is_read_by_train_and_holds_no_password(trials, grid, foun
 
 
 def test_workers_may_keep_the_same_weights_in_different_places(phantom_data, tmp_path):
-    args = argparse.Namespace(search=("wd", "lr"), folds=3, seed=0)
+    args = argparse.Namespace(search=("wd", "lr"), folds=3, seed=0, device="cpu")
     fixed = []
     for name, content in (("a.pth", b"same"), ("b.pth", b"same"), ("c.pth", b"other")):
         (tmp_path / name).write_bytes(content)

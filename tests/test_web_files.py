@@ -5,6 +5,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 from conftest import REPO
 from PIL import Image
 
@@ -45,6 +46,12 @@ def test_a_site_is_one_folder_with_all_that_the_page_names(tmp_path):
     texts = [file.read_text(encoding="utf-8") for file in [page / "index.html", *page.glob("*.js")]]
     named = re.findall(r'(?:src|href|data-image)="(?!https?:)([\w./]+\.\w+)"|from "(\./[\w.]+)"', "".join(texts))
     assert len(named) > 20 and all((page / (one or other)).is_file() for one, other in named)
+
+
+def test_a_site_without_its_runtime_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(make_site, "PAGE", ["web/absent.js"])
+    with pytest.raises(SystemExit, match="web/absent.js is missing. Run: npm --prefix web ci"):
+        make_site.make_site(tmp_path)
 
 
 def test_bundled_phantoms_are_what_their_command_makes():

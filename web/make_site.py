@@ -24,10 +24,13 @@ def default_model() -> str:
 def make_site(folder: Path) -> None:
     """Write the page to folder/web. Write the model and the JSON with the checksum of the model to folder/models."""
     model = Path("models", default_model())
-    for file in [file for pattern in (*PAGE, model, model.with_suffix(".json")) for file in REPO.glob(str(pattern))]:
-        target = folder / file.relative_to(REPO)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+    for pattern in map(str, (*PAGE, model, model.with_suffix(".json"))):
+        if not (found := list(REPO.glob(pattern))):
+            sys.exit(f"{pattern} is missing. Run: npm --prefix web ci")
+        for file in found:
+            target = folder / file.relative_to(REPO)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
 
 
 if __name__ == "__main__":

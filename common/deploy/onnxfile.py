@@ -42,6 +42,7 @@ class OnnxModel:
     dataset: str  # name of the data set for people; says PHANTOM for phantoms
     intended_use: str
     typicality_threshold: float  # below this value, an image is unlike the training images
+    typicality_rule: str  # what the threshold means
     trained_on: np.ndarray  # fingerprints of the training images, uint8 [n, 32]
     chosen_on: np.ndarray  # fingerprints of images that chose epoch, calibration or threshold, uint8 [m, 32]
 
@@ -143,9 +144,9 @@ def load(path: str | Path, threads: int) -> OnnxModel:
     with reading(path, "has no metadata of this project", "give a file that export.py wrote"):
         props = session.get_modelmeta().custom_metadata_map
         unlike = float(props["typicality_threshold"])
-        about = props["dataset"], props["intended_use"]
+        about, rule = (props["dataset"], props["intended_use"]), props["typicality_rule"]
         marks = [fingerprints.decode(props[f"fingerprints_{name}"]) for name in ("trained_on", "chosen_on")]
-        return OnnxModel(Path(path), session, read_calibration(props), read_data(props), *about, unlike, *marks)
+        return OnnxModel(Path(path), session, read_calibration(props), read_data(props), *about, unlike, rule, *marks)
 
 
 def read_calibration(props: dict) -> Calibration:

@@ -4,13 +4,12 @@ Needs only the standard library. Training reads the same tables with common/imag
 """
 
 import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 
-from common import delimited
+from common import delimited, namedfiles
 from common.errors import UserError, reading
-
-BOX = ("x", "y", "width", "height")  # a table has boxes if it has all of these columns
 
 
 class Known(NamedTuple):
@@ -26,28 +25,36 @@ def read(table: Path) -> dict[Path, Known]:
 
     The table has the column image and, optionally, patient, hospital, x, y, width and height. Paths are relative to the
     table. Several rows of an image count once, with the box around their boxes, as in training.
-    Raises: UserError that names the row of a mistake.
+    Files are found as in training; a missing file keeps its name. Raises: UserError that names the row of a mistake.
     """
     with reading(table, way_out="check the path and the permissions of the table", errors=()):
         rows = delimited.read(table)
-    column = delimited.patient_column(next(iter(rows.values())))
+    column, cache = delimited.patient_column(next(iter(rows.values()))), namedfiles.NameCache()
     found: dict[Path, Known] = {}
     for number, cells in rows.items():
         row = {name: "" if cell.casefold() in delimited.UNKNOWN else cell for name, cell in cells.items()}
         if not (image := row.get("image", "")):
             raise UserError(f"{table}, row {number}: names no image. Name the image in the column 'image'.")
-        sides = [row.get(name, "") for name in BOX]
+        sides = [row.get(name, "") for name in delimited.BOX]
         try:
-            box = read_box(sides) if any(sides) and row.keys() >= {*BOX} else None
+            box = read_box(sides) if any(sides) and row.keys() >= {*delimited.BOX} else None
         except ValueError as error:
             raise UserError(f"{table}, row {number}: {error}.") from None
         known = Known(delimited.patient_name(row.get(column or "", "")), box, row.get("hospital", ""))
-        before = found.get(path := table.parent / image.replace("\\", "/"), known)
-        if (known.patient, known.hospital) != (before.patient, before.hospital):
-            of_two = f"{image} is of patient {before.patient!r} and patient {known.patient!r}"
-            raise UserError(f"{table}, row {number}: {of_two}. Remove the wrong row.")
+        before = found.get(path := find(image, table.parent, cache), known)
+        for fact in ("patient", "hospital"):
+            if (here := getattr(known, fact)) != (earlier := getattr(before, fact)):
+                of_two = f"{image} has {fact} {earlier!r} in an earlier row, and {here!r} here"
+                raise UserError(f"{table}, row {number}: {of_two}. Remove the wrong row.")
         found[path] = known._replace(box=around(before.box, box))
     return found
+
+
+def find(image: str, folder: Path, cache: namedfiles.NameCache) -> Path:
+    """Return the file that a cell names, in the folder of the table. A missing file keeps its name."""
+    if file := namedfiles.find_file(image, Path(os.path.abspath(folder)), cache):
+        return folder / namedfiles.name_in(file, Path(os.path.abspath(folder)), namedfiles.is_absolute(image))
+    return folder / image.replace("\\", "/")
 
 
 def around(a: tuple[float, ...] | None, b: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -73,16 +80,16 @@ def highest(answers: list[dict]) -> list[dict]:
     """Return an answer per patient, from the image with the highest probability, with the number of images.
 
     Images with "flagged" None count only for patients who have no other images. Patients of two hospitals are never the
-    same. answers: of predict.py, with "patient" and, if known, "hospital".
+    same. answers: of predict.py, with "patient" and "hospital".
     """
     by_patient: dict[tuple[str, str], list[dict]] = {}
     for answer in answers:
-        by_patient.setdefault((answer.get("hospital", ""), answer["patient"]), []).append(answer)
+        by_patient.setdefault((answer["hospital"], answer["patient"]), []).append(answer)
     found = []
     for (hospital, patient), images in by_patient.items():
         usual = [answer for answer in images if answer["flagged"] is not None] or images
         first = max(usual, key=lambda answer: answer["probability"])
         kept = ("probability", "flagged", "call", "image", "page")
-        about = {"patient": patient} | ({"hospital": hospital} if hospital else {}) | {"images": len(images)}
+        about = {"patient": patient, "hospital": hospital, "images": len(images)}
         found.append(about | {name: first[name] for name in kept})
     return found

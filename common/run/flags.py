@@ -46,13 +46,8 @@ def add_data_flags(
     if falls_back:
         shown = "breastmnist; phantom if BreastMNIST cannot be downloaded and no flag names data or weights"
     add(group, "--data", WHAT, kinds, None if shown else ["breastmnist"], shown or "breastmnist", nargs="+")
-    add(
-        group,
-        "--positive",
-        Kind(not_empty, "NAME"),
-        "name of the class folder with the malignant images",
-        shown="malignant",
-    )
+    positive = "name of the class folder with the malignant images"
+    add(group, "--positive", Kind(not_empty, "NAME"), positive, shown="as in training" if of_run else "malignant")
     root = Kind(str, "DIR")  # an empty text counts as not given
     add(group, "--data-root", root, "folder with the files of MedMNIST", shown="$MEDMNIST_ROOT, otherwise ~/.medmnist")
     size, seed = ("as in training", "as in training") if of_run else (None, None)

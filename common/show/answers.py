@@ -20,8 +20,7 @@ def heading(model, threshold: float, rule: str, folder: Path | None) -> str:
     lines.append(f"threshold {threshold:.4f}: {rule}")
     if threshold == model.calibration.threshold and (expected := tables.expected(model.calibration)):
         lines.append(expected)
-    rare = model.typicality_threshold
-    lines.append(f"unlike the training images: typicality below {rare:g}, as about {rare:.0%} of training images have")
+    lines.append(f"typicality threshold {model.typicality_threshold:g}: {model.typicality_rule}")
     if folder:
         full = f"the strongest colour means {evidence.FULL:g} log-odds or more"
         lines.append(f"{printable(folder)}: vermillion is evidence for malignant, blue is evidence against; {full}")
@@ -41,7 +40,10 @@ def row(answer: dict) -> str:
     return f"{answer['probability']:>12.4f}  {typicality:>10}  {answer['call']:<26}  {sure}{answer['page']:>4}  {name}"
 
 
-def patient_row(answer: dict) -> str:
-    """Return the line of a patient in the table of patients. answer: from `patients.highest`."""
-    name = answer["patient"] + (f", {answer['hospital']}" if "hospital" in answer else "")
+def patient_row(answer: dict, several: bool) -> str:
+    """Return the line of a patient in the table of patients.
+
+    Args: answer: from `patients.highest`; several: whether there are several hospitals.
+    """
+    name = answer["patient"] + f", {answer['hospital']}" * several
     return f"{answer['probability']:>12.4f}  {answer['call']:<26}  {answer['images']:>6}  {printable(name)}"

@@ -1,10 +1,11 @@
 """Tables of images and patients for predict.py, and what it says of a patient."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
-from conftest import one_line, refusal
+from conftest import refusal
 from PIL import Image
 
 from common.deploy import patients
@@ -73,7 +74,7 @@ def test_a_row_without_an_image_is_refused(text, number, tmp_path):
 @pytest.mark.parametrize("other", ["2", ""])
 def test_an_image_of_two_patients_is_refused(other, tmp_path):
     (table := tmp_path / "t.csv").write_text(f"image,patient\na.png,1\nb.png,1\na.png,{other}\n", encoding="utf-8")
-    message = f"{table}, row 4: a.png is of patient '1' and patient '{other}'. Remove the wrong row."
+    message = f"{table}, row 4: a.png has patient '1' in an earlier row, and '{other}' here. Remove the wrong row."
     assert refusal(patients.read, table) == message
 
 
@@ -85,11 +86,20 @@ def test_a_repeated_row_is_read_once(tmp_path):
     ]
 
 
+def test_files_are_found_as_in_training(tmp_path):
+    """Names with decomposed accents, as on a Mac, and absolute paths of another computer."""
+    (tmp_path / (name := unicodedata.normalize("NFD", "Müller.png"))).touch()
+    (tmp_path / "b.png").touch()
+    (tmp_path / "t.csv").write_text(f"image\n{name}\nC:\\scans\\b.png\nabsent.png\n", encoding="utf-8")
+    assert [path.name for path in patients.read(tmp_path / "t.csv")] == [name, "b.png", "absent.png"]
+
+
 def test_a_patient_gets_the_highest_probability_of_usual_images():
     rows = [("1", 0.2, False), ("1", 0.6, False), ("1", 0.9, True), ("2", 0.4, True)]
     answers = [
         {
             "patient": who,
+            "hospital": "t.csv",
             "probability": p,
             "unlike_training": odd,
             "flagged": None if odd else p > 0.5,
@@ -129,4 +139,5 @@ def test_predict_gives_a_row_for_each_patient(onnx_model, runs, tmp_path):
     text = runs("predict.py", onnx_model.path, tmp_path / "t.csv")[0].splitlines()
     assert text[-3].split() == ["P(malignant)", "images", "patient"] and text[-2].endswith("2  A")
     (tmp_path / "bad.csv").write_text("file\n0.png\n", encoding="utf-8")
-    assert "column 'image'" in one_line(runs("predict.py", onnx_model.path, tmp_path / "bad.csv", status=2)[1])
+    error, _ = runs("predict.py", onnx_model.path, tmp_path / "bad.csv", status=2)[1].splitlines()
+    assert "column 'image'" in error
