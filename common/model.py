@@ -43,11 +43,13 @@ class BreastResNet(nn.Module):
     """ResNet-18 that gives one logit for each grey image. A positive logit means malignant.
 
     For images below 64 pixels, the 7x7 convolution of the stem has stride 1 instead of 2, to keep more detail. With
-    "auto" stages, these images skip the fourth stage, which would see only 2x2 pixels.
+    "auto" stages, these images skip the fourth stage, which would see only 2x2 pixels. A model with a finder skips the
+    fourth stage, too: the model is as good without it, and has a quarter of the size (results/lesion.md).
 
     Args:
         size: side of the images in pixels.
-        stages: number of residual stages of the trunk, 2 to 4, or "auto": 3 for images below 64 pixels, otherwise 4.
+        stages: number of residual stages of the trunk, 2 to 4, or "auto": 3 for images below 64 pixels and with a
+            finder, otherwise 4.
         finds: whether the model has a finder: a heat map from the third stage (from the second, if there are two).
 
     Raises: ValueError on another number of stages.
@@ -59,7 +61,7 @@ class BreastResNet(nn.Module):
             raise ValueError(f"no ResNet-18 has {stages!r} stages")
         small = size < 64
         self.size = size
-        self.stages = (3 if small else 4) if stages == "auto" else int(stages)
+        self.stages = (3 if small or finds else 4) if stages == "auto" else int(stages)
         trunk = torchvision.models.resnet18(num_classes=1)
         trunk.conv1 = nn.Conv2d(1, 64, 7, stride=1 if small else 2, padding=3, bias=False)
         for stage in range(self.stages + 1, 5):

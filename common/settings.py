@@ -57,7 +57,10 @@ class Settings:
         ".npz files and phantoms, lesion if an image has a box, otherwise frame",
     )
     stages: int | str = setting(
-        "auto", one_of("auto", 2, 3, 4), "residual stages of the trunk; auto: 3 for images below 64 pixels, otherwise 4"
+        "auto",
+        one_of("auto", 2, 3, 4),
+        "residual stages of the trunk; auto: 3 for images below 64 pixels and for the network that finds the lesion, "
+        "otherwise 4",
     )
     loss: str = setting("cross-entropy", one_of("cross-entropy", "focal"), "loss function")
     label_smoothing: float = setting(0.0, SHARE_BELOW_ONE, "move each target towards 1/2 by this share")

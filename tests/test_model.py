@@ -15,7 +15,7 @@ def uint8_images() -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "size, finds, own, stride", [(28, False, 3, 1), (64, False, 4, 2), (224, False, 4, 2), (64, True, 4, 2)]
+    "size, finds, own, stride", [(28, False, 3, 1), (64, False, 4, 2), (224, False, 4, 2), (64, True, 3, 2)]
 )
 @pytest.mark.parametrize("given", ["auto", 2, 3, 4])
 def test_depth_and_stem_follow_the_size_and_the_finder(size, finds, own, stride, given):
