@@ -13,6 +13,7 @@ import torch
 from common import data, duplicates
 from common.augment import Strength, augment
 from common.data import Images
+from common.kinds import FOLDER
 from common.run import flags, outputs
 from common.seed import set_seed
 from common.settings import Settings
@@ -25,7 +26,7 @@ SHOWN, COPIES = 4, 5  # images of each class in the figure of augmented images, 
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    flags.add(parser, "--out", flags.FOLDER, "folder for the figures", "runs/audit")
+    flags.add(parser, "--out", FOLDER, "folder for the figures", "runs/audit")
     flags.add_data_flags(parser)
     flags.add_machine_flags(parser, device=False)
     return parser.parse_args()

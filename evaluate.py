@@ -13,7 +13,7 @@ from common.description import notice
 from common.errors import UserError
 from common.evaluation import Predicted
 from common.files import read_json, write_csv, write_json
-from common.kinds import Kind, number, one_of
+from common.kinds import FOLDER, Kind, not_empty, number, one_of
 from common.model import device_of
 from common.npzfile import SPLITS, breastmnist_path
 from common.run import flags, folders, outputs, provenance, standard
@@ -32,20 +32,20 @@ Model = folders.Run | onnxfile.OnnxModel
 def parse_args():
     parser = flags.Parser(__doc__)
     what = "a run folder of train.py or crossval.py, or an .onnx file of export.py"
-    parser.add_argument("model", metavar="RUN_OR_ONNX", type=flags.not_empty, help=what)
+    parser.add_argument("model", metavar="RUN_OR_ONNX", type=not_empty, help=what)
     shown = "test, or all images if the data set has no splits"
     flags.add(parser, "--split", one_of(*SPLITS, "all"), "the images to evaluate", shown=shown)
     flags.add(
         parser, "--bootstrap", number(int, 100, 100_000), "number of bootstrap resamples for each 95 %% interval", 2000
     )
     by = "also score the images of each value of a column separately, for example of each device"
-    flags.add(parser, "--by", Kind(flags.not_empty, "COLUMN"), by, shown="none")
+    flags.add(parser, "--by", Kind(not_empty, "COLUMN"), by, shown="none")
     unit = "what to score: images, or patients; the highest probability of their images counts"
     flags.add(parser, "--unit", one_of("image", "patient"), unit, "image")
     against = "compare with another run, .onnx file or predictions.csv on the images that neither model has seen"
     flags.add(parser, "--against", Kind(str, "OTHER"), against, shown="none")
     out = "write the results into DIR/NAME, where NAME is the name of the run or the .onnx file"
-    flags.add(parser, "--out", flags.FOLDER, out, shown="the run folder, or a folder NAME next to the .onnx file")
+    flags.add(parser, "--out", FOLDER, out, shown="the run folder, or a folder NAME next to the .onnx file")
     flags.add_data_flags(parser, of_run=True)
     flags.add_machine_flags(parser)
     return parser.parse_args()

@@ -14,6 +14,7 @@ import onnx
 
 from common import data, files
 from common.deploy import graph, int8, latency, metadata, onnxfile, parity, plain, sidecar, typicality
+from common.kinds import not_empty
 from common.run import flags, folders, outputs
 from common.run.provenance import provenance
 from common.seed import set_seed
@@ -22,7 +23,7 @@ from common.show import tables
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    parser.add_argument("run", metavar="RUN", type=flags.not_empty, help="a run folder of train.py or crossval.py")
+    parser.add_argument("run", metavar="RUN", type=not_empty, help="a run folder of train.py or crossval.py")
     parser.add_argument("--out", metavar="FILE.onnx", help="the file to write (default: model.onnx in RUN)")
     smaller = "a quarter of the size, two to three times as fast. Nothing is written if int8 differs too much from fp32"
     flags.add_switch(parser, "--int8", f"also write FILE.int8.onnx: {smaller}")

@@ -165,9 +165,10 @@ class Calibration:
     """A calibration and an operating point, chosen on held-out predictions. The run and the ONNX file store both.
 
     threshold: on calibrated probabilities. threshold_rule: the rule of the threshold, in words.
-    chosen_on: the images that chose both: {"on": "val" or "out_of_fold", "hospitals": names, "hospital_left_out":
-    whether the model of each image had seen no image of the hospital, "n", "malignant", "chose": what these images
-    chose}. "prevalence" is there if the share of malignant images was then set to another value.
+    chosen_on: the images that chose both: {"on": "val", "out_of_fold" or, from calibrate.py, "calibration",
+    "hospitals": names, "hospital_left_out": whether the model of each image had seen no image of the hospital, "n",
+    "malignant", "chose": what these images chose}. calibrate.py adds "unit" and "prevalence", the share of malignant
+    images that the probabilities are for.
     achieved: the rates that the same procedure achieves on held-out images (`cross_fit`): an entry for all hospitals,
     and an entry for each hospital if there are several.
     found_threshold: the finder finds no lesion if it is less sure than this number; 0 in views without a finder.

@@ -24,7 +24,6 @@ from common.images import Images, concatenate, counts, of_arrays
 from common.npzfile import SPLITS
 from common.tablefile import Listed
 
-__all__ = ["Images", "concatenate", "of_arrays"]
 WITHOUT_PATH = ("breastmnist", "phantom")  # values of --data that are not paths
 VIEW_NOTES = {
     "frame": "the network looks at the whole frame, because no image has a box",
@@ -214,26 +213,22 @@ def find_files(spec, listed: Listed, hospital: str, seed, prepare_files: Callabl
     table["hospital"] = [name or hospital for name in table["hospital"]]
     table["_file"] = [str(listed.folder / name) for name in table["image"]]
 
-    def prepare(rows: pd.DataFrame) -> Images:
-        return prepare_files(listed.folder, rows, where=path)
-
+    prepare = partial(prepare_files, listed.folder, where=path)
+    drawn = None
     if kept is not None and splits.are_known(table, kept):
         table, changes = splits.keep(table, kept)
-        notes, divided = notes + changes, True
-    everything = None
-    if not divided and undivided is None:
-        everything = splits.draw(prepare(table), seed, path)
+        notes += changes
+    elif not divided and undivided is None:
+        drawn = splits.draw(prepare(table), seed, path)
+        table = drawn.table
         notes.append("has no splits. 70 % of the groups are drawn for train, 10 % for val, 20 % for test")
     elif not divided:
         table["split"] = undivided
 
     def read(split: str) -> Images:
-        if everything:
-            return everything.of_split(split)
-        return prepare(table[table["split"] == split].reset_index(drop=True))
+        return drawn.of_split(split) if drawn else prepare(table[table["split"] == split].reset_index(drop=True))
 
-    names = SPLITS if everything else tuple(sorted(set(table["split"]), key=[*SPLITS, undivided].index))
-    table = everything.table if everything else table
+    names = tuple(sorted(set(table["split"]), key=[*SPLITS, undivided].index))
     return DataSet(spec, hospital, identity, read, names, notes=tuple(notes), table=table)
 
 

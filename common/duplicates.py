@@ -12,9 +12,6 @@ import numpy as np
 from common.fingerprints import SIDE, shrink
 
 THRESHOLD = 0.95
-SAME = (
-    0.998  # correlation of the same picture. BreastMNIST at 64, 128 or 224 pixels has 0.9986 or more with itself at 28
-)
 MOST = 10_000  # most pairs in a list
 BLOCK = 2048  # images at a time, which bounds memory
 
@@ -43,33 +40,27 @@ def correlate(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # i, j, correlation, with i < j
 
 
-def search(images: np.ndarray, threshold: float, block: int) -> Iterator[Pairs]:
-    """Yield all pairs above a correlation, sorted by i, for each tile of block × block images.
-
-    Args: images: uint8 [n, height, width]; threshold: the correlation that a pair exceeds.
-    """
+def search(images: np.ndarray) -> Iterator[Pairs]:
+    """Yield all near-duplicates, sorted by i, for each tile of BLOCK × BLOCK images. images: uint8 [n, h, w]."""
     vectors = unit_vectors(images)
-    for top in range(0, len(images), block):
-        for left in range(top, len(images), block):
-            correlation = correlate(vectors[top : top + block], vectors[left : left + block])
-            alike = correlation > threshold
+    for top in range(0, len(images), BLOCK):
+        for left in range(top, len(images), BLOCK):
+            correlation = correlate(vectors[top : top + BLOCK], vectors[left : left + BLOCK])
+            alike = correlation > THRESHOLD
             i, j = np.nonzero(np.triu(alike, 1) if left == top else alike)
             yield i + top, j + left, correlation[i, j]
 
 
-def find_pairs(
-    images: np.ndarray, threshold: float = THRESHOLD, most: int = MOST, block: int = BLOCK
-) -> tuple[list[tuple[int, int, float]], int]:
-    """Find the pairs of near-duplicates.
+def find_pairs(images: np.ndarray) -> tuple[list[tuple[int, int, float]], int]:
+    """Find the pairs of near-duplicates. images: uint8 [n, height, width].
 
-    Args: images: uint8 [n, height, width]; threshold: the correlation that a pair exceeds; most: pairs to list.
-    Returns: the pairs (i, j, correlation), i < j, the highest correlations first; and the number of all pairs.
+    Returns: at most MOST pairs (i, j, correlation), i < j, the highest correlations first; and the number of all pairs.
     """
     total, kept = 0, (np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32))
-    for found in search(images, threshold, block):
+    for found in search(images):
         total += len(found[0])
         i, j, correlation = (np.concatenate(both) for both in zip(kept, found))
-        first = np.argsort(-correlation, kind="stable")[:most]
+        first = np.argsort(-correlation, kind="stable")[:MOST]
         kept = (i[first], j[first], correlation[first])
     return list(zip(*(column.tolist() for column in kept))), total
 
@@ -94,9 +85,9 @@ def patient_pairs(patients: Sequence[str]) -> list[tuple[int, int]]:
     return [(first.setdefault(patient, i), i) for i, patient in enumerate(patients) if patient]
 
 
-def alike_sets(images: np.ndarray, block: int = BLOCK) -> Iterator[np.ndarray]:
+def alike_sets(images: np.ndarray) -> Iterator[np.ndarray]:
     """Yield each image with its near-duplicates in a tile, as indices."""
-    for i, j, _ in search(images, THRESHOLD, block):
+    for i, j, _ in search(images):
         first, start = np.unique(i, return_index=True)
         for image, others in zip(first, np.split(j, start[1:])):
             yield np.append(others, image)

@@ -48,11 +48,6 @@ def prepare(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Convert uint8, uint16 or uint32 to uint8 over the full range: 65535 becomes 255, with rounding."""
-    return scaled(values, np.iinfo(values.dtype).max)
-
-
 def scaled(values: np.ndarray, white: int) -> np.ndarray:
     """Convert unsigned integers to uint8: `white` becomes 255, with rounding."""
     return (values * (255 / white)).round().astype(np.uint8)
@@ -135,7 +130,7 @@ def dicom_grey(values: np.ndarray, dataset) -> np.ndarray:
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, dataset)
     if values.ndim == 3:
-        return to_grey(Image.fromarray(to_eight_bits(values)))
+        return to_grey(Image.fromarray(scaled(values, np.iinfo(values.dtype).max)))
     windowed = "WindowCenter" in dataset or "VOILUTSequence" in dataset
     lowest = -(1 << dataset.BitsStored - 1) if dataset.PixelRepresentation else 0
     ends = np.array([[lowest, lowest + (1 << dataset.BitsStored) - 1]])

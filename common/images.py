@@ -39,7 +39,7 @@ class Images:
         return Images(self.pixels[rows], table, self.squares[rows], self.sizes[rows], windows)
 
     def network_input(self, name: str) -> np.ndarray:
-        """Return the pictures of a look, uint8 [n, size, size]. name: "window" (windows must be placed) or "frame"."""
+        """Return the pictures of a look, uint8 [n, size, size]. name: window (placed before), frame or square."""
         pictures = self.windows if name == "window" else self.pixels
         assert pictures is not None  # windows are placed before this call
         return pictures

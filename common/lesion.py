@@ -60,16 +60,11 @@ def hottest_part(heat: torch.Tensor) -> torch.Tensor:
 
 
 def box_of(heat: torch.Tensor) -> torch.Tensor:
-    """Return the box around the hottest part of each heat map, float32 [n, 4] in shares. heat: [n, s, s], above 0."""
-    return box_around(hottest_part(heat))
+    """Return the box around the hottest part of each heat map, float32 [n, 4] in shares. heat: [n, s, s], above 0.
 
-
-def box_around(heat: torch.Tensor) -> torch.Tensor:
-    """Return the box around all heat, float32 [n, 4] in shares. heat: [n, s, s].
-
-    The box reaches DEVIATIONS standard deviations to each side of the centre of the heat.
+    The box reaches DEVIATIONS standard deviations to each side of the centre of the heat of this part.
     """
-    side = heat.shape[1]
+    side, heat = heat.shape[1], hottest_part(heat)
     position = (torch.arange(side, device=heat.device) + 0.5) / side
     share = heat / heat.sum((1, 2), keepdim=True).clamp(min=1e-9)
     along = torch.stack([share.sum(1), share.sum(2)], 1)  # [n, 2, s]: sums of columns, of rows

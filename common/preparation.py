@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,18 +37,6 @@ def md5s(folder: Path, names: Iterable[str]) -> list[str]:
         return list(pool.map(md5, names))
 
 
-class Prepared(NamedTuple):
-    """An image file in memory.
-
-    pixels: uint8 [size, size]; square: uint8 [28, 28], the middle square; height, width: of the frame as stored.
-    """
-
-    pixels: np.ndarray
-    square: np.ndarray
-    height: int
-    width: int
-
-
 def read_frame(path: Path) -> np.ndarray:
     """Return the only picture of an image file, uint8 [h, w]. Raises: UserError, without the path."""
     image, *more = itertools.islice(imagefile.frames(path), 2)
@@ -58,14 +45,18 @@ def read_frame(path: Path) -> np.ndarray:
     return image
 
 
-def prepare_file(path: Path, size: int, whole: bool) -> Prepared | UserError:
-    """Return a prepared image file, whole frame or middle square, or the error if the file cannot be used."""
+def prepare_file(path: Path, size: int, whole: bool) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]] | UserError:
+    """Return an image file in memory, or the error if the file cannot be used.
+
+    Returns: the whole frame or the middle square, uint8 [size, size]; the middle square, uint8 [28, 28]; height and
+    width as stored.
+    """
     try:
         frame = read_frame(path)
     except UserError as error:
         return error
     pixels = cut(frame, (0, 0, frame.shape[1], frame.shape[0]), size) if whole else imagefile.prepare(frame, size)
-    return Prepared(pixels, imagefile.prepare(frame, SIDE), *frame.shape)
+    return pixels, imagefile.prepare(frame, SIDE), frame.shape
 
 
 def cut(frame: np.ndarray, box: Sequence[float], size: int) -> np.ndarray:
@@ -94,7 +85,7 @@ def prepare_files(folder: Path, table: pd.DataFrame, size: int, whole: bool, whe
                 print(f"warning: {folder / names[i]} {found}", file=sys.stderr)
                 bad += 1
             else:
-                pixels[i], squares[i], *sizes[i] = found
+                pixels[i], squares[i], sizes[i] = found
     if bad:
         raise UserError(f"{where}: {bad} of {len(names)} images cannot be used (see above). Repair or remove them.")
     check_boxes(table, sizes, where)

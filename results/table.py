@@ -49,15 +49,6 @@ def mean_and_std(row: dict, metric: str) -> tuple[float, float]:
     return float(row[metric]), float(row[f"{metric}_std"] or "nan")
 
 
-def part_of(run: dict, part: str) -> dict | list[dict]:
-    """Return the scores of a part of a file: a split, "SPLIT, HOSPITAL", folds or repeats."""
-    if part in run["splits"] or part in run:
-        return run["splits"].get(part) or run[part]
-    on, hospital = part.split(", ")
-    about = {"on": on, "hospital": hospital, "unit": "image", "subset": "all", "threshold_name": "standard"}
-    return next(entry for entry in run["results"] if about.items() <= entry.items())
-
-
 def score(scores: dict | list[dict], metric: str) -> str:
     """Return a metric as text: with its interval for one run, with its standard deviation for a list of runs."""
     return log.spread([one[metric] for one in scores]) if isinstance(scores, list) else log.cell(scores, metric)
@@ -74,7 +65,7 @@ def table() -> str:
         made = run["provenance"]
         weights = f"weights {made['weights_md5'][:8]}" if made["weights_md5"] else "random weights"
         source = f"`{made['command']}`, {made['precision']}, {weights}" if row["file"] != file else ""
-        scores, file = part_of(run, row["part"]), row["file"]
+        scores, file = run["splits"].get(row["part"]) or run[row["part"]], row["file"]  # a split, folds or repeats
         about = [row["what"], str(made["data"]["size"]), row["chose"], source]
         rows.append([*about, *(score(scores, metric) for metric in METRICS)])
     for row in log.read("published.csv"):

@@ -6,9 +6,10 @@ from PIL import Image
 
 from common import duplicates
 from common.npzfile import breastmnist_path
+from results.fingerprints import SAME_PICTURE
 
 
-def brute_force(images, threshold=duplicates.THRESHOLD) -> dict[tuple[int, int], float]:
+def brute_force(images, threshold) -> dict[tuple[int, int], float]:
     """{(i, j): correlation} of all near-duplicates, one np.corrcoef after the other."""
     found = {}
     for i in range(len(images)):
@@ -45,28 +46,32 @@ def images():
 
 
 @pytest.mark.parametrize("threshold", [duplicates.THRESHOLD, 0.9])
-def test_pairs_are_those_of_brute_force(images, threshold):
+def test_pairs_are_those_of_brute_force(images, threshold, monkeypatch):
+    monkeypatch.setattr(duplicates, "THRESHOLD", threshold)
     expected = brute_force(images, threshold)
-    found = {(i, j): correlation for i, j, correlation in duplicates.find_pairs(images, threshold)[0]}
+    found = {(i, j): correlation for i, j, correlation in duplicates.find_pairs(images)[0]}
     assert 20 < len(expected) < 60 and found == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("block", [1, 7, 59, 60])
-def test_blocks_do_not_matter(images, block):
-    (whole, total), (blocked, also_total) = (duplicates.find_pairs(images, block=b) for b in (2048, block))
+def test_blocks_do_not_matter(images, block, monkeypatch):
+    whole, total = duplicates.find_pairs(images)
+    monkeypatch.setattr(duplicates, "BLOCK", block)
+    blocked, also_total = duplicates.find_pairs(images)
     assert total == also_total == len(whole) == len(blocked)
     by_pair, expected = ({pair[:2]: pair[2] for pair in pairs} for pairs in (blocked, whole))
     assert by_pair == pytest.approx(expected, abs=1e-6)
-    joined = duplicates.group(60, duplicates.alike_sets(images, block))
+    joined = duplicates.group(60, duplicates.alike_sets(images))
     assert joined.tolist() == duplicates.group(60, by_pair).tolist()
 
 
 @pytest.mark.parametrize("block", [7, 2048])
-def test_the_most_alike_pairs_are_listed_and_all_are_counted(images, block):
-    listed, total = duplicates.find_pairs(images, block=block)
+def test_the_most_alike_pairs_are_listed_and_all_are_counted(images, block, monkeypatch):
+    monkeypatch.setattr(duplicates, "BLOCK", block)
+    listed, total = duplicates.find_pairs(images)
     assert [r for *_, r in listed] == sorted((r for *_, r in listed), reverse=True)
-    few, also_total = duplicates.find_pairs(images, most=9, block=block)
-    assert (few, also_total) == (listed[:9], total)
+    monkeypatch.setattr(duplicates, "MOST", 9)
+    assert duplicates.find_pairs(images) == (listed[:9], total)
 
 
 def test_contrast_and_mirror_keep_near_duplicates_but_upside_down_does_not():
@@ -86,7 +91,7 @@ def test_larger_images_are_compared_at_28(images, side):
     large = [Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC) for image in images]
     small = [np.asarray(image.resize((28, 28), Image.Resampling.BILINEAR)) for image in large]
     found, _ = duplicates.find_pairs(np.stack([np.asarray(image) for image in large]))
-    assert {pair[:2] for pair in found} == brute_force(small).keys()
+    assert {pair[:2] for pair in found} == brute_force(small, duplicates.THRESHOLD).keys()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,7 @@ def test_the_highest_correlation_is_the_brute_force_one(images):
 @pytest.mark.parametrize("size", [64, 128, 224])
 def test_a_picture_is_known_at_every_size(breastmnist_root, size):
     small, large = (duplicates.unit_vectors(read(breastmnist_root, side, "val")) for side in (28, size))
-    assert (duplicates.correlate(large, small).max(1) > duplicates.SAME).all()
+    assert (duplicates.correlate(large, small).max(1) > SAME_PICTURE).all()
 
 
 @pytest.mark.parametrize("side", [28, 64])
@@ -133,8 +138,8 @@ def test_the_groups_of_breastmnist(breastmnist_root, side):
 
 def test_equal_images_take_little_memory(monkeypatch):
     """1,500 equal frames of a video are a million pairs."""
-    monkeypatch.setattr(duplicates.find_pairs, "__defaults__", (duplicates.THRESHOLD, 100, 256))
-    monkeypatch.setattr(duplicates.alike_sets, "__defaults__", (256,))
+    monkeypatch.setattr(duplicates, "MOST", 100)
+    monkeypatch.setattr(duplicates, "BLOCK", 256)
     frames = np.tile(np.arange(28, dtype=np.uint8), (1500, 28, 1))
     tracemalloc.start()
     assert not duplicates.find_groups(frames).any()

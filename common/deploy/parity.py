@@ -39,13 +39,12 @@ PHANTOMS = 4  # images of each size
 class Expected(NamedTuple):
     """The images of a split, with the answers of PyTorch.
 
-    images: with windows, in the view lesion; boxes: of the windows, [n, 4] in pixels, nan in other views; labels: [n];
+    images: with windows, in the view lesion; boxes: of the windows, [n, 4] in pixels, nan in other views;
     probabilities: P(malignant), [n]; evidence: for each look [n, rows, columns]; textures: [n, d].
     """
 
     images: Images
     boxes: np.ndarray
-    labels: np.ndarray
     probabilities: np.ndarray
     evidence: list[np.ndarray]
     textures: np.ndarray
@@ -61,7 +60,7 @@ def expect(run: Run, splits: dict[str, Images]) -> dict[str, Expected]:
         line = run.calibration
         evidence = [maps.numpy() / line.temperature + line.offset for maps in explained.evidence]
         probabilities = run.calibration.probabilities(predict(run.predictor, seen.seen))
-        expected[name] = Expected(seen, boxes, seen.labels, probabilities, evidence, explained.texture.numpy())
+        expected[name] = Expected(seen, boxes, probabilities, evidence, explained.texture.numpy())
     return expected
 
 
@@ -162,7 +161,7 @@ def compare_split(model: onnxfile.OnnxModel, name: str, expected: Expected, fitt
         "batch": batch,
         "max_difference": float(np.abs(found - expected.probabilities).max()),
         "labels_differ": sum(int(np.sum((found >= t) != (expected.probabilities >= t))) for t in thresholds),
-        "auc_difference": share_of_swapped_pairs(expected.labels, expected.probabilities, found),
+        "auc_difference": share_of_swapped_pairs(expected.images.labels, expected.probabilities, found),
         "mean_from_logit": mean_from_logit(logits, evidence),
         "evidence_difference": max(float(np.abs(own - other).max()) for own, other in zip(evidence, expected.evidence)),
         "typicality_difference": float(np.abs(typicality - fitted.p_values(expected.textures)).max()),

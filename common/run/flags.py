@@ -9,18 +9,7 @@ from common.run.command import Parser, add, add_machine_flags, add_switch, run
 from common.settings import Settings, written
 from common.thresholds import RULES
 
-__all__ = [
-    "FILE",
-    "FOLDER",
-    "INNER_SHARE",
-    "WHAT",
-    "Parser",
-    "add",
-    "add_machine_flags",
-    "add_switch",
-    "not_empty",
-    "run",
-]
+__all__ = ["Parser", "add", "add_machine_flags", "add_switch", "run"]
 
 
 def add_data_flags(

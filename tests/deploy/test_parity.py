@@ -46,9 +46,10 @@ def test_bounds(bounds):
                 parity.require([bounds, bounds | {name: value}], bounds)
 
 
-def test_pairs_that_differ_in_their_last_digits_may_change_places():
-    row = dict.fromkeys(parity.SPLIT_BOUNDS, 0.0)
-    parity.require([row | {"auc_difference": 3e-6}], parity.SPLIT_BOUNDS)  # as of BUSI, BUS-BRA and BrEaST together
+def test_only_pairs_that_are_clearly_apart_count_as_swapped():
+    labels, expected = np.array([1, 0, 0]), np.array([0.5, 0.5 - 1e-6, 0.4])
+    assert parity.share_of_swapped_pairs(labels, expected, expected[[1, 0, 2]]) == 0
+    assert parity.share_of_swapped_pairs(labels, expected, expected[[2, 1, 0]]) == 0.5
 
 
 def test_one_class_has_no_auc_and_none_is_missed(shipped, onnx_model, fitted, phantoms):
