@@ -94,14 +94,13 @@ def predict(model: Model, images: Images) -> Predicted:
     rows = folders.rows_of(model.table, images) if isinstance(model, folders.Run) else None
     if isinstance(model, onnxfile.OnnxModel) or rows is None:
         answer, given = model.answer(images), look_at_boxes(model, images)
-        said = model.typicality_threshold, model.calibration.found_threshold, model.calibration.chose
-        return Predicted(images, answer.probabilities, seen, nowhere, answer, given, *said)
+        return Predicted(images, answer.probabilities, seen, nowhere, answer, given, model.calibration)
     model.require_size(images)
     seen = evaluation.by_table(seen, rows, model.table, model.data["trained_on"], model.chosen_on_splits)
     probabilities, out_of_fold = folders.read_own_predictions(model.path, rows)
     if (missing := np.isnan(probabilities)).any():
         probabilities[missing] = model.answer(images[missing]).probabilities
-    return Predicted(images, probabilities, seen, out_of_fold, chosen=model.calibration.chose)
+    return Predicted(images, probabilities, seen, out_of_fold, calibration=model.calibration)
 
 
 def look_at_boxes(model: Model, images: Images) -> Answer | None:

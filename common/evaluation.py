@@ -5,14 +5,14 @@ which images the model has seen. For images of the run, the table of the run giv
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from common import boxes, comparison, fingerprints
 from common.answer import Answer
-from common.calibration import CHOSEN
+from common.calibration import Calibration
 from common.data import Found, Images
 from common.errors import UserError
 from common.fingerprints import NEAR, SAME
@@ -107,9 +107,7 @@ class Predicted:
     answer: the answer of the model; None for stored predictions.
     given: the answer for the images with a box, when the model looks at the box; None if the model does not look for
         lesions, or if no image has a box.
-    typicality_threshold: an image of lower typicality is unlike the training images.
-    found_threshold: the finder finds no lesion if it is less sure than this number.
-    chosen: what the images that chose something for the model chose.
+    calibration: of the model.
     """
 
     images: Images
@@ -118,9 +116,7 @@ class Predicted:
     out_of_fold: np.ndarray
     answer: Answer | None = None
     given: Answer | None = None
-    typicality_threshold: float = 0.0
-    found_threshold: float = 0.0
-    chosen: tuple[str, ...] = CHOSEN
+    calibration: Calibration = field(default_factory=Calibration)
 
     @property
     def typicality(self) -> np.ndarray | None:
@@ -130,8 +126,7 @@ class Predicted:
     @property
     def unlike(self) -> np.ndarray:
         """Whether each image is unlike the training images, bool [n]; False without typicality."""
-        typicality = np.ones(len(self.images)) if self.typicality is None else self.typicality
-        return typicality < np.float32(self.typicality_threshold)
+        return self.answer.unlike if self.answer else np.zeros(len(self.images), bool)
 
     @property
     def unseen(self) -> np.ndarray:
@@ -169,7 +164,7 @@ def finder(predicted: Predicted) -> dict:
         "iou_median": float(np.median(iou)),
         "iou_below_0.3": float(np.mean(iou < 0.3)),
         "centre_inside": float(np.mean(inside)),
-        "nothing_found": int(np.sum(predicted.answer.found < predicted.found_threshold)),
+        "nothing_found": int(np.sum(predicted.answer.found < predicted.calibration.found_threshold)),
     }
 
 
@@ -184,7 +179,8 @@ def add_subsets(predicted: Predicted, on: str, by: str | None = None) -> Scored:
         subsets |= {"typical": ~predicted.unlike, "unlike": predicted.unlike}
     values = split_by(predicted.images.table, by) if by else {}
     subsets |= {f"{by} {value}": of_value for value, of_value in values.items()}
-    did = {"trained_on": seen.trained & ~out_of_fold, "choosing": seen.chose | out_of_fold, "chose": predicted.chosen}
+    did = {"trained_on": seen.trained & ~out_of_fold, "choosing": seen.chose | out_of_fold}
+    did["chose"] = predicted.calibration.chose
     named = {f"{by} {value}": {str(by): value} for value in values}
     shown = predicted.images, predicted.probabilities, seen.groups
     return Scored(on, *shown, subsets, by=named, **did)
@@ -209,8 +205,8 @@ def split_by(table: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
 def notes(predicted: Predicted, groups: str) -> list[str]:
     """Return sentences on what the model has seen. groups: --groups of crossval.py, for out-of-fold predictions."""
     n, held_out, counts, said = len(predicted.images), int(predicted.out_of_fold.sum()), predicted.seen.counts, []
-    if predicted.typicality is not None:
-        below = f"typicality below {predicted.typicality_threshold:g}"
+    if predicted.answer and predicted.typicality is not None:
+        below = f"typicality below {predicted.answer.typicality_threshold:g}"
         said.append(f"{predicted.unlike.sum()} of {n} images are unlike the training images ({below}).")
     if placed := finder(predicted):
         said.append(
@@ -222,7 +218,9 @@ def notes(predicted: Predicted, groups: str) -> list[str]:
         which = "Each image is" if held_out == n else f"{held_out} of the {n} images are each"
         said.append(f"{which} predicted by models that {OUT_OF_FOLD[groups]}.")
     else:
-        chose = f"{counts['chose']} others chose its {' or '.join(predicted.chosen)}, " * bool(counts["chose"])
+        chose = f"{counts['chose']} others chose its {' or '.join(predicted.calibration.chose)}, " * bool(
+            counts["chose"]
+        )
         said.append(
             f"Of these {n} images, {counts['trained on']} are training images of the model (or nearly identical), "
             f"{chose}{counts['near-duplicate']} are near-duplicates of training images, and {counts['unseen']} are new "

@@ -76,7 +76,7 @@ def test_of_a_run_s_own_images_its_table_says_more(trained_on, chosen_on, kinds,
 
 def answer(typicality) -> Answer:
     """What a model says of 24 images, of which it sees all."""
-    return Answer(np.linspace(0.01, 0.99, 24), whole_windows(24), np.ones(24, np.float32), typicality)
+    return Answer(np.linspace(0.01, 0.99, 24), whole_windows(24), np.ones(24, np.float32), typicality, 0.1)
 
 
 def predicted(seen=(), out_of_fold=(), chose=(), own=False, **more) -> Predicted:
@@ -96,8 +96,8 @@ def test_subsets_are_those_that_say_something():
     assert subsets(predicted(seen=[1, 2], out_of_fold=[1])) == {"clean": 22}  # image 1 chose the threshold
     assert subsets(predicted(range(24), range(24), own=True)) == {}
     typicality = np.linspace(0, 1, 24, dtype=np.float32)
-    assert subsets(predicted(answer=answer(typicality), typicality_threshold=0.1)) == {"typical": 21, "unlike": 3}
-    assert subsets(predicted(answer=answer(typicality))) == {}
+    assert subsets(predicted(answer=answer(typicality))) == {"typical": 21, "unlike": 3}
+    assert subsets(predicted(answer=answer(typicality + 0.2))) == {}
     assert subsets(predicted(), by="device") == {"device X": 8, "device Y": 8, "device unknown": 8}
     message = refusal(evaluation.add_subsets, predicted(), "test", "scanner")
     assert message.startswith("--by scanner: the images have no such column. Use image, label, split, hospital")
@@ -121,7 +121,7 @@ def test_values_of_a_column_are_fields():
         ({"seen": [3]}, [3], []),
         ({"seen": [3], "out_of_fold": [3]}, [], ["calibration", "threshold"]),
         ({"chose": [3]}, [], ["calibration", "threshold"]),
-        ({"chose": [3], "chosen": ("epoch", "threshold")}, [], ["epoch", "threshold"]),
+        ({"chose": [3], "calibration": Calibration(chosen_on={"chose": ["epoch"]})}, [], ["epoch"]),
     ],
 )
 def test_scored_predictions_say_what_their_images_were_for(given, trained_on, chose):
@@ -141,14 +141,14 @@ def test_what_the_images_are_to_the_model_is_said():
     assert said().startswith("Of these 24 images, 0 are training images of the model (or nearly identical), ")
     assert said().endswith("0 are near-duplicates of training images, and 24 are new to the model.")
     assert ", 2 are training images" in said(seen=[1, 2])
-    text = said(chose=[5, 6, 7], chosen=("calibration", "threshold"))
+    text = said(chose=[5, 6, 7], calibration=Calibration(chosen_on={"chose": ["calibration", "threshold"]}))
     assert ", 3 others chose its calibration or threshold, 0 are near-duplicates" in text and "21 are new" in text
     assert said("image", out_of_fold=range(24)).startswith("Each image is predicted by models that were not trained on")
     assert "perhaps on its near-duplicates" in said("image", out_of_fold=range(24))
     assert "any image of the same hospital" in said("hospital", out_of_fold=range(24))
     assert said("patient", out_of_fold=[1, 2]).startswith("2 of the 24 images are each predicted by")
     typicality = np.linspace(0, 1, 24, dtype=np.float32)
-    text = said(answer=answer(typicality), typicality_threshold=0.1)
+    text = said(answer=answer(typicality))
     assert text.startswith(
         "3 of 24 images are unlike the training images (typicality below 0.1). Of these 24 images, 0 are"
     )
@@ -164,10 +164,10 @@ def looking() -> Predicted:
     windows, around = np.tile(np.float32([0.5, 0.2, 1 / 3, 1 / 3]), (24, 1)), np.float32([0.25, 2 / 9, 1 / 3, 1 / 3])  # type: ignore[arg-type]
     windows[::4] = around + np.float32([1 / 6, 0, 0, 0])  # type: ignore[arg-type]
     windows[:8:4] = around
-    sure = np.linspace(0, 0.96, 24, dtype=np.float32)
-    said = Answer(found.probabilities, windows, sure)
+    sure = Calibration(found_threshold=0.1)
+    said = Answer(found.probabilities, windows, np.linspace(0, 0.96, 24, dtype=np.float32))
     given = Answer(np.linspace(0.2, 0.3, 12), np.tile(around, (12, 1)), np.ones(12, np.float32))
-    return replace(found, images=replace(found.images, table=table), answer=said, given=given, found_threshold=0.1)
+    return replace(found, images=replace(found.images, table=table), answer=said, given=given, calibration=sure)
 
 
 def test_predictions_by_given_boxes_are_of_the_images_that_have_one(looking):

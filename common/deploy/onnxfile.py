@@ -76,7 +76,7 @@ class OnnxModel:
         outputs = ["probability", "typicality", "window", "found"]
         probabilities, typicality, windows, found = self.run_images(outputs, images, boxes=boxes)
         windows = in_shares(windows, images.sizes) if self.view == "lesion" else whole_windows(len(images))
-        return Answer(probabilities, windows, found, typicality)
+        return Answer(probabilities, windows, found, typicality, self.typicality_threshold)
 
     def unlike(self, typicality):
         """Return whether images are unlike the training images: bool, shape of `typicality`, float32 from the file."""

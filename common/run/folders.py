@@ -228,11 +228,6 @@ class Run:
         """What the models look at: square, frame or lesion."""
         return self.data["view"]
 
-    @property
-    def typicality_threshold(self) -> float:
-        """Typicality below which an image is marked. Always 0: a run does not tell how typical an image is."""
-        return 0.0
-
     def require_size(self, images: Images) -> None:
         """Raise a UserError if images are not of the size that the run takes."""
         size, height = self.data["size"], images.pixels.shape[1]
