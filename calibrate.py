@@ -147,7 +147,7 @@ def main():
     model = onnxfile.load(args.model, args.threads)
     file, out = onnx.load(args.model), args.out
     outputs.refuse_description(sidecar.path_of(out))
-    found = data.find_again(model.data, None, args, undivided="all") if args.data else None
+    found = data.find_again(model.data | {"view": "square"}, None, args, undivided="all") if args.data else None
     names = [out.name, *(out.with_suffix(kind).name for kind in (".json", *MEASURED))]
     with outputs.output(out.parent, names, found.paths if found else []):
         lines = fit_to_images(model, file, found, args, out) if found else fit_to_prevalence(model, file, args)

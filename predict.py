@@ -34,7 +34,7 @@ from common.boxes import misplaced
 from common.calibration import sigmoid
 from common.delimited import SUFFIXES
 from common.deploy import onnxfile, patients
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.kinds import FOLDER, SHARE, Kind, not_empty
 from common.run import command
 from common.show import overlays
@@ -146,7 +146,7 @@ def expand_tables(named: Iterable[str], box, finds: bool, progress: Progress) ->
         try:
             table = patients.read(Path(name))
         except UserError as error:
-            progress.fail(f"error: {error}")
+            progress.fail(f"error: {printable(one_line(str(error)))}")
             continue
         if not finds and any(known.box for known in table.values()):
             unused = "the boxes are not used, because the model does not look for lesions"

@@ -283,10 +283,10 @@ def require_both_classes(labels: np.ndarray, what: str) -> None:
 
 
 def require_apart(found: Found, without: str | None = None) -> None:
-    """Raise a `UserError` if two data sets hold the same picture, in any split but `without`."""
-    if len(found.sets) == 1:
-        return
+    """Raise a `UserError` if two data sets hold the same picture, or one name twice, in any split but `without`."""
     sets = [one for one in found.sets if set(one.splits) - {without}]
+    if len(sets) < 2:
+        return
     parts = [concatenate(*(one.read(split) for split in one.splits if split != without)) for one in sets]
     for i, images in enumerate(parts[1:], 1):
         known = fingerprints.fingerprint(concatenate(*parts[:i]).squares)
@@ -294,3 +294,7 @@ def require_apart(found: Found, without: str | None = None) -> None:
             also = f"{same.sum()} of its {len(images)} images are also in another data set"
             also += f", such as {images.table['image'][int(np.argmax(same))]}"
             raise UserError(f"--data {sets[i].spec}: {also}. Name each image once.")
+    rows = pd.concat([part.table for part in parts])
+    if len(twice := rows[rows.duplicated(["hospital", "image"]) & (rows["image"] != "")]):
+        which = f"an image {twice['image'].iloc[0]} of hospital {twice['hospital'].iloc[0]}"
+        raise UserError(f"--data: two data sets have {which}. Rename the hospital or the files.")

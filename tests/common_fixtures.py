@@ -154,6 +154,7 @@ def untrained(stored, tmp_path_factory) -> folders.Run:
     chosen_on = {"on": "val", "hospitals": ["own"], "hospital_left_out": False, "n": 12, "malignant": 4}
     chosen_on |= {"chose": ["epoch", "calibration", "threshold"]}
     rates = {"recall": 0.9, "recall_ci95": [0.8, 1.0], "specificity": 0.4, "specificity_ci95": [0.3, 0.5]}
+    rates |= {"precision": 0.5, "precision_ci95": [0.4, 0.6]}
     achieved = [{"hospital": "own", "n": 12, "malignant": 4, "held_out": True} | rates]
     calibration = Calibration(1.5, 0.1, 0.4, "a rule", chosen_on, achieved)
     files.write_json(folder / "calibration.json", asdict(calibration), found.notice)

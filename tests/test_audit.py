@@ -19,6 +19,7 @@ def test_phantoms_have_no_near_duplicates_and_augmentation_is_drawn(tmp_path, ru
     printed, _ = runs("audit.py", "--data", "phantom", "--threads", 1, "--out", tmp_path)
     assert printed.startswith("PHANTOM data") and "pairs with opposite labels: 0" in printed
     assert {path.name for path in tmp_path.iterdir()} == {"augmented.png", "run.json"}
+    assert outputs.listed(tmp_path) == {"augmented.png": "audit.py"}
     assert (tmp_path / "augmented.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -146,6 +146,17 @@ def test_the_same_picture_in_two_data_sets_is_refused(tmp_path, name):
     assert message.startswith(counted)
 
 
+def test_two_images_of_one_name_and_hospital_are_refused(tmp_path):
+    """Predictions are stored by hospital and name."""
+    for i, image in enumerate(phantom.generate(2, 90, seed=0)[0]):
+        (folder := tmp_path / "ab"[i]).mkdir()
+        Image.fromarray(image).save(folder / "0.png")
+        (folder / f"{i}.csv").write_text("image,label,hospital\n0.png,benign,H\n", encoding="utf-8")
+    found = data.find([str(tmp_path / "a/0.csv"), str(tmp_path / "b/1.csv")], None, 28, undivided="train")
+    message = "--data: two data sets have an image 0.png of hospital H. Rename the hospital or the files."
+    assert refusal(data.require_apart, found) == message
+
+
 @pytest.mark.slow
 def test_busi_as_downloaded_is_breastmnist(breastmnist_root):
     if not (busi := REPO.parent / "shared/external/busi").is_dir():

@@ -23,7 +23,7 @@ from PIL import Image
 import predict
 from common import data, fingerprints, imagefile, phantom
 from common.calibration import sigmoid
-from common.deploy import graph
+from common.deploy import graph, typicality
 from common.deploy.patients import Known
 from common.deploy.typicality import Typicality
 from common.evidence import overlay
@@ -43,7 +43,8 @@ network (uint8[batch, 28, 28] frame_prepared) => (float[batch, 28, 28] frame_evi
 MARK = fingerprints.encode(fingerprints.fingerprint(phantom.generate(1, 28, seed=99)[0]))  # of another image
 ABOUT = {
     "threshold": "0.4", "threshold_rule": "a rule", "temperature": "1.0", "offset": "0.0", "found_threshold": "0.0",
-    "typicality_threshold": "0.01", "fingerprints_trained_on": MARK, "fingerprints_chosen_on": "",
+    "typicality_threshold": "0.01", "typicality_rule": typicality.RULE,
+    "fingerprints_trained_on": MARK, "fingerprints_chosen_on": "",
     "dataset": "PHANTOM data (generated, not ultrasound)",
     "dataset_source": json.dumps(data.find(["phantom"], None, 28).describe() | {"trained_on": ["train"]}),
     "intended_use": "research only",

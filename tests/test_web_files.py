@@ -36,7 +36,9 @@ def test_examples_are_small_grey_and_credited():
         assert Image.open(file).mode == "L" and file.stat().st_size <= 60_000 and f"`{name}`" in credits
 
 
-def test_a_site_is_one_folder_with_all_that_the_page_names(tmp_path):
+def test_a_site_is_one_folder_with_all_that_the_page_names(tmp_path, monkeypatch):
+    """Without the runtime, which npm installs."""
+    monkeypatch.setattr(make_site, "PAGE", [pattern for pattern in make_site.PAGE if "node_modules" not in pattern])
     make_site.make_site(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "web"]
     model = tmp_path / "models" / make_site.default_model()
@@ -49,9 +51,10 @@ def test_a_site_is_one_folder_with_all_that_the_page_names(tmp_path):
 
 
 def test_a_site_without_its_runtime_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(make_site, "PAGE", ["web/absent.js"])
-    with pytest.raises(SystemExit, match="web/absent.js is missing. Run: npm --prefix web ci"):
+    monkeypatch.setattr(make_site, "PAGE", ["web/*.html", "web/node_modules/absent.js"])
+    with pytest.raises(SystemExit, match="web/node_modules/absent.js is missing. Run: npm --prefix web ci"):
         make_site.make_site(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_bundled_phantoms_are_what_their_command_makes():

@@ -6,6 +6,7 @@ python -m web.make_site FOLDER
 import re
 import shutil
 import sys
+from itertools import chain
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -24,13 +25,13 @@ def default_model() -> str:
 def make_site(folder: Path) -> None:
     """Write the page to folder/web. Write the model and the JSON with the checksum of the model to folder/models."""
     model = Path("models", default_model())
-    for pattern in map(str, (*PAGE, model, model.with_suffix(".json"))):
-        if not (found := list(REPO.glob(pattern))):
-            sys.exit(f"{pattern} is missing. Run: npm --prefix web ci")
-        for file in found:
-            target = folder / file.relative_to(REPO)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+    found = {pattern: list(REPO.glob(pattern)) for pattern in map(str, (*PAGE, model, model.with_suffix(".json")))}
+    if missing := [pattern for pattern, matches in found.items() if not matches]:
+        sys.exit(f"{missing[0]} is missing." + " Run: npm --prefix web ci" * ("node_modules" in missing[0]))
+    for file in chain.from_iterable(found.values()):
+        target = folder / file.relative_to(REPO)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ def read(table: Path) -> dict[Path, Known]:
 
     The table has the column image and, optionally, patient, hospital, x, y, width and height. Paths are relative to the
     table. Several rows of an image count once, with the box around their boxes, as in training.
-    Files are found as in training; a missing file keeps its name. Raises: UserError that names the row of a mistake.
+    Names are spelled as on the disk. Raises: UserError that names the row of a mistake.
     """
-    with reading(table, way_out="check the path and the permissions of the table", errors=()):
+    with reading(table, way_out="check the path and the permissions of the table", errors=(ValueError,)):
         rows = delimited.read(table)
     column, cache = delimited.patient_column(next(iter(rows.values()))), namedfiles.NameCache()
     found: dict[Path, Known] = {}
@@ -51,10 +51,10 @@ def read(table: Path) -> dict[Path, Known]:
 
 
 def find(image: str, folder: Path, cache: namedfiles.NameCache) -> Path:
-    """Return the file that a cell names, in the folder of the table. A missing file keeps its name."""
-    if file := namedfiles.find_file(image, Path(os.path.abspath(folder)), cache):
-        return folder / namedfiles.name_in(file, Path(os.path.abspath(folder)), namedfiles.is_absolute(image))
-    return folder / image.replace("\\", "/")
+    """Return the file that a cell names, in the folder of the table. The file may be missing."""
+    whole = Path(os.path.abspath(folder))
+    file = namedfiles.spell(namedfiles.target(image, whole), cache)
+    return folder / namedfiles.name_in(file, whole, namedfiles.is_absolute(image))
 
 
 def around(a: tuple[float, ...] | None, b: tuple[float, ...] | None) -> tuple[float, ...] | None:

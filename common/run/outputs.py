@@ -70,9 +70,13 @@ def refuse_description(path: Path) -> None:
 
 
 def record(folder: Path, names: Iterable[str]) -> None:
-    """Add files to the list of a folder, as written by the running script. Raises: UserError when the disk refuses."""
+    """Add files to the list of a folder, as written by the running script. Deleted files leave the list.
+
+    Raises: UserError when the disk refuses.
+    """
     if files := dict.fromkeys(names, script_name()):
-        write_json(folder / LIST, {"format": FORMAT, "files": dict(sorted((listed(folder) | files).items()))})
+        kept = {name: script for name, script in listed(folder).items() if os.path.lexists(folder / name)}
+        write_json(folder / LIST, {"format": FORMAT, "files": dict(sorted((kept | files).items()))})
 
 
 def remove(folder: Path, scripts: Iterable[str]) -> None:

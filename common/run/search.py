@@ -182,7 +182,8 @@ def open_study(url: str, name: str, fixed: dict) -> optuna.Study:
         begun = study.user_attrs["fixed"]
     different = sorted(key for key in fixed | begun if fixed.get(key) != begun.get(key))
     if different:
-        raise UserError(f"study {name!r} has other {', '.join(different)}. Give the same flags, or another --study.")
+        flags = "flags, and --precision" if "precision" in different else "flags"
+        raise UserError(f"study {name!r} has other {', '.join(different)}. Give the same {flags}, or another --study.")
     return study
 
 
