@@ -69,20 +69,7 @@ def columns(scores: dict, **metrics: str) -> dict:
 def limits(scores: dict, metric: str) -> tuple[float, ...]:
     """Return (value, low, high) of a metric, from {"auc", "auc_ci95"} of a JSON file or from a row of `columns`."""
     value, interval = float(scores[metric]), scores.get(f"{metric}_ci95")
-    if metric in ("recall", "specificity") and value in (0, 1) and interval == [value, value]:
-        interval = exact_limits(scores, metric)
     return value, *map(float, interval or [scores[f"{metric}_low"], scores[f"{metric}_high"]])
-
-
-def exact_limits(scores: dict, metric: str) -> tuple[float, float]:
-    """Return the exact interval of a rate of 0 or 1, where each image is a group.
-
-    Files of commits before 09bfe51 have a point as bootstrap interval (`intervals.exact_at_the_edge`).
-    """
-    n, rates = scores["n"], [scores[name] for name in ("recall", "specificity")]
-    malignant = scores.get("malignant") or round(n * (scores["accuracy"] - rates[1]) / (rates[0] - rates[1]))
-    cases = malignant if metric == "recall" else n - malignant
-    return intervals.clopper_pearson(scores[metric] * cases, cases)
 
 
 def cell(scores: dict, metric: str) -> str:
