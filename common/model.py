@@ -44,7 +44,7 @@ class BreastResNet(nn.Module):
 
     For images below 64 pixels, the 7x7 convolution of the stem has stride 1 instead of 2, to keep more detail. With
     "auto" stages, these images skip the fourth stage, which would see only 2x2 pixels. A model with a finder skips the
-    fourth stage, too: the model is as good without it, and has a quarter of the size (results/lesion.md).
+    fourth stage, too, and so has a quarter of the weights (results/lesion.md has the AUCs).
 
     Args:
         size: side of the images in pixels.
