@@ -6,13 +6,11 @@ weights of all resamples, [resamples, n], from `resample_counts`. The functions 
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from math import exp, lgamma, log, log1p
 
 import numpy as np
 
 from common import metrics
-from common.metrics import STANDARD_THRESHOLD
 
 BLOCK = 4_000_000  # weights in memory
 LEVELS = (2.5, 97.5)  # percentiles of a 95 % interval
@@ -168,11 +166,6 @@ def exact_at_the_edge(scores: dict, labels, flagged, groups) -> dict:
     if "benign" in scores:
         exact["benign"] = exact_at_the_edge(scores["benign"], 1 - labels, ~flagged, groups)
     return exact
-
-
-def summary(labels, probabilities, counts, threshold: float = STANDARD_THRESHOLD) -> dict:
-    """Return `metrics.summary` with the interval `<metric>_ci95: [low, high]` of every metric, including "benign"."""
-    return with_intervals(partial(metrics.summary, labels, probabilities, threshold), counts)
 
 
 def roc_band(labels, scores, counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from conftest import REPO
 from filelock import FileLock
 from PIL import Image
 
-from common import data, files, looks, phantom, settings, weights
+from common import data, files, intervals, looks, metrics, phantom, settings, weights
 from common.calibration import Calibration
 from common.delimited import BOX
 from common.deploy import graph, int8, metadata, onnxfile, typicality
@@ -45,6 +46,11 @@ def with_metadata(model: Path, copy: Path, **about: str) -> Path:
     onnx.helper.set_model_props(changed, kept | about)
     onnx.save(changed, copy)
     return copy
+
+
+def summary_with_intervals(labels, probabilities, counts, threshold: float = 0.5) -> dict:
+    """`metrics.summary` with the interval of every metric."""
+    return intervals.with_intervals(partial(metrics.summary, labels, probabilities, threshold), counts)
 
 
 @pytest.fixture

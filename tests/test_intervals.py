@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from common_fixtures import summary_with_intervals
 from scipy.stats import beta, binomtest
 
 from common import intervals, metrics
@@ -44,7 +45,7 @@ def test_the_names_of_groups_decide_nothing():
 @pytest.mark.parametrize("groups", [None, GROUPS], ids=["cases", "groups"])
 def test_every_metric_has_the_percentiles_of_a_plain_loop_beside_it(groups):
     counts = intervals.resample_counts(LABELS, groups, 200, 3)
-    summary = intervals.summary(LABELS, PROBABILITIES, counts, 0.4)
+    summary = summary_with_intervals(LABELS, PROBABILITIES, counts, 0.4)
     values = metrics.flatten(metrics.summary(LABELS, PROBABILITIES, 0.4))
     copies = [(np.repeat(LABELS, row), np.repeat(PROBABILITIES, row)) for row in counts]
     resampled = [metrics.flatten(metrics.summary(*copy, 0.4)) for copy in copies]
@@ -119,7 +120,7 @@ def test_mean_std(values, expected):
 def test_a_rate_of_0_or_1_has_an_exact_interval_over_groups():
     labels, flagged = np.array([1] * 10 + [0] * 20), np.array([True] * 10 + [False] * 15 + [True] * 5)
     groups = np.array([*np.arange(10) // 2, *range(10, 30)])
-    scores = intervals.summary(labels, flagged * 1.0, intervals.resample_counts(labels, groups, 50))
+    scores = summary_with_intervals(labels, flagged * 1.0, intervals.resample_counts(labels, groups, 50))
     assert scores["recall_ci95"] == scores["benign"]["precision_ci95"] == [1, 1]
     exact = intervals.exact_at_the_edge(scores, labels, flagged, groups)
     assert exact["recall_ci95"] == pytest.approx([binomtest(5, 5).proportion_ci(0.95, "exact").low, 1])

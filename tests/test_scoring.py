@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from common_fixtures import summary_with_intervals
 
 from common import calibration, data, intervals, metrics, scoring
 from common.calibration import Calibration
@@ -58,7 +59,7 @@ def test_entries_are_the_metrics_of_their_images(scored, results):
         part &= clean if entry["subset"] == "clean" else True
         shown, counts = (scored.labels[part], scored.probabilities[part]), scored.only(part).resample_counts(100)
         assert np.array_equal(counts, intervals.resample_counts(shown[0], scored.groups[part], 100))
-        expected = intervals.summary(*shown, counts, entry["threshold"])
+        expected = summary_with_intervals(*shown, counts, entry["threshold"])
         flagged = shown[1] >= entry["threshold"]
         expected = intervals.exact_at_the_edge(expected, shown[0], flagged, scored.groups[part])
         expected |= intervals.with_intervals(partial(calibration.summary, *shown), counts)

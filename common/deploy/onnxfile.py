@@ -51,10 +51,6 @@ class OnnxModel:
         """View of the networks: square, frame or lesion."""
         return self.data["view"]
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return the calibrated log-odds of malignant, float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
-        return self.run(["logit"], images)[0]
-
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return calibrated P(malignant), float32 [n], of uint8 images [n, h, w]. Raises: as `run`."""
         return self.run(["probability"], images)[0]

@@ -48,7 +48,7 @@ def test_a_straight_line_moves_the_logit_and_its_probability(network, fitted, on
     )
     probability, logit, evidence = session.run(["probability", "logit", "evidence"], {"image": phantoms.pixels})
     maps, _ = onnx_model.evidence(phantoms)
-    raw = (onnx_model.logits(phantoms.pixels) - 0.1) * 1.5, (maps - 0.1) * 1.5
+    raw = (onnx_model.run(["logit"], phantoms.pixels)[0] - 0.1) * 1.5, (maps - 0.1) * 1.5
     expected = 2 * raw[0] - 0.25
     assert np.allclose(evidence, 2 * raw[1] - 0.25, atol=1e-4)
     assert np.allclose(evidence.mean((1, 2)), logit, atol=1e-5) and np.std(evidence, (1, 2)).min() > 0.02
@@ -204,7 +204,7 @@ def test_the_default_of_box_is_a_message_of_its_own_that_javascript_may_cut_off(
     session = onnxfile.open_session(content[len(start) :], 1)
     assert [entry.name for entry in session.get_inputs()] == ["image", "box"]
     (found,) = session.run(["logit"], {"image": frames, "box": np.full((1, 4), np.nan, np.float32)})
-    assert np.array_equal(found, lesion_model.logits(frames))
+    assert np.array_equal(found, lesion_model.run(["logit"], frames)[0])
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (29, 28), (90, 47), (333, 500)])

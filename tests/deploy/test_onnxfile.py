@@ -61,10 +61,10 @@ def test_image_files_are_given_at_their_full_size(onnx_model, phantoms, tmp_path
     small = np.stack([imagefile.prepare(image, 28) for image in pixels])
     files = [str(tmp_path / f"{i}.png") for i in range(3)]
     (found,) = onnx_model.run_images(["logit"], data.of_arrays(small, labels, "all", "a", _file=files))
-    expected = [onnx_model.logits(image[np.newaxis, :, : 80 - i])[0] for i, image in enumerate(pixels)]
+    expected = [onnx_model.run(["logit"], image[np.newaxis, :, : 80 - i])[0][0] for i, image in enumerate(pixels)]
     assert found.tolist() == expected
     (found,) = onnx_model.run_images(["logit"], data.of_arrays(small, labels, "all", "a"))
-    assert found.tolist() == [onnx_model.logits(image[np.newaxis])[0] for image in small]
+    assert found.tolist() == [onnx_model.run(["logit"], image[np.newaxis])[0][0] for image in small]
     Path(files[1]).write_bytes(b"damaged")
     with pytest.raises(UserError, match="1.png"):
         onnx_model.run_images(["logit"], data.of_arrays(small, labels, "all", "a", _file=files))

@@ -24,7 +24,7 @@ def test_every_image_is_compared_and_a_difference_is_seen(shipped, onnx_model, f
     assert row["evidence_difference"] == pytest.approx(0.49, abs=1e-4)
     typical = fitted.p_values(expected.textures)[-1]
     assert row["typicality_difference"] == pytest.approx(typical - 1 / 49, abs=1e-6) and typical > 0.1
-    logits = onnx_model.logits(phantoms.pixels)
+    logits = onnx_model.run(["logit"], phantoms.pixels)[0]
     assert parity.mean_from_logit(logits + 0.01 * last, expected.evidence) == pytest.approx(0.01, abs=1e-4)
 
 

@@ -2,6 +2,7 @@ from math import nan
 
 import numpy as np
 import pytest
+from common_fixtures import summary_with_intervals
 from matplotlib.colors import to_rgb
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
@@ -23,7 +24,7 @@ RNG = np.random.default_rng(0)
 LABELS = RNG.permutation(np.arange(156) < 42).astype(int)
 PROBABILITIES = calibration.sigmoid(RNG.normal(np.where(LABELS, 1.3, -2.2), 1.5))
 COUNTS = intervals.resample_counts(LABELS, resamples=200)
-POOLED = intervals.summary(LABELS, PROBABILITIES, COUNTS)
+POOLED = summary_with_intervals(LABELS, PROBABILITIES, COUNTS)
 FOLDS = [metrics.summary(LABELS[i::5], PROBABILITIES[i::5]) for i in range(5)]
 
 
@@ -217,7 +218,7 @@ def test_rows_of_intervals_say_their_numbers(drawn):
         assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" in texts(drawn["folds"])
         assert tables.with_limits(POOLED[name], POOLED[f"{name}_ci95"]) in texts(drawn["folds"])
     benign = [0, 0], [0.1, 0.2]
-    fold, pooled = metrics.summary(*benign), intervals.summary(*benign, np.ones((5, 2)))
+    fold, pooled = metrics.summary(*benign), summary_with_intervals(*benign, np.ones((5, 2)))
     figure = figures.fold_overview([fold, fold | {"auc": None}], pooled, "title")
     assert texts(figure).count("n/a") == 2 and "nan" not in texts(figure) and overlapping(figure) == []
     assert "1.000 (1.000 to 1.000)" in texts(figure)

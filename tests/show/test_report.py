@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from common_fixtures import summary_with_intervals
 from PIL import Image
 
 from common import comparison, data, intervals, scoring
@@ -114,7 +115,7 @@ def test_every_text_is_escaped(report):
 
 def test_metrics_have_their_intervals_below_and_say_why_something_is_undefined(report):
     _, found = report()
-    summary = intervals.summary(LABELS, PROBABILITIES, intervals.resample_counts(LABELS, resamples=50))
+    summary = summary_with_intervals(LABELS, PROBABILITIES, intervals.resample_counts(LABELS, resamples=50))
     assert found.text["th"][:3] == ["images", "accuracy", "AUC"] and found.text["td"][0] == "5"
     low, high = summary["auc_ci95"]
     assert found.text["td"][2] == f"0.8333\n[{low:.3f} {high:.3f}]".replace("[0.", "[.").replace(" 0.", " .")

@@ -5,8 +5,9 @@ from math import nan
 
 import numpy as np
 import pytest
+from common_fixtures import summary_with_intervals
 
-from common import data, intervals, metrics, scoring
+from common import data, metrics, scoring
 from common.calibration import Calibration
 from common.show import tables
 
@@ -27,7 +28,7 @@ def evaluated(scored, hospitals=None, patients="", **more) -> list[dict]:
 
 
 def test_rows_carry_the_numbers_and_line_up(scored):
-    summary = intervals.summary(scored.labels, scored.probabilities, scored.resample_counts(200))
+    summary = summary_with_intervals(scored.labels, scored.probabilities, scored.resample_counts(200))
     header, row, below = tables.metrics_table({"test": summary}).split("\n")
     assert row.split() == ["test", "4", "0.5000", "0.7500", "0.8333", "0.5000", "0.5000", "0.5000", "0.5000"]
     assert len(header) == len(row) == len(below) and below.startswith("  95 % interval")
