@@ -41,7 +41,7 @@ breast_ultrasound() { # 55 min: README and card, each of three hospitals by mode
         --weights "$weights" --out runs/breast_ultrasound
     python crossval.py --data busi.csv breast busbra.csv --groups hospital --view square --scanners on --size 128 --epochs 16 --no-test \
         --weights "$weights" --out runs/square
-    python export.py runs/breast_ultrasound --fp16 --benchmark --out runs/models/breast_ultrasound.onnx
+    python export.py runs/breast_ultrasound --fp16 --int8 --benchmark --out runs/models/breast_ultrasound.onnx
 }
 
 card() { # 10 min: the tables of the card, of the files in models/, and those of results/README.md
