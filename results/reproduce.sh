@@ -34,13 +34,15 @@ breastmnist_28() { # 3 min: README and card, the file of 28 pixels
     python export.py runs/breastmnist_28 --fp16 --int8 --benchmark --out runs/models/breastmnist_28.onnx
 }
 
-breast_ultrasound() { # 55 min: README and card, each of three hospitals by models of the other two; the file of all three
+breast_ultrasound() { # 100 min: README and card, each of three hospitals by models of the other two; the file of all three
     python -m results.busi_table busi busi.csv
     python -m results.busbra_table busbra busbra.csv
     python crossval.py --data busi.csv breast busbra.csv --groups hospital --size 128 --epochs 16 --refit \
         --weights "$weights" --out runs/breast_ultrasound
     python crossval.py --data busi.csv breast busbra.csv --groups hospital --view square --scanners on --size 128 --epochs 16 --no-test \
         --weights "$weights" --out runs/square
+    python crossval.py --data busi.csv breast busbra.csv --groups hospital --size 128 --epochs 16 --no-test --weights none --threads 1 --jobs 1 \
+        --out runs/scratch_hospitals
     python export.py runs/breast_ultrasound --fp16 --int8 --benchmark --out runs/models/breast_ultrasound.onnx
 }
 
