@@ -91,7 +91,10 @@ def check(model: onnxfile.OnnxModel, reference: dict[str, parity.Expected], line
     answers, apart = {}, []
     for name, expected in reference.items():
         outputs = ["probability", "logit", *parity.evidence_of(model)]
-        found, logits, *evidence = parity.answer(model, outputs, expected)
+        if model.view == "lesion":  # the int8 file finds the lesions itself, as for its users
+            found, logits, *evidence = model.run_images(outputs, expected.images)
+        else:
+            found, logits, *evidence = parity.answer(model, outputs, expected)
         answers[name] = expected.images.labels, expected.probabilities, found
         apart.append(parity.mean_from_logit(logits, evidence))
     mean = {"mean_from_logit": max(apart)}
