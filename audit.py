@@ -129,8 +129,7 @@ def main():
     found = data.find(args.data, args.data_root, args.size, args.seed, args.positive, undivided="all", view="square")
     pool = data.load(found, *found.splits, optional=found.splits)
     with outputs.output(args.out, FILES, found.paths) as out:
-        for name in FILES:  # of an earlier audit
-            (out / name).unlink(missing_ok=True)
+        outputs.remove(out, ["audit.py"])  # figures of an earlier audit
         audited = audit(pool)
         print(f"{found.label}\n{audit_text(pool, audited)}")
         drawn = {}
