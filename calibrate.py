@@ -6,8 +6,10 @@ has a typicality for the hospital. calibrate.py prints the performance to expect
 onnx and onnxruntime, but no torch. Research only, not a medical device.
 """
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from common import data, fingerprints, recalibration
@@ -88,13 +90,35 @@ def calibration_of(
     return Calibration(*total, fitted.threshold, args.rule.describe(said), chosen_on, [achieved], found_threshold)
 
 
+def remarks(model: OnnxModel, images: Images, without_call: np.ndarray, found: Found, out: Path) -> list[str]:
+    """Return sentences on what the new file assumes. without_call: bool [n], images that predict.py gives no call."""
+    share, hospitals = images.labels.mean(), len(set(images.hospitals))
+    said = [
+        f"The probabilities are for a share of {share:.3f} malignant images, as here. If your share is another, run "
+        f"calibrate.py {out} --prevalence SHARE."
+    ]
+    if without_call.any():
+        counts = f"{without_call.sum()} of {len(images)} images ({images.labels[without_call].sum()} malignant)"
+        said.append(f"predict.py gives no call for {counts}. The rates count them by their probability.")
+    if model.view == "lesion" and images.boxed.any():
+        said.append("The boxes are not used: the threshold is for lesions that the file finds.")
+    if hospitals > 1:
+        said.append(
+            f"The {hospitals} hospitals share one threshold. To fit the file to one of them, give its images alone."
+        )
+    if {"test"} < set(found.splits):
+        said.append("All splits are used, also test. Evaluate the new file on other images.")
+    return said
+
+
 def fit_to_images(model: OnnxModel, file: onnx.ModelProto, found: Found, args, out: Path) -> list[str]:
     """Calibrate the file on images. Return the lines to print, with the performance to expect. Raises: UserError.
 
     The folder of `out` also gets a .calibration.json and a .calibration.png.
     """
     images, seen = read_images(model, found)
-    logits = model.run_images(["logit"], images)[0].astype(float)
+    logits, typicality, sure = model.run_images(["logit", "typicality", "found"], images)
+    logits = logits.astype(float)
     by_image, unit = (recalibration.units(images, logits, unit) for unit in ("image", args.unit))
     recalibration.require_enough(unit, args.unit)
     fitted = recalibration.fit(unit, by_image, model.calibration.threshold, args.rule)
@@ -104,12 +128,15 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, found: Found, args, o
     label = found.notice or " + ".join(chosen.chosen_on["hospitals"])
     lines = [tables.recalibration_text(fitted, model.calibration, chosen, label), seen]
     lines.append(recalibration.halving(unit, args.unit, fitted))
+    without_call = sure < model.calibration.found_threshold
     if len(images) >= TYPICAL:
         recalibrate.refit_typicality(file, recalibrate.distances(file, images, args.threads))
     else:
+        without_call |= typicality < model.typicality_threshold
         lines.append(
             f"Typicality still refers to the training images. To fit typicality, give {TYPICAL} images or more."
         )
+    lines += remarks(model, images, without_call, found, out)
     title = f"{model.path.name} on {label}, {len(images)} images"
     curves = {name: reliability_rows(images.labels, p) for name, p in fitted.probabilities.items()}
     stored = {"file": out.name, "calibration": vars(chosen), "before": fitted.before, "after": fitted.after}
@@ -149,6 +176,8 @@ def main():
     outputs.refuse_description(sidecar.path_of(out))
     found = data.find_again(model.data | {"view": "square"}, None, args, undivided="all") if args.data else None
     names = [out.name, *(out.with_suffix(kind).name for kind in (".json", *MEASURED))]
+    if out.exists():
+        print(f"note: {out} is replaced. Another --out keeps it", file=sys.stderr)
     with outputs.output(out.parent, names, found.paths if found else []):
         lines = fit_to_images(model, file, found, args, out) if found else fit_to_prevalence(model, file, args)
         for kind in MEASURED * (not args.data):  # an earlier calibration on images is not of this file

@@ -66,10 +66,10 @@ def score(validation: CrossValidation, pool: Images, found: Found, settings: Set
     Returns: the calibration, the predictions of the pool and of test, rows for predictions.csv, and all images read.
     """
     logits, groups = validation.mean_logits, pool.groups
-    by_hospital = args.groups == "hospital"
+    hospital_left_out = args.groups == "hospital"
     rule = Rule("sensitivity", args.sensitivity)
     found_threshold = choose_found_threshold(pool, validation.found.mean(0))
-    calibration = scoring.fit_calibration(pool, logits, groups, rule, "out_of_fold", by_hospital, found_threshold)
+    calibration = scoring.fit_calibration(pool, logits, groups, rule, "out_of_fold", hospital_left_out, found_threshold)
     probabilities = calibration.probabilities(logits)
     out_of_fold = Scored("out_of_fold", pool, probabilities, groups, choosing=True, chose=calibration.chose)
     given = validation.look_at_boxes(pool, settings.mirror) if settings.view == "lesion" else None

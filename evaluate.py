@@ -39,7 +39,7 @@ def parse_args():
         parser, "--bootstrap", number(int, 100, 100_000), "number of bootstrap resamples for each 95 %% interval", 2000
     )
     by = "also score the images of each value of a column separately, for example of each device"
-    flags.add(parser, "--by", Kind(not_empty, "COLUMN"), by, shown="none")
+    flags.add(parser, "--by", Kind(lambda text: not_empty(text).casefold(), "COLUMN"), by, shown="none")
     unit = "what to score: images, or patients; the highest probability of their images counts"
     flags.add(parser, "--unit", one_of("image", "patient"), unit, "image")
     against = "compare with another run, .onnx file or predictions.csv on the images that neither model has seen"
@@ -60,8 +60,10 @@ def open_model(name: str, args) -> Model:
 
 
 def name_of(path) -> str:
-    """Return the name of a run, an .onnx file or a predictions.csv, without the ending."""
+    """Return the name of a run, of an .onnx file or of a predictions.csv, without the ending."""
     path = Path(path).resolve()
+    if path.name == "model.onnx":  # the name that export.py chooses in the folder of a run
+        return path.parent.name
     return path.stem if path.suffix in (".onnx", ".csv") else path.name
 
 
@@ -183,7 +185,7 @@ def draw_figures(model: Model, title: str, scored: Scored, predicted: Predicted,
         drawn["windows"] = "Windows", cases.windows(predicted.images[boxed], *placed, title)
     stored = folders.read_metrics(model.path) if isinstance(model, folders.Run) and not args.data else {}
     if folds := stored.get("folds"):
-        drawn["folds"] = "Folds", figures.fold_overview(folds, stored["splits"]["out_of_fold"], title)
+        drawn["folds"] = "Folds", figures.fold_overview(folds, stored["splits"]["out_of_fold"], "out-of-fold images")
     return drawn
 
 

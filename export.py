@@ -25,7 +25,7 @@ def parse_args():
     parser = flags.Parser(__doc__)
     parser.add_argument("run", metavar="RUN", type=not_empty, help="a run folder of train.py or crossval.py")
     parser.add_argument("--out", metavar="FILE.onnx", help="the file to write (default: model.onnx in RUN)")
-    smaller = "a quarter of the size, two to three times as fast. Nothing is written if int8 differs too much from fp32"
+    smaller = "smaller and faster. Nothing is written if int8 differs too much from fp32"
     flags.add_switch(parser, "--int8", f"also write FILE.int8.onnx: {smaller}")
     half = "store the weights as fp16: half the size. A probability changes by less than 0.01"
     flags.add_switch(parser, "--fp16", half)
@@ -50,11 +50,13 @@ def write_int8(networks: dict, fp32: onnxfile.OnnxModel, reference, known, about
     """Write the int8 file and check the file. Return the checks for parity.json. Raises: UserError.
 
     Training images choose the ranges of the activations, and a line from int8 logits to fp32 logits. The images
-    `known` fit the typicality.
+    `known` fit the typicality. In the view lesion, the network of the frame stays fp32, so that the file finds the
+    same windows.
     """
     size, view, train = fp32.data["size"], fp32.view, reference["train"]
-    quantized = {look: int8.quantize(network, train.images.network_input(look)) for look, network in networks.items()}
-    fitted = typicality.fit_networks(quantized, known, threads)
+    look = "window" if view == "lesion" else "frame"
+    quantized = networks | {look: int8.quantize(networks[look], train.images.network_input(look))}
+    fitted = typicality.fit_network(quantized["frame"], known, threads)
     rough = write_and_load(graph.assemble(quantized, size, view, fitted), about, path, threads)
     line = int8.straight_line(parity.answer(rough, ["logit"], train)[0], parity.answer(fp32, ["logit"], train)[0])
     model = graph.assemble(quantized, size, view, fitted, *line)
@@ -69,7 +71,7 @@ def write_fp32(networks: dict, run, known, about, path, threads) -> tuple[onnxfi
 
     A note on stderr says if the images are too few to mark an image.
     """
-    fitted = typicality.fit_networks(networks, known, threads)
+    fitted = typicality.fit_network(networks["frame"], known, threads)
     if fitted.marks_nothing:
         few = f"{len(fitted.held_out)} training images are too few to mark an image as unlike them; 100 are needed"
         print(f"note: typicality: {few}", file=sys.stderr)

@@ -55,17 +55,24 @@ def parse_args():
     overlays = "write a PNG of each image into DIR. Vermillion is evidence for malignant, blue is evidence against. No "
     overlays += "file is overwritten. DIR must not be the folder of an IMAGE"
     command.add(parser, "--evidence", FOLDER, overlays, shown="none")
-    box = "box around the lesion in pixels of the IMAGE, for a model that looks for lesions"
-    kind, shown = Kind(read_box, "X,Y,WIDTH,HEIGHT"), "as in FILE.csv, otherwise the model finds the box"
+    box = "box around the lesion in pixels of the only IMAGE, for a model that looks for lesions"
+    kind, shown = Kind(read_box, "X,Y,WIDTH,HEIGHT"), "the box of a table, otherwise the model finds the box"
     command.add(parser, "--box", kind, box, shown=shown)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line (default: print a table)")
     command.add_machine_flags(parser, device=False)
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
     if Path(args.model).is_dir() or args.model.lower().endswith(imagefolder.SUFFIXES):
         parser.error(f"{args.model} is not an .onnx file. Name an .onnx file first: predict.py MODEL.onnx IMAGE...")
+    if args.box and not (len(args.images) == 1 and Path(args.images[0]).is_file() and not is_table(args.images[0])):
+        parser.error("argument --box: a box is of one IMAGE. For several images, give a table with the boxes")
     if not args.images and sys.stdin.isatty():
         parser.error("give image files or folders, or their paths on stdin")
     return args
+
+
+def is_table(name: str) -> bool:
+    """Return whether an argument names a table."""
+    return name.lower().endswith(SUFFIXES)
 
 
 def read_box(text: str) -> tuple[float, ...]:
@@ -137,23 +144,23 @@ def expand_tables(named: Iterable[str], box, finds: bool, progress: Progress) ->
 
     As in training, a table is a hospital, if it names no other: patients of two tables are never the same.
 
-    Args: box: of --box, or None, for images without a box in a table; finds: whether the model looks for lesions.
+    Args: box: of --box, or None; finds: whether the model looks for lesions.
     """
     for name in named:
-        if not name.lower().endswith(SUFFIXES):
+        if not is_table(name):
             yield name, patients.Known(box=box)
             continue
         try:
-            table = patients.read(Path(name))
+            table, notes = patients.read(Path(name))
         except UserError as error:
             progress.fail(f"error: {printable(one_line(str(error)))}")
             continue
         if not finds and any(known.box for known in table.values()):
-            unused = "the boxes are not used, because the model does not look for lesions"
-            progress.say(f"note: {printable(name)}: {unused}")
+            notes.append("the boxes are not used, because the model does not look for lesions")
+        for note in notes:
+            progress.say(f"note: {printable(f'{name}: {note}')}")
         for path, known in table.items():
-            own_box = (known.box or box) if finds else None
-            yield str(path), known._replace(box=own_box, hospital=known.hospital or name)
+            yield str(path), known._replace(box=known.box if finds else None, hospital=known.hospital or name)
 
 
 def read(named: Iterable[tuple[str, patients.Known]], progress: Progress) -> Iterator[Page]:
@@ -208,8 +215,8 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
             answer |= {"logit": float(given["logit"][i]), "flagged": flagged, "call": call}
             if model.view == "lesion":
                 answer |= {"window": given["window"][i].tolist(), "found": found}
-            answer |= {"typicality": float(typicality), "unlike_training": bool(model.unlike(typicality))}
-            answer["seen_in_training"] = bool(seen[i])
+            unlike = bool(typicality < model.typicality_threshold)
+            answer |= {"typicality": float(typicality), "unlike_training": unlike, "seen_in_training": bool(seen[i])}
             if folder:
                 window = given["window"][i] if model.view != "square" else None
                 name = f"{page.path.stem[:50]}_page{page.number}"  # short enough for every file system, even in UTF-8
@@ -221,7 +228,7 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
 
 def call_of(model: onnxfile.OnnxModel, probability: float, typicality, found: float, threshold: float):
     """Return "flagged" and "call" of an image. "flagged" is None where the model gives no call."""
-    if model.unlike(typicality):
+    if typicality < model.typicality_threshold:
         return None, "unlike the training images"
     if found < model.calibration.found_threshold:  # 0 in views without a finder
         return None, "no lesion found"

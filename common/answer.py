@@ -18,14 +18,14 @@ class Answer(NamedTuple):
     windows: np.ndarray
     found: np.ndarray
     typicality: np.ndarray | None = None
-    typicality_threshold: float = 0.0
+    typicality_threshold: float | np.float32 = 0.0
 
     @property
     def unlike(self) -> np.ndarray:
         """Whether each image is unlike the training images, bool [n]; False without typicality."""
         if self.typicality is None:
             return np.zeros(len(self.found), bool)
-        return self.typicality < np.float32(self.typicality_threshold)
+        return self.typicality < self.typicality_threshold
 
 
 def whole_windows(n: int) -> np.ndarray:

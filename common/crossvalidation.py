@@ -13,6 +13,7 @@ import torch
 from common import metrics, parallel, training
 from common.calibration import sigmoid
 from common.data import Images, require_both_classes
+from common.errors import UserError
 from common.folds import assign_folds
 from common.looks import find_and_predict
 from common.model import BreastResNet, Predictor, TwoLooks
@@ -125,7 +126,7 @@ def cross_validate(pool: Images, settings: Settings, scheme: Scheme, partial: Pa
     unseen |= {f"refit {i + 1}": np.zeros(len(pool), bool) for i in range(scheme.refit)}
     tasks = []
     for i, (name, mask) in enumerate(unseen.items()):
-        trained = trained_on(pool, groups, mask, name)
+        trained = trained_on(pool, groups, mask, settings.view, name)
         checkpoint = partial and partial / f"{name.replace(' ', '_')}.pt"
         tasks.append((pool, trained, mask, settings, model_seed(scheme.seed, i), scheme.device, name, checkpoint))
     begin = functools.partial(set_seed, scheme.seed, max(scheme.threads // scheme.jobs, 1))
@@ -150,11 +151,14 @@ def assign_models(pool: Images, groups: np.ndarray, scheme: Scheme) -> np.ndarra
     return np.stack(repeats) + np.arange(scheme.repeats)[:, None] * scheme.folds
 
 
-def trained_on(pool: Images, groups: np.ndarray, unseen: np.ndarray, name: str) -> np.ndarray:
+def trained_on(pool: Images, groups: np.ndarray, unseen: np.ndarray, view: str, name: str) -> np.ndarray:
     """Return the images that a model is trained on, bool [n]: images that share no group with an unseen image.
 
-    Images of two hospitals may share a group. Raises: UserError, with the model's name, if a class is absent.
+    Images of two hospitals may share a group.
+    Raises: UserError, with the model's name, if a class is absent, or if the view is lesion and no image has a box.
     """
     trained = ~np.isin(groups, groups[unseen])
     require_both_classes(pool.labels[trained], f"--groups hospital: what {name} is trained on")
+    if view == "lesion" and not pool.boxed[trained].any():
+        raise UserError(f"--groups hospital: no image that {name} is trained on has a box. Give --view frame.")
     return trained

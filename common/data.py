@@ -141,10 +141,9 @@ def find(
     Raises: UserError when a data set does not exist, is named twice, or has bad images.
     """
     listings = [list_files(spec, positive) for spec in specs]
-    if view == "auto":
-        view = choose_view(listings)
-        if view != "square":
-            print(f"note: --view {view}: {VIEW_NOTES[view]}", file=sys.stderr)
+    if view == "auto" and (view := choose_view(listings)) != "square":
+        coarse = ". At 28 pixels, it sees little detail: give --size 128" * (size < 64)
+        print(f"note: --view {view}: {VIEW_NOTES[view]}{coarse}", file=sys.stderr)
     prepare = partial(preparation.prepare_files, size=size, whole=view != "square")
     sets = [
         find_files(spec, of, name, seed, prepare, kept, undivided) if of else find_arrays(spec, name, root, size, seed)
@@ -193,11 +192,11 @@ def find_phantoms(size: int, seed: int) -> DataSet:
 def find_npz(spec: str, path: Path, hospital: str, size: int) -> DataSet:
     """Find a file with MedMNIST's keys. Raises: UserError."""
     md5 = npzfile.identify(path, size, official=spec == "breastmnist")
-    notes = ("label 0 means malignant, as in MedMNIST",) * (spec != "breastmnist")
 
     def read(split: str) -> Images:
         return of_arrays(*npzfile.read(path, size, split), split, hospital)
 
+    notes = ("label 0 means malignant, as in MedMNIST",) * (spec != "breastmnist")
     return DataSet(spec, hospital, md5, read, notes=notes)
 
 

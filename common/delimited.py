@@ -12,6 +12,18 @@ SUFFIXES = (".csv", ".tsv", ".txt")
 BOX = ["x", "y", "width", "height"]
 UNKNOWN = {"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "-", "?", "unknown"}
 PATIENT_NAMES = {"patientid", "case", "caseid", "subject", "subjectid"}  # without spaces, underscores and hyphens
+SHORTENED = re.compile(r"\d+([.,]\d+)?E\+\d+", re.IGNORECASE)  # how a spreadsheet shortens a long number
+LIKE = {  # {columns that may hold patients, hospitals or boxes, by their names: the way out}
+    re.compile(r"patient|subject|case|exam|study|person|(?<![a-z])(pid|mrn)(?![a-z])"): (
+        "If the column names patients, rename it to 'patient'"
+    ),
+    re.compile(r"hospital|clinic|institut|(?<![a-z])(site|cent(er|re))(?![a-z])"): (
+        "If the column names hospitals, rename it to 'hospital'"
+    ),
+    re.compile(r"^(bbox.*|box.*|[xy][_ ]?(0|1|2|min|max)|left|top|right|bottom|[wh]|(x|y|width|height)\W.*)$"): (
+        "A box needs the columns x, y, width and height, in pixels"
+    ),
+}
 SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")
 SPREADSHEETS = (b"PK\3\4", b"\xd0\xcf\x11\xe0")  # the first bytes of .xlsx and .xls
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
@@ -33,6 +45,11 @@ def decode(content: bytes, path: Path) -> str:
     if "\0" in text:
         raise UserError(f"{path}: is not UTF-8 text. Save the table as UTF-8 (in Excel: CSV UTF-8).")
     return unicodedata.normalize("NFC", text)
+
+
+def as_cell(text: str) -> str:
+    """Return a text as it comes back from a table: stripped, with composed accents."""
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def split_rows(text: str) -> tuple[dict[int, list[str]], str]:
@@ -72,6 +89,12 @@ def patient_name(cell: str) -> str:
     return re.sub(r"^(\d+)\.0$", r"\1", cell)
 
 
+def describe_unused(names) -> dict[str, str]:
+    """Return {column: note} for the columns that look like patients, hospitals or boxes. names: of unused columns."""
+    found = {name: next((way_out for like, way_out in LIKE.items() if like.search(name)), None) for name in names}
+    return {name: f"column '{name}' is not used. {way_out}" for name, way_out in found.items() if way_out}
+
+
 def read(path: Path) -> dict[int, dict[str, str]]:
     """Read a table: {row number as a spreadsheet shows it: {column: stripped cell}}. The header is row 1.
 
@@ -99,4 +122,10 @@ def read(path: Path) -> dict[int, dict[str, str]]:
     names = name_columns(header, list(rows.values()))
     if twice := [name for name in names.values() if list(names.values()).count(name) > 1]:
         raise UserError(f"{path}: has several columns with the name '{twice[0]}'. Rename all but one.")
-    return {number: {name: row[i] for i, name in names.items()} for number, row in rows.items()}
+    table = {number: {name: row[i] for i, name in names.items()} for number, row in rows.items()}
+    if column := patient_column(names.values()):
+        for number, cells in table.items():
+            if SHORTENED.fullmatch(cells[column]):
+                way_out = "Format the column as text in the spreadsheet, and save the table again."
+                raise UserError(f"{path}, row {number}: patient '{cells[column]}' is a shortened number. {way_out}")
+    return table

@@ -90,12 +90,13 @@ def by_table(seen: Seen, rows: pd.DataFrame, table: pd.DataFrame, trained_on: li
     """
     groups = rows["group"].to_numpy()
     trained, chose = (rows["split"].isin(splits).to_numpy() for splits in (trained_on, chosen_on))
-    near, known = (
+    near, used, known = (
         np.isin(groups, table["group"][table["split"].isin(splits)])
-        for splits in (trained_on, ["train", "val", *trained_on])
+        for splits in (trained_on, [*trained_on, *chosen_on], ["train", "val", *trained_on])
     )
     kinds = np.select([trained | (seen.kinds == KINDS[0]), chose, near], KINDS[:3], KINDS[3])
-    return Seen(kinds, groups, ~known, trained, chose, own=True)
+    clean = ~np.where(rows["split"] == "test", known, used)  # clean test: in no group with a train or val image
+    return Seen(kinds, groups, clean, trained, chose, own=True)
 
 
 @dataclass(frozen=True)

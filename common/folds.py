@@ -24,7 +24,8 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) 
     counts = np.stack([np.bincount(member_of[labels == c], minlength=len(names)) for c in (0, 1)], 1)  # [groups, 2]
     if (fewest := int((counts > 0).sum(0).min())) < folds:
         raise UserError(
-            f"{folds} folds need at least {folds} separate images of each class, but there are {fewest}. Use fewer."
+            f"{folds} folds need {folds} or more groups of each class (a group is one patient or near-duplicates), but "
+            f"there are {fewest}. Use fewer folds."
         )
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-counts[order].sum(1), kind="stable")]

@@ -112,10 +112,13 @@ def pillow_frames(path: Path) -> Iterator[np.ndarray]:
             if isinstance(image, TiffImageFile):
                 check_directory(image)
             check_size(image.height, image.width)
+            deep_colour = any(";16" in str(tile) for tile in image.tile) and image.mode not in SIXTEEN_BITS
             picture = ImageOps.exif_transpose(image)
             inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
             sixteen = image.format in ("PNG", "PPM") and picture.mode == "I"  # these formats have 16 bits at most
             grey = to_grey(picture.convert("I;16") if sixteen else picture)
+            if deep_colour and grey.max() < 16:
+                raise UserError("has dark colours of 16 bits, so its white is unknown. Save the image with 8 bits.")
             yield 255 - grey if inverted and picture.mode in SIXTEEN_BITS else grey  # Pillow inverts 8 bits itself
 
 

@@ -33,7 +33,7 @@ MASK_FOLDERS = STRONG_WORDS | {"annotation", "gt", "label"}
 WORD = re.compile(r"(?i:ground[-_ ]?truth)|\d+|[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")  # finds the words of "imgMask1" too
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 SPLITS |= {"test": "test", "testing": "test"}  # {word in a name: split}
-HIDDEN = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}
+HIDDEN = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "dicomdir"}
 SHOWN = 3  # names of files in a sentence
 
 

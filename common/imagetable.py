@@ -3,6 +3,7 @@
 Nothing is ignored silently. A note names what is not used. An error names the row of a mistake.
 """
 
+import glob
 import os
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 
-from common import publicsets, tablefile
+from common import delimited, publicsets, tablefile
 from common.classfolders import list_class_folders
 from common.delimited import BOX, UNKNOWN, patient_column, patient_name
 from common.errors import UserError
@@ -21,8 +22,6 @@ from common.tablefile import CLASSES, Listed, arrange, blank_unknown, shorten
 
 OF_RUNS = ("group", "fingerprint")  # columns of split.csv that the table of a user must not have
 NUMBERS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
-LIKE_PATIENTS = re.compile(r"patient|subject|case|exam|study|person|(?<![a-z])(pid|mrn)(?![a-z])")
-LIKE_BOXES = re.compile(r"bbox.*|box.*|[xy][_ ]?(1|2|min|max)|left|top|right|bottom")
 LIKE_SPLITS = re.compile(r"split|subset|fold|partition|phase|(?<![a-z])(set|group|train|test|val|valid)(?![a-z])")
 
 
@@ -70,7 +69,7 @@ def list_table(path: Path) -> Listed:
     table, repeats = merge_repeats(arrange(table).set_axis(cells.index), path)
     check_splits(table, path)
     notes += describe_unused(cells) + box_notes + moved + repeats + describe_labels(table, words)
-    notes += describe_patients(table["patient"])
+    notes += [*describe_names(table["patient"], "patients"), *describe_names(table["hospital"], "hospitals")]
     if 0 < (unknown := int((table["patient"] == "").sum())) < len(table):
         notes.append(f"the patient of {unknown} of {len(table)} images is unknown")
     taken = {name: f"own {name}" for name in table if name in OF_RUNS or name.startswith("_")}
@@ -109,26 +108,23 @@ def find_patients(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def describe_unused(cells: pd.DataFrame) -> list[str]:
-    """Return notes on unused columns that look like patients or splits, by their name or their cells."""
-    notes = []
-    for name in [name for name in cells if name not in tablefile.COLUMNS]:
+    """Return notes on unused columns that look like patients, hospitals, boxes or splits."""
+    unused = [name for name in cells if name not in tablefile.COLUMNS]
+    notes = delimited.describe_unused(unused)
+    for name in [name for name in unused if name not in notes]:
         known = set(cells[name].str.casefold()) - UNKNOWN
-        if LIKE_PATIENTS.search(name):
-            notes.append(f"column '{name}' is not used. If the column names patients, rename it to 'patient'")
-        elif LIKE_SPLITS.search(name) or known and known <= SPLITS.keys():
-            notes.append(f"column '{name}' is not used. If the column says train, val or test, rename it to 'split'")
-        elif LIKE_BOXES.fullmatch(name):
-            notes.append(f"column '{name}' is not used. A box needs the columns x, y, width and height, in pixels")
-    return notes
+        if LIKE_SPLITS.search(name) or known and known <= SPLITS.keys():
+            notes[name] = f"column '{name}' is not used. If the column says train, val or test, rename it to 'split'"
+    return list(notes.values())
 
 
-def describe_patients(patients: pd.Series) -> list[str]:
-    """Return a note if names of patients differ only in case or in leading zeros."""
-    names = pd.Series(sorted(set(patients) - {""}), dtype=str)
+def describe_names(cells: pd.Series, what: str) -> list[str]:
+    """Return a note if names of patients or hospitals differ only in case or in leading zeros."""
+    names = pd.Series(sorted(set(cells) - {""}), dtype=str)
     alike = names[names.str.casefold().str.lstrip("0").duplicated(keep=False)]
     if alike.empty:
         return []
-    return [f"the patients {shorten(alike)} differ only in case or leading zeros, and count as different patients"]
+    return [f"the {what} {shorten(alike)} differ only in case or leading zeros, and count as different {what}"]
 
 
 def read_boxes(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -182,17 +178,23 @@ def check_splits(table: pd.DataFrame, path: Path) -> None:
         refuse(path, [rows.index[1]], f"patient {patient!r} is {where}. Put all images of a patient into one split.")
 
 
+def hint_file(cell: str, folder: Path) -> str:
+    """Return what to write instead of a cell that names no file: the name in other case, or with its suffix; or ""."""
+    meant = spell(target(cell, folder), {}, caseless=True)
+    if os.path.isfile(meant):
+        return f"Write {name_in(meant, folder)!r}, because upper and lower case differ."
+    longer = glob.glob(glob.escape(os.fspath(meant)) + ".*")
+    return f"Write {name_in(Path(longer[0]), folder)!r}, with the suffix." if len(longer) == 1 else ""
+
+
 def locate(cells: pd.Series, path: Path) -> tuple[list[str], list[str]]:
     """Find the files that a table names. Returns: names as in the column `image` of `Listed`, notes.
     Raises: UserError on a missing file."""
     folder, cache = Path(os.path.abspath(path.parent)), NameCache()
     found = [find_file(cell, folder, cache) for cell in cells]
     if rows := [row for row, file in zip(cells.index, found) if file is None]:
-        meant = spell(target(cells[rows[0]], folder), {}, caseless=True)
-        hint = (
-            f" Write {name_in(meant, folder)!r}, because upper and lower case differ." if os.path.isfile(meant) else ""
-        )
-        refuse(path, rows, f"there is no file '{cells[rows[0]]}' in {path.parent}.{hint or ' Correct the path.'}")
+        hint = hint_file(cells[rows[0]], folder)
+        refuse(path, rows, f"there is no file '{cells[rows[0]]}' in {path.parent}. {hint or 'Correct the path.'}")
     pairs = [(cell, file) for cell, file in zip(cells, found) if file]
     moved = sum(is_absolute(cell) and file != spell(target(cell, folder), cache) for cell, file in pairs)
     note = f"{moved} absolute paths no longer exist. The files were found in {path.parent} instead"

@@ -26,7 +26,7 @@ class Explained(NamedTuple):
 
     evidence: for each look [n, rows, columns], what each position adds; texture: [n, features], from which the
     typicality is computed; heat: [n, side, side], 0 to 1, how sure the finder is of a lesion at each position of the
-    frame; None for a model without a finder.
+    frame; None for a model without a finder. Texture and heat are of the frame.
     """
 
     evidence: tuple[torch.Tensor, ...]
@@ -105,22 +105,25 @@ class BreastResNet(nn.Module):
         first = self.first_stage(images)
         last, heat = self.later_stages(first)
         evidence = (self.trunk.fc.weight @ last.flatten(2) + self.trunk.fc.bias).reshape(-1, *last.shape[2:])
-        return Explained((evidence,), self.texture(images, first), None if heat is None else heat[:, 0].sigmoid())
+        heat = None if heat is None else heat.sigmoid()
+        return Explained((evidence,), self.texture(images, first, heat), None if heat is None else heat[:, 0])
 
-    def texture(self, images: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-        """Return the features from which the typicality is computed, float [n, 134].
+    def texture(self, images: torch.Tensor, first: torch.Tensor, heat: torch.Tensor | None) -> torch.Tensor:
+        """Return the features from which the typicality is computed, float [n, 134], with a finder [n, 136].
 
         The features are logarithms of the mean magnitude and of the standard deviation over positions. They describe
-        the channels of the first stage, the picture, and its differences from row to row and from column to column.
+        the channels of the first stage, the picture, its differences from row to row and from column to column, and
+        the heat map of a finder.
 
         Args: images: float [n, size, size] in [0, 1]; images of 2 * COARSE pixels or more are first averaged to about
-        COARSE pixels; first: the activations of the first stage, for images that are not averaged.
+        COARSE pixels; first: the activations of the first stage, for images that are not averaged; heat: [n, 1, side,
+        side] in [0, 1], or None.
         """
         if (factor := images.shape[-1] // COARSE) > 1:
             images = F.avg_pool2d(images[:, None], factor)[:, 0]
             first = self.first_stage(images)
         picture = images[:, None] / GREY_STD
-        maps = (first, picture, picture.diff(dim=2), picture.diff(dim=3))
+        maps = [first, picture, picture.diff(dim=2), picture.diff(dim=3)] + ([] if heat is None else [heat])
         statistics = [torch.cat([m.abs().mean((2, 3)), m.std((2, 3), correction=0)], 1) for m in maps]
         return (torch.cat(statistics, 1) + 0.05).log()  # 0.05 makes much smaller statistics equal
 
@@ -180,7 +183,7 @@ class TwoLooks(nn.Module):
     def explain(self, images: torch.Tensor) -> Explained:
         """Return class activation maps, texture and heat. images: float [n, 2, size, size] in [0, 1]."""
         window, frame = self.window.explain(images[:, 0]), self.frame.explain(images[:, 1])
-        return Explained(window.evidence + frame.evidence, torch.cat([window.texture, frame.texture], 1), frame.heat)
+        return Explained(window.evidence + frame.evidence, frame.texture, frame.heat)
 
     def streamlined(self) -> "TwoLooks":
         """Return a copy that computes the same in less time, as `BreastResNet.streamlined` does."""

@@ -235,7 +235,7 @@ def fit_calibration(
     groups,
     rule: Rule,
     on: str,
-    by_hospital: bool = False,
+    hospital_left_out: bool = False,
     found_threshold: float = 0.0,
     chose: tuple[str, ...] = CHOSEN,
 ) -> Calibration:
@@ -247,16 +247,16 @@ def fit_calibration(
         logits: [n], not calibrated; groups: [n], the same value for images that belong together.
         rule: chooses the threshold.
         on: "val" or "out_of_fold".
-        by_hospital: whether the model of each image has seen no image of the hospital.
+        hospital_left_out: whether the model of each image has seen no image of the hospital.
         found_threshold: from `looks.choose_found_threshold`.
         chose: what these images chose.
     Raises: ValueError, as `Rule.threshold`.
     """
     labels, hospitals = images.labels, images.hospitals
-    parts = hospitals if by_hospital else None
+    parts = hospitals if hospital_left_out else None
     chosen = calibration.choose(labels, logits, rule, parts)
     names = list(dict.fromkeys(hospitals))
-    chosen_on = {"on": on, "hospitals": names, "hospital_left_out": by_hospital, "chose": list(chose)}
+    chosen_on = {"on": on, "hospitals": names, "hospital_left_out": hospital_left_out, "chose": list(chose)}
     chosen_on |= {"n": len(labels), "malignant": int(labels.sum())}
     achieved = measure(images, logits, groups, rule, parts)
     return Calibration(*chosen, rule.describe(describe_chosen_on(chosen_on)), chosen_on, achieved, found_threshold)

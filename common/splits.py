@@ -19,8 +19,10 @@ def draw(images: Images, seed: int, path: Path) -> Images:
     try:
         tenths = assign_folds(images.labels, images.groups, len(SPLIT_OF_TENTH), seed)
     except UserError:
-        needed = "Give ten separate images (or patients, if known) of each class, or a table with the column split."
-        raise UserError(f"{path}: cannot be divided into train, val and test. {needed}") from None
+        found = f"{len(np.unique(images.groups))} groups of one patient or near-duplicates"
+        needed = "Give ten groups of each class, or a table with the column split."
+        why = f"{len(images)} images form {found}"
+        raise UserError(f"{path}: cannot be divided into train, val and test: {why}. {needed}") from None
     return replace(images, table=images.table.assign(split=np.array(SPLIT_OF_TENTH)[tenths]))
 
 

@@ -14,19 +14,13 @@ import numpy as np
 import pandas as pd
 
 from common import data, imagefile, imagetable
+from common.duplicates import unit_vectors
 from common.errors import UserError
 from common.images import Images
 from common.run import command
 from common.tablefile import COLUMNS
 
 SIDE, LEAST = 28, 0.999  # side of compared images in pixels; correlation of the same picture
-
-
-def standardised(pixels: np.ndarray) -> np.ndarray:
-    """Return each image as a row with mean 0 and length 1, [n, pixels]. A product of rows is a correlation."""
-    flat = pixels.reshape(len(pixels), -1).astype(float)
-    flat -= flat.mean(1, keepdims=True)
-    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 
 
 def table(busi: Path, breastmnist: Images) -> pd.DataFrame:
@@ -37,7 +31,8 @@ def table(busi: Path, breastmnist: Images) -> pd.DataFrame:
     listed = imagetable.list_images(busi)
     paths = [listed.folder / image for image in listed.table["image"]]
     squares = np.stack([imagefile.prepare(next(imagefile.frames(path)), SIDE) for path in paths])
-    correlation = standardised(squares) @ standardised(breastmnist.pixels).T
+    flat, known = (unit_vectors(pixels).reshape(len(pixels), -1) for pixels in (squares, breastmnist.pixels))
+    correlation = flat @ known.T
     correlation[listed.table["label"].to_numpy()[:, None] != breastmnist.labels] = -1  # a picture may have both labels
     if (strangers := correlation.max(1) < LEAST).any():
         raise UserError(f"{paths[int(strangers.argmax())]}: is not in BreastMNIST. Give BUSI as downloaded.")

@@ -20,7 +20,7 @@ def table(columns: list[str], header: str) -> str:
     """Return mean ± standard deviation over seeds for each candidate and way; means of seeds are separate rows."""
     found: dict[tuple, dict] = {}
     for row in log.read("lesion.csv"):
-        if all(row[column] for column in columns[:1]):
+        if row[columns[0]]:
             many = "mean of " + row["seed"] if "+" in row["seed"] else "one"
             cells = found.setdefault((row["name"], row["boxes"], many), {})
             for column in columns:

@@ -113,15 +113,14 @@ def pictures() -> Iterator[tuple[str, np.ndarray]]:
 def measure(model: onnxfile.OnnxModel, kind: str, images: list[np.ndarray]) -> dict:
     """Return a row: the share of pictures, [h, w] each, that a file marks."""
     (typicality,) = np.concatenate([model.run(["typicality"], image[np.newaxis]) for image in images], 1)
-    return row(model, kind, model.unlike(typicality))
+    return row(model, kind, typicality < model.typicality_threshold)
 
 
 def measure_ultrasound(model: onnxfile.OnnxModel, kind: str, images: Images) -> dict:
     """Return a row: the share of breast ultrasound that a file marks, and the AUC of marked and of other images."""
     answer = model.answer(images)
-    marked = model.unlike(answer.typicality)
-    aucs = [f"{metrics.auc(images.labels[m], answer.probabilities[m]):.4f}" for m in (marked, ~marked)]
-    return row(model, kind, marked, *aucs)
+    aucs = [f"{metrics.auc(images.labels[m], answer.probabilities[m]):.4f}" for m in (answer.unlike, ~answer.unlike)]
+    return row(model, kind, answer.unlike, *aucs)
 
 
 def row(model: onnxfile.OnnxModel, kind: str, marked: np.ndarray, auc_marked="", auc_not_marked="") -> dict:

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from common import data, intervals, metrics, recalibration
-from common.calibration import calibrated, in_the_large, sigmoid
+from common.calibration import brier, calibrated, in_the_large, sigmoid
 from common.deploy import onnxfile
+from common.errors import UserError
 from common.files import write_csv
 from common.kinds import POSITIVE_INT
 from common.recalibration import Unit
@@ -40,7 +41,7 @@ def measure(unit: Unit, probabilities: np.ndarray, threshold: float) -> dict:
     """Return sensitivity, specificity, Brier score and calibration in the large of probabilities at a threshold."""
     rates = metrics.rates(unit.labels, probabilities >= threshold)
     found = {"sensitivity": rates["recall"], "specificity": rates["specificity"]}
-    found |= {"brier": float(np.mean((probabilities - unit.labels) ** 2))}
+    found |= {"brier": float(brier(unit.labels, probabilities))}
     return found | {"in_the_large": float(in_the_large(unit.labels, probabilities))}
 
 
@@ -100,7 +101,10 @@ def main():
         generator = np.random.default_rng(n)
         found = [one_part(whole, n, model.calibration.threshold, generator) for _ in range(args.parts)]
         about = {"model": Path(args.model).name, "hospital": images.hospitals[0]}
-        rows.append(about | summarise([row for row in found if row], n, args.parts))
+        if accepted := [row for row in found if row]:
+            rows.append(about | summarise(accepted, n, args.parts))
+    if not rows:
+        raise UserError(f"{args.data}: has too few images to calibrate on parts of them. Give {SIZES[0] * 2} or more.")
     path = log.FOLDER / "recalibration.csv"
     earlier = log.read(path.name) if path.exists() else []
     kept = [row for row in earlier if (row["model"], row["hospital"]) != (rows[0]["model"], rows[0]["hospital"])]

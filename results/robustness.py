@@ -11,7 +11,7 @@ and the image, so that a higher severity is more of the same corruption.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -167,25 +167,18 @@ def measure(model: onnxfile.OnnxModel, images: np.ndarray, labels: np.ndarray, c
     probability, typicality = model.run(["probability", "typicality"], images)
     clean = probability if clean is None else clean
 
-    def change(weights=None):
-        return metrics.auc(labels, probability, weights) - metrics.auc(labels, clean, weights)
+    def areas(weights=None) -> dict:
+        area = metrics.auc(labels, probability, weights)
+        return {"auc": area, "auc_change": area - metrics.auc(labels, clean, weights)}
 
-    flagged, marked = probability >= model.calibration.threshold, model.unlike(typicality)
+    flagged = probability >= model.calibration.threshold
+    marked = typicality < model.typicality_threshold
     rates, missed = metrics.rates(labels, flagged), ~flagged & ~marked & (labels == 1)
-    numbers = with_interval("auc", partial(metrics.auc, labels, probability), counts)
-    numbers |= with_interval("auc_change", change, counts)
-    numbers |= {"sensitivity": rates["recall"], "specificity": rates["specificity"]}
+    numbers = {"sensitivity": rates["recall"], "specificity": rates["specificity"]}
     numbers |= {"mean_probability": float(probability.astype(float).mean()), "marked": marked.mean()}
     numbers |= {"missed_unmarked": missed.sum() / labels.sum()}
-    return {name: f"{number + 0.0:.4f}" for name, number in numbers.items()}, probability
-
-
-def with_interval(name: str, measured: Callable, counts) -> dict[str, float]:
-    """Return a metric, measured(weights=None), and its 95 % interval: {NAME, NAME_low, NAME_high}."""
-    value = float(measured())
-    resampled = np.concatenate([measured(weights=weights) for weights in intervals.blocks(counts)])
-    low, high = intervals.percentile_interval(value, resampled)
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+    row = log.columns(intervals.with_intervals(areas, counts), auc="auc", auc_change="auc_change")
+    return row | {name: f"{number:.4f}" for name, number in numbers.items()}, probability
 
 
 def conditions() -> Iterator[tuple[str, int]]:

@@ -22,7 +22,7 @@ from conftest import REPO
 from filelock import FileLock
 from PIL import Image
 
-from common import data, files, intervals, looks, metrics, phantom, settings, weights
+from common import data, files, intervals, metrics, phantom, settings, weights
 from common.calibration import Calibration
 from common.delimited import BOX
 from common.deploy import graph, int8, metadata, onnxfile, typicality
@@ -235,7 +235,7 @@ def quantized(network, phantoms, made_once) -> onnx.ModelProto:
 @pytest.fixture(scope="session")
 def fitted(network, phantoms) -> typicality.Typicality:
     """What typicality is to `network`, fitted on phantoms."""
-    return typicality.fit_networks({"frame": network}, phantoms, 1)
+    return typicality.fit_network(network, phantoms, 1)
 
 
 @pytest.fixture(scope="session")
@@ -253,7 +253,7 @@ def lesion_model(finding, framed, made_once, tmp_path_factory) -> onnxfile.OnnxM
 
     def make() -> onnx.ModelProto:
         networks = graph.export_networks(graph.as_shipped(finding.predictor, fp16=False), 28)
-        fitted = typicality.fit_networks(networks, looks.look(finding.predictor, framed).images, 1)
+        fitted = typicality.fit_network(networks["frame"], framed, 1)
         return graph.assemble(networks, 28, "lesion", fitted, 1 / 1.5, 0.1)
 
     path = tmp_path_factory.mktemp("lesion") / "model.onnx"

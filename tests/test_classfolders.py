@@ -41,6 +41,20 @@ def test_what_is_left_out_is_counted(folder):
     ]
 
 
+def test_folders_in_all_class_folders_may_be_patients(tmp_path):
+    names = ["malignant/p1/1.png", "malignant/p2/1.png", "benign/p3/1.png"]
+    (note,) = list_images(put(tmp_path / "set", *names)).notes
+    folders = "the folders benign/p3, malignant/p1, malignant/p2 are not used"
+    assert note == f"{folders}. If they are patients, give a table with the column patient"
+    assert list_images(put(tmp_path / "deep", "malignant/x/1.png", "benign/x/1.png")).notes == []  # one each
+
+
+def test_a_class_of_masks_alone_says_what_was_skipped(tmp_path):
+    folder = put(tmp_path / "set", "malignant/1.png", "benign/breast_segmentation_1.png")
+    message = refusal(list_images, folder)
+    assert "no image in benign" in message and message.endswith(" 1 file skipped: masks (breast_segmentation_1.png).")
+
+
 @pytest.mark.parametrize("names", ["train val test", "Train valid TEST", "train test", "train validation"])
 def test_folders_of_splits(folder, names):
     for name in names.split():

@@ -109,6 +109,22 @@ def test_a_refused_int8_leaves_everything_as_it_was(command, quantized, tmp_path
     assert (tmp_path / "out/model.onnx").read_bytes() == b"earlier"
 
 
+def test_an_int8_file_of_the_view_lesion_finds_the_same_windows(finding, framed, lesion_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(int8, "LEAST_AGREEMENT", 0.0)  # an untrained model calls all images nearly alike
+    monkeypatch.setattr(int8, "MOST_AUC_LOSS", 1.0)
+    shipped = replace(finding, predictor=graph.as_shipped(finding.predictor, fp16=False))
+    networks = graph.export_networks(shipped.predictor, 28)
+    path, about = (
+        tmp_path / "model.int8.onnx",
+        metadata.describe(finding, files.read_json(finding.path / "metrics.json")),
+    )
+    export.write_int8(networks, lesion_model, parity.expect(shipped, {"train": framed}), framed, about, path, 1)
+    rough, names = onnxfile.load(path, 1), ["window", "found", "typicality", "logit"]
+    for name, exact, found in zip(names, *(model.run_images(names, framed) for model in (lesion_model, rough))):
+        assert np.abs(exact - found).max() > 1e-4 if name == "logit" else (exact == found).all()
+    assert path.stat().st_size < lesion_model.path.stat().st_size
+
+
 def test_a_network_only_file_answers_like_the_whole_file_by_operators_that_converters_take(command, phantoms, tmp_path):
     printed = command("--fp16", "--plain")
     path, whole = tmp_path / "out/model.plain.onnx", onnxfile.load(tmp_path / "out/model.onnx", 1)

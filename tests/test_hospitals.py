@@ -72,7 +72,7 @@ def test_each_hospital_is_predicted_by_a_model_that_has_not_seen_it(pool):
     scheme = Scheme("hospital", 5, 2, seed=0, refit=0, jobs=1, threads=1, device=torch.device("cpu"))
     fold = crossvalidation.assign_models(pool, np.arange(80), scheme)
     assert fold.tolist() == [[0] * 40 + [1] * 40, [2] * 40 + [3] * 40]
-    trained = crossvalidation.trained_on(pool, np.arange(80), fold[0] == 1, "b")
+    trained = crossvalidation.trained_on(pool, np.arange(80), fold[0] == 1, "square", "b")
     assert trained.tolist() == [True] * 40 + [False] * 40
 
 
@@ -81,13 +81,22 @@ def test_what_shares_a_group_with_the_unseen_hospital_is_not_trained_on(phantoms
     pixels[1] = pixels[0][:, ::-1]
     pool = of_pixels(pixels, phantoms.table.assign(hospital=hospitals))
     unseen = {name: hospitals == name for name in "ab"}
-    trained = {name: crossvalidation.trained_on(pool, pool.groups, unseen[name], name) for name in "ab"}
+    trained = {name: crossvalidation.trained_on(pool, pool.groups, unseen[name], "square", name) for name in "ab"}
     assert not trained["a"][1] and not trained["b"][0]
     assert all((trained[name] ^ ~unseen[name]).sum() == 1 for name in "ab")
     pixels[1::2] = pixels[::2]
     pool = of_pixels(pixels, pool.table)
     with pytest.raises(UserError, match="what a is trained on holds one class only"):
-        crossvalidation.trained_on(pool, pool.groups, unseen["a"], "a")
+        crossvalidation.trained_on(pool, pool.groups, unseen["a"], "square", "a")
+
+
+def test_images_without_any_box_train_no_finder(pool):
+    boxed = pool.hospitals == "a"
+    of_a = pool.table.assign(**{side: np.where(boxed, 9.0, np.nan) for side in ("x", "y", "width", "height")})
+    boxes_at_a = of_pixels(pool.pixels, of_a)
+    assert crossvalidation.trained_on(boxes_at_a, np.arange(80), ~boxed, "lesion", "b").sum() == 40
+    with pytest.raises(UserError, match="no image that a is trained on has a box. Give --view frame"):
+        crossvalidation.trained_on(boxes_at_a, np.arange(80), boxed, "lesion", "a")
 
 
 def test_hospitals_left_out_in_turn_from_the_tables_to_the_results(hospitals, tmp_path, runs):

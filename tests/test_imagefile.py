@@ -1,4 +1,6 @@
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -54,6 +56,21 @@ def test_the_white_of_sixteen_bits_is_told_by_the_largest_value(tmp_path, suffix
     values = np.linspace(0, largest, 400).round().astype(np.uint16).reshape(20, 20)
     Image.fromarray(values).save(tmp_path / f"deep.{suffix}")
     assert np.array_equal(only(tmp_path / f"deep.{suffix}"), (values * (255 / white)).round())
+
+
+@pytest.mark.parametrize("largest", [4095, 65535])
+def test_dark_colour_of_sixteen_bits_is_refused_and_other_colour_is_read(tmp_path, largest):
+    values = np.linspace(0, largest, 400).round().astype(">u2").reshape(20, 20)
+    rows = b"".join(b"\0" + np.repeat(row, 3).tobytes() for row in values)
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 20, 20, 16, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
+    parts = [
+        struct.pack(">I", len(c)) + name + c + struct.pack(">I", zlib.crc32(name + c)) for name, c in chunks.items()
+    ]
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    if largest == 65535:
+        assert np.abs(only(tmp_path / "deep.png") - values / 257).max() <= 1
+    else:
+        assert "dark colours of 16 bits" in refusal(only, tmp_path / "deep.png")
 
 
 def test_each_page_has_a_white_of_its_own(tmp_path):

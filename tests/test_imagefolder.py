@@ -91,7 +91,14 @@ def test_the_given_folder_may_have_any_name(tmp_path):
 
 
 def test_hidden_files_are_left_out(made):
-    names = ["._x.png", ".git/x.png", ".ipynb_checkpoints/x-checkpoint.png", "__MACOSX/a/._x.png", "Thumbs.db"]
+    names = [
+        "._x.png",
+        ".git/x.png",
+        ".ipynb_checkpoints/x-checkpoint.png",
+        "__MACOSX/a/._x.png",
+        "Thumbs.db",
+        "DICOMDIR",
+    ]
     images, left_out = made("x.png", *names, "desktop.ini", "a/.DS_Store")
     assert images == ["x.png"] and set(left_out["hidden"]) == {*names, "desktop.ini", "a/.DS_Store"}
 

@@ -159,6 +159,7 @@ def test_two_possible_columns_of_patients_are_not_used(scans):
 @pytest.mark.parametrize(
     "name, target",
     [("case", "patient"), ("exam_no", "patient"), ("StudyUID", "patient"), ("person", "patient"), ("PID", "patient")]
+    + [(name, "hospital") for name in ("site", "Centre", "clinic_no", "hospital id", "institution")]
     + [(name, "split") for name in ("set", "Subset", "fold", "fold1", "partition", "group", "phase", "is_train")],
 )
 def test_columns_that_look_like_patients_or_splits_are_named(scans, name, target):
@@ -265,6 +266,19 @@ def test_another_case_of_a_name_is_refused_with_the_name_that_may_be_meant(scans
     assert "row 3: there is no file 'Deep/D.PNG'" in message and "Write 'deep/d.png'" in message
 
 
+def test_a_name_without_its_suffix_is_refused_with_the_name_that_may_be_meant(scans):
+    message = refusal(list_images, write(scans, "image,label\na,1\n"))
+    assert "there is no file 'a'" in message and message.endswith("Write 'a.png', with the suffix.")
+    put(scans, "a.jpg")  # now two files may be meant
+    assert refusal(list_images, write(scans, "image,label\na,1\n")).endswith("Correct the path.")
+
+
+def test_a_patient_number_that_a_spreadsheet_has_shortened_is_refused(scans):
+    for rows, cell in (("a.png,1,17\nb.png,0,2.02301E+11", "2.02301E+11"), ("a.png,1,17\nb.png,0,3E+08", "3E+08")):
+        message = refusal(list_images, write(scans, f"image,label,Case\n{rows}\n"))
+        assert f"row 3: patient '{cell}' is a shortened number. Format the column as text" in message
+
+
 def test_names_that_cannot_be_printed_are_refused(scans):
     put(scans, "new\nline.png")
     assert "'new\\nline.png'" in refusal(list_images, write(scans, 'image,label\n"new\nline.png",1\n'))
@@ -281,7 +295,7 @@ def test_columns_that_runs_use_are_renamed_and_said(scans):
     assert not {"group", "_file"} & set(found.table) and sum("runs use this name" in note for note in found.notes) == 2
 
 
-@pytest.mark.parametrize("name", ["x1", "XMax", "y_min", "bbox", "left"])
+@pytest.mark.parametrize("name", ["x0", "x1", "XMax", "y_min", "bbox", "left", "w", "x [px]"])
 def test_columns_that_look_like_boxes_are_named(scans, name):
     (note,) = listed(scans, f"image,label,patient,{name}\na.png,malignant,p1,1\n").notes
     assert note == f"column '{name.casefold()}' is not used. A box needs the columns x, y, width and height, in pixels"
@@ -291,3 +305,8 @@ def test_columns_that_look_like_boxes_are_named(scans, name):
 def test_patients_that_differ_in_case_or_leading_zeros_are_named(scans, other):
     (note,) = listed(scans, f"image,label,patient\na.png,malignant,p010\nb.png,benign,{other}\n").notes
     assert note.startswith(f"the patients {', '.join(sorted([other, 'p010']))} differ only in case or leading zeros")
+
+
+def test_hospitals_that_differ_in_case_are_named(scans):
+    (note,) = listed(scans, "image,label,hospital\na.png,malignant,Berlin\nb.png,benign,berlin\n").notes
+    assert note == "the hospitals Berlin, berlin differ only in case or leading zeros, and count as different hospitals"

@@ -65,7 +65,7 @@ def test_evidence_is_the_map_whose_mean_is_the_logit(uint8_images, members, mirr
     np.testing.assert_allclose(found.mean((1, 2)), model.predict(predictor, uint8_images), atol=1e-5)
     first = torch.from_numpy(uint8_images).float() / 255
     with torch.inference_mode():
-        expected = predictor.members[0].texture(first, predictor.members[0].first_stage(first))
+        expected = predictor.members[0].texture(first, predictor.members[0].first_stage(first), None)
     np.testing.assert_allclose(textures, expected, atol=1e-5)
 
 
@@ -82,7 +82,7 @@ def test_texture_is_of_the_picture_at_about_32_pixels(size, factor):
     images = torch.rand(3, size, size, generator=torch.Generator().manual_seed(0))
     member = BreastResNet(size).eval()
     with torch.inference_mode():
-        found = member.texture(images, member.first_stage(images)).numpy()
+        found = member.texture(images, member.first_stage(images), None).numpy()
         coarse = images.reshape(3, size // factor, factor, size // factor, factor).mean((2, 4))
         first, picture = member.first_stage(coarse).numpy(), coarse.numpy()[:, None] / 0.226
     maps = [first, picture, np.diff(picture, axis=2), np.diff(picture, axis=3)]

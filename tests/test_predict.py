@@ -334,6 +334,16 @@ def test_a_box_that_does_not_lie_in_the_image_is_refused_if_the_model_uses_boxes
     assert len(out.splitlines()) == 2 and "t.csv: the boxes are not used" in err and "error" not in err
 
 
+def test_a_box_is_of_one_image(run, folder, lesion_model):
+    (folder / "t.csv").write_text("image\na.png\n", encoding="utf-8")
+    box = ["--box", "5,5,20,20"]
+    for images in ([folder], [folder / "t.csv"], [folder / "a.png", folder / "b.jpg"], ["-"]):
+        _, err = run(*images, *box, model=lesion_model.path, status=2)
+        assert "--box: a box is of one IMAGE. For several images, give a table with the boxes" in err
+    (line,) = run("--json", folder / "a.png", *box, model=lesion_model.path)[0].splitlines()
+    assert json.loads(line)["found"] == 1
+
+
 def test_a_table_that_cannot_be_read_does_not_end_the_prediction(run, folder, tmp_path):
     (tmp_path / "notes.txt").write_text("seen on Monday\nby nobody\n", encoding="utf-8")
     for words in ([], ["--evidence", tmp_path / "maps"]):

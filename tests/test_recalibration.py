@@ -167,6 +167,26 @@ def test_patients_and_prevalence_and_what_is_refused(onnx_model, scans, runs, tm
         assert cause in one_line(err)
 
 
+def test_calibrate_says_what_the_new_file_assumes(lesion_model, scans, runs, tmp_path):
+    first, *rows = scans.read_text(encoding="utf-8").splitlines()
+    columns = "split,hospital,x,y,width,height"
+    placed = [f"{row},{'test' if i > 50 else 'val'},{'ab'[i % 2]},10,10,30,30" for i, row in enumerate(rows[:90])]
+    (table := scans.parent / "boxed.csv").write_text("\n".join([f"{first},{columns}", *placed]), encoding="utf-8")
+    words = "calibrate.py", lesion_model.path, "--data", table, "--out", tmp_path / "mine.onnx", "--threads", "1"
+    out, err = runs(*words)
+    assert f"{tmp_path / 'mine.onnx'} --prevalence SHARE" in out and "is replaced" not in err
+    assert "The boxes are not used" in out and "The 2 hospitals share one threshold" in out
+    assert "All splits are used, also test" in out
+    images = [np.asarray(Image.open(scans.parent / f"{i}.png"))[None] for i in range(90)]
+    typicality, found = (
+        np.concatenate(values) for values in zip(*(lesion_model.run(["typicality", "found"], i) for i in images))
+    )
+    own = lesion_model.calibration
+    without = (typicality < lesion_model.typicality_threshold) | (found < own.found_threshold)
+    assert (f"predict.py gives no call for {without.sum()} of 90 images" in out) == without.any()
+    assert f"note: {tmp_path / 'mine.onnx'} is replaced" in runs(*words)[1]
+
+
 def test_a_file_that_is_calibrated_on_phantoms_says_so(onnx_model, runs, tmp_path):
     out, _ = runs("calibrate.py", onnx_model.path, "--data", "phantom", "--threads", "1", "--out", tmp_path / "p.onnx")
     assert "PHANTOM data" in out.splitlines()[0]

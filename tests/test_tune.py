@@ -136,6 +136,7 @@ def test_workers_may_keep_the_same_weights_in_different_places(phantom_data, tmp
         fixed.append(tune.fixed_settings(settings.Settings(weights=str(tmp_path / name)), phantom_data, args))
     assert fixed[0] == fixed[1] != fixed[2] and "lr" not in fixed[0]
     assert fixed[0]["data_md5"] == phantom_data.describe()["md5"]
+    assert fixed[0]["size"] == phantom_data.size  # image files of another size have the same MD5
 
 
 def test_an_output_folder_may_have_any_name_and_test_is_never_read(tmp_path, runs, npz):

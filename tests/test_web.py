@@ -365,7 +365,8 @@ def check_answer(page, model: bytes, box):
     window = [float(row[f"window_{side}"]) for side in ("x", "y", "width", "height")]
     assert window == pytest.approx(expected["window"].tolist()), row
     assert shown_window(page) == pytest.approx((expected["window"] / [200, 150, 200, 150]).tolist(), abs=0.01)
-    assert row["rectangle"] == ("drawn" if box else "found")
+    drawn = [row[side] for side in ("x", "y", "width", "height")]
+    assert drawn == [""] * 4 if box is None else [float(side) for side in drawn] == pytest.approx(box, abs=1)
     probability = expected["probability"]
     assert not row["probability"] or float(row["probability"]) == pytest.approx(probability, abs=1e-4)
 

@@ -210,7 +210,7 @@ async function useModel(name, load) {
   const turn = ++page.turn;
   page.model?.close();
   page.model = null;
-  for (const item of page.items) Object.assign(item, { answer: undefined, failed: undefined, box: undefined, due: true });
+  for (const item of page.items) Object.assign(item, { answer: undefined, failed: undefined, due: true });
   showModel(null);
   page.items.forEach(showRow);
   showCurrent();
@@ -282,13 +282,13 @@ function takeExample(url) {
 
 function row(item) {
   const base = { image: item.name, model: page.model.name };
-  if (!item.answer) return { ...base, call: item.failed ? "cannot be read" : "waiting" };
+  if (!item.answer || item.due) return { ...base, call: item.failed ? "cannot be read" : "waiting" };
   const [{ call, probability, share }, { answer: given }] = [result(item), item];
   const numbers = words.isCall(call) && { probability, share_of_cancers: share, probability_uncorrected: given.probability };
   const [window_x, window_y, window_width, window_height] = given.window;
-  const rectangle = page.model.view !== "lesion" ? "" : item.box ? "drawn" : "found";
+  const [x, y, width, height] = item.box ?? [];
   return { ...base, ...numbers, call: words.CALLS[call], typicality: given.typicality, found: given.found,
-    window_x, window_y, window_width, window_height, rectangle };
+    window_x, window_y, window_width, window_height, x, y, width, height };
 }
 
 async function savePicture() {

@@ -14,7 +14,7 @@ function describe(data) {
     syntax: data.string("x00020010"), photometric: data.string("x00280004"), planar: number("x00280006", 0),
     height: number("x00280010", 0), width: number("x00280011", 0), samples: number("x00280002", 1),
     bits: number("x00280100", 0), signed: number("x00280103", 0), frames: Number(data.string("x00280008") ?? 1),
-    slope: Number(data.string("x00281053") || 1), windowCentre: data.floatString("x00281050"),
+    slope: Number(data.string("x00281053") || 1), intercept: Number(data.string("x00281052") || 0), windowCentre: data.floatString("x00281050"),
     windowWidth: data.floatString("x00281051"), curve: data.string("x00281056") || "LINEAR",
     table: data.elements.x00283010, pixels: data.elements.x7fe00010,
   };
@@ -37,8 +37,8 @@ function problem(about) {
 }
 
 /** The grey levels that a screen shows for 0 to 255 (PS3.3, C.11.2.1.2), spread over all levels. */
-function shown({ windowCentre: centre, windowWidth: width, photometric }) {
-  const window = (x) => Math.min(Math.max((x - (centre - 0.5)) / (width - 1) + 0.5, 0), 1);
+function shown({ intercept, windowCentre: centre, windowWidth: width, photometric }) {
+  const window = (x) => Math.min(Math.max((x + intercept - (centre - 0.5)) / (width - 1) + 0.5, 0), 1);
   const level = centre === undefined || !(width > 1) ? (x) => x / 255 : window;
   const [low, high] = [level(0), level(255)];
   const grey = (x) => Math.round((255 * (level(x) - low)) / Math.max(high - low, 1e-12));

@@ -1,7 +1,7 @@
 // The results as files, which the browser saves.
 
 const COLUMNS = ["image", "call", "probability", "share_of_cancers", "probability_uncorrected", "typicality", "found",
-  "window_x", "window_y", "window_width", "window_height", "rectangle", "model"];
+  "window_x", "window_y", "window_width", "window_height", "x", "y", "width", "height", "model"];
 const [LEAST_WIDTH, MARGIN, FONT] = [640, 16, 16]; // pixels of a saved picture
 const [INK, PAPER, WINDOW, RECTANGLE, DASH] = ["#1d2125", "#ffffff", "#ffffff", "#ffe066", 6]; // dashes in pixels
 

@@ -37,11 +37,11 @@ export function percent(probability) {
   return `${Math.round(100 * probability)}${SPACE}%`;
 }
 
+/** Small shares are counted in 1000, others in 100. */
+const baseOf = (share) => (share > 0 && share < 0.01 ? 1000 : 100);
+
 /** “30 of 100”; of small shares “7 of 1000”. */
-function outOf(share) {
-  const of = share > 0 && share < 0.01 ? 1000 : 100;
-  return `${Math.round(of * share)} of ${of}`;
-}
+const outOf = (share) => `${Math.round(baseOf(share) * share)} of ${baseOf(share)}`;
 
 export function headline(call) {
   return { flagged: "Flagged for review.", "not flagged": "Not flagged." }[call] ?? "No answer.";
@@ -72,7 +72,8 @@ export function meaning(call) {
 
 /** A share of images that went wrong, with its interval. right: the share that went well. */
 function wrong(right, interval) {
-  const limits = interval.includes(null) ? "" : ` (95${SPACE}% interval ${interval.map((rate) => Math.round(100 * (1 - rate))).reverse().join(" to ")})`;
+  const ends = interval.map((rate) => Math.round(baseOf(1 - right) * (1 - rate))).reverse().join(" to ");
+  const limits = interval.includes(null) ? "" : ` (95${SPACE}% interval ${ends})`;
   return [outOf(1 - right), limits];
 }
 

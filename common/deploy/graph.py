@@ -25,22 +25,20 @@ BATCH, HEIGHT, WIDTH = (
 # The straight line calibrates: slope is 1 / temperature, intercept is the offset. In an int8 file, the line also takes
 # the logits of the int8 network to the logits of the fp32 network (common.deploy.int8). calibrate.py changes the line.
 ONE_LOOK = """
-head (float[batch, rows, columns] frame_evidence, float[batch, some] frame_features)
-    => (float[batch] probability, float[batch] logit, float[batch, rows, columns] evidence, float[batch, some] features)
+head (float[batch, rows, columns] frame_evidence)
+    => (float[batch] probability, float[batch] logit, float[batch, rows, columns] evidence)
 <float slope = {{{slope!r}}}, float intercept = {{{intercept!r}}}, int64[2] positions = {{1, 2}}>
 {{
     scaled_evidence = Mul (frame_evidence, slope)
     evidence = Add (scaled_evidence, intercept)
     logit = ReduceMean <keepdims = 0> (evidence, positions)
     probability = Sigmoid (logit)
-    features = Identity (frame_features)
 }}
 """
 TWO_LOOKS = """
-head (float[batch, rows, columns] window_evidence, float[batch, some] window_features,
-        float[batch, frame_rows, frame_columns] frame_evidence, float[batch, some] frame_features)
+head (float[batch, rows, columns] window_evidence, float[batch, frame_rows, frame_columns] frame_evidence)
     => (float[batch] probability, float[batch] logit, float[batch, rows, columns] evidence,
-        float[batch, frame_rows, frame_columns] evidence_frame, float[batch, all_features] features)
+        float[batch, frame_rows, frame_columns] evidence_frame)
 <float slope = {{{slope!r}}}, float intercept = {{{intercept!r}}}, int64[2] positions = {{1, 2}}, float half = {{0.5}}>
 {{
     scaled_window = Mul (window_evidence, slope)
@@ -52,7 +50,6 @@ head (float[batch, rows, columns] window_evidence, float[batch, some] window_fea
     sum_of_logits = Add (logit_of_window, logit_of_frame)
     logit = Mul (sum_of_logits, half)
     probability = Sigmoid (logit)
-    features = Concat <axis = 1> (window_features, frame_features)
 }}
 """
 # The input `box` is one box per image, or one box for all images. The default of `box` makes the input optional.
@@ -110,17 +107,18 @@ class Placement(nn.Module):
 class Network(nn.Module):
     """Networks of one look, as exported. Input: uint8 [batch, size, size].
 
-    Outputs: evidence [batch, rows, columns]; features [batch, d]; with a finder, heat [batch, side, side].
+    Args: outputs: names of the outputs, among "evidence", [batch, rows, columns]; "features", [batch, d]; and, with a
+    finder, "heat", [batch, side, side].
     """
 
-    def __init__(self, predictor: Predictor):
+    def __init__(self, predictor: Predictor, outputs: list[str]):
         super().__init__()
-        self.predictor = predictor
+        self.predictor, self.outputs = predictor, outputs
 
-    def forward(self, prepared: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, prepared: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         explained = self.predictor.explain(prepared)
-        found = explained.evidence[0], explained.texture
-        return found if explained.heat is None else (*found, explained.heat)
+        found = {"evidence": explained.evidence[0], "features": explained.texture, "heat": explained.heat}
+        return tuple(found[name] for name in self.outputs)
 
 
 def as_shipped(predictor: Predictor, fp16: bool) -> Predictor:
@@ -159,22 +157,23 @@ def export_networks(predictor: Predictor, size: int) -> dict[str, onnx.ModelProt
     """Export the networks of a predictor: {look: model}, with "frame" and, in the view lesion, "window".
 
     The model "frame" takes `frame_prepared`, uint8 [batch, size, size]. The model gives `frame_evidence`,
-    `frame_features` and, in the view lesion, `frame_heat`. The names of the model "window" begin with `window_`.
+    `frame_features` and, in the view lesion, `frame_heat`. The model "window" takes `window_prepared`, and gives
+    `window_evidence`.
 
     Args: predictor: from `as_shipped`; size: side of the prepared images in pixels.
     """
-    looks = {"frame": predictor}
+    looks = {"frame": Network(predictor, ["evidence", "features"])}
     if finder := predictor.finder:
+        windows = Predictor([member.window for member in predictor.members], predictor.mirror)
         looks = {
-            "frame": finder,
-            "window": Predictor([member.window for member in predictor.members], predictor.mirror),
+            "frame": Network(finder, ["evidence", "features", "heat"]),
+            "window": Network(windows, ["evidence"]),
         }
-    found = {}
-    for look, networks in looks.items():
-        outputs = [f"{look}_evidence", f"{look}_features"] + ["frame_heat"] * (look == "frame" and "window" in looks)
-        prepared = torch.zeros(2, size, size, dtype=torch.uint8), {0: BATCH}
-        found[look] = export(Network(networks), {f"{look}_prepared": prepared}, outputs)
-    return found
+    prepared = torch.zeros(2, size, size, dtype=torch.uint8), {0: BATCH}
+    return {
+        look: export(network, {f"{look}_prepared": prepared}, [f"{look}_{name}" for name in network.outputs])
+        for look, network in looks.items()
+    }
 
 
 @functools.cache

@@ -41,7 +41,7 @@ class OnnxModel:
     data: dict  # `data.Found.describe` of the exported run, and "trained_on", names of splits
     dataset: str  # name of the data set for people; says PHANTOM for phantoms
     intended_use: str
-    typicality_threshold: float  # below this value, an image is unlike the training images
+    typicality_threshold: np.float32  # below this value, an image is unlike the training images
     typicality_rule: str  # what the threshold means
     trained_on: np.ndarray  # fingerprints of the training images, uint8 [n, 32]
     chosen_on: np.ndarray  # fingerprints of images that chose epoch, calibration or threshold, uint8 [m, 32]
@@ -73,10 +73,6 @@ class OnnxModel:
         probabilities, typicality, windows, found = self.run_images(outputs, images, boxes=boxes)
         windows = in_shares(windows, images.sizes) if self.view == "lesion" else whole_windows(len(images))
         return Answer(probabilities, windows, found, typicality, self.typicality_threshold)
-
-    def unlike(self, typicality):
-        """Return whether images are unlike the training images: bool, shape of `typicality`, float32 from the file."""
-        return typicality < np.float32(self.typicality_threshold)
 
     def run_images(self, outputs: list[str], images, batch: int | None = None, boxes=None) -> list[np.ndarray]:
         """Return the named outputs for `data.Images`, as `run`. Image files are read at their full size.
@@ -139,7 +135,7 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         )
     with reading(path, "has no metadata of this project", "give a file that export.py wrote"):
         props = session.get_modelmeta().custom_metadata_map
-        unlike = float(props["typicality_threshold"])
+        unlike = np.float32(props["typicality_threshold"])
         about, rule = (props["dataset"], props["intended_use"]), props["typicality_rule"]
         marks = [fingerprints.decode(props[f"fingerprints_{name}"]) for name in ("trained_on", "chosen_on")]
         return OnnxModel(Path(path), session, read_calibration(props), read_data(props), *about, unlike, rule, *marks)

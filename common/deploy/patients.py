@@ -20,8 +20,8 @@ class Known(NamedTuple):
     hospital: str = ""
 
 
-def read(table: Path) -> dict[Path, Known]:
-    """Read the known facts of the images that a table names: {image file: known facts}.
+def read(table: Path) -> tuple[dict[Path, Known], list[str]]:
+    """Read the known facts of the images that a table names. Return {image file: known facts}, and notes.
 
     The table has the column image and, optionally, patient, hospital, x, y, width and height. Paths are relative to the
     table. Several rows of an image count once, with the box around their boxes, as in training.
@@ -29,7 +29,8 @@ def read(table: Path) -> dict[Path, Known]:
     """
     with reading(table, way_out="check the path and the permissions of the table", errors=(ValueError,)):
         rows = delimited.read(table)
-    column, cache = delimited.patient_column(next(iter(rows.values()))), namedfiles.NameCache()
+    names = next(iter(rows.values())).keys()
+    column, cache = delimited.patient_column(names), namedfiles.NameCache()
     found: dict[Path, Known] = {}
     for number, cells in rows.items():
         row = {name: "" if cell.casefold() in delimited.UNKNOWN else cell for name, cell in cells.items()}
@@ -47,7 +48,8 @@ def read(table: Path) -> dict[Path, Known]:
                 of_two = f"{image} has {fact} {earlier!r} in an earlier row, and {here!r} here"
                 raise UserError(f"{table}, row {number}: {of_two}. Remove the wrong row.")
         found[path] = known._replace(box=around(before.box, box))
-    return found
+    unused = [name for name in names if name not in (column, "hospital", *delimited.BOX)]
+    return found, list(delimited.describe_unused(unused).values())
 
 
 def find(image: str, folder: Path, cache: namedfiles.NameCache) -> Path:

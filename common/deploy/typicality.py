@@ -3,7 +3,7 @@
 Typicality is close to a conformal p-value (Laxhammar & Falkman, 2010). Among images like the training images, about a
 share t has a typicality below t. The p-value is not exact: a held-out image is compared with a fit without its fold, a
 new image with the fit to all training images. Unusualness is the squared Mahalanobis distance of
-`BreastResNet.texture`. results/README.md compares other measures.
+`BreastResNet.texture` from the nearest hospital of the training images. results/README.md compares other measures.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,14 @@ LEAST_VARIANCE = 1e-6  # of a direction; with a lower variance, rounding would d
 BATCH = 64
 
 GRAPH = """
-unusual (float[batch, some] features, float[some] usual, float[some, some] whitening,
+unusual (float[batch, d] frame_features, float[hospitals, one_image, d] usual, float[hospitals, d, d] whitening,
     float[images] held_out) => (float[batch] typicality)
-<int64[1] one = {{1}}, float itself = {{1.0}}, float all = {{{all!r}}}>
+<int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] two = {{2}}, float itself = {{1.0}}, float all = {{{all!r}}}>
 {{
-    apart = Sub (features, usual)
+    apart = Sub (frame_features, usual)
     whitened = MatMul (apart, whitening)
-    distance = ReduceSumSquare <keepdims = 1> (whitened, one)
+    distances = ReduceSumSquare <keepdims = 1> (whitened, two)
+    distance = ReduceMin <keepdims = 0> (distances, zero)
     as_unusual = GreaterOrEqual (held_out, distance)
     ones = Cast <to = 1> (as_unusual)
     count = ReduceSum <keepdims = 0> (ones, one)
@@ -52,8 +53,8 @@ def ledoit_wolf(centred: np.ndarray) -> np.ndarray:
 class Typicality:
     """Typicality as a file stores it, all in float32.
 
-    usual: mean of the features of the training images, [d]; whitening: [d, d]; held_out: unusualness of each training
-    image, [n], by a fit without the fold of the image.
+    usual: mean of the features of the training images of each hospital, [hospitals, 1, d]; whitening: [hospitals, d,
+    d]; held_out: unusualness of each training image, [n], by a fit without the fold of the image.
     """
 
     usual: np.ndarray
@@ -71,7 +72,7 @@ class Typicality:
         return len(self.held_out) + 1 <= 1 / THRESHOLD
 
     def graph(self, versions: str) -> onnx.ModelProto:
-        """Return a model: `features`, float32 [batch, d], to `typicality`, [batch]. versions: as text of ONNX."""
+        """Return a model: `frame_features`, float32 [batch, d], to `typicality`, [batch]. versions: as text of ONNX."""
         model = onnx.parser.parse_model(versions + GRAPH.format(all=float(len(self.held_out) + 1)))
         for name in ("usual", "whitening", "held_out"):
             model.graph.initializer.append(onnx.numpy_helper.from_array(getattr(self, name), name))
@@ -80,40 +81,44 @@ class Typicality:
 
 
 def squared_distance(features: np.ndarray, usual: np.ndarray, whitening: np.ndarray) -> np.ndarray:
-    return np.sum(((features - usual) @ whitening) ** 2, 1)
+    """Return the squared Mahalanobis distance of features [n, d] from the nearest hospital, [n]."""
+    return np.sum(((features - usual) @ whitening) ** 2, 2).min(0)
 
 
-def whiten(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean [d] of features [n, d] and the whitening [d, d], both float32.
+def whiten(features: np.ndarray, hospitals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of features [n, d] at each hospital, [hospitals, 1, d], and the whitening, [hospitals, d, d].
 
-    The squared length of the whitened difference from the mean is the squared Mahalanobis distance.
+    The squared length of the whitened difference from the mean is the squared Mahalanobis distance. Both are float32.
+    Args: hospitals: [n], the hospital of each image.
     """
-    usual = features.mean(0, dtype=float)
-    variances, directions = np.linalg.eigh(ledoit_wolf(features - usual))
-    whitening = directions / np.sqrt(np.maximum(variances, LEAST_VARIANCE))
-    return usual.astype(np.float32), whitening.astype(np.float32)
+    usual, whitening = [], []
+    for own in (features[hospitals == hospital] for hospital in np.unique(hospitals)):
+        usual.append(own.mean(0, dtype=float, keepdims=True))
+        variances, directions = np.linalg.eigh(ledoit_wolf(own - usual[-1]))
+        whitening.append(directions / np.sqrt(np.maximum(variances, LEAST_VARIANCE)))
+    return np.stack(usual).astype(np.float32), np.stack(whitening).astype(np.float32)
 
 
-def fit(features: np.ndarray, groups: np.ndarray) -> Typicality:
-    """Fit typicality to features [n, d] of training images. Images with the same value in groups [n] share a fold."""
+def fit(features: np.ndarray, groups: np.ndarray, hospitals: np.ndarray) -> Typicality:
+    """Fit typicality to features [n, d] of training images.
+
+    Args: groups: [n]; images of a group share a fold; hospitals: [n], the hospital of each image.
+    """
     names, member_of = np.unique(groups, return_inverse=True)
     folds = (np.random.default_rng(0).permutation(len(names)) % min(FOLDS, len(names)))[member_of]
     held_out = np.zeros(len(features), np.float32)  # no unusualness if all images are one group
     for fold in np.unique(folds) if len(names) > 1 else []:
         out = folds == fold
-        held_out[out] = squared_distance(features[out], *whiten(features[~out]))
-    return Typicality(*whiten(features), held_out)
+        held_out[out] = squared_distance(features[out], *whiten(features[~out], hospitals[~out]))
+    return Typicality(*whiten(features, hospitals), held_out)
 
 
-def fit_networks(networks: dict[str, onnx.ModelProto], known: Images, threads: int) -> Typicality:
-    """Fit typicality to the features that exported networks, fp32 or int8, compute of training images.
+def fit_network(frame: onnx.ModelProto, known: Images, threads: int) -> Typicality:
+    """Fit typicality to the features that the exported network "frame", fp32 or int8, computes of training images.
 
-    The groups of the images stay together. known: the images, with windows if a network is "window".
+    The groups of the images `known` stay together.
     """
-    features = []
-    for look in sorted(networks, reverse=True):  # window before frame, as in the head of the graph
-        session = onnxfile.open_session(networks[look].SerializeToString(), threads)
-        parts = np.split(known.network_input(look), range(BATCH, len(known), BATCH))
-        made = [session.run([f"{look}_features"], {f"{look}_prepared": part})[0] for part in parts]
-        features.append(np.concatenate(made))
-    return fit(np.concatenate(features, 1), known.groups)
+    session = onnxfile.open_session(frame.SerializeToString(), threads)
+    parts = np.split(known.network_input("frame"), range(BATCH, len(known), BATCH))
+    features = [session.run(["frame_features"], {"frame_prepared": part})[0] for part in parts]
+    return fit(np.concatenate(features), known.groups, known.hospitals)

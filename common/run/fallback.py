@@ -45,7 +45,8 @@ def choose(args: argparse.Namespace, settings: Settings) -> tuple[Found, Setting
     from_scratch = replace(settings, weights="none")
     try:
         found = find("breastmnist")
-        data.load(found, "train", "val")
+        for split in ("train", "val"):
+            found.sets[0].read(split)  # a damaged file raises its error here
     except UserError as error:
         return find("phantom"), from_scratch, notice(PHANTOMS, error)
     initial_model(found.size, from_scratch)  # an impossible model raises its error here

@@ -44,16 +44,12 @@ def add_data_flags(
     add(group, "--seed", NATURAL, "seed of all random numbers", None if of_run else 0, seed)
 
 
-def add_settings_flags(parser: Parser, **defaults) -> None:
-    """Add one flag for each setting.
-
-    A flag that is not given is absent from the namespace, so that --params can fill it. Flags in `defaults` have the
-    default of a script, and are always present.
-    """
+def add_settings_flags(parser: Parser) -> None:
+    """Add one flag for each setting. A flag that is not given is absent from the namespace: --params can fill it."""
     group = parser.add_argument_group("model and training")
     for f in fields(Settings):
-        flag, shown = f"--{f.name.replace('_', '-')}", str(written(defaults.get(f.name, f.default)))
-        add(group, flag, f.metadata["kind"], f.metadata["help"], defaults.get(f.name, argparse.SUPPRESS), shown)
+        flag, shown = f"--{f.name.replace('_', '-')}", str(written(f.default))
+        add(group, flag, f.metadata["kind"], f.metadata["help"], argparse.SUPPRESS, shown)
 
 
 def add_run_flags(parser: Parser, out: str, calibrates: bool = True, falls_back: bool = False) -> None:

@@ -18,6 +18,7 @@ from common import fingerprints, tablefile
 from common.answer import Answer
 from common.calibration import Calibration, logit, sigmoid
 from common.data import Found, Images
+from common.delimited import as_cell
 from common.description import describes_data
 from common.errors import UserError, reading
 from common.files import read_json, replacing, write_csv, write_json
@@ -64,6 +65,8 @@ def read_predictions(path: Path) -> dict[tuple[str, str, str], dict]:
             raise ValueError("not predictions")
     found = {}
     for key, rows in table.groupby(["hospital", "split", "image"], sort=False):
+        if len(rows) > 1 and (rows["fold"] == "").any():  # only repeats of a cross-validation predict an image again
+            raise UserError(f"{path}: has several rows of image {key[2]}. Add the column hospital, or remove rows.")
         p = rows["probability"].to_numpy()
         mean = float(p[0]) if len(p) == 1 else float(sigmoid(logit(p).mean()))  # one value stays exact
         first = rows.iloc[0]
@@ -76,7 +79,7 @@ def matching(predictions: dict, images: Images) -> list[dict] | None:
     found = []
     for row in prediction_rows(images, np.zeros(len(images))):
         names = itertools.product((row["hospital"], ""), [row["split"]], (row["image"], str(row["index"])))
-        known = next((predictions[name] for name in names if name in predictions), None)
+        known = next((predictions[key] for name in names if (key := tuple(map(as_cell, name))) in predictions), None)
         if known is None or known["label"] != row["label"]:
             return None
         found.append(known)
@@ -199,7 +202,8 @@ def read_own_predictions(folder: Path, rows: pd.DataFrame) -> tuple[np.ndarray, 
     path = folder / "predictions.csv"
     known = read_predictions(path) if path.exists() else {}
     none = {"probability": np.nan, "out_of_fold": False}
-    found = [known.get(place, none) for place in zip(rows["hospital"], rows["split"], rows["image"])]
+    names = rows[["hospital", "split", "image"]].map(as_cell)
+    found = [known.get(place, none) for place in names.itertuples(index=False, name=None)]
     return np.array([row["probability"] for row in found]), np.array([row["out_of_fold"] for row in found], bool)
 
 

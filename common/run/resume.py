@@ -108,26 +108,29 @@ def prepare(work: Path, described: dict, found: Found, resume: bool) -> Path:
     partial, out = work / "partial", work.parent
     unfinished, finished = partial / "described.json", out / "metrics.json"
     if resume and unfinished.exists():
-        check_same(unfinished, described)
+        check_same(unfinished, described, "interrupted")
         return partial
     if resume and finished.exists():
-        check_same(finished, described)
+        check_same(finished, described, "complete")
         print(f"{out}: the run is complete. There is nothing to resume.")
         sys.exit(0)
     if resume:
         print(f"note: {out} holds no interrupted run. The run starts from the beginning", file=sys.stderr)
     elif unfinished.exists():
         print(f"note: the interrupted run in {out} is discarded. --resume would continue the run", file=sys.stderr)
+    elif finished.exists():
+        print(f"note: this run replaces the run in {out} at its end. Another --out keeps both", file=sys.stderr)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     write_json(unfinished, described, found.notice)
     return partial
 
 
-def check_same(file: Path, described: dict) -> None:
+def check_same(file: Path, described: dict, state: str) -> None:
     """Raise a UserError if a JSON file describes another run than `described`, from `provenance.describe`.
 
     Only warn if the code or the machine changed, which may change the last digits.
+    Args: state: of the run in the file: "interrupted" or "complete".
     """
     stored = read_json(file)
     with reading(file, way_out="remove --resume to start again"):
@@ -135,8 +138,8 @@ def check_same(file: Path, described: dict) -> None:
         changed = [key for key in MACHINE if stored["provenance"].get(key) != described["provenance"][key]]
     different = [f"{key} {was.get(key)}, not {now.get(key)}" for key in now | was if was.get(key) != now.get(key)]
     if different:
-        advice = "Give the same flags and data, or remove --resume."
-        raise UserError(f"{file}: the interrupted run had {'; '.join(different)}. {advice}")
+        advice = "Give the same flags and data, or choose another --out."
+        raise UserError(f"{file}: the {state} run had {'; '.join(different)}. {advice}")
     if changed:
         print(f"warning: the run began with other {', '.join(changed)}, so the last digits may differ", file=sys.stderr)
 
@@ -146,6 +149,7 @@ def identity(described: dict) -> dict:
     made, config = described["provenance"], dict(described["config"])
     return {f"--{name.replace('_', '-')}": value for name, value in config.items() if name not in FREE} | {
         "data MD5": made["data"]["md5"],
+        "hospitals": " + ".join(one["hospital"] for one in made["data"]["sets"]),
         "weights MD5": made["weights_md5"],
         "precision": made["precision"],
     }

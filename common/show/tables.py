@@ -135,13 +135,15 @@ def name_of(entry: dict, several: bool = True) -> str:
 def named(results: list[dict], threshold_name: str) -> dict[str, dict]:
     """Return {name: entry} of the results at a named threshold.
 
-    If there are several hospitals, a single hospital appears only with all of its images.
+    If images of several hospitals are scored together, a single hospital appears only with all of its images.
     """
     several = len({entry["hospital"] for entry in results}) > 1
+    together = {entry["on"] for entry in results if entry["hospital"] == "all"}
     return {
         name_of(entry, several): entry
         for entry in results
-        if entry["threshold_name"] == threshold_name and (not several or "all" in (entry["hospital"], entry["subset"]))
+        if entry["threshold_name"] == threshold_name
+        and (entry["on"] not in together or "all" in (entry["hospital"], entry["subset"]))
     }
 
 

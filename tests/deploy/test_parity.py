@@ -78,8 +78,8 @@ def test_a_file_that_looks_for_lesions_is_compared_at_the_same_windows_and_its_f
     reference = parity.expect(shipped, {"train": framed})
     expected = reference["train"]
     assert [maps.shape for maps in expected.evidence] == [(6, 4, 4), (6, 7, 7)]
-    assert expected.textures.shape == (6, 268)
-    fitted = typicality.fit(expected.textures, framed.groups)
+    assert expected.textures.shape == (6, 136)
+    fitted = typicality.fit(expected.textures, framed.groups, framed.hospitals)
     checked = parity.check(lesion_model, reference, fitted)
     assert [(row["n"], row["batch"]) for row in checked["rows"]] == [(6, 1), (6, 64)]
     assert checked["finders"] == [{"split": "train", "n": 6, "windows_differ": 0}]

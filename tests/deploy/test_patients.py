@@ -25,7 +25,7 @@ from common.deploy.patients import Known
 )
 def test_a_table_names_images_beside_it(text, tmp_path):
     (tmp_path / "t.csv").write_text(text, encoding="utf-8")
-    assert patients.read(tmp_path / "t.csv") == {
+    assert patients.read(tmp_path / "t.csv")[0] == {
         tmp_path / "a.png": Known("1"),
         tmp_path / "b" / "c.png": Known(""),
     }
@@ -35,7 +35,7 @@ def test_a_table_is_read_as_in_training(tmp_path):
     """Other encodings, decimal commas, hospitals and unknown boxes."""
     text = "image;hospital;patient;x;y;width;height\na.png;here;7;1,5;2,5;3;4\nb.png;there;7;NA;NA;NA;NA\n"
     (tmp_path / "t.csv").write_text(text, encoding="utf-16")
-    assert patients.read(tmp_path / "t.csv") == {
+    assert patients.read(tmp_path / "t.csv")[0] == {
         tmp_path / "a.png": Known("7", (1.5, 2.5, 3, 4), "here"),
         tmp_path / "b.png": Known("7", None, "there"),
     }
@@ -44,12 +44,21 @@ def test_a_table_is_read_as_in_training(tmp_path):
 def test_several_boxes_of_an_image_are_one_box_around_them(tmp_path):
     text = "image,x,y,width,height\na.png,10,20,30,40\na.png,5,50,10,20\na.png,,,,\n"
     (tmp_path / "t.csv").write_text(text, encoding="utf-8")
-    assert patients.read(tmp_path / "t.csv") == {tmp_path / "a.png": Known("", (5, 20, 35, 50))}
+    assert patients.read(tmp_path / "t.csv")[0] == {tmp_path / "a.png": Known("", (5, 20, 35, 50))}
 
 
 def test_the_width_and_height_of_an_image_are_no_box(tmp_path):
     (tmp_path / "t.csv").write_text("image,width,height\na.png,800,600\n", encoding="utf-8")
-    assert patients.read(tmp_path / "t.csv") == {tmp_path / "a.png": Known()}
+    assert patients.read(tmp_path / "t.csv")[0] == {tmp_path / "a.png": Known()}
+
+
+def test_columns_that_are_not_used_although_they_look_like_patients_or_boxes_are_named(tmp_path):
+    text = "image,label,split,group,case,subject,xmin,site\na.png,1,test,3,7,8,5,Berlin\n"
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    found, notes = patients.read(tmp_path / "t.csv")
+    assert found == {tmp_path / "a.png": Known()}
+    assert [note.split("'")[1] for note in notes] == ["case", "subject", "xmin", "site"]
+    assert notes[2].endswith("A box needs the columns x, y, width and height, in pixels")
 
 
 def test_what_is_no_table_is_refused(tmp_path):
@@ -81,7 +90,7 @@ def test_an_image_of_two_patients_is_refused(other, tmp_path):
 
 def test_a_repeated_row_is_read_once(tmp_path):
     (table := tmp_path / "t.csv").write_text("image,patient\nb/a.png,1\nc.png,\nb\\a.png,1\nc.png,\n", encoding="utf-8")
-    assert list(patients.read(table).items()) == [
+    assert list(patients.read(table)[0].items()) == [
         (tmp_path / "b" / "a.png", Known("1")),
         (tmp_path / "c.png", Known("")),
     ]
@@ -93,7 +102,7 @@ def test_names_are_spelled_as_on_the_disk(tmp_path):
     (tmp_path / "b.png").touch()
     (tmp_path / "t.csv").write_text(f"image\n{name}\n/scans/b.png\nabsent.png\n", encoding="utf-8")
     named = [tmp_path / name, Path("/scans/b.png"), tmp_path / "absent.png"]
-    assert list(patients.read(tmp_path / "t.csv")) == named
+    assert list(patients.read(tmp_path / "t.csv")[0]) == named
 
 
 def test_a_patient_gets_the_highest_probability_of_usual_images():

@@ -1,4 +1,5 @@
 import dataclasses
+import unicodedata
 
 import numpy as np
 import pytest
@@ -59,6 +60,23 @@ def test_predictions_survive_their_file(tmp_path, phantoms):
     assert [row["probability"] for row in folders.matching(read, other)] == [0.1, 1 / 3]
     assert folders.matching(read, data.of_arrays(other.pixels, 1 - other.labels, "val", "b")) is None
     assert folders.matching(read, data.of_arrays(other.pixels, other.labels, "test", "b")) is None
+
+
+def test_names_with_decomposed_accents_are_found_again(tmp_path, phantoms):
+    name = unicodedata.normalize("NFD", "Zoë.png")
+    images = data.of_arrays(phantoms.pixels[:1], np.array([1]), "train", unicodedata.normalize("NFD", "Zoë"))
+    images.table["image"] = [name]
+    files.write_csv(path := tmp_path / "predictions.csv", folders.prediction_rows(images, np.array([0.25]), fold=[3]))
+    assert folders.matching(folders.read_predictions(path), images)[0]["probability"] == 0.25
+    probabilities, out_of_fold = folders.read_own_predictions(tmp_path, images.table)
+    assert probabilities.tolist() == [0.25] and out_of_fold.tolist() == [True]
+
+
+def test_two_predictions_of_an_image_without_folds_are_refused(tmp_path):
+    (path := tmp_path / "predictions.csv").write_text(
+        "split,index,label,probability,image\nval,0,1,0.9,1.png\nval,1,1,0.5,1.png"
+    )
+    assert "has several rows of image 1.png. Add the column hospital" in refusal(folders.read_predictions, path)
 
 
 def test_repeats_are_averaged_as_logits(tmp_path):

@@ -116,6 +116,8 @@ def test_another_run_is_not_resumed(interrupted, quick, monkeypatch):
     assert f"the interrupted run had precision {was}, not another. Give" in refused(
         begin(interrupted, quick, resume=True)
     )
+    moved = dataclasses.replace(FOUND, sets=(dataclasses.replace(FOUND.sets[0], hospital="renamed"),))
+    assert f"hospitals {FOUND.sets[0].hospital}, not renamed" in refused(begin(interrupted, quick, moved, resume=True))
     assert (interrupted / ".breastmnist/partial/model.pt").read_text() == "so far"
 
 

@@ -63,6 +63,12 @@ def test_patients_and_subsets_have_names(scored):
     assert tables.main_entry(several) is several[0]
 
 
+def test_clean_images_of_a_test_of_one_hospital_are_shown_beside_several_hospitals(scored):
+    several = evaluated(scored, ["a", "a", "b", "b"])
+    of_a = [entry | {"on": "test", "hospital": "a"} for entry in evaluated(scored, subsets={"clean": np.arange(4) < 3})]
+    assert [name for name in tables.named(several + of_a, "standard") if "test" in name] == ["test, a", "clean test, a"]
+
+
 def test_what_is_expected_of_a_threshold_stands_beside_what_is_measured(scored):
     results = evaluated(scored, subsets={"clean": np.arange(4) < 3})
     (measured, clean) = tables.at_operating_point(results, Calibration())
