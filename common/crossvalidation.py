@@ -76,7 +76,7 @@ class CrossValidation:
         return logits.mean(0)
 
     def score_folds(self, pool: Images) -> list[dict]:
-        """Return `metrics.summary` of each fold, with the number of the fold (from 1) and its hospitals."""
+        """Return `metrics.summary` of each fold, not calibrated, with its number (from 1) and its hospitals."""
         labels = np.broadcast_to(pool.labels, self.fold.shape)
         found = []
         for i, held_out in enumerate(self.fold == i for i in range(len(self.models))):
@@ -86,7 +86,7 @@ class CrossValidation:
         return found
 
     def score_repeats(self, labels: np.ndarray) -> list[dict]:
-        """Return `metrics.summary` of the pooled predictions of each repeat, with its number (from 1). labels: [n]."""
+        """Return `metrics.summary` of each repeat, pooled and not calibrated, with its number (from 1). labels: [n]."""
         return [{"repeat": i + 1} | metrics.summary(labels, sigmoid(z)) for i, z in enumerate(self.logits)]
 
 
