@@ -43,7 +43,7 @@ breast_ultrasound() { # 100 min: README and card, each of three hospitals by mod
         --weights "$weights" --out runs/square
     python crossval.py --data busi.csv breast busbra.csv --groups hospital --size 128 --epochs 16 --no-test --weights none --threads 1 --jobs 1 \
         --out runs/scratch_hospitals
-    python export.py runs/breast_ultrasound --fp16 --benchmark --out runs/models/breast_ultrasound.onnx
+    python export.py runs/breast_ultrasound --fp16 --int8 --benchmark --out runs/models/breast_ultrasound.onnx
 }
 
 card() { # 10 min: the tables of the card, of the files in models/, and those of results/README.md

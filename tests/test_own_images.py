@@ -107,31 +107,31 @@ def test_folds_of_patients_and_a_search(scans, tmp_path, runs):
 
 
 def test_a_model_on_a_folder_of_another_hospital(folder, tmp_path, runs, onnx_model):
-    out = tmp_path / "out"
-    text, _ = runs("evaluate.py", onnx_model.path, "--data", folder, *EVALUATE, "--out", out)
+    out = tmp_path / "out" / onnx_model.path.parent.name  # instead of "model", the name that every export has
+    text, _ = runs("evaluate.py", onnx_model.path, "--data", folder, *EVALUATE, "--out", tmp_path / "out")
     assert "set at full size: all AUC" in text and "Of these 6 images, 0 are training images" in text
-    report = (out / "model/report_all.html").read_text()
+    report = (out / "report_all.html").read_text()
     assert "Of these 6 images" in report and "set at full size" in report
-    kept = read_json(out / "model/evaluation_all.json")
+    kept = read_json(out / "evaluation_all.json")
     assert list(kept["splits"]) == ["all"]
     assert kept["seen"] == {"trained on": 0, "chose": 0, "near-duplicate": 0, "unseen": 6}
     assert {(entry["on"], entry["hospital"], entry["held_out"]) for entry in kept["results"]} == {("all", "set", True)}
-    predicted = read_csv(out / "model/predictions_all.csv")
+    predicted = read_csv(out / "predictions_all.csv")
     expected = onnx_model.probabilities(np.asarray(Image.open(folder / "benign/0.png"))[np.newaxis])[0]
     assert predicted[0]["image"] == "benign/0.png" and float(predicted[0]["probability"]) == pytest.approx(expected)
 
 
 def test_images_unlike_those_of_training_are_counted_and_scored_apart(folder, tmp_path, runs, onnx_model):
     Image.new("L", (40, 50), 255).save(folder / "benign/white.png")
-    raised = with_metadata(onnx_model.path, tmp_path / "model.onnx", typicality_threshold="0.0205")
+    raised = with_metadata(onnx_model.path, tmp_path / "raised.onnx", typicality_threshold="0.0205")
     opened = onnxfile.load(raised, 1)  # of the fit of 48 images, which marks nothing below 0.01
     images = [np.asarray(Image.open(path)) for path in folder.rglob("*.png")]
     marked = sum(int(opened.run(["typicality"], image[np.newaxis])[0][0] < 0.0205) for image in images)
     assert 0 < marked < 7
     text, _ = runs("evaluate.py", opened.path, "--data", folder, *EVALUATE, "--out", tmp_path / "out")
     sentence = f"{marked} of 7 images are unlike the training images (typicality below 0.0205)."
-    assert sentence in text and sentence in (tmp_path / "out/model/report_all.html").read_text()
-    results = read_json(tmp_path / "out/model/evaluation_all.json")["results"]
+    assert sentence in text and sentence in (tmp_path / "out/raised/report_all.html").read_text()
+    results = read_json(tmp_path / "out/raised/evaluation_all.json")["results"]
     counts = {entry["subset"]: entry["n"] for entry in results}
     assert counts == {"all": 7, "typical": 7 - marked, "unlike": marked}
 

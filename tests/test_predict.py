@@ -69,7 +69,7 @@ def bare(tmp_path_factory) -> Path:
 def model(tmp_path_factory) -> Path:
     """A file of the stand-in, to which every image is as usual as those of training."""
     path = tmp_path_factory.mktemp("model") / "model.onnx"
-    fitted = Typicality(np.zeros(28, np.float32), np.eye(28, dtype=np.float32), np.zeros(1, np.float32))
+    fitted = Typicality(np.zeros((1, 1, 28), np.float32), np.eye(28, dtype=np.float32)[None], np.zeros(1, np.float32))
     assembled = graph.assemble({"frame": onnx.parser.parse_model(NETWORK)}, 28, "square", fitted)
     graph.write(assembled, ABOUT, path)
     return path
