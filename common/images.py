@@ -45,7 +45,7 @@ class Images:
         return pictures
 
     @property
-    def seen(self) -> np.ndarray:
+    def inputs(self) -> np.ndarray:
         """Input of a model: the pixels or, after windows are placed, windows and pixels, uint8 [n, 2, size, size]."""
         return self.pixels if self.windows is None else np.stack([self.windows, self.pixels], 1)
 

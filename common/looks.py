@@ -89,4 +89,4 @@ def find_and_predict(predictor: Predictor, images: Images, given: bool = False) 
     Args: given: as for `look`. Raises: UserError, as `look`.
     """
     looked = look(predictor, images, given)
-    return model.predict(predictor, looked.images.seen), looked.found
+    return model.predict(predictor, looked.images.inputs), looked.found

@@ -17,7 +17,7 @@ from common import files, imagefile
 from common.deploy import onnxfile
 from common.evidence import overlay
 from common.show import figures, tables
-from common.show.figures import CHOSEN, FAINT, INK, MODEL, MUTED, _canvas
+from common.show.figures import CHOSEN, FAINT, INK, MODEL, MUTED, canvas
 from results import log, measure
 
 METRICS = ("accuracy", "auc")
@@ -148,7 +148,7 @@ def figure_of(picture, caption: str, aucs: dict, published: dict, title: str) ->
 
     Args: picture: uint8 [h, w, 3]; aucs: {name: {place: (value, low, high)}}; published: {place: (value, name)}.
     """
-    figure, (left, right) = _canvas(title, 12, 5.4, 1, 2, width_ratios=[4, 7])
+    figure, (left, right) = canvas(title, 12, 5.4, 1, 2, width_ratios=[4, 7])
     left.imshow(picture)
     left.set_axis_off()
     left.set_title(textwrap.fill(caption, 44), size=10, loc="left", y=0, va="top", pad=-8)

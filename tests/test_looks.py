@@ -69,7 +69,7 @@ def test_a_window_is_cut_out_of_the_frame_as_stored(finding, framed):
 def test_predictions_are_of_both_looks(finding, framed):
     logits, sure = looks.find_and_predict(finding.predictor, framed, given=True)
     placed = looks.look(finding.predictor, framed, given=True)
-    assert placed.images.seen.shape == (6, 2, 28, 28)
+    assert placed.images.inputs.shape == (6, 2, 28, 28)
     parts = [
         model.predict(model.Predictor([network], True), pixels)
         for network, pixels in zip(

@@ -83,8 +83,7 @@ def assembled(view: str, unusual: bool) -> bytes:
     none is."""
     looks = ["frame", "window"] if view == "lesion" else ["frame"]
     held_out = np.full(405, 0 if unusual else np.inf, np.float32)
-    features = 28 * len(looks)
-    fitted = Typicality(np.zeros(features, np.float32), np.eye(features, dtype=np.float32), held_out)
+    fitted = Typicality(np.zeros((1, 1, 28), np.float32), np.eye(28, dtype=np.float32)[np.newaxis], held_out)
     networks = {look: network(look, view == "lesion" and look == "frame") for look in looks}
     return graph.assemble(networks, 28, view, fitted).SerializeToString()
 

@@ -3,8 +3,7 @@
 import json
 
 from common import fingerprints
-from common.deploy import graph, typicality
-from common.files import as_json
+from common.deploy import graph, onnxfile, typicality
 from common.run.folders import Run
 
 PREPARED = {"square": "of the middle square", "frame": "of the whole frame", "lesion": "of the window and of the frame"}
@@ -32,19 +31,10 @@ def describe(run: Run, metrics: dict) -> dict[str, str]:
         "preparation": f"in the graph: antialiased bilinear resize to {size}x{size} {PREPARED[view]}",
         "input_size": str(size),
         "view": view,
-        "found_threshold": repr(run.calibration.found_threshold),
         "classes": json.dumps(["normal or benign", "malignant"]),
         "positive_class": "malignant",
-        "threshold": repr(run.calibration.threshold),
-        "threshold_rule": run.calibration.threshold_rule,
         "typicality_threshold": repr(typicality.THRESHOLD),
         "typicality_rule": typicality.RULE,
-        "temperature": repr(run.calibration.temperature),
-        "offset": repr(run.calibration.offset),
-        "calibrated_on": " + ".join(run.calibration.chosen_on.get("hospitals", [])),
-        "calibrated_on_n": str(run.calibration.chosen_on.get("n", 0)),
-        "chosen_on": json.dumps(run.calibration.chosen_on),
-        "achieved": json.dumps(as_json(run.calibration.achieved)),
         "fingerprints_trained_on": fingerprints.encode(run.trained_on),
         "fingerprints_chosen_on": fingerprints.encode(run.chosen_on),
         "members": str(len(run.predictor.members)),
@@ -57,4 +47,4 @@ def describe(run: Run, metrics: dict) -> dict[str, str]:
         "version": graph.VERSION,
         "license": "Apache-2.0",
         "intended_use": "research only, not a medical device",
-    }
+    } | onnxfile.describe_calibration(run.calibration)

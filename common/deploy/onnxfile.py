@@ -19,6 +19,7 @@ from common.boxes import in_shares
 from common.calibration import Calibration
 from common.description import describes_data
 from common.errors import FORMAT_ERRORS, UserError, one_line, reading
+from common.files import as_json
 
 # The exceptions of onnxruntime on a damaged file have no common base class.
 RUNTIME_ERRORS = tuple(
@@ -139,6 +140,18 @@ def load(path: str | Path, threads: int) -> OnnxModel:
         about, rule = (props["dataset"], props["intended_use"]), props["typicality_rule"]
         marks = [fingerprints.decode(props[f"fingerprints_{name}"]) for name in ("trained_on", "chosen_on")]
         return OnnxModel(Path(path), session, read_calibration(props), read_data(props), *about, unlike, rule, *marks)
+
+
+def describe_calibration(chosen: Calibration) -> dict[str, str]:
+    """Return a calibration as metadata, which `read_calibration` reads."""
+    numbers = ("temperature", "offset", "threshold", "found_threshold")
+    return {name: repr(getattr(chosen, name)) for name in numbers} | {
+        "threshold_rule": chosen.threshold_rule,
+        "chosen_on": json.dumps(chosen.chosen_on),
+        "achieved": json.dumps(as_json(chosen.achieved)),
+        "calibrated_on": " + ".join(chosen.chosen_on.get("hospitals", [])),
+        "calibrated_on_n": str(chosen.chosen_on.get("n", 0)),
+    }
 
 
 def read_calibration(props: dict) -> Calibration:

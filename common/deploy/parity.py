@@ -55,12 +55,12 @@ def expect(run: Run, splits: dict[str, Images]) -> dict[str, Expected]:
     expected = {}
     for name, images in splits.items():
         run.require_size(images)
-        seen, boxes, *_ = look(run.predictor, images)
-        explained = explain(run.predictor, seen.seen)
+        looked, boxes, *_ = look(run.predictor, images)
+        explained = explain(run.predictor, looked.inputs)
         line = run.calibration
         evidence = [maps.numpy() / line.temperature + line.offset for maps in explained.evidence]
-        probabilities = run.calibration.probabilities(predict(run.predictor, seen.seen))
-        expected[name] = Expected(seen, boxes, probabilities, evidence, explained.texture.numpy())
+        probabilities = run.calibration.probabilities(predict(run.predictor, looked.inputs))
+        expected[name] = Expected(looked, boxes, probabilities, evidence, explained.texture.numpy())
     return expected
 
 
@@ -119,7 +119,7 @@ def compare_rounding(run: Run, shipped: dict[str, Expected]) -> list[dict]:
     """
     rows = []
     for name, expected in shipped.items():
-        logits = predict(run.predictor, expected.images.seen)
+        logits = predict(run.predictor, expected.images.inputs)
         apart = np.abs(run.calibration.probabilities(logits) - expected.probabilities)
         rows.append({"split": name, "n": len(apart), "max_difference": float(apart.max())})
     require(rows, ROUNDING_BOUND)

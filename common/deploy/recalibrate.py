@@ -1,6 +1,5 @@
 """Change the calibration of an .onnx file: constants and metadata change, the network stays. Needs onnx, no torch."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ from common import fingerprints
 from common.calibration import Calibration
 from common.deploy import modelfile, onnxfile
 from common.errors import UserError
-from common.files import as_json
 from common.images import Images
 from common.preparation import frames
 
@@ -72,11 +70,7 @@ def refit_typicality(model: onnx.ModelProto, unusual: np.ndarray) -> None:
 
 def describe(model: onnx.ModelProto, chosen: Calibration, used: Images | None) -> None:
     """Write a calibration, and the fingerprints of the images `used` for the calibration, if any, into the metadata."""
-    about = metadata(model)
-    about |= {"temperature": repr(chosen.temperature), "offset": repr(chosen.offset)}
-    about |= {"threshold": repr(chosen.threshold), "threshold_rule": chosen.threshold_rule}
-    about |= {"chosen_on": json.dumps(chosen.chosen_on), "achieved": json.dumps(as_json(chosen.achieved))}
-    about |= {"calibrated_on": " + ".join(chosen.chosen_on["hospitals"]), "calibrated_on_n": str(chosen.chosen_on["n"])}
+    about = metadata(model) | onnxfile.describe_calibration(chosen)
     if used is not None:
         known = fingerprints.decode(about["fingerprints_chosen_on"])
         marks = np.concatenate([known, fingerprints.fingerprint(used.squares)])

@@ -224,7 +224,7 @@ class Run:
         """Return the answer of the models. given: look at known boxes. Raises: UserError on images of another size."""
         self.require_size(images)
         looked = look(self.predictor, images, given)
-        probabilities = self.calibration.probabilities(predict(self.predictor, looked.images.seen))
+        probabilities = self.calibration.probabilities(predict(self.predictor, looked.images.inputs))
         return Answer(probabilities, looked.windows, looked.found)
 
     @property
@@ -244,7 +244,7 @@ class Run:
         Evidence is what each position adds to the calibrated logit. Unit: log-odds.
         """
         looked = look(self.predictor, images)
-        evidence = explain(self.predictor, looked.images.seen).evidence[0].numpy()
+        evidence = explain(self.predictor, looked.images.inputs).evidence[0].numpy()
         return evidence / self.calibration.temperature + self.calibration.offset, looked.windows
 
     @property

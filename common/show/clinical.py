@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from common.show import tables
-from common.show.figures import BELOW, CHOSEN, INK, MODEL, MUTED, REFERENCE, _canvas, _name_rows
+from common.show.figures import BELOW, CHOSEN, INK, MODEL, MUTED, REFERENCE, canvas, name_rows
 
 WIDEST = 0.6  # threshold probability at which a decision curve ends
 NAME = 26  # characters per line in the name of a subgroup
@@ -33,7 +33,7 @@ def decision_curve(rows: list[dict], point: dict, title: str) -> Figure:
 
     Args: rows: of `netbenefit.curve`; point: the row of the operating point.
     """
-    figure, axes = _canvas(title, 6.6, 6)
+    figure, axes = canvas(title, 6.6, 6)
     at, value, of_all = (point[name] for name in ("threshold", "net_benefit", "treat_all"))
     low, high = np.array([row["net_benefit_ci95"] for row in rows], float).T
     thresholds, values, treat_all = (
@@ -81,11 +81,11 @@ def forest(entries: list[dict], title: str, note: str = "") -> Figure:
     Args: entries: of `subgroups.rows`, all images first, which become dotted lines; note: what the reader should know.
     """
     lines = [_row_name(row) for row in entries]
-    figure, panels = _canvas(title, 11, 1.7 + 0.66 * len(entries), 1, len(PANELS), sharey=True)
+    figure, panels = canvas(title, 11, 1.7 + 0.66 * len(entries), 1, len(PANELS), sharey=True)
     for axes, (measure, name) in zip(panels, PANELS.items()):
         axes.axvline(float(entries[0][measure]), **REFERENCE)
         _estimates(axes, entries, measure)
-        _name_rows(axes, lines)
+        name_rows(axes, lines)
         axes.set_title(name.format(entries[0]["threshold"]), weight="bold")
         if measure == "calibration_in_the_large":
             axes.axvline(0, color=MUTED, linewidth=1)  # where probabilities are right on average

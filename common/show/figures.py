@@ -43,7 +43,7 @@ def save(figure: Figure, path: str | Path) -> None:
         figure.savefig(beside, format="png", metadata={"Software": None})
 
 
-def _canvas(title: str, width: float, height: float, rows: int = 1, columns: int = 1, **grid):
+def canvas(title: str, width: float, height: float, rows: int = 1, columns: int = 1, **grid):
     """Return (figure, axes) with a title at the left. Sizes in inches; each extra line of the title adds height."""
     title = textwrap.fill(title, max(int(8.5 * width), 12))
     figure = Figure((width, height + 0.22 * title.count("\n")), layout="constrained")
@@ -59,7 +59,7 @@ def training_curves(history: list[dict], best_epoch: int, title: str) -> Figure:
         panels["on validation"] = {"val_accuracy": ("accuracy", INK), "val_auc": ("AUC", MODEL)}
     panels["learning rate"] = {"lr": ("", MUTED)}
     ratios = [2] * (len(panels) - 1) + [1]
-    figure, axes = _canvas(title, 7.2, 1.2 * sum(ratios) + 0.8, len(panels), sharex=True, height_ratios=ratios)
+    figure, axes = canvas(title, 7.2, 1.2 * sum(ratios) + 0.8, len(panels), sharex=True, height_ratios=ratios)
     epochs = [entry["epoch"] for entry in history]
     for panel, (name, lines) in zip(axes, panels.items()):
         for key, (label, colour) in lines.items():
@@ -80,7 +80,7 @@ def _curve(metric: str, area, band, labels, probabilities, counts, title: str):
 
     The title has the area with its interval, or why it is nan. area, band: functions of `metrics` and `intervals`.
     """
-    figure, axes = _canvas(title, 6, 7)
+    figure, axes = canvas(title, 6, 7)
     value = area(labels, probabilities)
     limits = intervals.percentile_interval(value, area(labels, probabilities, counts))
     why = f", {tables.UNDEFINED[metric]}" if isnan(value) else ""
@@ -147,7 +147,7 @@ def _bins(axes, rows: list[dict], colour: str, marker: str, label: str) -> None:
 
 def calibration_change(curves: dict[str, list[dict]], title: str) -> Figure:
     """Draw reliability "before" and, by cross-validation, "after" a recalibration. curves: of `reliability_rows`."""
-    figure, axes = _canvas(title, 6, 6.4)
+    figure, axes = canvas(title, 6, 6.4)
     axes.plot([0, 1], [0, 1], **REFERENCE, label="perfect calibration")
     _bins(axes, curves["before"], MUTED, "s", "before calibration")
     _bins(axes, curves["after"], MODEL, "o", "after calibration on these images, by cross-validation")
@@ -158,7 +158,7 @@ def calibration_change(curves: dict[str, list[dict]], title: str) -> Figure:
 
 def reliability(labels, probabilities, title: str) -> Figure:
     """Draw a reliability diagram, in bins of equal mass with exact intervals, above a histogram of probabilities."""
-    figure, (axes, strip) = _canvas(title, 6, 7.2, 2, sharex=True, height_ratios=[5, 1])
+    figure, (axes, strip) = canvas(title, 6, 7.2, 2, sharex=True, height_ratios=[5, 1])
     rows = calibration.reliability_rows(labels, probabilities)
     axes.plot([0, 1], [0, 1], **REFERENCE, label="perfect calibration")
     _bins(axes, rows, MODEL, "o", "a bin, with its exact 95 % interval")
@@ -173,11 +173,11 @@ def reliability(labels, probabilities, title: str) -> Figure:
     return figure
 
 
-def _tints(colour: str) -> LinearSegmentedColormap:
+def tints_of(colour: str) -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list(colour, ["white", colour])
 
 
-def _cells(axes, columns, rows, **more) -> None:
+def name_cells(axes, columns, rows, **more) -> None:
     """Write the names of the columns and rows of cells, instead of ticks and frame."""
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows, **more)
@@ -187,18 +187,18 @@ def _cells(axes, columns, rows, **more) -> None:
 
 def confusion(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
     """Draw a confusion matrix for each threshold, truth in rows: counts, and shares in the colour of the class."""
-    figure, grid = _canvas(title, max(1.2 + 2.9 * len(thresholds), 5), 4.1, 1, len(thresholds), squeeze=False)
+    figure, grid = canvas(title, max(1.2 + 2.9 * len(thresholds), 5), 4.1, 1, len(thresholds), squeeze=False)
     for axes, (name, threshold) in zip(grid[0], thresholds.items()):
         tp, fp, fn, tn = metrics.confusion(labels, probabilities >= threshold)
         counts = np.array([[tp, fn], [fp, tn]])
         with np.errstate(invalid="ignore"):
             shares = counts / counts.sum(1, keepdims=True)
-        tints = [_tints(colour)(row) for colour, row in zip((MALIGNANT, BENIGN), shares)]
+        tints = [tints_of(colour)(row) for colour, row in zip((MALIGNANT, BENIGN), shares)]
         axes.imshow(tints, alpha=TINT, aspect="auto")
         for (i, j), share in np.ndenumerate(shares):
             axes.text(j, i - 0.06, f"{counts[i, j]:.0f}", size=18, weight="bold", ha="center", va="center")
             axes.text(j, i + 0.2, "n/a" if isnan(share) else f"{100 * share:.0f} %", ha="center", va="center")
-        _cells(axes, ["at or above", "below"], ["malignant", "benign"], rotation=90, va="center")
+        name_cells(axes, ["at or above", "below"], ["malignant", "benign"], rotation=90, va="center")
         axes.set_xlabel("the threshold")
         axes.set_title(f"{name},\nthreshold {threshold:.3g}")
     grid[0, 0].set_ylabel("truth")
@@ -207,7 +207,7 @@ def confusion(labels, probabilities, thresholds: dict[str, float], title: str) -
 
 def score_histogram(labels, probabilities, thresholds: dict[str, float], title: str) -> Figure:
     """Draw how many images or patients of each class have which probability, with the named thresholds."""
-    figure, panels = _canvas(title, 6, 5, 2, sharex=True)
+    figure, panels = canvas(title, 6, 5, 2, sharex=True)
     for axes, label, name, colour in zip(panels, (1, 0), ("malignant", "benign"), (MALIGNANT, BENIGN)):
         of_class = probabilities[labels == label]
         axes.hist(of_class, np.linspace(0, 1, 21), color=colour, edgecolor="white")
@@ -234,7 +234,7 @@ def image_sheet(images, captions: list[str], columns: int, title: str, frames=No
     captions = ["\n".join(textwrap.fill(part, int(LETTERS * width)) for part in text.split("\n")) for text in captions]
     lines = max((text.count("\n") + 1 for text in captions), default=0)
     size = max(columns * (width + 0.15) + 0.15, 4), rows * (SIDE + 0.19 * lines + 0.2) + 0.9
-    figure, grid = _canvas(title, *size, rows, columns, squeeze=False)
+    figure, grid = canvas(title, *size, rows, columns, squeeze=False)
     for axes in grid.flat[n:]:
         axes.set_axis_off()
     gap = max(1, round(images.shape[3] / 28))  # white pixels between the images of a tile
@@ -257,7 +257,7 @@ def _interval(axes, y: int, value: float, limits, text: str = "", colour: str = 
     axes.text(1.02, y, text.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center_baseline")
 
 
-def _name_rows(axes, names: list[str]) -> None:
+def name_rows(axes, names: list[str]) -> None:
     """Write the names of rows from top to bottom, instead of an axis."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -268,7 +268,7 @@ def _name_rows(axes, names: list[str]) -> None:
 
 def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
     """Draw AUC and accuracy of folds, their mean ± std, and the pooled value with its interval."""
-    figure, panels = _canvas(title, 6.6, 4.4, 2, sharex=True)
+    figure, panels = canvas(title, 6.6, 4.4, 2, sharex=True)
     for axes, name in zip(panels, ("auc", "accuracy")):
         values = np.array([fold[name] for fold in folds], float)  # None of JSON becomes nan
         mean, std = intervals.mean_std(values)
@@ -277,18 +277,18 @@ def fold_overview(folds: list[dict], pooled: dict, title: str) -> Figure:
         _interval(axes, 1, mean, (mean - std, mean + std), tables.plus_minus(mean, std), INK, "s")
         value, limits = pooled[name], pooled[f"{name}_ci95"]
         _interval(axes, 2, value, limits, tables.with_limits(value, limits), marker="D")
-        _name_rows(axes, ["folds", "mean ± std", "pooled, 95 % interval"])
+        name_rows(axes, ["folds", "mean ± std", "pooled, 95 % interval"])
         axes.set_title(NAMES[name], weight="bold")
     return figure
 
 
 def comparison(differences: dict[str, dict], name_a: str, name_b: str, title: str) -> Figure:
     """Draw differences between two models, and a line at 0. differences: of `comparison.paired_bootstrap`."""
-    figure, axes = _canvas(title, 6.6, 1.5 + 0.42 * len(differences))
+    figure, axes = canvas(title, 6.6, 1.5 + 0.42 * len(differences))
     axes.axvline(0, **REFERENCE)
     for y, result in enumerate(differences.values()):
         value, limits = result["difference"], result["ci95"]
         _interval(axes, y, value, limits, tables.with_limits(value, limits, "+.3f"))
-    _name_rows(axes, [NAMES[name] for name in differences])
+    name_rows(axes, [NAMES[name] for name in differences])
     axes.set_xlabel(textwrap.fill(f"{name_a} minus {name_b}, with 95 % interval", 48))
     return figure

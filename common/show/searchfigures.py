@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from common.show.figures import BELOW, CHOSEN, INK, MODEL, MUTED, TINT, _canvas, _cells, _name_rows, _tints
+from common.show.figures import BELOW, CHOSEN, INK, MODEL, MUTED, TINT, canvas, name_cells, name_rows, tints_of
 
 
 def heat_map(cells: dict, chosen, best, title: str) -> Figure:
@@ -16,8 +16,8 @@ def heat_map(cells: dict, chosen, best, title: str) -> Figure:
     Args: cells: {(lr, wd): (score, standard error)}, nan if unknown; chosen, best: (lr, wd).
     """
     lrs, wds = (sorted(set(values)) for values in zip(*cells))
-    figure, axes = _canvas(title, max(1.4 + 1.15 * len(wds), 5), 1.8 + 0.75 * len(lrs))
-    axes.imshow([[cells[lr, wd][0] for wd in wds] for lr in lrs], cmap=_tints(MODEL), alpha=TINT, aspect="auto")
+    figure, axes = canvas(title, max(1.4 + 1.15 * len(wds), 5), 1.8 + 0.75 * len(lrs))
+    axes.imshow([[cells[lr, wd][0] for wd in wds] for lr in lrs], cmap=tints_of(MODEL), alpha=TINT, aspect="auto")
     for (lr, wd), (score, error) in cells.items():
         text = "n/a" if isnan(score) else f"{score:.3f}\n± {error:.3f}"
         axes.text(wds.index(wd), lrs.index(lr), text, ha="center", va="center")
@@ -29,14 +29,14 @@ def heat_map(cells: dict, chosen, best, title: str) -> Figure:
         frame = axes.add_patch(Rectangle(corner, 1, 1, fill=False, zorder=3, clip_on=False, label=name))
         frame.set(edgecolor=colour, linestyle=line, linewidth=4)
     figure.legend(loc=BELOW, ncols=2)
-    _cells(axes, [f"{wd:.2g}" for wd in wds], [f"{lr:.2g}" for lr in lrs])
+    name_cells(axes, [f"{wd:.2g}" for wd in wds], [f"{lr:.2g}" for lr in lrs])
     axes.set(xlabel="weight decay", ylabel="learning rate")
     return figure
 
 
 def search_history(aucs: list[float | None], title: str) -> Figure:
     """Draw the AUC of each trial in order, and the best so far. aucs: None if pruned."""
-    figure, axes = _canvas(title, 6.4, 4)
+    figure, axes = canvas(title, 6.4, 4)
     values = np.array(aucs, float)
     trials, pruned = np.arange(len(values)), np.flatnonzero(np.isnan(values))
     best = np.fmax.accumulate(values)
@@ -55,10 +55,10 @@ def search_history(aucs: list[float | None], title: str) -> Figure:
 def importances(shares: dict[str, float], title: str) -> Figure:
     """Draw the share of the variation among good settings that each setting explains. shares: {name: 0 to 1}."""
     names, values = list(shares), np.array(list(shares.values()))
-    figure, axes = _canvas(title, 6.4, 1.3 + 0.36 * len(names))
+    figure, axes = canvas(title, 6.4, 1.3 + 0.36 * len(names))
     bars = axes.barh(range(len(names)), values, color=MODEL, height=0.6)
     axes.bar_label(bars, [f"{100 * value:.0f} %" for value in values], padding=5)
-    _name_rows(axes, [name.replace("_", " ") for name in names])
+    name_rows(axes, [name.replace("_", " ") for name in names])
     axes.set(xlim=(0, 1.12 * values.max()), xticks=[], xlabel="importance (PED-ANOVA), sum 100 %")
     axes.spines["bottom"].set_visible(False)
     return figure

@@ -168,7 +168,7 @@ def test_the_means_of_both_maps_are_the_logit_and_each_map_is_its_network_s(find
     assert np.allclose((maps[0].mean((1, 2)) + maps[1].mean((1, 2))) / 2, logit, atol=1e-5)
     assert np.allclose(sigmoid(logit), probability, atol=1e-6)
     assert [m.shape[1:] for m in maps] == [(4, 4), (7, 7)] and abs(maps[0].mean() - maps[1].mean()) > 0.01
-    seen = looks.look(finding.predictor, framed).images.seen
+    seen = looks.look(finding.predictor, framed).images.inputs
     expected = [own.numpy() / 1.5 + 0.1 for own in explain(finding.predictor, seen).evidence]
     for found, own in zip(maps, expected, strict=True):
         np.testing.assert_allclose(found, own, atol=1e-3)
