@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -65,10 +66,11 @@ def test_a_file_is_scored_on_all_images_of_a_set_and_the_card_reads_such_results
         return found
 
     monkeypatch.setattr(log, "run", script)
-    (row,) = card.score(onnx_model.path, npz().paths[0])
+    shutil.copy(onnx_model.path, tmp_path / "a.onnx")
+    (row,) = card.score(tmp_path / "a.onnx", npz().paths[0])
     probabilities, labels = onnx_model.probabilities(phantoms.pixels), phantoms.labels
     expected = metrics.summary(labels, probabilities, onnx_model.calibration.threshold)
-    assert (row["file"], row["set"], row["n"], row["trained_on"]) == ("model.onnx", "own", 48, 24)
+    assert (row["file"], row["set"], row["n"], row["trained_on"]) == ("a.onnx", "own", 48, 24)
     assert row["auc_low"] <= row["auc"] == f"{metrics.auc(labels, probabilities):.4f}" <= row["auc_high"]
     assert row["sensitivity"] == f"{expected['recall']:.4f}" and row["specificity"] == f"{expected['specificity']:.4f}"
 
