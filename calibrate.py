@@ -128,14 +128,15 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, found: Found, args, o
     label = found.notice or " + ".join(chosen.chosen_on["hospitals"])
     lines = [tables.recalibration_text(fitted, model.calibration, chosen, label), seen]
     lines.append(recalibration.halving(unit, args.unit, fitted))
-    without_call = sure < model.calibration.found_threshold
     if len(images) >= TYPICAL:
-        recalibrate.refit_typicality(file, recalibrate.distances(file, images, args.threads))
+        unusual = recalibrate.distances(file, images, args.threads)
+        recalibrate.refit_typicality(file, unusual)
+        typicality = (1 + np.sum(unusual >= unusual[:, np.newaxis], 1)) / (len(unusual) + 1)  # as the new file gives
     else:
-        without_call |= typicality < model.typicality_threshold
         lines.append(
             f"Typicality still refers to the training images. To fit typicality, give {TYPICAL} images or more."
         )
+    without_call = (sure < model.calibration.found_threshold) | (typicality < model.typicality_threshold)
     lines += remarks(model, images, without_call, found, out)
     title = f"{model.path.name} on {label}, {len(images)} images"
     curves = {name: reliability_rows(images.labels, p) for name, p in fitted.probabilities.items()}

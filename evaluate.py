@@ -63,7 +63,7 @@ def name_of(path) -> str:
     """Return the name of a run, of an .onnx file or of a predictions.csv, without the ending."""
     path = Path(path).resolve()
     if path.name == "model.onnx":  # the name that export.py chooses in the folder of a run
-        return path.parent.name
+        return f"{path.parent.name}_model"
     return path.stem if path.suffix in (".onnx", ".csv") else path.name
 
 
@@ -225,7 +225,7 @@ def evaluated_rows(scored: Scored, predicted: Predicted, threshold: float) -> li
     return [row | {name: values[i] for name, values in known.items()} for i, row in enumerate(rows)]
 
 
-def write(out: Path, split: str, evaluated: dict, rows: list[dict], drawn: dict, result, notice: str | None) -> str:
+def write(out: Path, name: str, split: str, evaluated: dict, rows: list[dict], drawn: dict, result, notice) -> str:
     """Write evaluation_<split>.json, predictions_<split>.csv, the figures, the report and MedMNIST's standard result.
 
     Returns: text that names the files. Raises: UserError.
@@ -242,7 +242,7 @@ def write(out: Path, split: str, evaluated: dict, rows: list[dict], drawn: dict,
     write_report(report, evaluated, pictures)
     said = f"{replaced}figures, evaluation_{split}.json and {report.name}: {out}/"
     if result:
-        standard.write(out / result[0], result[1], split, name_of(evaluated["model"]))
+        standard.write(out / result[0], result[1], split, name)
         said = f"MedMNIST's standard result file: {out / result[0]}\n{said}"
     return said
 
@@ -292,7 +292,7 @@ def main():
                 drawn["comparison"] = "Comparison", figure
         evaluated["provenance"] = provenance.provenance(found, args.threads)
         rows = evaluated_rows(by_image, predicted, model.calibration.threshold)
-        lines.append(write(out, split, evaluated, rows, drawn, result, found.notice))
+        lines.append(write(out, name, split, evaluated, rows, drawn, result, found.notice))
     print(*lines, sep="\n")
 
 

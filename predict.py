@@ -63,7 +63,8 @@ def parse_args():
     args = parser.parse_intermixed_args()  # flags may stand between MODEL.onnx and the images
     if Path(args.model).is_dir() or args.model.lower().endswith(imagefolder.SUFFIXES):
         parser.error(f"{args.model} is not an .onnx file. Name an .onnx file first: predict.py MODEL.onnx IMAGE...")
-    if args.box and not (len(args.images) == 1 and Path(args.images[0]).is_file() and not is_table(args.images[0])):
+    of_many = [name for name in args.images if name == "-" or is_table(name) or Path(name).is_dir()]
+    if args.box and (of_many or len(args.images) != 1):
         parser.error("argument --box: a box is of one IMAGE. For several images, give a table with the boxes")
     if not args.images and sys.stdin.isatty():
         parser.error("give image files or folders, or their paths on stdin")
@@ -210,12 +211,12 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
         probabilities, seen = sigmoid(given["logit"]), seen_in_training(model, pixels)
         for i, page in enumerate(batch):
             typicality, found = given["typicality"][i], float(given["found"][i])
-            flagged, call = call_of(model, float(probabilities[i]), typicality, found, threshold)
+            unlike = bool(typicality < model.typicality_threshold)
+            flagged, call = call_of(model, float(probabilities[i]), unlike, found, threshold)
             answer: dict = {"image": str(page.path), "page": page.number, "probability": float(probabilities[i])}
             answer |= {"logit": float(given["logit"][i]), "flagged": flagged, "call": call}
             if model.view == "lesion":
                 answer |= {"window": given["window"][i].tolist(), "found": found}
-            unlike = bool(typicality < model.typicality_threshold)
             answer |= {"typicality": float(typicality), "unlike_training": unlike, "seen_in_training": bool(seen[i])}
             if folder:
                 window = given["window"][i] if model.view != "square" else None
@@ -226,9 +227,9 @@ def answers(model: onnxfile.OnnxModel, pages: Iterable[Page], threshold: float, 
             yield answer
 
 
-def call_of(model: onnxfile.OnnxModel, probability: float, typicality, found: float, threshold: float):
+def call_of(model: onnxfile.OnnxModel, probability: float, unlike: bool, found: float, threshold: float):
     """Return "flagged" and "call" of an image. "flagged" is None where the model gives no call."""
-    if typicality < model.typicality_threshold:
+    if unlike:
         return None, "unlike the training images"
     if found < model.calibration.found_threshold:  # 0 in views without a finder
         return None, "no lesion found"

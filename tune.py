@@ -117,14 +117,8 @@ def fixed_settings(settings, found, args) -> dict:
     if md5 := weights.weights_md5(settings.weights):
         fixed["weights"] = f"MD5 {md5}"
     ranges = {name: str(search.RANGES[name]) for name in args.search}
-    return (
-        fixed
-        | {"search": ranges, "folds": args.folds, "seed": args.seed}
-        | {
-            "size": found.size,
-            "data_md5": found.describe()["md5"],
-        }
-    )
+    fixed |= {"search": ranges, "folds": args.folds, "seed": args.seed}
+    return fixed | {"size": found.size, "data_md5": found.describe()["md5"]}
 
 
 def work(url, fixed, settings, args) -> None:

@@ -79,18 +79,17 @@ def list_class_folders(folder: Path, positive: str | None = None) -> Listed:
     if closed := [path for path in listing.images if path.is_dir()]:
         raise UserError(f"{closed[0]}: the folder cannot be read. Check its permissions.")
     paths = [path.relative_to(folder) for path in listing.images]
-    depth = len(places[0])
+    depth, notes = len(places[0]), describe_left_out(listing)
     if loose := [path.as_posix() for path in paths if len(path.parts) <= depth]:
         raise UserError(f"{folder}: {shorten(loose)} lies in no class folder. Move each image into a class folder.")
     if empty := ["/".join(place) for place in places if not any(path.parts[:depth] == place for path in paths)]:
-        skipped = "".join(f" {reason}." for reason in describe_left_out(listing))
+        skipped = "".join(f" {note}." for note in notes)
         raise UserError(f"{folder}: there is no image in {shorten(empty)}. Add images, or remove the folder.{skipped}")
     classes = [caseless(path.parts[depth - 1]) for path in paths]
     table = pd.DataFrame({"image": [path.as_posix() for path in paths], "label": [labels[name] for name in classes]})
     table["split"] = [SPLITS[path.parts[0].casefold()] if depth == 2 else "" for path in paths]
-    notes = describe_left_out(listing)
     inner = sorted({"/".join(path.parts[: depth + 1]) for path in paths if len(path.parts) > depth + 1})
     if len(inner) > len(places) and all(len(path.parts) > depth + 1 for path in paths):
         like_patients = "If they are patients, give a table with the column patient"
-        notes.append(f"the folders {shorten(inner)} are not used. {like_patients}")
+        notes.append(f"the names of the folders {shorten(inner)} are not used, only their images. {like_patients}")
     return Listed(folder, arrange(table.assign(**{"class": classes})), notes)

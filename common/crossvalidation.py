@@ -118,7 +118,8 @@ def cross_validate(pool: Images, settings: Settings, scheme: Scheme, partial: Pa
     """Train the models of a scheme, each on the images outside its fold, and predict the images of the fold.
 
     Args: partial: a folder for a checkpoint of each model, from which an interrupted training continues.
-    Raises: UserError if there are too few images for the folds, or if a hospital or its training images lack a class.
+    Raises: UserError if there are too few images for the folds, or if a hospital or its training images lack a class,
+        or, in the view lesion, a box.
     """
     groups = np.arange(len(pool)) if scheme.groups == "image" else pool.groups
     fold = assign_models(pool, groups, scheme)
@@ -160,5 +161,5 @@ def trained_on(pool: Images, groups: np.ndarray, unseen: np.ndarray, view: str, 
     trained = ~np.isin(groups, groups[unseen])
     require_both_classes(pool.labels[trained], f"--groups hospital: what {name} is trained on")
     if view == "lesion" and not pool.boxed[trained].any():
-        raise UserError(f"--groups hospital: no image that {name} is trained on has a box. Give --view frame.")
+        raise UserError(f"--view lesion: no image that {name} is trained on has a box. Give --view frame.")
     return trained

@@ -142,7 +142,7 @@ def find(
     """
     listings = [list_files(spec, positive) for spec in specs]
     if view == "auto" and (view := choose_view(listings)) != "square":
-        coarse = ". At 28 pixels, it sees little detail: give --size 128" * (size < 64)
+        coarse = ". At 28 pixels, the model sees little detail: give --size 128" * (size < 64)
         print(f"note: --view {view}: {VIEW_NOTES[view]}{coarse}", file=sys.stderr)
     prepare = partial(preparation.prepare_files, size=size, whole=view != "square")
     sets = [

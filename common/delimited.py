@@ -17,11 +17,12 @@ LIKE = {  # {columns that may hold patients, hospitals or boxes, by their names:
     re.compile(r"patient|subject|case|exam|study|person|(?<![a-z])(pid|mrn)(?![a-z])"): (
         "If the column names patients, rename it to 'patient'"
     ),
-    re.compile(r"hospital|clinic|institut|(?<![a-z])(site|cent(er|re))(?![a-z])"): (
+    re.compile(
+        r"^(bbox.*|box.*|[xy][_ ]?(0|1|2|min|max|cent(er|re))|cent(er|re)[_ ]?[xy]|left|top|right|bottom|[wh]"
+        r"|(x|y|width|height)\W.*)$"
+    ): "A box needs the columns x, y, width and height, in pixels",
+    re.compile(r"hospital|clinic(?!al)|institut|(?<![a-z])(site|cent(er|re))(?![a-z])"): (
         "If the column names hospitals, rename it to 'hospital'"
-    ),
-    re.compile(r"^(bbox.*|box.*|[xy][_ ]?(0|1|2|min|max)|left|top|right|bottom|[wh]|(x|y|width|height)\W.*)$"): (
-        "A box needs the columns x, y, width and height, in pixels"
     ),
 }
 SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".ods")

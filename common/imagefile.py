@@ -112,7 +112,10 @@ def pillow_frames(path: Path) -> Iterator[np.ndarray]:
             if isinstance(image, TiffImageFile):
                 check_directory(image)
             check_size(image.height, image.width)
-            deep_colour = any(";16" in str(tile) for tile in image.tile) and image.mode not in SIXTEEN_BITS
+            deep_colour = (
+                any(";16" in str(tile) and "BGR;16" not in str(tile) for tile in image.tile)
+                and image.mode not in SIXTEEN_BITS
+            )
             picture = ImageOps.exif_transpose(image)
             inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
             sixteen = image.format in ("PNG", "PPM") and picture.mode == "I"  # these formats have 16 bits at most

@@ -44,7 +44,7 @@ def test_what_is_left_out_is_counted(folder):
 def test_folders_in_all_class_folders_may_be_patients(tmp_path):
     names = ["malignant/p1/1.png", "malignant/p2/1.png", "benign/p3/1.png"]
     (note,) = list_images(put(tmp_path / "set", *names)).notes
-    folders = "the folders benign/p3, malignant/p1, malignant/p2 are not used"
+    folders = "the names of the folders benign/p3, malignant/p1, malignant/p2 are not used, only their images"
     assert note == f"{folders}. If they are patients, give a table with the column patient"
     assert list_images(put(tmp_path / "deep", "malignant/x/1.png", "benign/x/1.png")).notes == []  # one each
 

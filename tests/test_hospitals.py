@@ -95,7 +95,7 @@ def test_images_without_any_box_train_no_finder(pool):
     of_a = pool.table.assign(**{side: np.where(boxed, 9.0, np.nan) for side in ("x", "y", "width", "height")})
     boxes_at_a = of_pixels(pool.pixels, of_a)
     assert crossvalidation.trained_on(boxes_at_a, np.arange(80), ~boxed, "lesion", "b").sum() == 40
-    with pytest.raises(UserError, match="no image that a is trained on has a box. Give --view frame"):
+    with pytest.raises(UserError, match="--view lesion: no image that a is trained on has a box. Give --view frame"):
         crossvalidation.trained_on(boxes_at_a, np.arange(80), boxed, "lesion", "a")
 
 

@@ -295,7 +295,7 @@ def test_columns_that_runs_use_are_renamed_and_said(scans):
     assert not {"group", "_file"} & set(found.table) and sum("runs use this name" in note for note in found.notes) == 2
 
 
-@pytest.mark.parametrize("name", ["x0", "x1", "XMax", "y_min", "bbox", "left", "w", "x [px]"])
+@pytest.mark.parametrize("name", ["x0", "x1", "XMax", "y_min", "x_center", "Centre Y", "bbox", "left", "w", "x [px]"])
 def test_columns_that_look_like_boxes_are_named(scans, name):
     (note,) = listed(scans, f"image,label,patient,{name}\na.png,malignant,p1,1\n").notes
     assert note == f"column '{name.casefold()}' is not used. A box needs the columns x, y, width and height, in pixels"

@@ -87,7 +87,7 @@ def test_from_a_table_to_an_onnx_that_sees_files_at_full_size(scans, tmp_path, r
     runs("export.py", out, "--threads", 1)
     text, _ = runs("evaluate.py", out / "model.onnx", *EVALUATE, "--split", "test", "--out", tmp_path / "onnx")
     assert "at full size: test AUC" in text and "too good" not in text and "optimistic" not in text
-    found = read_json(tmp_path / "onnx/model/evaluation_test.json")["splits"]["test"]
+    found = read_json(tmp_path / f"onnx/{out.name}_model/evaluation_test.json")["splits"]["test"]
     assert found["n"] == stored["n"] and found["auc"] == pytest.approx(stored["auc"], abs=0.1)
 
 
@@ -107,7 +107,9 @@ def test_folds_of_patients_and_a_search(scans, tmp_path, runs):
 
 
 def test_a_model_on_a_folder_of_another_hospital(folder, tmp_path, runs, onnx_model):
-    out = tmp_path / "out" / onnx_model.path.parent.name  # instead of "model", the name that every export has
+    out = (
+        tmp_path / "out" / f"{onnx_model.path.parent.name}_model"
+    )  # instead of "model", the name that every export has
     text, _ = runs("evaluate.py", onnx_model.path, "--data", folder, *EVALUATE, "--out", tmp_path / "out")
     assert "set at full size: all AUC" in text and "Of these 6 images, 0 are training images" in text
     report = (out / "report_all.html").read_text()

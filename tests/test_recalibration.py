@@ -115,6 +115,7 @@ def test_calibrate_writes_the_same_network_with_another_calibration(rule, onnx_m
     assert f"{value} on 120 images of images" in mine.calibration.threshold_rule
     assert mine.calibration.achieved_together["recall"] == pytest.approx(stored["after"]["recall"])
     assert kept["found_threshold"] == onnx_model.calibration.found_threshold
+    assert (after["typicality"] >= mine.typicality_threshold).all() and "gives no call" not in out
     about = mine.session.get_modelmeta().custom_metadata_map
     for said in (about["typicality_rule"], about["outputs"]):
         assert "images that fitted the file" in said and "training images" not in said

@@ -280,13 +280,16 @@ function takeExample(url) {
   add([{ name: url.replace("s/", " "), url, blob }]); // examples/normal.png is “example normal.png”
 }
 
+/** The rectangle that the user drew, or null where the model takes none. */
+const boxOf = ({ box }) => (page.model.view === "lesion" ? (box ?? null) : null);
+
 function row(item) {
   const base = { image: item.name, model: page.model.name };
   if (!item.answer || item.due) return { ...base, call: item.failed ? "cannot be read" : "waiting" };
   const [{ call, probability, share }, { answer: given }] = [result(item), item];
   const numbers = words.isCall(call) && { probability, share_of_cancers: share, probability_uncorrected: given.probability };
   const [window_x, window_y, window_width, window_height] = given.window;
-  const [x, y, width, height] = item.box ?? [];
+  const [x, y, width, height] = boxOf(item) ?? [];
   return { ...base, ...numbers, call: words.CALLS[call], typicality: given.typicality, found: given.found,
     window_x, window_y, window_width, window_height, x, y, width, height };
 }
@@ -297,7 +300,7 @@ async function savePicture() {
   const shown = { canvas: $("overlay"), place: over, opacity: $("opacity").value / 100 };
   const texts = ["caution", "headline", "estimate", "meaning", "looked"].map((id) => $(id).textContent);
   const last = `${item.name}. Research only, not a medical device.`;
-  save(await png(image, shown, item.answer.window, item.box ?? null, [...texts, last]), `${item.name.replace(/\.\w+$/, "")}_answer.png`);
+  save(await png(image, shown, item.answer.window, boxOf(item), [...texts, last]), `${item.name.replace(/\.\w+$/, "")}_answer.png`);
 }
 
 const edit = makeEditor($("frame"), $("box"), (rectangle) => {
