@@ -11,6 +11,11 @@
 set -euo pipefail
 weights=${WEIGHTS:-imagenet}
 
+export_run() { # with an int8 copy, or without one if int8 differs too much from fp32
+    python export.py "runs/$1" --fp16 --int8 --benchmark --out "runs/models/$1.onnx" ||
+        python export.py "runs/$1" --fp16 --benchmark --out "runs/models/$1.onnx"
+}
+
 seeds() { # 5 min: README, one model at 28 pixels, ten seeds
     for seed in 0 1 2 3 4 5 6 7 8 9; do
         python train.py --seed "$seed" --threads 1 --weights "$weights" --out "runs/seed_$seed"
@@ -31,7 +36,7 @@ breastmnist_128() { # 15 min: README, five folds at 128 pixels
 
 breastmnist_28() { # 3 min: README and card, the file of 28 pixels
     python crossval.py --refit --weights "$weights" --out runs/breastmnist_28
-    python export.py runs/breastmnist_28 --fp16 --int8 --benchmark --out runs/models/breastmnist_28.onnx
+    export_run breastmnist_28
 }
 
 breast_ultrasound() { # 100 min: README and card, each of three hospitals by models of the other two; the file of all three
@@ -43,7 +48,7 @@ breast_ultrasound() { # 100 min: README and card, each of three hospitals by mod
         --weights "$weights" --out runs/square
     python crossval.py --data busi.csv breast busbra.csv --groups hospital --size 128 --epochs 16 --no-test --weights none --threads 1 --jobs 1 \
         --out runs/scratch_hospitals
-    python export.py runs/breast_ultrasound --fp16 --int8 --benchmark --out runs/models/breast_ultrasound.onnx
+    export_run breast_ultrasound
 }
 
 card() { # 10 min: the tables of the card, of the files in models/, and those of results/README.md

@@ -169,7 +169,7 @@ def crossval_flags(command: str):
 def test_reproduce_sh_has_commands_of_this_version(monkeypatch):
     text = (REPO / "results/reproduce.sh").read_text(encoding="utf-8").replace("\\\n", " ")
     text = text.replace("$seed", "3").replace("$weights", "none")
-    commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^ *(python .*)$", text, re.M)]
+    commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^ *(python .*?)(?: \|\|)?$", text, re.M)]
     scripts = {"train.py": train, "crossval.py": crossval, "export.py": export}
     for script, *words in commands:
         if script == "-m":
