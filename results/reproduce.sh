@@ -30,11 +30,11 @@ scratch() { # 30 min: README, one model and five folds at 28 pixels, and five fo
     python crossval.py --size 128 --epochs 12 --weights none --threads 2 --jobs 2 --no-test --precision fp32 --device cpu --out runs/scratch_128
 }
 
-breastmnist_128() { # 15 min: README, five folds at 128 pixels
+breastmnist_128() { # 10 min: README, five folds at 128 pixels
     python crossval.py --size 128 --epochs 12 --refit --weights "$weights" --out runs/crossval_128
 }
 
-breastmnist_28() { # 3 min: README and card, the file of 28 pixels
+breastmnist_28() { # 5 min: README and card, the file of 28 pixels
     python crossval.py --refit --weights "$weights" --out runs/breastmnist_28
     export_run breastmnist_28
 }
