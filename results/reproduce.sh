@@ -16,7 +16,7 @@ export_run() { # with an int8 copy, or without one if int8 differs too much from
         python export.py "runs/$1" --fp16 --benchmark --out "runs/models/$1.onnx"
 }
 
-seeds() { # 5 min: README, one model at 28 pixels, ten seeds
+seeds() { # 15 min: README, one model at 28 pixels, ten seeds
     for seed in 0 1 2 3 4 5 6 7 8 9; do
         python train.py --seed "$seed" --threads 1 --weights "$weights" --out "runs/seed_$seed"
     done
