@@ -17,6 +17,7 @@ from common.calibration import CHOSEN, Calibration, calibrated, logit, reliabili
 from common.data import Found, Images
 from common.deploy import onnxfile, recalibrate, sidecar
 from common.deploy.onnxfile import OnnxModel
+from common.deploy.typicality import compared
 from common.errors import UserError
 from common.files import replacing, write_json
 from common.kinds import FILE, INNER_SHARE, not_empty, one_of
@@ -131,7 +132,7 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, found: Found, args, o
     if len(images) >= TYPICAL:
         unusual = recalibrate.distances(file, images, args.threads)
         recalibrate.refit_typicality(file, unusual)
-        typicality = (1 + np.sum(unusual >= unusual[:, np.newaxis], 1)) / (len(unusual) + 1)  # as the new file gives
+        typicality = compared(unusual, unusual)  # as the new file gives
     else:
         lines.append(
             f"Typicality still refers to the training images. To fit typicality, give {TYPICAL} images or more."
@@ -177,9 +178,9 @@ def main():
     outputs.refuse_description(sidecar.path_of(out))
     found = data.find_again(model.data | {"view": "square"}, None, args, undivided="all") if args.data else None
     names = [out.name, *(out.with_suffix(kind).name for kind in (".json", *MEASURED))]
-    if out.exists():
-        print(f"note: {out} is replaced. Another --out keeps it", file=sys.stderr)
     with outputs.output(out.parent, names, found.paths if found else []):
+        if out.exists():
+            print(f"note: {out} is replaced. Another --out keeps it", file=sys.stderr)
         lines = fit_to_images(model, file, found, args, out) if found else fit_to_prevalence(model, file, args)
         for kind in MEASURED * (not args.data):  # an earlier calibration on images is not of this file
             out.with_suffix(kind).unlink(missing_ok=True)

@@ -88,8 +88,8 @@ def list_class_folders(folder: Path, positive: str | None = None) -> Listed:
     classes = [caseless(path.parts[depth - 1]) for path in paths]
     table = pd.DataFrame({"image": [path.as_posix() for path in paths], "label": [labels[name] for name in classes]})
     table["split"] = [SPLITS[path.parts[0].casefold()] if depth == 2 else "" for path in paths]
-    inner = sorted({"/".join(path.parts[: depth + 1]) for path in paths if len(path.parts) > depth + 1})
-    if len(inner) > len(places) and all(len(path.parts) > depth + 1 for path in paths):
+    inner = sorted({"/".join(path.parts[: depth + 1]) for path in paths})
+    if all(len(path.parts) > depth + 1 for path in paths) and len(inner) > len(places):
         like_patients = "If they are patients, give a table with the column patient"
         notes.append(f"the names of the folders {shorten(inner)} are not used, only their images. {like_patients}")
     return Listed(folder, arrange(table.assign(**{"class": classes})), notes)

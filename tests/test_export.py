@@ -114,10 +114,8 @@ def test_an_int8_file_of_the_view_lesion_finds_the_same_windows(finding, framed,
     monkeypatch.setattr(int8, "MOST_AUC_LOSS", 1.0)
     shipped = replace(finding, predictor=graph.as_shipped(finding.predictor, fp16=False))
     networks = graph.export_networks(shipped.predictor, 28)
-    path, about = (
-        tmp_path / "model.int8.onnx",
-        metadata.describe(finding, files.read_json(finding.path / "metrics.json")),
-    )
+    path = tmp_path / "model.int8.onnx"
+    about = metadata.describe(finding, files.read_json(finding.path / "metrics.json"))
     export.write_int8(networks, lesion_model, parity.expect(shipped, {"train": framed}), framed, about, path, 1)
     rough, names = onnxfile.load(path, 1), ["window", "found", "typicality", "logit"]
     for name, exact, found in zip(names, *(model.run_images(names, framed) for model in (lesion_model, rough))):

@@ -107,9 +107,7 @@ def test_folds_of_patients_and_a_search(scans, tmp_path, runs):
 
 
 def test_a_model_on_a_folder_of_another_hospital(folder, tmp_path, runs, onnx_model):
-    out = (
-        tmp_path / "out" / f"{onnx_model.path.parent.name}_model"
-    )  # instead of "model", the name that every export has
+    out = tmp_path / f"out/{onnx_model.path.parent.name}_model"  # every export has the name "model"
     text, _ = runs("evaluate.py", onnx_model.path, "--data", folder, *EVALUATE, "--out", tmp_path / "out")
     assert "set at full size: all AUC" in text and "Of these 6 images, 0 are training images" in text
     report = (out / "report_all.html").read_text()

@@ -63,8 +63,7 @@ class Typicality:
 
     def p_values(self, features: np.ndarray) -> np.ndarray:
         """Return the typicality, float64 [batch] above 0 and up to 1, of features [batch, d]."""
-        distance = squared_distance(features, self.usual, self.whitening)
-        return (1 + np.sum(self.held_out >= distance[:, None], 1)) / (len(self.held_out) + 1)
+        return compared(squared_distance(features, self.usual, self.whitening), self.held_out)
 
     @property
     def marks_nothing(self) -> bool:
@@ -78,6 +77,11 @@ class Typicality:
             model.graph.initializer.append(onnx.numpy_helper.from_array(getattr(self, name), name))
         del model.graph.input[1:]  # the constants replace these inputs
         return model
+
+
+def compared(distance: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Return the typicality [batch] of images with these squared distances [batch]. held_out: other distances, [n]."""
+    return (1 + np.sum(held_out >= distance[:, None], 1)) / (len(held_out) + 1)
 
 
 def squared_distance(features: np.ndarray, usual: np.ndarray, whitening: np.ndarray) -> np.ndarray:
