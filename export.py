@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 
 from common import data, files
-from common.deploy import graph, int8, latency, metadata, onnxfile, parity, plain, sidecar, typicality
+from common.deploy import graph, int8, latency, metadata, modelfile, onnxfile, parity, plain, sidecar, typicality
 from common.kinds import not_empty
 from common.run import flags, folders, outputs
 from common.run.provenance import provenance
@@ -55,7 +55,7 @@ def write_int8(networks: dict, fp32: onnxfile.OnnxModel, reference, known, about
     """
     size, view, train = fp32.data["size"], fp32.view, reference["train"]
     look = "window" if view == "lesion" else "frame"
-    quantized = networks | {look: int8.quantize(networks[look], train.images.network_input(look))}
+    quantized = networks | {look: int8.quantize(networks[look], train.look.images.network_input(look))}
     fitted = typicality.fit_network(quantized["frame"], known, threads)
     rough = write_and_load(graph.assemble(quantized, size, view, fitted), about, path, threads)
     line = int8.straight_line(parity.answer(rough, ["logit"], train)[0], parity.answer(fp32, ["logit"], train)[0])
@@ -124,18 +124,18 @@ def main():
         shipped = replace(run, predictor=graph.as_shipped(run.predictor, args.fp16))
         networks = graph.export_networks(shipped.predictor, run.data["size"])
         reference = parity.expect(shipped, splits)
-        known = data.concatenate(*(reference[name].images for name in splits if name != "test"))  # for typicality
+        known = data.concatenate(*(reference[name].look.images for name in splits if name != "test"))  # for typicality
         fp32, fitted = write_fp32(networks, run, known, about, beside["fp32"], args.threads)
-        stored = {"model": out.name, "file": graph.check(fp32.path)} | parity.check(fp32, reference, fitted)
+        stored = {"model": out.name, "file": modelfile.check(fp32.path)} | parity.check(fp32, reference, fitted)
         if args.fp16:
             stored["rounding"] = parity.compare_rounding(run, reference)
         if args.int8:
             checked = write_int8(networks, fp32, reference, known, about, beside["int8"], args.threads)
-            stored["int8"] = {"model": paths["int8"].name, "file": graph.check(beside["int8"])} | checked
+            stored["int8"] = {"model": paths["int8"].name, "file": modelfile.check(beside["int8"])} | checked
         if args.plain:
             plain.write(shipped, about, beside["plain"])
             rows = plain.check(beside["plain"], fp32, reference["train"], args.threads)
-            stored["plain"] = {"model": paths["plain"].name, "file": graph.check(beside["plain"]), "rows": rows}
+            stored["plain"] = {"model": paths["plain"].name, "file": modelfile.check(beside["plain"]), "rows": rows}
         if args.benchmark:
             stored["benchmark"] = latency.measure({n: beside[n] for n in wanted if n != "plain"}, run, splits["train"])
         for name in wanted:

@@ -61,30 +61,41 @@ def fit(labels, logits, deviations=PRIOR_DEVIATIONS) -> tuple[float, float]:
     The prior is 1 / temperature ~ N(1, 0.5²), offset ~ N(0, 1), so that few images change little. results/README.md
     compares fits of no, one and both parameters. Source: Platt, Advances in Large Margin Classifiers, 1999.
 
-    The penalised negative log-likelihood of sigmoid(slope logit + offset) is strictly convex. Newton's method finds the
-    minimum; a step is halved while the loss rises. The slope stays within SLOPES, so that the order of images stays.
+    The slope stays within SLOPES, so that the order of images stays.
 
     Args: deviations: standard deviations of the prior of slope and offset.
     """
-    labels, logits = np.asarray(labels, float), np.asarray(logits, float)
+    logits = np.asarray(logits, float)
     design = np.stack([logits, np.ones_like(logits)], 1)
-    precision = 1 / np.square(deviations)
+    slope, offset = logistic_regression(design, labels, np.array(PRIOR_MEANS), np.array(deviations))
+    return float(1 / np.clip(slope, *SLOPES)), float(offset)
+
+
+def logistic_regression(design: np.ndarray, labels, means: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """Return the parameters [d] that fit P(malignant) = sigmoid(design @ parameters), with a normal prior.
+
+    The penalised negative log-likelihood is strictly convex. Newton's method finds the minimum; a step is halved while
+    the loss rises.
+
+    Args: design: [n, d]; labels: [n]; means, deviations: [d], mean and standard deviation of the prior.
+    """
+    labels, design, precision = np.asarray(labels, float), np.asarray(design, float), 1 / np.square(deviations)
 
     def loss(parameters) -> float:
         margins = np.where(labels > 0, 1, -1) * (design @ parameters)
-        return np.logaddexp(0, -margins).sum() + (precision * (parameters - PRIOR_MEANS) ** 2).sum() / 2
+        return np.logaddexp(0, -margins).sum() + (precision * (parameters - means) ** 2).sum() / 2
 
-    found = np.array(PRIOR_MEANS)
+    found = means.astype(float)
     for _ in range(100):
         p = sigmoid(design @ found)
-        gradient = design.T @ (p - labels) + precision * (found - PRIOR_MEANS)
+        gradient = design.T @ (p - labels) + precision * (found - means)
         step = np.linalg.solve((design * (p * (1 - p))[:, None]).T @ design + np.diag(precision), gradient)
         while loss(found - step) > loss(found) and np.abs(step).max() > 1e-12:
             step = step / 2
         found = found - step
         if np.abs(step).max() < 1e-10:
             break
-    return float(1 / np.clip(found[0], *SLOPES)), float(found[1])
+    return found
 
 
 def brier(labels, probabilities, weights=None):

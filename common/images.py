@@ -45,11 +45,6 @@ class Images:
         return pictures
 
     @property
-    def inputs(self) -> np.ndarray:
-        """Input of a model: the pixels or, after windows are placed, windows and pixels, uint8 [n, 2, size, size]."""
-        return self.pixels if self.windows is None else np.stack([self.windows, self.pixels], 1)
-
-    @property
     def boxes(self) -> np.ndarray:
         """Box around each lesion in pixels of the frame, float64 [n, 4]; nan if unknown."""
         return self.table[delimited.BOX].to_numpy(float)

@@ -8,11 +8,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from common.calibration import logistic_regression
 from common.window import square_around
 
 WINDOW_FACTOR = 2.5  # side of the window around a lesion, as a multiple of the longer side of the box
 HOT_SHARE = 0.4  # share of the heat of the hottest cell; the hottest part has cells with at least this heat
 DEVIATIONS = 2.0  # standard deviations from the centre to the edge of an ellipse with even heat
+BOX_DEVIATIONS = np.array([5.0, 5.0, 100.0])  # of the prior of the weights of width, height and 1, with mean 0
+LEAST_EXTENT = 0.001  # a box thinner than this share of the frame counts as this thin
 
 
 def ellipses(boxes: torch.Tensor, side: int) -> torch.Tensor:
@@ -86,6 +89,26 @@ def in_pixels(shares: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 def scale_of(sizes: np.ndarray) -> torch.Tensor:
     """Return width, height, width and height of frames, float32 [n, 4]. sizes: int [n, 2], height and width."""
     return torch.from_numpy(sizes[:, [1, 0, 1, 0]]).float()
+
+
+def extents_of(boxes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return the width and height of boxes: natural logarithms of shares of the longer side of the frame, [n, 2].
+
+    Args: boxes: [n, 4] in pixels; scale: as for `in_pixels`.
+    """
+    return (boxes[:, 2:] / scale.amax(1, keepdim=True)).clamp(min=LEAST_EXTENT).log()
+
+
+def fit_box(extents: np.ndarray, labels: np.ndarray) -> torch.nn.Linear:
+    """Return a layer from the extents of a box to the logit of malignant, fitted by logistic regression.
+
+    If all labels are equal, the layer gives 0. Args: extents: [n, 2], of true boxes; labels: [n], 1 for malignant.
+    """
+    layer, found = torch.nn.Linear(2, 1), np.zeros(3)
+    if len(set(labels)) == 2:
+        found = logistic_regression(np.insert(extents, 2, 1, 1), labels, found, BOX_DEVIATIONS)
+    layer.weight.data[0], layer.bias.data[0] = torch.from_numpy(found[:2]), found[2]
+    return layer
 
 
 def lesion_windows(boxes: torch.Tensor) -> torch.Tensor:

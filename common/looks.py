@@ -34,6 +34,18 @@ class Look(NamedTuple):
     windows: np.ndarray
     found: np.ndarray
 
+    @property
+    def extents(self) -> np.ndarray:
+        """Widths and heights of the boxes, float32 [n, 2], as `lesion.extents_of` gives them."""
+        return lesion.extents_of(torch.from_numpy(self.boxes), lesion.scale_of(self.images.sizes)).numpy()
+
+    @property
+    def inputs(self) -> tuple[np.ndarray, ...]:
+        """Inputs of a `Predictor`: the pixels or, in the view lesion, windows with frames, and extents."""
+        if self.images.windows is None:
+            return (self.images.pixels,)
+        return np.stack([self.images.windows, self.images.pixels], 1), self.extents
+
 
 def look(predictor: Predictor, images: Images, given: bool = False) -> Look:
     """Find the lesions in images and place windows around them. Without a finder, the window is the whole picture.
@@ -89,4 +101,4 @@ def find_and_predict(predictor: Predictor, images: Images, given: bool = False) 
     Args: given: as for `look`. Raises: UserError, as `look`.
     """
     looked = look(predictor, images, given)
-    return model.predict(predictor, looked.images.inputs), looked.found
+    return model.predict(predictor, *looked.inputs), looked.found

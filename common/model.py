@@ -1,10 +1,10 @@
-"""ResNet-18 for small grey images (He et al., CVPR 2016), a pair of networks for the view lesion, and ensembles.
+"""ResNet-18 for small grey images (He et al., CVPR 2016), two networks and a box for the view lesion, and ensembles.
 
 Layers and their names are those of torchvision.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from common.errors import UserError
 
 GREY_MEAN, GREY_STD = 0.449, 0.226  # mean and deviation of ImageNet, averaged over the colours
-WINDOW_SHARE = 2 / 3  # share of the window in the logit of two looks; the frame has the rest (results/lesion.md)
+# The logit of the view lesion is WINDOW_SHARE times the logit of the window, plus 1 - WINDOW_SHARE times the logit of
+# the frame, plus BOX_SHARE times the logit of the box (results/lesion.md).
+WINDOW_SHARE, BOX_SHARE = 2 / 3, 1 / 2
 COARSE = 32  # rough side in pixels of images for `texture`; finer detail depends on the scanner (results/README.md)
 
 
@@ -26,7 +28,8 @@ class Explained(NamedTuple):
 
     evidence: for each look [n, rows, columns], what each position adds; texture: [n, features], from which the
     typicality is computed; heat: [n, side, side], 0 to 1, how sure the finder is of a lesion at each position of the
-    frame; None for a model without a finder. Texture and heat are of the frame.
+    frame; None for a model without a finder. Texture and heat are of the frame. The box adds the same to each position
+    of the window.
     """
 
     evidence: tuple[torch.Tensor, ...]
@@ -146,25 +149,25 @@ class BreastResNet(nn.Module):
 class TwoLooks(nn.Module):
     """Two networks: for the window around a lesion, and for the whole frame. The logit is the mean of both logits.
 
-    The network of the frame finds the lesion.
+    The network of the frame finds the lesion. The box around the lesion adds to the logit of the window: its size and
+    its shape tell malignant from benign, too, and a window has the same size and shape for all lesions.
+
+    Args: box: a layer from `lesion.extents_of`, [n, 2], to a logit [n, 1].
     """
 
-    def __init__(self, window: BreastResNet, frame: BreastResNet):
+    def __init__(self, window: BreastResNet, frame: BreastResNet, box: nn.Linear):
         super().__init__()
-        self.window, self.frame = window, frame
+        self.window, self.frame, self.box = window, frame, box
 
     @classmethod
-    def of_trained(cls, window: BreastResNet, frame: BreastResNet) -> "TwoLooks":
-        """Join two networks that were trained separately, and scale their last layers in place.
-
-        The mean of both logits is then WINDOW_SHARE times the first logit plus 1 - WINDOW_SHARE times the second logit.
-        """
-        looks = cls(window, frame)
+    def of_trained(cls, window: BreastResNet, frame: BreastResNet, box: nn.Linear) -> "TwoLooks":
+        """Join networks and box, which were fitted separately, and scale their last layers in place by their shares."""
+        shares = ((window.trunk.fc, WINDOW_SHARE), (frame.trunk.fc, 1 - WINDOW_SHARE), (box, BOX_SHARE))
         with torch.no_grad():
-            for network, share in ((window, WINDOW_SHARE), (frame, 1 - WINDOW_SHARE)):
-                for weights in network.trunk.fc.parameters():
-                    weights.mul_(2 * share)
-        return looks
+            for layer, share in shares:
+                for weights in layer.parameters():
+                    weights.mul_(2 * share)  # the mean of the logits of window and frame halves them
+        return cls(window, frame, box)
 
     @property
     def size(self) -> int:
@@ -176,18 +179,22 @@ class TwoLooks(nn.Module):
         """Number of residual stages of the network of the window, and of that of the frame."""
         return [self.window.stages, self.frame.stages]
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits [n]. images: float [n, 2, size, size] in [0, 1], windows and frames."""
-        return (self.window(images[:, 0]) + self.frame(images[:, 1])) / 2
+    def forward(self, images: torch.Tensor, extents: torch.Tensor) -> torch.Tensor:
+        """Return the logits [n].
 
-    def explain(self, images: torch.Tensor) -> Explained:
-        """Return class activation maps, texture and heat. images: float [n, 2, size, size] in [0, 1]."""
+        Args: images: float [n, 2, size, size] in [0, 1], windows and frames; extents: float [n, 2], of the boxes.
+        """
+        return (self.window(images[:, 0]) + self.box(extents)[:, 0] + self.frame(images[:, 1])) / 2
+
+    def explain(self, images: torch.Tensor, extents: torch.Tensor) -> Explained:
+        """Return class activation maps, texture and heat. images, extents: as for `forward`."""
         window, frame = self.window.explain(images[:, 0]), self.frame.explain(images[:, 1])
-        return Explained(window.evidence + frame.evidence, frame.texture, frame.heat)
+        of_window = window.evidence[0] + self.box(extents)[:, :, None]
+        return Explained((of_window, *frame.evidence), frame.texture, frame.heat)
 
     def streamlined(self) -> "TwoLooks":
         """Return a copy that computes the same in less time, as `BreastResNet.streamlined` does."""
-        return TwoLooks(self.window.streamlined(), self.frame.streamlined())
+        return TwoLooks(self.window.streamlined(), self.frame.streamlined(), copy.deepcopy(self.box))
 
 
 def mirrored(images: torch.Tensor) -> torch.Tensor:
@@ -214,22 +221,26 @@ class Predictor(nn.Module):
         frames = [member.frame if isinstance(member, TwoLooks) else member for member in self.members]
         return Predictor(frames, self.mirror) if frames[0].finder is not None else None
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits, float32 [n]. images: uint8 [n, size, size], or [n, 2, size, size] for two looks."""
+    def forward(self, images: torch.Tensor, *extents: torch.Tensor) -> torch.Tensor:
+        """Return the logits, float32 [n].
+
+        Args: images: uint8 [n, size, size], or [n, 2, size, size] for two looks; extents: only for two looks, float32
+        [n, 2], as for `TwoLooks.forward`.
+        """
         views = self.views(images)
-        return torch.stack([member(view) for member in self.members for view in views]).mean(0)
+        return torch.stack([member(view, *extents) for member in self.members for view in views]).mean(0)
 
     def views(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return what each member sees, float in [0, 1]: the images and, with `mirror`, the mirror images."""
         images = images.float() / 255
         return [images, mirrored(images)] if self.mirror else [images]
 
-    def explain(self, images: torch.Tensor) -> Explained:
+    def explain(self, images: torch.Tensor, *extents: torch.Tensor) -> Explained:
         """Return the mean evidence and heat of the members, and the texture of the first member for unmirrored images.
 
-        Args: images: as for `forward`.
+        Args: images, extents: as for `forward`.
         """
-        explained = [member.explain(view) for view in self.views(images) for member in self.members]
+        explained = [member.explain(view, *extents) for view in self.views(images) for member in self.members]
 
         def mean(maps: Sequence[torch.Tensor]) -> torch.Tensor:
             of_views = torch.stack(list(maps)).unflatten(0, (-1, len(self.members))).mean(1)
@@ -247,24 +258,27 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def batches(predictor: Predictor, inputs: Sequence[np.ndarray], size: int) -> Iterator[list[torch.Tensor]]:
+    """Yield the inputs of a predictor on its device, `size` images at a time. The predictor is ready to predict."""
+    device = next(predictor.parameters()).device
+    predictor.eval()
+    for parts in zip(*(torch.from_numpy(values).split(size) for values in inputs)):
+        yield [part.to(device) for part in parts]
+
+
 @torch.inference_mode()
-def predict(predictor: Predictor, images: np.ndarray, batch: int = 256) -> np.ndarray:
+def predict(predictor: Predictor, *inputs: np.ndarray, batch: int = 256) -> np.ndarray:
     """Return the logits of images, float64 [n], computed without autocast on the device of the predictor.
 
-    Args: images: uint8, as for `Predictor.forward`; batch: images at a time.
+    Args: inputs: as for `Predictor.forward`, such as `looks.Look.inputs`; batch: images at a time.
     """
-    device = next(predictor.parameters()).device
-    predictor.eval()
-    parts = torch.from_numpy(images).split(batch)
-    return torch.cat([predictor(part.to(device)).cpu() for part in parts]).double().numpy()
+    return torch.cat([predictor(*part).cpu() for part in batches(predictor, inputs, batch)]).double().numpy()
 
 
 @torch.inference_mode()
-def explain(predictor: Predictor, images: np.ndarray, batch: int = 256) -> Explained:
-    """Return evidence, texture and heat of images, float32 on the CPU. images, batch: as for `predict`."""
-    device = next(predictor.parameters()).device
-    predictor.eval()
-    parts = [predictor.explain(part.to(device)) for part in torch.from_numpy(images).split(batch)]
+def explain(predictor: Predictor, *inputs: np.ndarray, batch: int = 256) -> Explained:
+    """Return evidence, texture and heat of images, float32 on the CPU. inputs, batch: as for `predict`."""
+    parts = [predictor.explain(*part) for part in batches(predictor, inputs, batch)]
     evidence = tuple(torch.cat(of_look).cpu() for of_look in zip(*(one.evidence for one in parts)))
     heat = [one.heat for one in parts if one.heat is not None]
     return Explained(evidence, torch.cat([one.texture for one in parts]).cpu(), torch.cat(heat).cpu() if heat else None)

@@ -121,10 +121,12 @@ def fit(
 
     frame = fit_look("frame", frames_of(train), None if val is None else frames_of(val))
     finder = Predictor([frame.model], settings.mirror)
-    train = looks.look(finder, train, given=True).images
+    looked = looks.look(finder, train, given=True)
     chooser = None if val is None else windows_of(looks.look(finder, val).images)
-    window = fit_look("window", windows_of(train), chooser)
-    return Fit(TwoLooks.of_trained(window.model, frame.model), window.best_epoch, frame.history + window.history)
+    window = fit_look("window", windows_of(looked.images), chooser)
+    box = lesion.fit_box(looked.extents[train.boxed], train.labels[train.boxed]).to(device)
+    model = TwoLooks.of_trained(window.model, frame.model, box)
+    return Fit(model, window.best_epoch, frame.history + window.history)
 
 
 def fit_network(

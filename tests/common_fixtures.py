@@ -201,7 +201,9 @@ def finding(untrained) -> folders.Run:
     assert frame.finder is not None
     frame.finder.weight.data *= 0.4
     torch.nn.init.constant_(frame.finder.bias, -4.6)  # type: ignore[arg-type]
-    predictor = Predictor([TwoLooks(untrained_member(4, stages=3), frame)], mirror=True)
+    box = torch.nn.Linear(2, 1)
+    box.weight.data, box.bias.data = torch.tensor([[-0.8, 1.4]]), torch.tensor([0.3])
+    predictor = Predictor([TwoLooks(untrained_member(4, stages=3), frame, box)], mirror=True)
     return replace(untrained, predictor=predictor, data=untrained.data | {"view": "lesion"})
 
 

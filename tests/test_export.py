@@ -129,7 +129,7 @@ def test_a_network_only_file_answers_like_the_whole_file_by_operators_that_conve
     assert "network-only file against the complete file" in printed and f"{path}: " in printed
     (row,) = files.read_json(tmp_path / "out/model.parity.json")["plain"]["rows"]
     assert row["n"] == 24 and row["max_difference"] <= 1e-5
-    found = plain.answer(path, [phantoms.pixels], 1)
+    found = plain.answer(path, {"square": phantoms.pixels}, 1)
     np.testing.assert_allclose(sigmoid(found), whole.probabilities(phantoms.pixels), atol=1e-5)
     assert np.ptp(found) > 1e-3
 
@@ -146,7 +146,7 @@ def test_a_network_only_file_answers_like_the_whole_file_by_operators_that_conve
     assert "grey level / 255" in said["input"] and said["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     for test in said["tests"]:
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(test["square"]))))[np.newaxis]
-        np.testing.assert_allclose(plain.answer(path, [picture], 1), test["logit"], atol=1e-6)
+        np.testing.assert_allclose(plain.answer(path, {"square": picture}, 1), test["logit"], atol=1e-6)
         np.testing.assert_allclose(whole.probabilities(picture), test["probability"], atol=1e-5)
 
 

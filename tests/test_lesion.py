@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from common import lesion
 
@@ -97,3 +99,23 @@ def test_boxes_in_pixels_are_whole_and_at_least_one_wide_and_high():
     boxes = lesion.in_pixels(shares, scale)
     assert boxes.tolist() == [[200, 300, 80, 150], [-1, 89, 1, 1]]
     assert lesion.lesion_windows(boxes).tolist() == [[52.5, 187.5, 375, 375], [-1.75, 88.25, 2.5, 2.5]]
+
+
+def test_extents_are_logarithms_of_shares_of_the_longer_side():
+    boxes = torch.tensor([[10.0, 20, 150, 60], [0, 0, 600, 1], [5, 5, 0, 900]])
+    found = lesion.extents_of(boxes, torch.tensor([[600.0, 400, 600, 400], [400, 600, 400, 600], [600, 600, 600, 600]]))
+    expected = [[0.25, 0.1], [1, 1 / 600], [0.001, 1.5]]  # a box without width counts as a thousandth of the frame
+    torch.testing.assert_close(found, torch.tensor(expected).log())
+
+
+def test_the_layer_of_the_box_is_the_logistic_regression_of_scikit_learn():
+    chance = np.random.default_rng(0)
+    extents = chance.normal(-1.2, 0.5, (300, 2)).astype(np.float32)
+    labels = (chance.random(300) < 1 / (1 + np.exp(-(2 - 3 * extents[:, 0] + 5 * extents[:, 1])))).astype(np.uint8)
+    layer = lesion.fit_box(extents, labels)
+    expected = LogisticRegression(C=25, tol=1e-8).fit(extents, labels)  # C is the variance of the prior
+    np.testing.assert_allclose(layer.weight.detach(), expected.coef_, rtol=2e-3)
+    np.testing.assert_allclose(layer.bias.detach(), expected.intercept_, rtol=2e-3)
+    assert not any(values.any() for values in lesion.fit_box(extents, np.ones(300, np.uint8)).parameters())
+    few = lesion.fit_box(extents[labels.argsort()[[0, -1]]], np.array([0, 1]))  # two boxes separate the classes
+    assert few.weight.abs().max() < 10

@@ -69,7 +69,10 @@ def test_a_window_is_cut_out_of_the_frame_as_stored(finding, framed):
 def test_predictions_are_of_both_looks(finding, framed):
     logits, sure = looks.find_and_predict(finding.predictor, framed, given=True)
     placed = looks.look(finding.predictor, framed, given=True)
-    assert placed.images.inputs.shape == (6, 2, 28, 28)
+    assert [values.shape for values in placed.inputs] == [(6, 2, 28, 28), (6, 2)]
+    height, width = framed.sizes[0]
+    expected = [np.log(BOXES[0, axis] / max(width, height)) for axis in (2, 3)]
+    np.testing.assert_allclose(placed.extents[0], expected, rtol=1e-5)
     parts = [
         model.predict(model.Predictor([network], True), pixels)
         for network, pixels in zip(
@@ -77,6 +80,7 @@ def test_predictions_are_of_both_looks(finding, framed):
             (placed.images.windows, framed.pixels),
         )
     ]
+    parts[0] += placed.extents @ [-0.8, 1.4] + 0.3  # what the box adds in `finding`
     np.testing.assert_allclose(logits, np.mean(parts, 0), atol=1e-5)
     assert np.array_equal(sure, placed.found) and np.abs(parts[0] - parts[1]).min() > 1e-3
     by_run = finding.answer(framed, given=True)

@@ -69,12 +69,15 @@ def test_evidence_is_the_map_whose_mean_is_the_logit(uint8_images, members, mirr
     np.testing.assert_allclose(textures, expected, atol=1e-5)
 
 
-def test_the_window_has_two_thirds_of_the_logit_of_two_looks():
+def test_the_logit_of_two_looks_has_two_thirds_of_the_window_and_half_of_the_box():
     window, frame = BreastResNet(32, 2).eval(), BreastResNet(32, 2, finds=True).eval()
-    images = torch.rand(5, 2, 32, 32, generator=torch.Generator().manual_seed(0))
+    box, chance = torch.nn.Linear(2, 1), torch.Generator().manual_seed(0)
+    images, extents = torch.rand(5, 2, 32, 32, generator=chance), torch.randn(5, 2, generator=chance)
     with torch.no_grad():
-        expected = 2 / 3 * window(images[:, 0]) + 1 / 3 * frame(images[:, 1])
-        torch.testing.assert_close(TwoLooks.of_trained(window, frame)(images), expected)
+        expected = 2 / 3 * window(images[:, 0]) + 1 / 3 * frame(images[:, 1]) + 1 / 2 * box(extents)[:, 0]
+        found = TwoLooks.of_trained(window, frame, box)
+        torch.testing.assert_close(found(images, extents), expected)
+        torch.testing.assert_close(found.explain(images, extents).logits, expected)
 
 
 @pytest.mark.parametrize("size, factor", [(28, 1), (64, 2), (128, 4)])
@@ -94,7 +97,7 @@ def test_texture_is_of_the_picture_at_about_32_pixels(size, factor):
 def test_predictions_do_not_depend_on_the_batch(uint8_images, batch):
     torch.manual_seed(0)
     predictor = Predictor([BreastResNet(28, 3)], mirror=False).train()  # predict itself must turn batch norm to eval
-    logits = model.predict(predictor, uint8_images, batch)
+    logits = model.predict(predictor, uint8_images, batch=batch)
     assert logits.dtype == np.float64 and logits.shape == (11,)
     one_by_one = [model.predict(predictor, image[None])[0] for image in uint8_images]
     np.testing.assert_allclose(sigmoid(logits), sigmoid(one_by_one), rtol=0, atol=1e-6)

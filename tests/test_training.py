@@ -251,6 +251,8 @@ def test_the_network_of_frames_is_trained_first_and_that_of_windows_where_it_fin
     assert np.array_equal(windows.pixels, given) and np.array_equal(found.pixels, sought)
     assert windows.lesions is found.lesions is None and not np.array_equal(given, sought)
     assert weights(result.model.frame) == weights(first.model) and weights(result.model.window) == weights(second.model)
+    expected = lesion.fit_box(looks.look(finder, boxed, True).extents[boxed.boxed], boxed.labels[boxed.boxed])
+    assert weights(expected) == weights(result.model.box)
     assert result.best_epoch == second.best_epoch
     assert [entry["network"] for entry in result.history] == ["frame"] * 2 + ["window"] * 2
     assert result.history[2:] == [{"network": "window"} | entry for entry in second.history]

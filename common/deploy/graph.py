@@ -11,7 +11,6 @@ from torch import nn
 from common import lesion
 from common.deploy import modelfile
 from common.deploy.typicality import Typicality
-from common.errors import UserError, one_line
 from common.model import Predictor
 from common.window import frame_box, square_box, window
 
@@ -36,12 +35,14 @@ head (float[batch, rows, columns] frame_evidence)
 }}
 """
 TWO_LOOKS = """
-head (float[batch, rows, columns] window_evidence, float[batch, frame_rows, frame_columns] frame_evidence)
+head (float[batch, rows, columns] window_evidence, float[batch, one, one] box_evidence,
+      float[batch, frame_rows, frame_columns] frame_evidence)
     => (float[batch] probability, float[batch] logit, float[batch, rows, columns] evidence,
         float[batch, frame_rows, frame_columns] evidence_frame)
 <float slope = {{{slope!r}}}, float intercept = {{{intercept!r}}}, int64[2] positions = {{1, 2}}, float half = {{0.5}}>
 {{
-    scaled_window = Mul (window_evidence, slope)
+    window_and_box = Add (window_evidence, box_evidence)
+    scaled_window = Mul (window_and_box, slope)
     scaled_frame = Mul (frame_evidence, slope)
     evidence = Add (scaled_window, intercept)
     evidence_frame = Add (scaled_frame, intercept)
@@ -88,7 +89,8 @@ class Placement(nn.Module):
 
     Inputs: `image`, uint8 [batch, height, width]; heat of the finder, [batch, side, side]; given boxes, float32
     [batch, 4] in pixels, nan where the finder must find the box. Outputs: the windows, uint8 [batch, size, size];
-    `window`, float32 [batch, 4] in pixels; `found`, float32 [batch], 1 for a given box.
+    `window`, float32 [batch, 4] in pixels; `found`, float32 [batch], 1 for a given box; `extents`, float32 [batch, 2],
+    of the boxes.
     """
 
     def __init__(self, size: int):
@@ -97,11 +99,12 @@ class Placement(nn.Module):
 
     def forward(self, image: torch.Tensor, heat: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         size = frame_box(image.shape[1], image.shape[2])[:, 2:]
-        found = lesion.in_pixels(lesion.box_of(heat), torch.cat([size, size], 1))
+        scale = torch.cat([size, size], 1)
         unknown = given.isnan()
-        placed = lesion.lesion_windows(torch.where(unknown, found, given))
+        boxes = torch.where(unknown, lesion.in_pixels(lesion.box_of(heat), scale), given)
+        placed = lesion.lesion_windows(boxes)
         sure = torch.where(unknown[:, 0], heat.amax((1, 2)), torch.ones_like(heat[:, 0, 0]))
-        return window(image, placed, self.size).to(torch.uint8), placed, sure
+        return window(image, placed, self.size).to(torch.uint8), placed, sure, lesion.extents_of(boxes, scale)
 
 
 class Network(nn.Module):
@@ -119,6 +122,20 @@ class Network(nn.Module):
         explained = self.predictor.explain(prepared)
         found = {"evidence": explained.evidence[0], "features": explained.texture, "heat": explained.heat}
         return tuple(found[name] for name in self.outputs)
+
+
+class Box(nn.Module):
+    """What the boxes add to the evidence of their windows, the mean over the members of a predictor.
+
+    Input: `extents`, float32 [batch, 2]. Output: float32 [batch, 1, 1].
+    """
+
+    def __init__(self, predictor: Predictor):
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, extents: torch.Tensor) -> torch.Tensor:
+        return torch.stack([member.box(extents) for member in self.predictor.members]).mean(0)[:, :, None]
 
 
 def as_shipped(predictor: Predictor, fp16: bool) -> Predictor:
@@ -154,11 +171,11 @@ def export(module: nn.Module, inputs: dict[str, tuple], outputs: list[str]) -> o
 
 
 def export_networks(predictor: Predictor, size: int) -> dict[str, onnx.ModelProto]:
-    """Export the networks of a predictor: {look: model}, with "frame" and, in the view lesion, "window".
+    """Export the networks of a predictor: {look: model}, with "frame" and, in the view lesion, "window" and "box".
 
     The model "frame" takes `frame_prepared`, uint8 [batch, size, size]. The model gives `frame_evidence`,
     `frame_features` and, in the view lesion, `frame_heat`. The model "window" takes `window_prepared`, and gives
-    `window_evidence`.
+    `window_evidence`. The model "box" takes `extents`, and gives `box_evidence`.
 
     Args: predictor: from `as_shipped`; size: side of the prepared images in pixels.
     """
@@ -170,10 +187,13 @@ def export_networks(predictor: Predictor, size: int) -> dict[str, onnx.ModelProt
             "window": Network(windows, ["evidence"]),
         }
     prepared = torch.zeros(2, size, size, dtype=torch.uint8), {0: BATCH}
-    return {
+    exported = {
         look: export(network, {f"{look}_prepared": prepared}, [f"{look}_{name}" for name in network.outputs])
         for look, network in looks.items()
     }
+    if finder:
+        exported["box"] = export(Box(predictor), {"extents": (torch.zeros(2, 2), {0: BATCH})}, ["box_evidence"])
+    return exported
 
 
 @functools.cache
@@ -188,13 +208,13 @@ def preparation(size: int, view: str) -> onnx.ModelProto:
 
 @functools.cache
 def placement(size: int, heat_side: int) -> onnx.ModelProto:
-    """Return `Placement` as a model: `image`, `frame_heat`, `given_box` to `window_prepared`, `window`, `found`."""
+    """Return `Placement` as a model: `image`, `frame_heat` and `given_box` to four outputs."""
     inputs = {
         "image": (torch.zeros(2, 60, 80, dtype=torch.uint8), {0: BATCH, 1: HEIGHT, 2: WIDTH}),
         "frame_heat": (torch.rand(2, heat_side, heat_side), {0: BATCH}),
         "given_box": (torch.tensor([[10.0, 10, 30, 20], [5, 5, 60, 40]]), {0: BATCH}),
     }
-    return export(Placement(size), inputs, ["window_prepared", "window", "found"])
+    return export(Placement(size), inputs, ["window_prepared", "window", "found", "extents"])
 
 
 def join(parts: dict[str, onnx.ModelProto], outputs: list[str]) -> onnx.ModelProto:
@@ -237,7 +257,7 @@ def assemble(
     if view == "lesion":
         heat_side = networks["frame"].graph.output[2].type.tensor_type.shape.dim[1].dim_value
         parts["_given"] = onnx.parser.parse_model(VERSIONS + GIVEN_BOX)
-        parts |= {"placement": placement(size, heat_side), "window": networks["window"]}
+        parts |= {"placement": placement(size, heat_side), "window": networks["window"], "box": networks["box"]}
         outputs, head = [*outputs, "evidence_frame"], TWO_LOOKS
     parts["_head"] = onnx.parser.parse_model(VERSIONS + head.format(slope=slope, intercept=intercept))
     parts["_typicality"] = fitted.graph(VERSIONS)
@@ -263,25 +283,3 @@ def write(model: onnx.ModelProto, about: dict[str, str], path: Path) -> None:
             model.graph.node.insert(0, cast)
     onnx.helper.set_model_props(model, about)
     modelfile.save(model, path)
-
-
-def check(path: Path) -> dict:
-    """Check a file on disk with the ONNX checker and shape inference.
-
-    Returns: {"opset", "operator_sets", "external_data": number of tensors outside the file, "bytes"}.
-    Raises: UserError on a fault, non-standard operators or external data, which the web build of onnxruntime refuses.
-    """
-    try:
-        onnx.checker.check_model(path, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise UserError(f"the ONNX checker refuses the file: {one_line(str(error))}. Nothing is written.") from None
-    model = onnx.load(path, load_external_data=False)
-    found = {
-        "opset": {entry.domain: entry.version for entry in model.opset_import}[""],
-        "operator_sets": sorted({node.domain or "ai.onnx" for node in model.graph.node}),
-        "external_data": sum(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer),
-        "bytes": path.stat().st_size,
-    }
-    if found["external_data"] or found["operator_sets"] != ["ai.onnx"]:
-        raise UserError(f"the file has operators that are not standard: {found}. Nothing is written.")
-    return found

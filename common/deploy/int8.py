@@ -93,7 +93,7 @@ def check(model: onnxfile.OnnxModel, reference: dict[str, parity.Expected], line
     for name, expected in reference.items():
         outputs = ["probability", "logit", *parity.evidence_of(model)]
         found, logits, *evidence = parity.answer(model, outputs, expected)
-        answers[name] = expected.images.labels, expected.probabilities, found
+        answers[name] = expected.look.images.labels, expected.probabilities, found
         apart.append(parity.mean_from_logit(logits, evidence))
     mean = {"mean_from_logit": max(apart)}
     parity.require([mean], parity.MEAN_BOUND)

@@ -10,7 +10,7 @@ from common.data import Images
 from common.deploy import graph, onnxfile
 from common.deploy.typicality import Typicality
 from common.errors import UserError
-from common.looks import lesion_windows, look
+from common.looks import Look, lesion_windows, look
 from common.metrics import STANDARD_THRESHOLD
 from common.model import explain, predict
 from common.run.folders import Run
@@ -39,12 +39,11 @@ PHANTOMS = 4  # images of each size
 class Expected(NamedTuple):
     """The images of a split, with the answers of PyTorch.
 
-    images: with windows, in the view lesion; boxes: of the windows, [n, 4] in pixels, nan in other views;
-    probabilities: P(malignant), [n]; evidence: for each look [n, rows, columns]; textures: [n, d].
+    look: the images, and where the run looks in them; probabilities: P(malignant), [n]; evidence: for each look
+    [n, rows, columns]; textures: [n, d].
     """
 
-    images: Images
-    boxes: np.ndarray
+    look: Look
     probabilities: np.ndarray
     evidence: list[np.ndarray]
     textures: np.ndarray
@@ -55,12 +54,12 @@ def expect(run: Run, splits: dict[str, Images]) -> dict[str, Expected]:
     expected = {}
     for name, images in splits.items():
         run.require_size(images)
-        looked, boxes, *_ = look(run.predictor, images)
-        explained = explain(run.predictor, looked.inputs)
+        looked = look(run.predictor, images)
+        explained = explain(run.predictor, *looked.inputs)
         line = run.calibration
         evidence = [maps.numpy() / line.temperature + line.offset for maps in explained.evidence]
-        probabilities = run.calibration.probabilities(predict(run.predictor, looked.inputs))
-        expected[name] = Expected(looked, boxes, probabilities, evidence, explained.texture.numpy())
+        probabilities = run.calibration.probabilities(predict(run.predictor, *looked.inputs))
+        expected[name] = Expected(looked, probabilities, evidence, explained.texture.numpy())
     return expected
 
 
@@ -70,14 +69,14 @@ def answer(model: onnxfile.OnnxModel, outputs: list[str], expected: Expected, ba
     In the view lesion, the file gets the frames as stored, with the boxes that the run found.
     """
     if model.view == "lesion":
-        return model.run_images(outputs, expected.images, batch, expected.boxes)
-    return model.run(outputs, expected.images.pixels, batch)
+        return model.run_images(outputs, expected.look.images, batch, expected.look.boxes)
+    return model.run(outputs, expected.look.images.pixels, batch)
 
 
 def compare_finders(model: onnxfile.OnnxModel, name: str, expected: Expected) -> dict:
     """Return a row with "windows_differ": the share of images where file and run find different windows."""
-    (windows,) = model.run_images(["window"], expected.images)
-    differ = (windows != lesion_windows(expected.boxes)).any(1)
+    (windows,) = model.run_images(["window"], expected.look.images)
+    differ = (windows != lesion_windows(expected.look.boxes)).any(1)
     return {"split": name, "n": len(windows), "windows_differ": float(np.mean(differ))}
 
 
@@ -119,7 +118,7 @@ def compare_rounding(run: Run, shipped: dict[str, Expected]) -> list[dict]:
     """
     rows = []
     for name, expected in shipped.items():
-        logits = predict(run.predictor, expected.images.inputs)
+        logits = predict(run.predictor, *expected.look.inputs)
         apart = np.abs(run.calibration.probabilities(logits) - expected.probabilities)
         rows.append({"split": name, "n": len(apart), "max_difference": float(apart.max())})
     require(rows, ROUNDING_BOUND)
@@ -161,7 +160,7 @@ def compare_split(model: onnxfile.OnnxModel, name: str, expected: Expected, fitt
         "batch": batch,
         "max_difference": float(np.abs(found - expected.probabilities).max()),
         "labels_differ": sum(int(np.sum((found >= t) != (expected.probabilities >= t))) for t in thresholds),
-        "auc_difference": share_of_swapped_pairs(expected.images.labels, expected.probabilities, found),
+        "auc_difference": share_of_swapped_pairs(expected.look.images.labels, expected.probabilities, found),
         "mean_from_logit": mean_from_logit(logits, evidence),
         "evidence_difference": max(float(np.abs(own - other).max()) for own, other in zip(evidence, expected.evidence)),
         "typicality_difference": float(np.abs(typicality - fitted.p_values(expected.textures)).max()),

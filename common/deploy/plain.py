@@ -20,12 +20,17 @@ from common.model import BreastResNet, Predictor, TwoLooks, mirrored
 from common.run.folders import Run
 
 OPSET, IR_VERSION = 17, 8  # versions of ONNX that older converters read
-INPUTS = {"square": ["square"], "frame": ["frame"], "lesion": ["window", "frame"]}  # by view
+PICTURES = {"square": ["square"], "frame": ["frame"], "lesion": ["window", "frame"]}  # inputs by view
 SHOWS = {"square": "the middle square", "frame": "the whole frame", "window": "the window around the lesion"}
+EXTENTS = (
+    "; extents: float32 [1, 2], the natural logarithms of the box's width and height, each divided by the longer side "
+    "of the frame"
+)
 OPERATORS = {
     "Add", "AveragePool", "Conv", "ConvTranspose", "Div", "Flatten", "Gemm", "MatMul", "MaxPool", "Mul", "Relu",
     "Reshape", "Sigmoid", "Sub",
 }  # fmt: skip
+TEST_EXTENTS = np.log(np.array([[0.25, 0.25], [0.5, 0.25], [0.25, 0.5]], np.float32))  # of the tests in the JSON
 BOUNDS = {"max_difference": 1e-5, "logit_difference": 1e-4}  # from the complete file: of a probability, of a logit
 
 
@@ -48,8 +53,8 @@ def mean(values: list[torch.Tensor]) -> torch.Tensor:
 class Plain(nn.Module):
     """Networks of a run as in the network-only file. Members and mirrored views are averaged as in `Predictor`.
 
-    Input: a picture per look, float [1, 1, size, size] in [0, 1]. Outputs: calibrated logit [1, 1]; in the view lesion
-    heat map [1, 1, side, side].
+    Inputs: a picture per look, float [1, 1, size, size] in [0, 1]; in the view lesion also extents of the box, float
+    [1, 2]. Outputs: calibrated logit [1, 1]; in the view lesion heat map [1, 1, side, side].
     """
 
     def __init__(self, predictor: Predictor, calibration: Calibration):
@@ -66,7 +71,7 @@ class Plain(nn.Module):
         """Return maps, float [1, 1, side, side], mirrored left-right, as `mirrored` does."""
         return maps @ getattr(self, f"mirror_{maps.shape[-1]}")
 
-    def forward(self, first: torch.Tensor, second: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+    def forward(self, first: torch.Tensor, second=None, extents=None) -> tuple[torch.Tensor, ...]:
         logits, heats = [], []
         flips: list[Callable] = [torch.clone, self.flipped] if self.predictor.mirror else [torch.clone]
         for member in self.predictor.members:
@@ -76,15 +81,19 @@ class Plain(nn.Module):
                     logit, heat = look(network, flip(picture))
                     logits.append(logit)
                     heats += [] if heat is None else [flip(heat)]
-        logit = mean(logits) / self.calibration.temperature + self.calibration.offset
+        logit = mean(logits)
+        if extents is not None:  # the box adds to the logit of the window, which is half of the logit
+            logit = logit + mean([member.box(extents) for member in self.predictor.members]) / 2
+        logit = logit / self.calibration.temperature + self.calibration.offset
         return (logit, mean(heats)) if heats else (logit,)
 
 
 def export(run: Run) -> onnx.ModelProto:
     """Export the model of a network-only file. run: with a predictor of `graph.as_shipped`."""
     size, view = run.data["size"], run.data["view"]
-    inputs = {name: (torch.zeros(1, 1, size, size), None) for name in INPUTS[view]}
-    outputs = ["logit", "heat"] if view == "lesion" else ["logit"]
+    inputs, outputs = {name: (torch.zeros(1, 1, size, size), None) for name in PICTURES[view]}, ["logit"]
+    if view == "lesion":
+        inputs, outputs = inputs | {"extents": (torch.zeros(1, 2), None)}, ["logit", "heat"]
     exported = graph.export(Plain(run.predictor, run.calibration), inputs, outputs)
     model = onnx.version_converter.convert_version(exported, OPSET)
     model.ir_version = IR_VERSION
@@ -99,32 +108,41 @@ def describe(about: dict[str, str]) -> dict[str, str]:
     """Return the metadata of a network-only file, without typicality. about: metadata of the complete file."""
     size, view = about["input_size"], about["view"]
     kept = {key: text for key, text in about.items() if not key.startswith("typicality")}
-    pictures = [f"{name}: float32 [1, 1, {size}, {size}], {SHOWS[name]}" for name in INPUTS[view]]
+    pictures = [f"{name}: float32 [1, 1, {size}, {size}], {SHOWS[name]}" for name in PICTURES[view]]
     heat = (
         "; heat: how sure the finder is of a lesion at each position of the frame, 0 to 1, float32 [1, 1, side, side]"
     )
     return kept | {
-        "input": "; ".join([*pictures, "each from 0 to 1: the grey level / 255"]),
+        "input": "; ".join([*pictures, "each from 0 to 1: the grey level / 255"]) + EXTENTS * (view == "lesion"),
         "outputs": "logit: calibrated log-odds of malignant, float32 [1, 1]" + heat * (view == "lesion"),
         "preparation": f"not in the graph: cut, resize to {size}x{size} (bilinear, antialiased), divide by 255",
     }
 
 
-def answer(path: Path, pictures: list[np.ndarray], threads: int) -> np.ndarray:
-    """Return the logits, float32 [n], of a network-only file. pictures: uint8 [n, size, size], one array per input."""
+def answer(path: Path, inputs: dict[str, np.ndarray], threads: int) -> np.ndarray:
+    """Return the logits, float32 [n], of a network-only file.
+
+    Args: inputs: pictures, uint8 [n, size, size]; "extents", float32 [n, 2], only in the view lesion.
+    """
     session = onnxfile.open_session(str(path), threads)
-    names = [given.name for given in session.get_inputs()]
-    scaled = [(given / np.float32(255))[:, np.newaxis, np.newaxis] for given in pictures]
-    return np.concatenate([session.run(["logit"], dict(zip(names, given)))[0][0] for given in zip(*scaled)])
+    fed = {name: (values / np.float32(255))[:, None, None] for name, values in inputs.items() if name != "extents"}
+    fed |= {name: values[:, None] for name, values in inputs.items() if name == "extents"}
+    rows = zip(*fed.values())
+    return np.concatenate([session.run(["logit"], dict(zip(fed, row)))[0][0] for row in rows])
 
 
 def answer_tests(path: Path, threads: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return test pictures, {input: uint8 [n, size, size]}, and answers, {output: [n]}. Inputs get other pictures."""
+    """Return test pictures, {input: uint8 [n, size, size]}, and extents and answers, {name: [n, ...]}.
+
+    Inputs get other pictures.
+    """
     inputs = onnxfile.open_session(str(path), threads).get_inputs()
     images = phantom.generate(sidecar.PICTURES, inputs[0].shape[-1], seed=0, malignant_share=0.5)[0]
-    pictures = {given.name: np.roll(images, i, 0) for i, given in enumerate(inputs)}
-    logits = answer(path, list(pictures.values()), threads)
-    return pictures, {"logit": logits, "probability": sigmoid(logits)}
+    names = [given.name for given in inputs if given.name != "extents"]
+    pictures = {name: np.roll(images, i, 0) for i, name in enumerate(names)}
+    extents = {"extents": TEST_EXTENTS[: len(images)]} if len(names) < len(inputs) else {}
+    logits = answer(path, pictures | extents, threads)
+    return pictures, extents | {"logit": logits, "probability": sigmoid(logits)}
 
 
 def write(run: Run, about: dict[str, str], path: Path) -> None:
@@ -142,7 +160,9 @@ def check(path: Path, whole: onnxfile.OnnxModel, expected: parity.Expected, thre
     """
     if others := {node.op_type for node in onnx.load(path).graph.node} - OPERATORS:
         raise UserError(f"--plain: converters may refuse {', '.join(sorted(others))}. Nothing is written.")
-    found = answer(path, [expected.images.network_input(name) for name in INPUTS[whole.view]], threads)
+    inputs = {name: expected.look.images.network_input(name) for name in PICTURES[whole.view]}
+    inputs |= {"extents": expected.look.extents} if whole.view == "lesion" else {}
+    found = answer(path, inputs, threads)
     logits, probabilities = parity.answer(whole, ["logit", "probability"], expected)
     apart = {"max_difference": np.abs(sigmoid(found) - probabilities), "logit_difference": np.abs(found - logits)}
     rows = [{"split": "train", "n": len(found)} | {name: float(values.max()) for name, values in apart.items()}]

@@ -155,7 +155,8 @@ def empty_model(size: int, stages: int | list[int]) -> BreastResNet | TwoLooks:
     with torch.device("meta"):  # initial weights would cost time and random numbers
         if isinstance(stages, list):
             of_window, of_frame = stages
-            model = TwoLooks(BreastResNet(size, of_window), BreastResNet(size, of_frame, finds=True))
+            looks = BreastResNet(size, of_window), BreastResNet(size, of_frame, finds=True)
+            model = TwoLooks(*looks, torch.nn.Linear(2, 1))
         else:
             model = BreastResNet(size, stages)
     model.to_empty(device="cpu")
@@ -224,7 +225,7 @@ class Run:
         """Return the answer of the models. given: look at known boxes. Raises: UserError on images of another size."""
         self.require_size(images)
         looked = look(self.predictor, images, given)
-        probabilities = self.calibration.probabilities(predict(self.predictor, looked.images.inputs))
+        probabilities = self.calibration.probabilities(predict(self.predictor, *looked.inputs))
         return Answer(probabilities, looked.windows, looked.found)
 
     @property
@@ -244,7 +245,7 @@ class Run:
         Evidence is what each position adds to the calibrated logit. Unit: log-odds.
         """
         looked = look(self.predictor, images)
-        evidence = explain(self.predictor, looked.images.inputs).evidence[0].numpy()
+        evidence = explain(self.predictor, *looked.inputs).evidence[0].numpy()
         return evidence / self.calibration.temperature + self.calibration.offset, looked.windows
 
     @property

@@ -13,7 +13,7 @@ from PIL import Image
 
 from common import fingerprints, imagefile, looks, phantom
 from common.calibration import sigmoid
-from common.deploy import graph, metadata, onnxfile
+from common.deploy import graph, metadata, modelfile, onnxfile
 from common.errors import UserError
 from common.model import Predictor, explain, predict
 
@@ -82,7 +82,7 @@ def test_several_hospitals_are_named(untrained):
 
 
 def test_file_stands_by_itself(onnx_model):
-    found = graph.check(onnx_model.path)
+    found = modelfile.check(onnx_model.path)
     assert found["external_data"] == 0 and found["operator_sets"] == ["ai.onnx"]
     assert found["opset"] == graph.OPSET and found["bytes"] == onnx_model.path.stat().st_size
     (entry,) = onnx_model.session.get_inputs()
@@ -98,7 +98,7 @@ def test_what_the_checker_refuses_is_one_line(onnx_model, tmp_path):
     broken.graph.node[0].op_type = "Nonsense"
     onnx.save(broken, tmp_path / "broken.onnx")
     with pytest.raises(UserError, match="checker refuses the file"):
-        graph.check(tmp_path / "broken.onnx")
+        modelfile.check(tmp_path / "broken.onnx")
 
 
 def test_predictor_without_mirror_exports_too(phantoms):
@@ -168,8 +168,8 @@ def test_the_means_of_both_maps_are_the_logit_and_each_map_is_its_network_s(find
     assert np.allclose((maps[0].mean((1, 2)) + maps[1].mean((1, 2))) / 2, logit, atol=1e-5)
     assert np.allclose(sigmoid(logit), probability, atol=1e-6)
     assert [m.shape[1:] for m in maps] == [(4, 4), (7, 7)] and abs(maps[0].mean() - maps[1].mean()) > 0.01
-    seen = looks.look(finding.predictor, framed).images.inputs
-    expected = [own.numpy() / 1.5 + 0.1 for own in explain(finding.predictor, seen).evidence]
+    seen = looks.look(finding.predictor, framed).inputs
+    expected = [own.numpy() / 1.5 + 0.1 for own in explain(finding.predictor, *seen).evidence]
     for found, own in zip(maps, expected, strict=True):
         np.testing.assert_allclose(found, own, atol=1e-3)
     for model in (finding, lesion_model):
@@ -179,7 +179,7 @@ def test_the_means_of_both_maps_are_the_logit_and_each_map_is_its_network_s(find
 
 
 def test_a_file_that_looks_for_lesions_stands_by_itself_and_says_what_it_takes(lesion_model):
-    assert graph.check(lesion_model.path)["operator_sets"] == ["ai.onnx"] and lesion_model.view == "lesion"
+    assert modelfile.check(lesion_model.path)["operator_sets"] == ["ai.onnx"] and lesion_model.view == "lesion"
     (image,), (box,) = lesion_model.session.get_inputs(), lesion_model.session.get_overridable_initializers()
     assert (image.name, image.shape) == ("image", ["batch", "height", "width"])
     assert (box.name, box.type, box.shape[1]) == ("box", "tensor(float)", 4)

@@ -88,9 +88,9 @@ def test_a_file_that_looks_for_lesions_is_compared_at_the_same_windows_and_its_f
     evidence = [expected.evidence[0], expected.evidence[1] + np.float32(0.49)]  # of the frame's network
     row = parity.compare_split(lesion_model, "train", expected._replace(evidence=evidence), fitted, 1)
     assert row["evidence_difference"] == pytest.approx(0.49, abs=1e-3) and row["max_difference"] < 1e-5
-    boxes = expected.boxes.copy()
+    boxes = expected.look.boxes.copy()
     boxes[2] += [3, 0, 0, 0]
-    elsewhere = expected._replace(boxes=boxes)
+    elsewhere = expected._replace(look=expected.look._replace(boxes=boxes))
     assert parity.compare_finders(lesion_model, "train", elsewhere)["windows_differ"] == pytest.approx(1 / 6)
     row = parity.compare_split(lesion_model, "train", elsewhere, fitted, 1)
     assert row["max_difference"] > 1e-5  # it looks where it is told

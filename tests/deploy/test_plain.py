@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from common import looks, phantom
-from common.deploy import graph, metadata, onnxfile, parity, plain
+from common.deploy import graph, metadata, modelfile, onnxfile, parity, plain
 from common.errors import UserError
 from common.model import BreastResNet, Predictor, explain, predict
 
@@ -29,29 +29,42 @@ def test_window_and_frame_give_the_logit_of_the_whole_file_and_the_heat_of_the_f
     (row,) = plain.check(path, lesion_model, expected, 1)
     assert row["n"] == 6 and row["max_difference"] <= 1e-5
     session = onnxfile.open_session(str(path), 1)
-    seen = looks.look(finding.predictor, framed).images
+    seen = looks.look(finding.predictor, framed)
     for i, heat in enumerate(explain(finding.predictor.finder, framed.pixels).heat):
-        fed = {name: seen.network_input(name)[i : i + 1, np.newaxis] / np.float32(255) for name in ("window", "frame")}
+        pictures = {name: seen.images.network_input(name)[i : i + 1, np.newaxis] for name in ("window", "frame")}
+        fed = {name: picture / np.float32(255) for name, picture in pictures.items()}
+        fed["extents"] = seen.extents[i : i + 1]
         (found,) = session.run(["heat"], fed)
         np.testing.assert_allclose(found[0, 0], heat, atol=1e-5)
 
 
 def test_what_it_takes_and_gives_is_in_its_metadata(path):
-    graph.check(path)
+    modelfile.check(path)
     model = onnx.load(path)
     ends = [*model.graph.input, *model.graph.output]
     shapes = {end.name: [d.dim_value for d in end.type.tensor_type.shape.dim] for end in ends}
-    assert shapes == {"window": [1, 1, 28, 28], "frame": [1, 1, 28, 28], "logit": [1, 1], "heat": [1, 1, 14, 14]}
+    pictures = {"window": [1, 1, 28, 28], "frame": [1, 1, 28, 28]}
+    assert shapes == pictures | {"extents": [1, 2], "logit": [1, 1], "heat": [1, 1, 14, 14]}
     about = {entry.key: entry.value for entry in model.metadata_props}
     assert all(f"{name}: float32 [1, 1, 28, 28]" in about["input"] for name in ("window", "frame"))
+    assert "extents: float32 [1, 2], the natural logarithms" in about["input"]
     assert about["threshold"] == "0.4" and "heat" in about["outputs"] and "typicality_rule" not in about
+
+
+def test_its_tests_have_extents_that_change_the_answer(path):
+    pictures, answers = plain.answer_tests(path, 1)
+    assert list(pictures) == ["window", "frame"] and answers["extents"].shape == (3, 2)
+    square = np.broadcast_to(answers["extents"][:1], (3, 2))
+    others = plain.answer(path, pictures | {"extents": square}, 1)
+    added = (answers["extents"] - square) @ [-0.8, 1.4] / 2 / 1.5  # the layer of `finding`, and its temperature
+    np.testing.assert_allclose(answers["logit"] - others, added, atol=1e-5)
 
 
 def test_other_pictures_and_other_operators_are_refused(path, finding, lesion_model, framed, monkeypatch):
     expected = parity.expect(finding, {"train": framed})["train"]
-    swapped = replace(expected.images, windows=expected.images.pixels)
+    swapped = replace(expected.look.images, windows=expected.look.images.pixels)
     with pytest.raises(UserError, match="differs from PyTorch"):
-        plain.check(path, lesion_model, expected._replace(images=swapped), 1)
+        plain.check(path, lesion_model, expected._replace(look=expected.look._replace(images=swapped)), 1)
     monkeypatch.setattr(plain, "OPERATORS", plain.OPERATORS - {"MatMul"})
     with pytest.raises(UserError, match="converters may refuse MatMul"):
         plain.check(path, lesion_model, expected, 1)
