@@ -112,7 +112,7 @@ def draw_augmented(pool: Images, title: str, seed: int):
 
     The images of files are for the views frame and lesion, in which training also varies what differs between scanners.
     """
-    view = "frame" if "_file" in pool.table else "square"
+    view = "frame" if (pool.files != "").any() else "square"
     strength = Strength(scanners=Settings(view=view).varies_scanners)
     shown = np.concatenate([np.flatnonzero(pool.labels == c)[:SHOWN] for c in (1, 0)])
     stored = torch.from_numpy(pool.pixels[shown]).float() / 255
@@ -134,7 +134,7 @@ def main():
         print(f"{found.label}\n{audit_text(pool, audited)}")
         drawn = {}
         if audited.pairs:
-            title = f"{found.label}, near-duplicates with the lowest correlation"
+            title = f"{found.label}, near-duplicates with the lowest correlation of those listed"
             drawn["near_duplicates"] = draw_pairs(pool, audited.pairs[-PAIRS:][::-1], title)
         if audited.opposite:
             title = f"{found.label}, near-duplicates with opposite labels"

@@ -17,7 +17,7 @@ from common.calibration import CHOSEN, Calibration, calibrated, logit, reliabili
 from common.data import Found, Images
 from common.deploy import onnxfile, recalibrate, sidecar
 from common.deploy.onnxfile import OnnxModel
-from common.deploy.typicality import compared
+from common.deploy.typicality import LEAST_IMAGES, compared
 from common.errors import UserError
 from common.files import replacing, write_json
 from common.kinds import FILE, INNER_SHARE, not_empty, one_of
@@ -27,7 +27,6 @@ from common.show import figures, tables
 from common.thresholds import Rule
 
 MEASURED = (".calibration.json", ".calibration.png")  # files of a calibration on images
-TYPICAL = 100  # images needed to fit typicality; with fewer images, typicality could mark no image
 
 
 def parse_args():
@@ -52,6 +51,11 @@ def parse_args():
         parser.error("give only one of --sensitivity, --specificity and --flag-rate")
     if bool(args.data) == bool(args.prevalence):
         parser.error("give --data with images of known outcome, or --prevalence, but not both")
+    if args.prevalence and (given or args.unit != "image"):
+        parser.error(
+            "--prevalence moves the threshold of the file. --sensitivity, --specificity, --flag-rate and --unit "
+            "need --data"
+        )
     kind, value = given[0] if given else ("sensitivity", 0.95)
     args.rule = Rule(kind.replace("_", "-"), value)
     args.out = Path(args.out or Path(args.model).with_suffix(".local.onnx"))
@@ -129,13 +133,13 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, found: Found, args, o
     label = found.notice or " + ".join(chosen.chosen_on["hospitals"])
     lines = [tables.recalibration_text(fitted, model.calibration, chosen, label), seen]
     lines.append(recalibration.halving(unit, args.unit, fitted))
-    if len(images) >= TYPICAL:
+    if len(images) >= LEAST_IMAGES:
         unusual = recalibrate.distances(file, images, args.threads)
         recalibrate.refit_typicality(file, unusual)
         typicality = compared(unusual, unusual)  # as the new file gives
     else:
         lines.append(
-            f"Typicality still refers to the training images. To fit typicality, give {TYPICAL} images or more."
+            f"Typicality still refers to the training images. To fit typicality, give {LEAST_IMAGES} images or more."
         )
     without_call = (sure < model.calibration.found_threshold) | (typicality < model.typicality_threshold)
     lines += remarks(model, images, without_call, found, out)

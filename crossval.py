@@ -2,7 +2,7 @@
 
 The k models together are an ensemble. With --refit, one more model, trained on all images of the pool, replaces the
 ensemble. By default, the pool is train and val, and near-duplicates and images of one patient share a fold. With
---groups hospital, each data set is a fold. For plain stratified folds over train, as in the first study, give
+--groups hospital, each hospital is a fold. For plain stratified folds over train, as in the first study, give
 --folds 5 --groups image --pool train.
 """
 
@@ -29,12 +29,16 @@ POOLS = {"train": ["train"], "train+val": ["train", "val"], "all": ["train", "va
 
 def parse_args():
     parser = flags.Parser(__doc__)
-    flags.add(parser, "--folds", number(int, 2, 10_000), "number of folds", 5)
+    folds = "number of folds; not with --groups hospital, which makes each hospital a fold"
+    flags.add(parser, "--folds", number(int, 2, 10_000), folds, shown="5")
     repeats = "number of repeats, each with other folds and seeds; the logits are averaged"
     flags.add(parser, "--repeats", number(int, 1, 1000), repeats, 1)
     flags.add(parser, "--pool", one_of(*POOLS), "the images to divide into folds", "train+val")
     how = "which images share a fold. patient: near-duplicates and images of one patient. image: none. hospital: all "
-    how += "images of a data set of --data, so that no model has seen the hospital that it predicts"
+    how += (
+        "images of a hospital (a data set of --data, or a value of the column hospital), so that no model has seen the "
+    )
+    how += "hospital that it predicts"
     flags.add(parser, "--groups", one_of("patient", "image", "hospital"), how, "patient")
     refit = "train N more models (1 if you give no N) on all images of the pool. They replace the ensemble. The "
     refit += "out-of-fold predictions calibrate them"
@@ -43,15 +47,20 @@ def parse_args():
     jobs = "number of models trained at once; they share --threads"
     flags.add(parser, "--jobs", POSITIVE_INT, jobs, shown="one per thread, but not more than models")
     flags.add_run_flags(parser, "runs/crossval")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.groups == "hospital" and args.folds:
+        parser.error("--groups hospital makes each hospital a fold. Remove --folds")
+    return args
 
 
 def count_folds(pool: Images, args) -> int:
     """Return the number of folds. Raises: UserError when there is only one hospital."""
     if args.groups != "hospital":
-        return args.folds
+        return args.folds or 5
     if (hospitals := len(set(pool.hospitals))) < 2:
-        raise UserError("--groups hospital needs at least two hospitals. Give --data two data sets.")
+        raise UserError(
+            "--groups hospital needs two hospitals. Give --data two data sets, or a table with a column hospital."
+        )
     return hospitals
 
 
@@ -100,7 +109,8 @@ def main():
     settings = replace(settings, view=found.view)
     pool = data.load(found, *POOLS[args.pool], optional=["val", "test"])
     data.require_apart(found)
-    device, folds = device_of(args.device), count_folds(pool, args) * args.repeats
+    args.folds = count_folds(pool, args)
+    device, folds = device_of(args.device), args.folds * args.repeats
     args.jobs = args.jobs or min(args.threads, folds + args.refit)
     scheme = Scheme(args.groups, args.folds, args.repeats, args.seed, args.refit, args.jobs, args.threads, device)
     described = provenance.describe(args, settings, found)

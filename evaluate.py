@@ -134,7 +134,7 @@ def predict_other(model: Model, scored: Scored, args) -> Predicted:
 
 def label_of(model: Model, found: Found, images: Images) -> str:
     """Return the name of the images for tables and figures."""
-    at_full_size = isinstance(model, onnxfile.OnnxModel) and "_file" in images.table
+    at_full_size = isinstance(model, onnxfile.OnnxModel) and (images.files != "").all()
     return f"{found.name} at full size" if at_full_size else found.label
 
 

@@ -55,7 +55,8 @@ def write_int8(networks: dict, fp32: onnxfile.OnnxModel, reference, known, about
     """
     size, view, train = fp32.data["size"], fp32.view, reference["train"]
     look = "window" if view == "lesion" else "frame"
-    quantized = networks | {look: int8.quantize(networks[look], train.look.images.network_input(look))}
+    pictures = train.look.images.windows if look == "window" else train.look.images.pixels
+    quantized = networks | {look: int8.quantize(networks[look], pictures)}
     fitted = typicality.fit_network(quantized["frame"], known, threads)
     rough = write_and_load(graph.assemble(quantized, size, view, fitted), about, path, threads)
     line = int8.straight_line(parity.answer(rough, ["logit"], train)[0], parity.answer(fp32, ["logit"], train)[0])
@@ -73,8 +74,8 @@ def write_fp32(networks: dict, run, known, about, path, threads) -> tuple[onnxfi
     """
     fitted = typicality.fit_network(networks["frame"], known, threads)
     if fitted.marks_nothing:
-        few = f"{len(fitted.held_out)} training images are too few to mark an image as unlike them; 100 are needed"
-        print(f"note: typicality: {few}", file=sys.stderr)
+        few = f"{len(fitted.held_out)} training images are too few to mark an image as unlike them"
+        print(f"note: typicality: {few}; {typicality.LEAST_IMAGES} are needed", file=sys.stderr)
     line = 1 / run.calibration.temperature, run.calibration.offset
     model = graph.assemble(networks, run.data["size"], run.data["view"], fitted, *line)
     return write_and_load(model, about, path, threads), fitted

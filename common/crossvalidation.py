@@ -106,7 +106,8 @@ def train_fold(
     Returns: model on the CPU; logits of the m unseen images, [m]; how sure the finder is of a lesion, [m].
     """
     model = training.fit(pool[trained], None, settings, seed, device, name, checkpoint).model
-    return model.cpu(), *find_and_predict(Predictor([model], settings.mirror), pool[unseen])
+    logits, sure = find_and_predict(Predictor([model], settings.mirror), pool[unseen])
+    return model.cpu(), logits, sure
 
 
 def model_seed(seed: int, i: int) -> int:

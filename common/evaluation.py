@@ -14,6 +14,7 @@ from common import boxes, comparison, fingerprints
 from common.answer import Answer
 from common.calibration import Calibration
 from common.data import Found, Images
+from common.delimited import BOX
 from common.errors import UserError
 from common.fingerprints import NEAR, SAME
 from common.scoring import Scored
@@ -196,10 +197,10 @@ def per_patient(scored: Scored) -> Scored:
 
 def split_by(table: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
     """Return the images of each value of a column, {value: bool [n]}. Raises: UserError on an unknown column."""
-    known = [name for name in table.columns if name[0] != "_"]
+    known = [name for name in table.columns if name[0] != "_" and name not in BOX]
     if column not in known:
         raise UserError(f"--by {column}: the images have no such column. Use {', '.join(known)}.")
-    values = table[column].astype(str).replace({"": UNKNOWN, "nan": UNKNOWN})
+    values = table[column].astype(str).replace("", UNKNOWN)
     return {value: (values == value).to_numpy() for value in sorted(values.unique())}
 
 

@@ -32,17 +32,16 @@ class Images:
         return len(self.pixels)
 
     def __getitem__(self, chosen) -> "Images":
-        """Return some of the images. chosen: bool [n], or indices."""
+        """Return some of the images. chosen: bool [n], indices, or a slice."""
         rows = np.arange(len(self))[chosen]
         windows = None if self.windows is None else self.windows[rows]
         table = self.table.iloc[rows].reset_index(drop=True)
         return Images(self.pixels[rows], table, self.squares[rows], self.sizes[rows], windows)
 
-    def network_input(self, name: str) -> np.ndarray:
-        """Return the pictures of a look, uint8 [n, size, size]. name: window (placed before), frame or square."""
-        pictures = self.windows if name == "window" else self.pixels
-        assert pictures is not None  # windows are placed before this call
-        return pictures
+    @property
+    def files(self) -> np.ndarray:
+        """Path of the file of each image, text [n]; "" for an image of an array."""
+        return self.table["_file"].to_numpy(str) if "_file" in self.table else np.full(len(self), "")
 
     @property
     def boxes(self) -> np.ndarray:

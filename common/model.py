@@ -152,7 +152,8 @@ class TwoLooks(nn.Module):
     The network of the frame finds the lesion. The box around the lesion adds to the logit of the window: its size and
     its shape tell malignant from benign, too, and a window has the same size and shape for all lesions.
 
-    Args: box: a layer from `lesion.extents_of`, [n, 2], to a logit [n, 1].
+    Args: box: a layer from `lesion.extents_of`, [n, 2], to a logit [n, 1]. The last layers of all three parts already
+    have their shares, as `of_trained` gives them.
     """
 
     def __init__(self, window: BreastResNet, frame: BreastResNet, box: nn.Linear):

@@ -108,7 +108,6 @@ def check_boxes(table: pd.DataFrame, sizes: np.ndarray, where: Path) -> None:
 
 def frames(images: Images) -> Iterator[np.ndarray]:
     """Yield the frame of each image, uint8 [h, w]. Image files are read again. Raises: UserError with the path."""
-    files = images.table["_file"] if "_file" in images.table else [""] * len(images)
 
     def frame(path: str, pixels: np.ndarray) -> np.ndarray:
         try:
@@ -119,4 +118,4 @@ def frames(images: Images) -> Iterator[np.ndarray]:
     for start in range(0, len(images), AT_ONCE):  # in blocks, because the map of a pool reads ahead without a bound
         here = slice(start, start + AT_ONCE)
         with ThreadPoolExecutor(cpu_count()) as pool, warnings.catch_warnings(action="ignore"):
-            yield from pool.map(frame, files[here], images.pixels[here])
+            yield from pool.map(frame, images.files[here], images.pixels[here])

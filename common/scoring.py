@@ -30,7 +30,7 @@ class Scored:
     chose: what the choosing images chose, such as "epoch".
     unit: what a case is, "image" or "patient".
     by: {subset: {column: value}}, for the subsets with one value of a column.
-    boxes: which boxes the model looked at, "found" or "given"; "" if the model does not look for lesions.
+    boxes: "found" or "given" if the images are scored with both kinds of boxes; otherwise "".
     """
 
     on: str
@@ -220,13 +220,14 @@ def unknown_patients(scored: list[Scored]) -> list[str]:
 
 def below_chance(results: list[dict]) -> list[str]:
     """Return a sentence for each hospital with an AUC interval below 0.5, where the labels may be reversed."""
-    return [
-        f"The AUC on {entry['on']} ({entry['hospital']}) and its interval are below 0.5. The labels may have the "
-        "opposite meaning: malignant must be 1 in a table, and 0 in an .npz file."
+    said = [
+        f"The AUC on {entry['on'].replace('_', '-')} ({entry['hospital']}) and its interval are below 0.5. The labels "
+        "may have the opposite meaning: malignant must be 1 in a table, and 0 in an .npz file."
         for entry in results
         if entry["auc_ci95"][1] < 0.5
         and (entry["unit"], entry["subset"], entry["threshold_name"]) == ("image", ALL, "standard")
     ]
+    return list(dict.fromkeys(said))  # results with found and with given boxes say the same
 
 
 def fit_calibration(

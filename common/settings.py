@@ -67,7 +67,11 @@ class Settings:
     class_weights: str = setting(
         "none", one_of("none", "balanced"), "weights in the loss. none: all images equal; balanced: both classes equal"
     )
-    mixup: float = setting(0.4, number(float, 0, 1000), "alpha of the Beta distribution of mixup; 0 turns mixup off")
+    mixup: float = setting(
+        0.4,
+        number(float, 0, 1000),
+        "alpha of the Beta distribution of mixup; 0: no mixup. The network that finds the lesion trains without mixup",
+    )
     augment: bool = setting(
         True, ON_OFF, "change training images at random: mirror, rotation, scale, shift, gain, erasing"
     )
@@ -80,7 +84,11 @@ class Settings:
         10, NATURAL, "train.py: stop after this many epochs without a lower validation loss; 0: train all epochs"
     )
     mirror: bool = setting(True, ON_OFF, "average the predictions of each image and of its mirror image")
-    zoom: float = setting(0.15, SHARE_BELOW_ONE, "largest share by which augmentation enlarges or shrinks an image")
+    zoom: float = setting(
+        0.15,
+        SHARE_BELOW_ONE,
+        "largest share by which augmentation enlarges or shrinks an image; 0.3 for the network that finds the lesion",
+    )
     scanners: str = setting(
         "auto",
         one_of("auto", "on", "off"),

@@ -86,7 +86,8 @@ def frames_of(images: Images) -> Examples:
 
 def windows_of(images: Images) -> Examples:
     """Return windows with labels, for the network that classifies lesions in windows."""
-    return Examples(images.network_input("window"), images.labels)
+    assert images.windows is not None  # `looks.look` places windows
+    return Examples(images.windows, images.labels)
 
 
 def fit(

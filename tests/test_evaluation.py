@@ -101,6 +101,7 @@ def test_subsets_are_those_that_say_something():
     assert subsets(predicted(), by="device") == {"device X": 8, "device Y": 8, "device unknown": 8}
     message = refusal(evaluation.add_subsets, predicted(), "test", "scanner")
     assert message.startswith("--by scanner: the images have no such column. Use image, label, split, hospital")
+    assert "no such column" in refusal(evaluation.add_subsets, predicted(), "test", "width")  # a box is no group
 
 
 def test_values_of_a_column_are_fields():

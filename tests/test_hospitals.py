@@ -52,7 +52,8 @@ def test_a_hospital_is_a_selection_of_rows_and_its_patients_are_its_own(pool):
 @pytest.mark.parametrize(
     "given, cause",
     [
-        ("crossval.py A", "--groups hospital needs at least two hospitals"),
+        ("crossval.py A", "--groups hospital needs two hospitals"),
+        ("crossval.py A B --folds 3", "--groups hospital makes each hospital a fold. Remove --folds"),
         ("crossval.py A BENIGN", "--groups hospital: benign holds one class only"),
         ("crossval.py A B HALF", "half.csv: 20 of its 20 images are also in another data set, such as 0.png"),
         ("train.py B HALF", "half.csv: 20 of its 20 images are also in another data set, such as 0.png"),
@@ -61,9 +62,10 @@ def test_a_hospital_is_a_selection_of_rows_and_its_patients_are_its_own(pool):
 def test_what_would_mislead_is_refused_before_training(given, cause, hospitals, tmp_path, runs):
     a, b = map(Path, hospitals)
     named = {"A": a, "B": b, "HALF": b.with_name("half.csv"), "BENIGN": b.with_name("benign.csv")}
-    script, *specs = given.split()
+    script, *words = given.split()
+    specs, more = [word for word in words if word in named], [word for word in words if word not in named]
     groups = ["--groups", "hospital"] if script == "crossval.py" else []
-    flags = [*map(named.get, specs), *groups, *TRAIN, "--out", tmp_path / "run"]
+    flags = [*map(named.get, specs), *more, *groups, *TRAIN, "--out", tmp_path / "run"]
     _, err = runs(script, "--data", *flags, status=2)
     assert cause in one_line(err) and "epoch" not in err and not (tmp_path / "run").exists()
 

@@ -136,7 +136,7 @@ def test_an_epoch_shows_every_image_once(tiny, quick, seen):
 def test_the_seed_and_every_setting_change_the_model(tiny, quick, imagenet_trunk):
     changes = {"augment": False, "mixup": 0.0, "class_weights": "balanced", "loss": "focal", "label_smoothing": 0.2,
                "wd": 5.0, "lr": 1e-3, "ema": 0.5, "warmup": 0.9, "batch_size": 4, "weights": str(imagenet_trunk),
-               "seed": 1}  # fmt: skip
+               "zoom": 0.5, "scanners": "on", "seed": 1}  # fmt: skip
     results = [fit(tiny[:8], None, quick), *(fit(tiny[:8], None, quick, **{name: v}) for name, v in changes.items())]
     assert len({weights(result.model)["trunk.fc.weight"] for result in results}) == len(results)
 

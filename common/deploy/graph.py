@@ -88,7 +88,8 @@ class Placement(nn.Module):
     """Preparation of images for the second look: the window around each lesion.
 
     Inputs: `image`, uint8 [batch, height, width]; heat of the finder, [batch, side, side]; given boxes, float32
-    [batch, 4] in pixels, nan where the finder must find the box. Outputs: the windows, uint8 [batch, size, size];
+    [batch, 4] in pixels; where a number is nan or a side is not above 0, the finder finds the box. Outputs: the
+    windows, uint8 [batch, size, size];
     `window`, float32 [batch, 4] in pixels; `found`, float32 [batch], 1 for a given box; `extents`, float32 [batch, 2],
     of the boxes.
     """
@@ -100,7 +101,8 @@ class Placement(nn.Module):
     def forward(self, image: torch.Tensor, heat: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         size = frame_box(image.shape[1], image.shape[2])[:, 2:]
         scale = torch.cat([size, size], 1)
-        unknown = given.isnan()
+        thinnest = given[:, 2:].amin(1, keepdim=True)
+        unknown = given.sum(1, keepdim=True).isnan() | (thinnest <= 0)  # a sum with nan is nan
         boxes = torch.where(unknown, lesion.in_pixels(lesion.box_of(heat), scale), given)
         placed = lesion.lesion_windows(boxes)
         sure = torch.where(unknown[:, 0], heat.amax((1, 2)), torch.ones_like(heat[:, 0, 0]))

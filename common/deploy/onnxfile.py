@@ -84,7 +84,7 @@ class OnnxModel:
         from common.preparation import frames  # predict.py imports this module and must not need pandas
         from common.progress import shown
 
-        batch = batch or (1 if "_file" in images.table else 64)
+        batch = batch or (1 if (images.files != "").any() else 64)
         found = []
         pairs = zip(shown(frames(images), "predicted", len(images)), [None] * len(images) if boxes is None else boxes)
         for _, alike in groupby(pairs, key=lambda pair: pair[0].shape):

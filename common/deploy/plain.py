@@ -160,7 +160,8 @@ def check(path: Path, whole: onnxfile.OnnxModel, expected: parity.Expected, thre
     """
     if others := {node.op_type for node in onnx.load(path).graph.node} - OPERATORS:
         raise UserError(f"--plain: converters may refuse {', '.join(sorted(others))}. Nothing is written.")
-    inputs = {name: expected.look.images.network_input(name) for name in PICTURES[whole.view]}
+    images, names = expected.look.images, PICTURES[whole.view]
+    inputs: dict = {name: images.windows if name == "window" else images.pixels for name in names}
     inputs |= {"extents": expected.look.extents} if whole.view == "lesion" else {}
     found = answer(path, inputs, threads)
     logits, probabilities = parity.answer(whole, ["logit", "probability"], expected)

@@ -16,6 +16,7 @@ from common.deploy import onnxfile
 
 FOLDS = 5
 THRESHOLD = 0.01
+LEAST_IMAGES = round(1 / THRESHOLD)  # with fewer images to compare with, no image can be below the threshold
 RULE = "an image below this typicality is unlike the training images; about 1 % of held-out training images are below"
 LEAST_VARIANCE = 1e-6  # of a direction; with a lower variance, rounding would decide
 BATCH = 64
@@ -68,7 +69,7 @@ class Typicality:
     @property
     def marks_nothing(self) -> bool:
         """Whether no image can have a p-value below THRESHOLD, because there are too few training images."""
-        return len(self.held_out) + 1 <= 1 / THRESHOLD
+        return len(self.held_out) < LEAST_IMAGES
 
     def graph(self, versions: str) -> onnx.ModelProto:
         """Return a model: `frame_features`, float32 [batch, d], to `typicality`, [batch]. versions: as text of ONNX."""
@@ -123,6 +124,6 @@ def fit_network(frame: onnx.ModelProto, known: Images, threads: int) -> Typicali
     The groups of the images `known` stay together.
     """
     session = onnxfile.open_session(frame.SerializeToString(), threads)
-    parts = np.split(known.network_input("frame"), range(BATCH, len(known), BATCH))
+    parts = np.split(known.pixels, range(BATCH, len(known), BATCH))
     features = [session.run(["frame_features"], {"frame_prepared": part})[0] for part in parts]
     return fit(np.concatenate(features), known.groups, known.hospitals)

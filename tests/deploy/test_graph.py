@@ -151,7 +151,8 @@ def test_a_box_may_be_left_out_or_given_once_or_for_each_image(lesion_model, fra
     box, other, none = [30, 25, 24, 18], [5, 10.5, 30, 20], [np.nan] * 4
     found, at_box, at_other = (named(lesion_model, frames, boxes) for boxes in (None, [box], [other]))
     assert (found["found"] < 1).all() and np.ptp(found["probability"]) > 1e-4
-    for same, boxes in ((found, [none]), (found, [none] * 3), (at_box, [box] * 3)):
+    partly, flat = [10, np.nan, 30, 20], [10, 20, 30, 0]  # no boxes either
+    for same, boxes in ((found, [none]), (found, [none, partly, flat]), (at_box, [box] * 3)):
         for name, values in named(lesion_model, frames, boxes).items():
             np.testing.assert_allclose(values, same[name], atol=1e-6, err_msg=name)
     for name, values in named(lesion_model, frames, [other, none, box]).items():

@@ -31,8 +31,8 @@ def test_window_and_frame_give_the_logit_of_the_whole_file_and_the_heat_of_the_f
     session = onnxfile.open_session(str(path), 1)
     seen = looks.look(finding.predictor, framed)
     for i, heat in enumerate(explain(finding.predictor.finder, framed.pixels).heat):
-        pictures = {name: seen.images.network_input(name)[i : i + 1, np.newaxis] for name in ("window", "frame")}
-        fed = {name: picture / np.float32(255) for name, picture in pictures.items()}
+        pictures = {"window": seen.images.windows, "frame": seen.images.pixels}
+        fed = {name: pixels[i : i + 1, np.newaxis] / np.float32(255) for name, pixels in pictures.items()}
         fed["extents"] = seen.extents[i : i + 1]
         (found,) = session.run(["heat"], fed)
         np.testing.assert_allclose(found[0, 0], heat, atol=1e-5)
