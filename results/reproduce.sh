@@ -26,7 +26,7 @@ scratch() { # 30 min: README, one model and five folds at 28 pixels, and five fo
     for seed in 0 1 2 3 4 5 6 7 8 9; do
         python train.py --seed "$seed" --threads 1 --weights none --precision fp32 --device cpu --out "runs/scratch_$seed"
     done
-    python crossval.py --weights none --threads 2 --jobs 2 --no-test --precision fp32 --device cpu --out runs/scratch
+    python crossval.py --weights none --threads 2 --jobs 2 --no-test --precision fp32 --device cpu --out runs/scratch_28
     python crossval.py --size 128 --epochs 12 --weights none --threads 2 --jobs 2 --no-test --precision fp32 --device cpu --out runs/scratch_128
 }
 
@@ -51,7 +51,7 @@ breast_ultrasound() { # 100 min: README and card, each of three hospitals by mod
     export_run breast_ultrasound
 }
 
-card() { # 10 min: the tables of the card, of the files in models/, and those of results/README.md
+card() { # 10 min: the tables of the card and of results/README.md, of the files in models/, not of those made above
     python -m results.busbra_table busbra busbra.csv
     python -m results.card breast busbra.csv
     python -m results.limits breast busbra.csv
