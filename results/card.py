@@ -1,7 +1,7 @@
 """Make the tables of models/README.md from the shipped files, their parity files and results/hospitals.csv.
 
     python -m results.card                      prints the tables, in Markdown
-    python -m results.card breast busbra.csv    first scores all files on these data sets, and writes results/hospitals.csv
+    python -m results.card breast busbra.csv    first scores all files on these sets, and writes results/hospitals.csv
 
 Data sets are named as for --data of evaluate.py: breast is the folder of BrEaST as downloaded, and busbra.csv is the
 table of results.busbra_table.

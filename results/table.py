@@ -71,8 +71,8 @@ def table() -> str:
     for row in log.read("published.csv"):
         cells = [tables.plus_minus(*mean_and_std(row, metric)) for metric in METRICS]
         rows.append([f"published: {row['what']}, test", row["input"], "", row["source"], *cells])
-    header = "model and images | input size | chosen on these images | command, precision and weights; or reference | accuracy | AUC"
-    return log.markdown(header, rows)
+    columns = "model and images | input size | chosen on these images | command, precision and weights; or reference"
+    return log.markdown(f"{columns} | accuracy | AUC", rows)
 
 
 def at_hospitals(unit: str) -> dict:
