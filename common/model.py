@@ -228,10 +228,10 @@ class Predictor(nn.Module):
         Args: images: uint8 [n, size, size], or [n, 2, size, size] for two looks; extents: only for two looks, float32
         [n, 2], as for `TwoLooks.forward`.
         """
-        views = self.views(images)
+        views = self.with_mirror(images)
         return torch.stack([member(view, *extents) for member in self.members for view in views]).mean(0)
 
-    def views(self, images: torch.Tensor) -> list[torch.Tensor]:
+    def with_mirror(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return what each member sees, float in [0, 1]: the images and, with `mirror`, the mirror images."""
         images = images.float() / 255
         return [images, mirrored(images)] if self.mirror else [images]
@@ -241,7 +241,7 @@ class Predictor(nn.Module):
 
         Args: images, extents: as for `forward`.
         """
-        explained = [member.explain(view, *extents) for view in self.views(images) for member in self.members]
+        explained = [member.explain(view, *extents) for view in self.with_mirror(images) for member in self.members]
 
         def mean(maps: Sequence[torch.Tensor]) -> torch.Tensor:
             of_views = torch.stack(list(maps)).unflatten(0, (-1, len(self.members))).mean(1)

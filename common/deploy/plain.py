@@ -34,7 +34,7 @@ TEST_EXTENTS = np.log(np.array([[0.25, 0.25], [0.5, 0.25], [0.25, 0.5]], np.floa
 BOUNDS = {"max_difference": 1e-5, "logit_difference": 1e-4}  # from the complete file: of a probability, of a logit
 
 
-def look(network: BreastResNet, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+def logit_and_heat(network: BreastResNet, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the logit [1, 1] of a picture, float [1, 1, size, size] in [0, 1], and the heat map of a finder or None.
 
     The heat map is float [1, 1, side, side] in [0, 1]. The pool has a fixed size, because torch exports the pool of
@@ -62,7 +62,7 @@ class Plain(nn.Module):
         self.predictor, self.calibration = predictor, calibration
         first = predictor.members[0]
         picture = torch.zeros(1, 1, first.size, first.size)
-        _, heat = look(first.frame if isinstance(first, TwoLooks) else first, picture)
+        _, heat = logit_and_heat(first.frame if isinstance(first, TwoLooks) else first, picture)
         for maps in (picture, heat):
             if maps is not None:  # a buffer, because torch does not export `mirrored` as a constant from 64 pixels on
                 self.register_buffer(f"mirror_{maps.shape[-1]}", mirrored(torch.eye(maps.shape[-1])))
@@ -78,7 +78,7 @@ class Plain(nn.Module):
             networks = [member.window, member.frame] if isinstance(member, TwoLooks) else [member]
             for network, picture in zip(networks, (first, second)):
                 for flip in flips:
-                    logit, heat = look(network, flip(picture))
+                    logit, heat = logit_and_heat(network, flip(picture))
                     logits.append(logit)
                     heats += [] if heat is None else [flip(heat)]
         logit = mean(logits)
