@@ -125,7 +125,7 @@ def fit_to_images(model: OnnxModel, file: onnx.ModelProto, found: Found, args, o
     logits, typicality, sure = model.run_images(["logit", "typicality", "found"], images)
     logits = logits.astype(float)
     by_image, unit = (recalibration.units(images, logits, unit) for unit in ("image", args.unit))
-    recalibration.require_enough(unit, args.unit)
+    recalibration.require_enough(unit, args.unit, seen)
     fitted = recalibration.fit(unit, by_image, model.calibration.threshold, args.rule)
     total = recalibrate.shift(file, fitted.temperature, fitted.offset)
     chosen = calibration_of(images, unit, fitted, total, model.calibration.found_threshold, args)

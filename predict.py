@@ -184,7 +184,10 @@ def pages(path: Path, known: patients.Known) -> Iterator[Page]:
     for number, pixels in enumerate(imagefile.frames(path), 1):
         if known.box and misplaced(np.array([known.box]), np.array([pixels.shape])).any():
             box, (height, width) = ", ".join(f"{side:g}" for side in known.box), pixels.shape
-            raise UserError(f"has {width}×{height} pixels, and its box ({box}) does not lie in them.")
+            raise UserError(
+                f"has {width}×{height} pixels, and its box ({box}) does not lie in them. "
+                "Check all boxes of the table: x and y are of the left upper corner."
+            )
         yield Page(path, number, pixels, known)
 
 

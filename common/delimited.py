@@ -14,14 +14,14 @@ UNKNOWN = {"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "-", "?", "un
 PATIENT_NAMES = {"patientid", "case", "caseid", "subject", "subjectid"}  # without spaces, underscores and hyphens
 SHORTENED = re.compile(r"\d+([.,]\d+)?E\+\d+", re.IGNORECASE)  # how a spreadsheet shortens a long number
 LIKE = {  # {columns that may hold patients, hospitals or boxes, by their names: the way out}
-    re.compile(r"patient|subject|case|exam|study|person|(?<![a-z])(pid|mrn)(?![a-z])"): (
+    re.compile(r"patient|subject|case|exam|study|person|(?<![a-z])(pid|mrn|pat[ _]?(id|nr|no))(?![a-z])"): (
         "If the column names patients, rename it to 'patient'"
     ),
     re.compile(
         r"^(bbox.*|box.*|[xy][_ ]?(0|1|2|min|max|cent(er|re))|cent(er|re)[_ ]?[xy]|left|top|right|bottom|[wh]"
         r"|(x|y|width|height)\W.*)$"
     ): "A box needs the columns x, y, width and height, in pixels",
-    re.compile(r"hospital|clinic(?!al)|institut|(?<![a-z])(site|cent(er|re))(?![a-z])"): (
+    re.compile(r"hospital|clinic(?!al)|klinik|institut|(?<![a-z])(site|cent(er|re))(?![a-z])"): (
         "If the column names hospitals, rename it to 'hospital'"
     ),
 }

@@ -60,7 +60,9 @@ def list_table(path: Path) -> Listed:
     if "patient" in table:
         table["patient"] = table["patient"].map(patient_name)
     table["image"], moved = locate(cells["image"], path)
-    table["label"] = read_words(cells["label"], CLASSES | NUMBERS, path, "label", "malignant, benign or normal")
+    table["label"] = read_words(
+        cells["label"], CLASSES | NUMBERS, path, "label", "malignant, benign or normal, or 1 and 0"
+    )
     if "split" in table:
         table["split"] = read_words(table["split"], SPLITS | {"": ""}, path, "split", "train, val or test")
     words = cells["label"].str.casefold()

@@ -38,13 +38,16 @@ def units(images: Images, logits: np.ndarray, unit: str) -> Unit:
     return Unit(whole.labels, whole.probabilities, whole.groups)
 
 
-def require_enough(unit: Unit, name: str) -> None:
-    """Raise a `UserError` if a class has fewer than LEAST groups. name: of a case in the message."""
+def require_enough(unit: Unit, name: str, seen: str) -> None:
+    """Raise a `UserError` if a class has fewer than LEAST groups.
+
+    Args: name: of a case in the message; seen: a sentence on the images that the model has seen.
+    """
     counts = intervals.class_groups(unit.labels, unit.groups)
     if min(counts) < LEAST:
         raise UserError(
             f"{counts[0]} separate malignant {name}s and {counts[1]} others are too few to calibrate on. Give at least "
-            f"{LEAST} of each, or give --prevalence."
+            f"{LEAST} of each, or give --prevalence. {seen}"
         )
 
 

@@ -21,7 +21,7 @@ def draw(images: Images, seed: int, path: Path) -> Images:
     except UserError:
         found = f"{len(np.unique(images.groups))} groups of one patient or near-duplicates"
         needed = "Give ten groups of each class, or a table with the column split."
-        why = f"{len(images)} images form {found}"
+        why = f"{len(images)} images ({images.labels.sum()} malignant) form {found}"
         raise UserError(f"{path}: cannot be divided into train, val and test: {why}. {needed}") from None
     return replace(images, table=images.table.assign(split=np.array(SPLIT_OF_TENTH)[tenths]))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from common import imagetable
+from common.errors import UserError
 from common.run import command
 from results import log
 
@@ -18,6 +19,8 @@ from results import log
 def table(busbra: Path) -> pd.DataFrame:
     """Return the images of the patients of BUS-BRA with an even case number, with absolute paths. Raises: UserError."""
     listed = imagetable.list_images(busbra)
+    if not listed.table["patient"].str.isdecimal().all():
+        raise UserError(f"{busbra}: is not BUS-BRA as downloaded: a case is not a number.")
     even = listed.table[listed.table["patient"].astype(int) % 2 == 0]
     paths = [str((listed.folder / image).resolve()) for image in even["image"]]
     return even.assign(image=paths, hospital="busbra").drop(columns="split")
@@ -29,7 +32,7 @@ def main():
         parser.add_argument(name, type=Path)
     args = parser.parse_args()
     found = table(args.BUSBRA)
-    found.to_csv(args.TABLE, index=False)
+    log.write_table(found, args.TABLE)
     print(f"{len(found)} images of {found['patient'].nunique()} patients")
 
 

@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.images import Images
 from common.run import command
 from common.tablefile import COLUMNS
+from results import log
 
 SIDE, LEAST = 28, 0.999  # side of compared images in pixels; correlation of the same picture
 
@@ -49,7 +50,7 @@ def main():
     args = parser.parse_args()
     breastmnist = data.load(data.find(["breastmnist"], args.data_root, SIDE), *data.SPLITS)
     found = table(args.BUSI, breastmnist)
-    found.to_csv(args.TABLE, index=False)
+    log.write_table(found, args.TABLE)
     print(found.groupby("split").size().to_string())
 
 

@@ -8,7 +8,10 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import pandas as pd
+
 from common import files, intervals
+from common.errors import UserError
 from common.run import flags
 from common.show import tables
 
@@ -87,3 +90,11 @@ def markdown(header: str, rows: Iterable[list[str]]) -> str:
     """Return a Markdown table. header: names of the columns, separated by " | "."""
     lines = [f"| {header} |", "|---" * len(header.split(" | ")) + "|"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of images, and replace only an earlier table with the same columns. Raises: UserError."""
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace").split("\n")[0] != ",".join(table.columns):
+        raise UserError(f"{path}: exists, and is no table of this program. Choose another name.")
+    with files.replacing(path) as beside:
+        table.to_csv(beside, index=False)

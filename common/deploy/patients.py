@@ -1,14 +1,15 @@
 """Read a table of images, patients and boxes for predict.py, and choose one answer per patient.
 
-Needs only the standard library. Training reads the same tables with common/imagetable.py.
+Training reads the same tables with common/imagetable.py, which needs pandas.
 """
 
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from common import delimited, namedfiles
+from common import delimited, imagefile, namedfiles
 from common.errors import UserError, reading
 
 
@@ -30,6 +31,8 @@ def read(table: Path) -> tuple[dict[Path, Known], list[str]]:
     with reading(table, way_out="check the path and the permissions of the table", errors=(ValueError,)):
         rows = delimited.read(table)
     names = next(iter(rows.values())).keys()
+    if "image" not in names:
+        raise UserError(f"{table}: has no column 'image', which names the images. The table has: {', '.join(names)}.")
     column, cache = delimited.patient_column(names), namedfiles.NameCache()
     found: dict[Path, Known] = {}
     for number, cells in rows.items():
@@ -48,6 +51,7 @@ def read(table: Path) -> tuple[dict[Path, Known], list[str]]:
                 of_two = f"{image} has {fact} {earlier!r} in an earlier row, and {here!r} here"
                 raise UserError(f"{table}, row {number}: {of_two}. Remove the wrong row.")
         found[path] = known._replace(box=around(before.box, box))
+    require_pixels(table, found)
     unused = [name for name in names if name not in (column, "hospital", *delimited.BOX)]
     return found, list(delimited.describe_unused(unused).values())
 
@@ -57,6 +61,23 @@ def find(image: str, folder: Path, cache: namedfiles.NameCache) -> Path:
     whole = Path(os.path.abspath(folder))
     file = namedfiles.spell(namedfiles.target(image, whole), cache)
     return folder / namedfiles.name_in(file, whole, namedfiles.is_absolute(image))
+
+
+def require_pixels(table: Path, known: dict[Path, Known]) -> None:
+    """Raise a UserError if the boxes of a table seem to be per cent, as training does.
+
+    Images that cannot be read do not count.
+    """
+    boxed = [(path, one.box) for path, one in known.items() if one.box]
+    if len(boxed) < 10 or max(max(x + width, y + height) for _, (x, y, width, height) in boxed) > 100:
+        return
+    sides: list[int] = []
+    for path, _ in boxed:
+        with suppress(UserError):
+            sides += next(imagefile.frames(path)).shape
+    if sides and min(sides) > 200:
+        why = "all boxes lie in the first 100×100 pixels, so they seem to be per cent"
+        raise UserError(f"{table}: {why}. Use x, y, width and height in pixels.")
 
 
 def around(a: tuple[float, ...] | None, b: tuple[float, ...] | None) -> tuple[float, ...] | None:

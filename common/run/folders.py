@@ -268,12 +268,12 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Run:
     """Read a run folder, one model or an ensemble of folds, onto a device. Raises: UserError."""
     path = Path(folder)
     if (path / WORK / "finished").exists():
-        raise UserError(
-            f"{folder}: a new run was interrupted while it replaced this run. Repeat its command with --resume."
-        )
+        why = "a new run was interrupted while it replaced this run"
+        raise UserError(f"{folder}: {why}. Repeat its command with --resume.")
     files = sorted(path.glob("fold_*.pt"), key=lambda file: (len(file.name), file.name)) or [path / "model.pt"]
     if not files[0].exists():
-        raise UserError(f"{folder}: holds no model.pt or fold_*.pt. Give a run folder of train.py or crossval.py.")
+        way_out = "Repeat its command with --resume, or give" if (path / WORK / "partial").exists() else "Give"
+        raise UserError(f"{folder}: holds no model.pt or fold_*.pt. {way_out} a run folder of train.py or crossval.py.")
     checkpoints, members = zip(*map(read_checkpoint, files))
     first = checkpoints[0]
     if any(content[key] != first[key] for content in checkpoints for key in ("mirror", "settings", "data")):

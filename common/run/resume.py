@@ -29,7 +29,8 @@ from common.run.folders import WORK
 from common.settings import Settings
 from common.weights import initial_model
 
-OF_A_RUN = ("train.py", "crossval.py", "export.py", "evaluate.py")  # a new run replaces the files of these scripts
+TRAINERS = ("train.py", "crossval.py")
+OF_A_RUN = (*TRAINERS, "export.py", "evaluate.py")  # a new run replaces the files of these scripts
 # Flags that change no number. For the data, the MD5 is compared instead.
 FREE = {"out", "data", "data_root", "params", "resume"}
 MACHINE = ("commit", "uncommitted_changes", "python", "packages", "cpu", "gpu")
@@ -176,7 +177,8 @@ def settle(out: Path) -> None:
     """Move the files of a finished run into --out, and delete the earlier run. Raises: OSError, UserError."""
     finished, partial = out / WORK / "finished", out / WORK / "partial"
     if finished.exists() and partial.exists():  # nothing is moved yet: the list is of the earlier run
-        outputs.remove(out, OF_A_RUN)
+        if set(TRAINERS) & set(outputs.listed(out).values()):  # exports without a run belong to a run elsewhere
+            outputs.remove(out, OF_A_RUN)
         shutil.rmtree(partial)
     if finished.exists():
         names = [file.name for file in finished.iterdir()]

@@ -152,3 +152,23 @@ def test_predict_gives_a_row_for_each_patient(onnx_model, runs, tmp_path):
     (tmp_path / "bad.csv").write_text("file\n0.png\n", encoding="utf-8")
     error, _ = runs("predict.py", onnx_model.path, tmp_path / "bad.csv", status=2)[1].splitlines()
     assert "column 'image'" in error
+
+
+@pytest.mark.parametrize("side, refused", [(300, True), (150, False)])
+def test_boxes_in_per_cent_are_refused_as_in_training(tmp_path, side, refused):
+    """Ten boxes in the first 100 pixels of large images are per cent; in small images they may be pixels."""
+    lines = ["image,x,y,width,height", *(f"{i}.png,20,30,25,40" for i in range(10))]
+    for i in range(10):
+        Image.fromarray(np.full((side, side), i, np.uint8)).save(tmp_path / f"{i}.png")
+    (table := tmp_path / "t.csv").write_text("\n".join(lines))
+    if refused:
+        assert "seem to be per cent" in refusal(patients.read, table)
+    else:
+        assert len(patients.read(table)[0]) == 10
+
+
+def test_a_table_without_the_column_image_says_which_columns_it_has(tmp_path):
+    (table := tmp_path / "t.csv").write_text("Bild,Diagnose\na.png,gutartig\n")
+    assert "has no column 'image', which names the images. The table has: bild, diagnose" in refusal(
+        patients.read, table
+    )

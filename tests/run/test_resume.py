@@ -287,3 +287,19 @@ def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", unsupported)
     assert "cannot be written (Operation not supported)" in refused(resume.locked(tmp_path))
+
+
+@pytest.mark.parametrize("run_before", [True, False])
+def test_a_new_run_replaces_the_exports_of_an_earlier_run_and_no_others(tmp_path, run_before):
+    """A folder of exports alone holds no run: its files are of runs elsewhere."""
+    finished, partial = (tmp_path / ".breastmnist" / name for name in ("finished", "partial"))
+    for folder in (finished, partial):
+        folder.mkdir(parents=True)
+    (finished / "metrics.json").write_text("new")
+    scripts = {"a.onnx": "export.py"} | ({"model.pt": "train.py"} if run_before else {})
+    for name in scripts:
+        (tmp_path / name).write_text("old")
+    files.write_json(tmp_path / outputs.LIST, {"format": outputs.FORMAT, "files": scripts})
+    resume.settle(tmp_path)
+    assert (tmp_path / "a.onnx").exists() is not run_before and not (tmp_path / "model.pt").exists()
+    assert (tmp_path / "metrics.json").read_text() == "new"
