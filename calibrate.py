@@ -6,7 +6,6 @@ has a typicality for the hospital. calibrate.py prints the performance to expect
 onnx and onnxruntime, but no torch. Research only, not a medical device.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,8 +182,6 @@ def main():
     found = data.find_again(model.data | {"view": "square"}, None, args, undivided="all") if args.data else None
     names = [out.name, *(out.with_suffix(kind).name for kind in (".json", *MEASURED))]
     with outputs.output(out.parent, names, found.paths if found else []):
-        if out.exists():
-            print(f"note: {out} is replaced. Another --out keeps it", file=sys.stderr)
         lines = fit_to_images(model, file, found, args, out) if found else fit_to_prevalence(model, file, args)
         for kind in MEASURED * (not args.data):  # an earlier calibration on images is not of this file
             out.with_suffix(kind).unlink(missing_ok=True)

@@ -117,8 +117,6 @@ def main():
     written = [path for name in wanted for path in (paths[name], sidecar.path_of(paths[name]))]
     names = [parity_path.name, *(path.name for path in written)]
 
-    if args.out and out.exists():
-        print(f"note: {out} is replaced. Another --out keeps it", file=sys.stderr)
     with ExitStack() as whole:  # all files are renamed together, after the last check
         whole.enter_context(outputs.output(out.parent, names, found.paths))
         beside = {name: whole.enter_context(files.replacing(paths[name])) for name in wanted}

@@ -222,7 +222,9 @@ BAD_ROWS = {
     "image,label\na.png,1\n\nb.png,maligne": "row 4: unknown label 'maligne'. Use malignant, benign or normal, or 1",
     "image,label\na.png,": "row 2: unknown label ''",
     "image,label\na.png,nan": "row 2: unknown label 'nan'",
-    "image,label\na.png,2\nb.png,3\nc.png,4": "normal, or 1 and 0. (2 more rows",
+    "image,label\na.png,2\nb.png,3\nc.png,4": (
+        "row 2: unknown label '2'. Use malignant, benign or normal, or 1 and 0. (2 more rows"
+    ),
     "image,label\n,1": "row 2: there is no file ''",
     "image,label\na.png,1\nabsent.png,1": "row 3: there is no file 'absent.png' in ",
     f"image,label\n{'a' * 5000},1": "row 2: there is no file 'aaa",

@@ -61,7 +61,7 @@ def test_cases_in_groups_widen_the_intervals_and_too_few_are_refused():
     widths = [np.ptp(one["recall_ci95"]) for one in found]
     assert widths[0] == pytest.approx(widths[1], rel=0.01)  # the same images twice tell nothing new
     few = Unit(cases.labels[:20], cases.logits[:20], np.zeros(20, int))
-    assert "at least 10 of each" in refusal(recalibration.require_enough, few, "image")
+    assert "at least 10 of each" in refusal(recalibration.require_enough, few, "image", "Seen.")
 
 
 def test_prevalence_moves_the_offset_as_bayes_does():

@@ -92,7 +92,7 @@ def remove(folder: Path, scripts: Iterable[str]) -> None:
 def output(folder: str | Path, names: Iterable[str], inputs: Iterable[str | Path | None] = ()) -> Iterator[Path]:
     """Make and yield an output folder, and list the written files in run.json at the end, even after an error.
 
-    New folders that stay empty are removed.
+    New folders that stay empty are removed. A note on stderr names .onnx files that the work will replace.
     Args: names: all files that the work may write; inputs: as for `refuse`.
     Raises: UserError, before the work, as `refuse`, or when the disk refuses.
     """
@@ -105,6 +105,9 @@ def output(folder: str | Path, names: Iterable[str], inputs: Iterable[str | Path
         raise UserError(f"--out {folder}: cannot be made ({error.strerror}). Choose another folder.") from None
     try:
         prove_writable(path)
+        for name in names:
+            if name.endswith(".onnx") and os.path.isfile(path / name):
+                print(f"note: {path / name} is replaced. Another --out keeps it", file=sys.stderr)
         yield path
     finally:
         record(path, [name for name in names if os.path.isfile(path / name)])
