@@ -67,6 +67,15 @@ standin (uint8[batch, 28, 28] LOOK_prepared)
   LOOK_heat = Div (flat, white)
 }
 """
+# The stand-in for the logistic regression of the box.
+BOX = """
+standin (float[batch, 2] extents) => (float[batch, 1, 1] box_evidence) <
+  float[2, 1] weights = {-0.1, 0.2}, int64[1] positions = {2}
+> {
+  logits = MatMul (extents, weights)
+  box_evidence = Unsqueeze (logits, positions)
+}
+"""
 
 
 def network(look: str, finds: bool) -> onnx.ModelProto:
@@ -85,6 +94,7 @@ def assembled(view: str, unusual: bool) -> bytes:
     held_out = np.full(405, 0 if unusual else np.inf, np.float32)
     fitted = Typicality(np.zeros((1, 1, 28), np.float32), np.eye(28, dtype=np.float32)[np.newaxis], held_out)
     networks = {look: network(look, view == "lesion" and look == "frame") for look in looks}
+    networks["box"] = onnx.parser.parse_model(graph.VERSIONS + BOX)  # only the view lesion uses it
     return graph.assemble(networks, 28, view, fitted).SerializeToString()
 
 
