@@ -18,6 +18,14 @@ def misplaced(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return ((boxes[:, 2:] < 1) | (start < -0.02) | (start + size > 1.02)).any(1)
 
 
+def seem_per_cent(boxes: np.ndarray, sizes: np.ndarray) -> bool:
+    """Return whether boxes seem to be in per cent of their frames: ten or more, all in the first 100x100 pixels.
+
+    In frames of 200 pixels or less, such boxes may be in pixels. Args: boxes: no nan; sizes: as for `in_shares`.
+    """
+    return bool(len(boxes) >= 10 and (boxes[:, :2] + boxes[:, 2:]).max() <= 100 and sizes.min() > 200)
+
+
 def overlap(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Return the intersection over union of each found and true box, [n]; nan where a box is nan."""
     start = np.maximum(found[:, :2], true[:, :2])

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from common import imagefile
-from common.boxes import misplaced
+from common.boxes import misplaced, seem_per_cent
 from common.delimited import BOX
 from common.errors import UserError
 from common.fingerprints import SIDE
@@ -102,7 +102,7 @@ def check_boxes(table: pd.DataFrame, sizes: np.ndarray, where: Path) -> None:
         more = f" ({len(wrong) - 1} more boxes have this mistake)" if len(wrong) > 1 else ""
         raise UserError(f"{where}: {which}{more}. {advice}")
     known = ~np.isnan(boxes).any(1)
-    if known.sum() >= 10 and (boxes[known, :2] + boxes[known, 2:]).max() <= 100 and sizes[known].min() > 200:
+    if seem_per_cent(boxes[known], sizes[known]):
         raise UserError(f"{where}: all boxes lie in the first 100×100 pixels, so they seem to be per cent. {advice}")
 
 

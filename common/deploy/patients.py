@@ -9,7 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from common import delimited, imagefile, namedfiles
+from common.boxes import seem_per_cent
 from common.errors import UserError, reading
 
 
@@ -66,16 +69,16 @@ def find(image: str, folder: Path, cache: namedfiles.NameCache) -> Path:
 def require_pixels(table: Path, known: dict[Path, Known]) -> None:
     """Raise a UserError if the boxes of a table seem to be per cent, as training does.
 
-    Images that cannot be read do not count.
+    Images that cannot be read do not count. Images are read only if the boxes alone leave a doubt.
     """
-    boxed = [(path, one.box) for path, one in known.items() if one.box]
-    if len(boxed) < 10 or max(max(x + width, y + height) for _, (x, y, width, height) in boxed) > 100:
+    boxed = {path: one.box for path, one in known.items() if one.box}
+    boxes, sizes = np.array(list(boxed.values())), []
+    if not seem_per_cent(boxes, np.array([np.inf])):  # however large the images are
         return
-    sides: list[int] = []
-    for path, _ in boxed:
+    for path in boxed:
         with suppress(UserError):
-            sides += next(imagefile.frames(path)).shape
-    if sides and min(sides) > 200:
+            sizes.append(next(imagefile.frames(path)).shape)
+    if sizes and seem_per_cent(boxes, np.array(sizes)):
         why = "all boxes lie in the first 100×100 pixels, so they seem to be per cent"
         raise UserError(f"{table}: {why}. Use x, y, width and height in pixels.")
 

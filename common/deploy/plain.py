@@ -125,8 +125,10 @@ def answer(path: Path, inputs: dict[str, np.ndarray], threads: int) -> np.ndarra
     Args: inputs: pictures, uint8 [n, size, size]; "extents", float32 [n, 2], only in the view lesion.
     """
     session = onnxfile.open_session(str(path), threads)
-    fed = {name: (values / np.float32(255))[:, None, None] for name, values in inputs.items() if name != "extents"}
-    fed |= {name: values[:, None] for name, values in inputs.items() if name == "extents"}
+    fed = {
+        name: values[:, None] if name == "extents" else (values / np.float32(255))[:, None, None]
+        for name, values in inputs.items()
+    }
     rows = zip(*fed.values())
     return np.concatenate([session.run(["logit"], dict(zip(fed, row)))[0][0] for row in rows])
 
